@@ -1,0 +1,42 @@
+# The environment is about 5 GB: VENV=/some/where make train puts it elsewhere.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+REAL ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-all lint format clean
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# made anew when the dependencies change
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+install: $(VENV)/.installed  ## Make the environment in $(VENV)
+
+train: install  ## The main job on the embedded default: letters -> handwritten digits, offline
+	$(BIN)/python src/train.py
+
+test: install  ## The default test suite: no network, no GPU, no data
+	$(BIN)/python -m pytest
+
+test-all: install  ## Slow tests too; REAL=<folder> for those on real data and weights
+	HEADSTART_REAL=$(REAL) $(BIN)/python -m pytest -m ""
+
+lint: install  ## What CI checks beside the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+format: install  ## Mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove the environment and all caches; logs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache build
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src -name '*.egg-info' -type d -prune -exec rm -rf {} +
