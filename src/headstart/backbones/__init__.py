@@ -1,0 +1,1 @@
+"""Pretrained networks behind one contract: input -> feature vector, and an ordered list of blocks."""

@@ -1,0 +1,219 @@
+"""The contract every backbone keeps: pixels (or tokens) in, one feature vector out, and an ordered list of blocks."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from headstart.errors import UsageError, nearest
+
+STEM = "stem"
+INTERPOLATIONS = ("bilinear", "bicubic")
+RESIZE_MODES = ("crop", "squash", "letterbox")
+
+
+@dataclass
+class LayerGroup:
+    """A consecutive piece of a backbone that is frozen or trained as one.
+
+    Args:
+        name: readable and unique within the backbone, such as `layer4`.
+        modules: qualified name -> module. Only what a module owns *itself* (not its children's parameters, buffers
+            and training flag) belongs to the group.
+    """
+
+    name: str
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """`(name as in the backbone's own named_parameters(), parameter)`, input to output."""
+        for module_name, module in self.modules.items():
+            for name, parameter in module.named_parameters(recurse=False):
+                yield (f"{module_name}.{name}" if module_name else name), parameter
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The group's parameters, input to output."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    @property
+    def frozen(self) -> bool:
+        """True when the group has parameters and none of them learns."""
+        learns = [parameter.requires_grad for parameter in self.parameters()]
+        return bool(learns) and not any(learns)
+
+    def set_trainable(self, trainable: bool) -> None:
+        """Let the group learn, or freeze it; a frozen parameter also loses its gradient.
+
+        With a gradient left behind, an optimizer would go on applying momentum and weight decay.
+        """
+        for parameter in self.parameters():
+            parameter.requires_grad_(trainable)
+            if not trainable:
+                parameter.grad = None
+
+
+@dataclass(frozen=True)
+class ImagePreprocess:
+    """What a set of weights expects of a picture, up to normalisation, which the backbone does itself.
+
+    Plain primitives only: `asdict` goes into a checkpoint, `ImagePreprocess(**saved)` brings it back.
+
+    Args:
+        image_size: side in pixels of the square the network sees.
+        resize_size: in pixels, what the shorter side becomes before the centre is cut out (`resize_mode=crop` only).
+        interpolation: `bilinear` or `bicubic`, always antialiased.
+        resize_mode: `crop` keeps the proportions and loses the edges, `squash` keeps the edges and loses the
+            proportions, `letterbox` keeps both and adds black bars.
+
+    Raises:
+        UsageError: a mode that does not exist or a size that is not possible.
+    """
+
+    image_size: int
+    resize_size: int
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    resize_mode: Literal["crop", "squash", "letterbox"] = "crop"
+
+    def __post_init__(self) -> None:
+        for key, allowed in (("interpolation", INTERPOLATIONS), ("resize_mode", RESIZE_MODES)):
+            given = getattr(self, key)
+            if given not in allowed:
+                raise UsageError(f"{key}={given!r} does not exist{nearest(str(given), allowed)} Use one of {allowed}.")
+        for key in ("image_size", "resize_size"):
+            given = getattr(self, key)
+            if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+                raise UsageError(f"{key}={given!r}: give a whole number of pixels, such as model.image_size=224.")
+        if self.resize_mode == "crop" and self.resize_size < self.image_size:
+            raise UsageError(
+                f"resize_size={self.resize_size} is smaller than image_size={self.image_size}: the crop would reach "
+                "beyond the picture. Make resize_size at least as large."
+            )
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """One picture, uint8 `(channels, height, width)`, to uint8 `(channels, image_size, image_size)`."""
+        square = [self.image_size, self.image_size]
+        if self.resize_mode == "squash":
+            return self._resize(image, square)
+        if self.resize_mode == "letterbox":
+            # centre-cropping to more than there is pads with zeros
+            return transforms.center_crop(self._resize(image, None, max_size=self.image_size), square)
+        return transforms.center_crop(self._resize(image, [self.resize_size]), square)
+
+    def _resize(self, image: Tensor, size: list[int] | None, max_size: int | None = None) -> Tensor:
+        return transforms.resize(image, size, InterpolationMode(self.interpolation), max_size, antialias=True)
+
+
+class Backbone(nn.Module):
+    """A pretrained network without its classifier. Subclasses set the attributes and write `forward`.
+
+    Attributes:
+        num_features: length of the feature vector.
+        blocks: names of modules (relative to the backbone), input to output, each the *start* of a layer group.
+        preprocess: what turns one raw input into what `forward` takes a batch of.
+        pretrained: False when the parameters are random.
+
+    Args:
+        mean, std: per-channel constants of the pixels in [0, 1]; None for backbones that do not see pictures.
+    """
+
+    num_features: int
+    blocks: list[str]
+    preprocess: Callable[[Any], Any]
+    pretrained: bool = False
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None):
+        super().__init__()
+        if mean is not None and std is not None:
+            self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+            self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, inputs: Any) -> Tensor:
+        """A batch of inputs to features `(batch, num_features)`."""
+        raise NotImplementedError
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 in [0, 255] or float in [0, 1], `(batch, 3, height, width)`, to zero mean and unit variance.
+
+        The result has the type of the buffers, hence of the parameters: `model.half()` and autocast both work.
+
+        Raises:
+            UsageError: anything but a batch of RGB pictures.
+        """
+        if images.ndim != 4 or images.shape[1] != self.mean.numel():
+            raise UsageError(
+                f"the backbone was given a tensor of shape {tuple(images.shape)}; it takes RGB pictures of shape "
+                "(batch, 3, height, width). Read greyscale pictures as RGB, as in image.convert('RGB')."
+            )
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise UsageError(f"pictures of type {images.dtype}: give uint8 in [0, 255] or floats in [0, 1].")
+        scale = 255 if images.dtype == torch.uint8 else 1
+        # channels_last: convolutions on CPUs and tensor cores are several times faster in it
+        images = images.to(self.mean.dtype, memory_format=torch.channels_last)
+        return (images - self.mean * scale) / (self.std * scale)
+
+    def layer_groups(self) -> list[LayerGroup]:
+        """The backbone cut at its blocks: every parameter in exactly one group, from the stem to the last block.
+
+        By position alone: what precedes the first block is the stem (left out when it owns no parameter), and a group
+        reaches from its block to the next one. So embeddings, transitions and final norms need no naming.
+
+        Raises:
+            UsageError: a part was wrapped by `torch.compile`, which renames everything below it.
+            ValueError: `blocks` do not describe this network.
+        """
+        modules = dict(self.named_modules())
+        self._check_blocks(list(modules))
+        names = dict(zip(self.blocks, _short_names(self.blocks), strict=True))
+        groups = [LayerGroup(STEM)]
+        for name, module in modules.items():
+            if name in names:
+                groups.append(LayerGroup(names[name]))
+            groups[-1].modules[name] = module
+        if not list(groups[0].parameters()):
+            del groups[0]
+        _check_groups(groups)
+        return groups
+
+    def _check_blocks(self, names: list[str]) -> None:
+        if compiled := [name for name in names if "_orig_mod" in name.split(".")]:
+            raise UsageError(
+                f"'{compiled[0]}' was made by torch.compile(module), which renames every parameter below it. "
+                "Compile in place with module.compile() instead."
+            )
+        for block in self.blocks:
+            if block not in names:
+                raise ValueError(f"block '{block}' is no module of {type(self).__name__}{nearest(block, names)}")
+        in_order = [name for name in names if name in self.blocks]
+        if in_order != list(self.blocks):
+            raise ValueError(f"blocks are out of order or repeated: {list(self.blocks)}; the network has {in_order}.")
+
+
+def _short_names(blocks: list[str]) -> list[str]:
+    """Block names without the containers they all share, save the one that gives a bare number its meaning."""
+    paths = [block.split(".") for block in blocks]
+    shared = 0
+    while all(len(path) > shared + 1 for path in paths) and len({path[shared] for path in paths}) == 1:
+        shared += 1
+    while shared and any(path[shared].isdigit() for path in paths):
+        shared -= 1
+    return [".".join(path[shared:]) for path in paths]
+
+
+def _check_groups(groups: list[LayerGroup]) -> None:
+    if empty := [group.name for group in groups if not list(group.parameters())]:
+        raise ValueError(f"layer groups without a parameter: {empty}. Leave these out of `blocks`.")
+    if [group.name for group in groups].count(STEM) > 1:
+        raise ValueError(f"'{STEM}' is the name of what precedes the first block; leave it out of `blocks`.")
+    owner: dict[nn.Parameter, str] = {}
+    for group in groups:
+        for name, parameter in group.named_parameters():
+            if owner.setdefault(parameter, group.name) != group.name:
+                raise ValueError(
+                    f"parameter '{name}' is shared by the layer groups {owner[parameter]} and {group.name}."
+                )
