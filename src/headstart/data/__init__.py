@@ -1,0 +1,1 @@
+"""Data sets, splits, decoding and the one data module that serves them."""

@@ -1,0 +1,79 @@
+"""Random changes to training pictures; validation and test pictures never see them.
+
+Each function takes the backbone's preprocess and returns a transform of one picture, uint8 `(3, height, width)` to
+uint8 `(3, image_size, image_size)`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torchvision.transforms import v2
+
+from headstart.errors import UsageError
+
+Transform = Callable[[Tensor], Tensor]
+GREY = [124.0, 124.0, 124.0]
+"""For pixels that a rotation uncovers: near the mean of most weights' normalisation."""
+
+
+def none(preprocess: Any) -> Transform:
+    """Training pictures as the backbone's weights expect them, unchanged."""
+    return preprocess
+
+
+def flip_crop(preprocess: Any, scale: float = 0.35, flip: float = 0.5) -> Transform:
+    """A random crop of the picture and a mirror image.
+
+    Args:
+        preprocess: gives `image_size` and `interpolation`.
+        scale: smallest share of the picture's area that a crop keeps, above 0.
+        flip: probability of mirroring left and right.
+    """
+    _check(1e-6, 1, scale=scale)
+    _check(0, 1, flip=flip)
+    size, how = preprocess.image_size, v2.InterpolationMode(preprocess.interpolation)
+    crop = v2.RandomResizedCrop(size, scale=(scale, 1.0), interpolation=how, antialias=True)
+    return v2.Compose([crop, v2.RandomHorizontalFlip(flip)])
+
+
+def trivial_augment(preprocess: Any, scale: float = 0.35, flip: float = 0.5) -> Transform:
+    """`flip_crop`, then one random operation of random strength.
+
+    Müller and Hutter 2021, https://arxiv.org/abs/2103.10158.
+    """
+    return v2.Compose([flip_crop(preprocess, scale, flip), v2.TrivialAugmentWide(fill=GREY)])
+
+
+def affine(
+    preprocess: Any, degrees: float = 0.0, shear: float = 0.0, zoom: float = 0.0, shift: float = 0.0, flip: float = 0.0
+) -> Transform:
+    """The affine changes of the classic introductions, after the weights' own resize and crop.
+
+    Args:
+        preprocess: the weights' resize and crop, applied first.
+        degrees: rotation up to this angle either way.
+        shear: shear up to this angle in degrees either way.
+        zoom: scale between 1 - zoom and 1 + zoom, below 1.
+        shift: move by up to this share of the width and height.
+        flip: probability of mirroring left and right.
+    """
+    _check(0, 180, degrees=degrees)
+    _check(0, 89, shear=shear)
+    _check(0, 0.99, zoom=zoom)
+    _check(0, 1, shift=shift, flip=flip)
+    change = v2.RandomAffine(
+        degrees=degrees,
+        shear=(-shear, shear) if shear else None,
+        scale=(1 - zoom, 1 + zoom) if zoom else None,
+        translate=(shift, shift) if shift else None,
+        interpolation=v2.InterpolationMode.BILINEAR,
+        fill=GREY,
+    )
+    return v2.Compose([preprocess, change, v2.RandomHorizontalFlip(flip)])
+
+
+def _check(low: float, high: float, **given: float) -> None:
+    for key, value in given.items():
+        if not low <= value <= high:
+            raise UsageError(f"augmentation.{key}={value}: give a number from {low} to {high}")

@@ -1,0 +1,242 @@
+"""The data module every data set shares. A data set writes one method: `dataset(split)`."""
+
+import logging
+import os
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+
+from headstart.data import splits
+from headstart.data.samples import Samples, listed, pool
+from headstart.data.splits import SPLITS
+from headstart.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+
+class _Transformed(Dataset):
+    """Some samples of a pool, each loaded and transformed when asked for: `(input, target)`."""
+
+    def __init__(self, samples: Samples, indices: list[int], transform: Callable[[Any], Any]):
+        self.samples, self.indices, self.transform = samples, indices, transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[Any, Any]:
+        index = self.indices[position]
+        target = self.samples.targets[index]
+        # a list of labels as it is would be collated label by label
+        target = torch.tensor(target) if self.samples.multi_label else target
+        return self.transform(self.samples.load(index)), target
+
+
+class DataModule(pl.LightningDataModule):
+    """Splits, subsets, class map and loaders over whatever `dataset(split)` returns.
+
+    A split the data set does not bring is cut from `train`, stratified by class and seeded; the test split is never
+    used for training or selection. The assignment is written to `split_file` and read back from it when it exists,
+    so a resumed or evaluated run sees the same pictures.
+
+    Args:
+        batch_size: samples per optimizer step and process.
+        num_workers: loader processes; None picks by machine (none on two cores: the model needs both).
+        val_fraction: share of `train` held out for validation when the data set has no `val` of its own.
+        test_fraction: likewise for `test`; 0 leaves the run without a test split.
+        train_fraction: share of the remaining `train` to learn from, stratified.
+        shots_per_class: learn from this many samples of each class instead; of multi-label data so many at least.
+        fold: with `num_folds`, which fold is `val` (0-based); `train` and `val` are pooled first.
+        num_folds: number of cross-validation folds; None is no cross-validation.
+        class_weights: weights of the loss: `none`, `balanced` (inverse frequency) or `sqrt` (its square root).
+        sampler: `shuffle`, or `balanced` to draw every class equally often (with replacement).
+        seed: of the splits, subsets and sampler.
+        split_file: where the assignment of samples to splits is kept; None keeps it in memory.
+        classes: class names in the order of the model's outputs, when the model exists already.
+
+    Raises:
+        UsageError: a value out of range, or two that contradict each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        train_fraction: float = 1.0,
+        shots_per_class: int | None = None,
+        fold: int | None = None,
+        num_folds: int | None = None,
+        class_weights: str = "none",
+        sampler: str = "shuffle",
+        seed: int = 0,
+        split_file: str | None = None,
+        classes: list[str] | None = None,
+    ):
+        super().__init__()
+        one_of("data.class_weights", class_weights, ("none", "balanced", "sqrt"))
+        one_of("data.sampler", sampler, ("shuffle", "balanced"))
+        if batch_size < 1:
+            raise UsageError(f"data.batch_size={batch_size}: give a whole number of at least 1")
+        if class_weights != "none" and sampler == "balanced":
+            raise UsageError(
+                f"data.class_weights={class_weights} and data.sampler=balanced both make up for rare classes: give one"
+            )
+        self.plan = splits.SplitPlan(
+            val_fraction, test_fraction, train_fraction, shots_per_class, fold, num_folds, seed
+        )
+        self.batch_size, self.seed = batch_size, seed
+        self.num_workers = _workers(num_workers)
+        self.weighting, self.sampler = class_weights, sampler
+        self.split_file = Path(split_file) if split_file else None
+        self.known_classes = list(classes) if classes else None
+        self.train_transform: Callable[[Any], Any] = _not_connected
+        self.eval_transform: Callable[[Any], Any] = _not_connected
+        self.samples: Samples | None = None
+        self.splits: dict[str, list[int]] = {}
+
+    @abstractmethod
+    def dataset(self, split: str) -> Samples | None:
+        """The samples of `train`, `val` or `test`; None where the data set does not bring that split."""
+
+    def connect(self, train_transform: Callable[[Any], Any], eval_transform: Callable[[Any], Any]) -> None:
+        """Takes what only the model knows: how an input must look when training and when evaluating."""
+        self.train_transform, self.eval_transform = train_transform, eval_transform
+
+    def setup(self, stage: str | None = None) -> None:
+        """Finds the samples, verifies the classes and assigns every sample to a split (once).
+
+        Raises:
+            UsageError: the data cannot be used, or not in the way that is asked for.
+        """
+        if self.samples is not None:
+            return
+        found = {split: self.dataset(split) for split in SPLITS}
+        samples, origin = pool({s: d for s, d in found.items() if d is not None}, self.known_classes)
+        if self.sampler == "balanced" and samples.multi_label:
+            raise UsageError("data.sampler=balanced needs one class per sample; multi-label data has none: use shuffle")
+        if self.split_file and self.split_file.exists():
+            self.splits = splits.read(self.split_file, samples)
+        else:
+            self.splits = self.plan.assign(samples, origin)
+            if self.split_file:
+                splits.write(self.split_file, samples, self.splits)
+        splits.warn_of_leaks(samples, self.splits)
+        self._warn_of_absent_classes(samples)
+        self.samples = samples
+
+    def _warn_of_absent_classes(self, samples: Samples) -> None:
+        for split in SPLITS:
+            present = {c for index in self.splits[split] for c in samples.classes_of(index)}
+            absent = [name for i, name in enumerate(samples.classes) if i not in present]
+            if absent and present:
+                log.warning("no sample of class %s in %s: its metrics say nothing about it", listed(absent), split)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the model's outputs; known after `setup`."""
+        assert self.samples is not None, "call setup() first"
+        return self.samples.classes
+
+    @property
+    def num_samples(self) -> dict[str, int]:
+        """Samples in each split."""
+        return {split: len(self.splits.get(split, [])) for split in SPLITS}
+
+    def class_counts(self, split: str = "train") -> list[int]:
+        """Samples of each class in a split, in the order of `classes`."""
+        assert self.samples is not None, "call setup() first"
+        counts = Counter(c for index in self.splits.get(split, []) for c in self.samples.classes_of(index))
+        return [counts[i] for i in range(len(self.classes))]
+
+    def class_weights(self) -> list[float] | None:
+        """Weights of the loss in the order of `classes`, averaging 1 over the training samples; None for `none`.
+
+        Raises:
+            UsageError: a class has no training sample.
+        """
+        if self.weighting == "none":
+            return None
+        if absent := [name for name, n in zip(self.classes, self.class_counts(), strict=True) if n == 0]:
+            raise UsageError(f"data.class_weights={self.weighting}: no training sample of class {listed(absent)}")
+        counts = torch.tensor(self.class_counts(), dtype=torch.float64)
+        weights = (1 / counts) if self.weighting == "balanced" else (1 / counts).sqrt()
+        return (weights * counts.sum() / (weights * counts).sum()).tolist()
+
+    def loader(self, split: str) -> DataLoader:
+        """Batches of one split: shuffled and augmented for `train`, in order and plain for the others.
+
+        Yields:
+            inputs `(batch, ...)`, and targets `(batch,)` or, for multi-label data, `(batch, num_classes)`.
+
+        Raises:
+            UsageError: the data has no such split.
+        """
+        assert self.samples is not None, "call setup() first"
+        indices = self.splits.get(split)
+        if not indices:
+            remedy = "" if split == "train" else f" or data.{split}_fraction > 0"
+            raise UsageError(f"the {split} split is empty: give the data a {split} folder{remedy}")
+        training = split == "train"
+        sampler = self._balanced(indices) if training and self.sampler == "balanced" else None
+        return DataLoader(
+            _Transformed(self.samples, indices, self.train_transform if training else self.eval_transform),
+            batch_size=self.batch_size,
+            shuffle=training and sampler is None,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=training and self._ends_on_one(len(indices)),
+        )
+
+    def _ends_on_one(self, total: int) -> bool:
+        """Whether the last batch of a process has a single sample, which BatchNorm cannot normalise."""
+        share = -(-total // (self.trainer.world_size if self.trainer else 1))
+        return share > 1 and share % self.batch_size == 1
+
+    def _balanced(self, indices: list[int]) -> WeightedRandomSampler:
+        """Draws as many samples as there are, every class as often as any other."""
+        assert self.samples is not None
+        targets = [self.samples.targets[index] for index in indices]
+        counts = Counter(targets)
+        weights = [1 / counts[target] for target in targets]
+        return WeightedRandomSampler(weights, len(indices), generator=torch.Generator().manual_seed(self.seed))
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled, augmented batches of `train`."""
+        return self.loader("train")
+
+    def val_dataloader(self) -> DataLoader:
+        """Plain batches of `val`."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """Plain batches of `test`."""
+        return self.loader("test")
+
+
+def _workers(given: int | None) -> int:
+    if given is not None:
+        if given < 0:
+            raise UsageError(f"data.num_workers={given}: give a whole number of at least 0, or null")
+        return given
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores <= 2 else min(cores - 1, 8)
+
+
+def one_of(key: str, given: str, allowed: tuple[str, ...]) -> None:
+    """Raises a UsageError that lists the choices when `given` is none of them."""
+    if given not in allowed:
+        raise UsageError(f"{key}={given}: choose one of {', '.join(allowed)}")
+
+
+def _not_connected(_: Any) -> Any:
+    raise AssertionError("connect() the data module to a model's preprocess first")

@@ -1,0 +1,150 @@
+"""Labelled samples before any transform, and how several of them become one pool under one class map."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+from torch import Tensor
+
+from headstart.errors import UsageError, nearest
+
+
+@dataclass
+class Samples:
+    """What a data set is before transforms.
+
+    Attributes:
+        names: a stable, unique name a sample (a path relative to the root), by which splits are remembered.
+        targets: a class index a sample; for multi-label data a list of `len(classes)` zeros and ones.
+        classes: class names; `targets` index into them.
+        load: index -> input, for pictures a uint8 RGB tensor `(3, height, width)`. Must be picklable.
+        digests: a hash of each sample's content, to find the same sample in two splits; None when not known.
+    """
+
+    names: Sequence[str]
+    targets: Sequence[Any]
+    classes: list[str]
+    load: Callable[[int], Any]
+    digests: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a sample may carry any number of labels instead of one class."""
+        return len(self) > 0 and not isinstance(self.targets[0], Integral)
+
+    def classes_of(self, index: int) -> list[int]:
+        """The class indices a sample carries: one, or for multi-label data any number."""
+        target = self.targets[index]
+        return [target] if isinstance(target, Integral) else [i for i, on in enumerate(target) if on]
+
+
+class PictureStack:
+    """Loads picture `i` of a uint8 stack in memory, `(n, 3, height, width)` or grey `(n, height, width)`, as RGB."""
+
+    def __init__(self, pictures: Tensor):
+        self.pictures = pictures
+
+    def __call__(self, index: int) -> Tensor:
+        """Picture `index`, uint8 `(3, height, width)`."""
+        picture = self.pictures[index]
+        return picture.expand(3, -1, -1) if picture.ndim == 2 else picture
+
+
+@dataclass
+class _Chained:
+    """Loads from several data sets as if they were one."""
+
+    parts: list[Callable[[int], Any]]
+    starts: list[int]  # the index at which each part begins
+
+    def __call__(self, index: int) -> Any:
+        part = bisect_right(self.starts, index) - 1
+        return self.parts[part](index - self.starts[part])
+
+
+def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> tuple[Samples, dict[str, list[int]]]:
+    """Joins the splits a data set brings into one pool under one class map, matched by name.
+
+    Args:
+        parts: split name -> its samples; `train` defines the classes unless `known_classes` does.
+        known_classes: the class map of an existing model.
+
+    Returns:
+        the pool, and for each split the indices of its samples in the pool.
+
+    Raises:
+        UsageError: a split has a class the map lacks; or, for a new model, there is no `train`, a class without a
+            training sample, or a single class.
+        ValueError: two samples have the same name, a mistake in the code of the data set.
+    """
+    if not parts:
+        raise UsageError("the data set is empty: none of train, val, test was found")
+    if known_classes is None and "train" not in parts:
+        raise UsageError(f"there is no train split, only {', '.join(parts)}: a model cannot be trained without it")
+    classes = list(known_classes or parts["train"].classes)
+    names: list[str] = []
+    targets: list[Any] = []
+    digests: list[str] = []
+    starts: list[int] = []
+    origin: dict[str, list[int]] = {}
+    for split, samples in parts.items():
+        starts.append(len(names))
+        origin[split] = list(range(len(names), len(names) + len(samples)))
+        names += samples.names
+        targets += _translate(split, samples, classes, "train" if known_classes is None else "the model")
+        digests += samples.digests or []
+    if len(set(names)) < len(names):
+        raise ValueError("two samples have the same name: a data set must name every sample of all splits differently")
+    load = _Chained([samples.load for samples in parts.values()], starts)
+    joined = Samples(names, targets, classes, load, digests if len(digests) == len(names) else None)
+    if known_classes is None:
+        _refuse_unlearnable_classes(joined, origin["train"])
+    return joined, origin
+
+
+def _translate(split: str, samples: Samples, classes: list[str], owner: str) -> list[Any]:
+    """The targets of one split, in the indices of the common class map, which comes from `owner`."""
+    if list(samples.classes) == classes:
+        return list(samples.targets)
+    position = {name: i for i, name in enumerate(classes)}
+    used = {c for index in range(len(samples)) for c in samples.classes_of(index)}
+    unknown = [samples.classes[c] for c in sorted(used) if samples.classes[c] not in position]
+    if unknown:
+        raise UsageError(
+            f"{split} has the class {unknown[0]!r}, which {owner} does not have{nearest(unknown[0], classes) or '.'} "
+            f"The classes of {owner} are {listed(classes)}. Rename or remove {unknown[0]!r} in {split}"
+            f"{', or add it to train' if owner == 'train' else ''}."
+        )
+    moved = [position.get(name) for name in samples.classes]
+    if not samples.multi_label:
+        return [moved[target] for target in samples.targets]
+    translated = []
+    for index in range(len(samples)):
+        row = [0] * len(classes)
+        for c in samples.classes_of(index):
+            row[moved[c]] = 1
+        translated.append(row)
+    return translated
+
+
+def _refuse_unlearnable_classes(samples: Samples, train: list[int]) -> None:
+    present = {c for index in train for c in samples.classes_of(index)}
+    empty = [name for i, name in enumerate(samples.classes) if i not in present]
+    if empty:
+        raise UsageError(
+            f"no readable training sample of class {listed(empty)}: add some, or remove the class "
+            "(for a folder of pictures: delete the empty folder)"
+        )
+    if len(samples.classes) < 2:
+        raise UsageError(f"there is only one class, {samples.classes[0]!r}: a classifier needs at least two")
+
+
+def listed(names: Sequence[str], limit: int = 10) -> str:
+    """The names in quotes for a message; of many only the first, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

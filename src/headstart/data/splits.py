@@ -1,0 +1,233 @@
+"""Which sample is in which split: seeded, stratified, written down, and checked for leaks."""
+
+import csv
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headstart.data.samples import Samples
+from headstart.errors import UsageError
+
+log = logging.getLogger(__name__)
+SPLITS = ("train", "val", "test")
+COLUMNS = ["split", "name", "class"]
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """How to cut what the data set does not bring cut; the fields are those of `DataModule`.
+
+    Raises:
+        UsageError: a value out of range, or two that contradict each other.
+    """
+
+    val_fraction: float
+    test_fraction: float
+    train_fraction: float
+    shots_per_class: int | None
+    fold: int | None
+    num_folds: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"data.{name}={getattr(self, name)}: give a share from 0 to below 1, e.g. 0.15")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise UsageError(
+                f"data.val_fraction={self.val_fraction} data.test_fraction={self.test_fraction}: nothing is left to "
+                "train on; give shares that add up to less than 1"
+            )
+        if not 0 < self.train_fraction <= 1:
+            raise UsageError(f"data.train_fraction={self.train_fraction}: give a share above 0 and up to 1, e.g. 0.1")
+        if self.shots_per_class is not None and self.shots_per_class < 1:
+            raise UsageError(f"data.shots_per_class={self.shots_per_class}: give a whole number of at least 1")
+        if self.shots_per_class is not None and self.train_fraction < 1:
+            raise UsageError("data.shots_per_class and data.train_fraction both choose the training samples: give one")
+        if (self.fold is None) != (self.num_folds is None):
+            raise UsageError("cross-validation needs both, for example data.num_folds=5 data.fold=0")
+        if self.num_folds is not None and not (self.num_folds >= 2 and 0 <= self.fold < self.num_folds):
+            raise UsageError(
+                f"data.fold={self.fold} data.num_folds={self.num_folds}: "
+                "give num_folds of at least 2 and fold from 0 to num_folds - 1"
+            )
+        if self.seed < 0:
+            raise UsageError(f"data.seed={self.seed}: give a whole number of at least 0")
+
+    def assign(self, samples: Samples, origin: dict[str, list[int]]) -> dict[str, list[int]]:
+        """Indices of `train`, `val` and `test`. What the data set brings as a split stays that split.
+
+        Args:
+            samples: the pool.
+            origin: split -> indices, for every split the data set brings.
+
+        Raises:
+            UsageError: too few samples for what is asked.
+        """
+        by_name = samples.names.__getitem__  # the order of the files must not matter: all below goes by name
+        train, val, test = (sorted(origin.get(split, []), key=by_name) for split in SPLITS)
+        left = 1.0
+        if train and "test" not in origin and self.test_fraction:
+            train, test = self._cut(samples, train, self.test_fraction, "test")
+            left -= self.test_fraction
+        if self.num_folds is not None:
+            train, val = self._fold(samples, sorted(train + val, key=by_name))
+        elif train and "val" not in origin and self.val_fraction:
+            # val_fraction is a share of all that came as train, also when test was cut from it first
+            train, val = self._cut(samples, train, self.val_fraction / left, "val")
+        return {"train": self._learn_from(samples, train), "val": val, "test": test}
+
+    def _cut(self, samples: Samples, indices: list[int], share: float, name: str) -> tuple[list[int], list[int]]:
+        """What stays and what is cut off: of each class at least one sample, but never its last."""
+        strata = self._strata(samples, indices)
+        cut = _take(strata, share, leave=1)
+        if not cut:
+            raise UsageError(
+                f"cannot cut a {name} split from {len(indices)} training samples of {len(strata)} classes: "
+                f"no class has two. Add samples, bring a {name} folder, or give data.{name}_fraction=0"
+            )
+        return [i for i in indices if i not in cut], [i for i in indices if i in cut]
+
+    def _fold(self, samples: Samples, indices: list[int]) -> tuple[list[int], list[int]]:
+        """All folds but one, and that one: shuffled class after class, then dealt out like cards."""
+        fewest = min(_frequency(samples, indices).values(), default=0)
+        if fewest < self.num_folds:
+            raise UsageError(
+                f"data.num_folds={self.num_folds}: the smallest class has only {fewest} samples; "
+                "give at most as many folds"
+            )
+        dealt = [index for members in self._strata(samples, indices).values() for index in members]
+        val = set(dealt[self.fold :: self.num_folds])
+        return [i for i in indices if i not in val], [i for i in indices if i in val]
+
+    def _learn_from(self, samples: Samples, indices: list[int]) -> list[int]:
+        """The training samples that `train_fraction` or `shots_per_class` leaves."""
+        if self.shots_per_class is not None:
+            kept = self._shots(samples, indices, self.shots_per_class)
+        elif self.train_fraction < 1:
+            kept = _take(self._strata(samples, indices), self.train_fraction)
+        else:
+            return indices
+        return [i for i in indices if i in kept]
+
+    def _shots(self, samples: Samples, indices: list[int], shots: int) -> set[int]:
+        """So many samples of each class. Of multi-label data so many or more of each label, the rarest chosen first."""
+        members = defaultdict(list)
+        for index in indices:
+            for c in samples.classes_of(index):
+                members[c].append(index)
+        random = np.random.default_rng(self.seed)
+        kept: set[int] = set()
+        for c in sorted(members, key=lambda c: (len(members[c]), c)):
+            if len(members[c]) < shots:
+                raise UsageError(
+                    f"data.shots_per_class={shots}: class {samples.classes[c]!r} has only {len(members[c])} "
+                    f"training samples; give at most {len(members[c])}"
+                )
+            others = [index for index in members[c] if index not in kept]
+            missing = max(shots - (len(members[c]) - len(others)), 0)
+            kept.update(random.choice(others, missing, replace=False).tolist() if missing else ())
+        return kept
+
+    def _strata(self, samples: Samples, indices: list[int]) -> dict[int, list[int]]:
+        """The samples of each class in random order.
+
+        Multi-label samples go by their rarest label, -1 for none: not all labels can be balanced, rare ones need it.
+        """
+        frequency = _frequency(samples, indices)
+        strata = defaultdict(list)
+        for index in indices:
+            strata[min(samples.classes_of(index), key=frequency.__getitem__, default=-1)].append(index)
+        random = np.random.default_rng(self.seed)
+        return {c: random.permutation(members).tolist() for c, members in sorted(strata.items())}
+
+
+def _frequency(samples: Samples, indices: list[int]) -> Counter[int]:
+    return Counter(c for index in indices for c in samples.classes_of(index))
+
+
+def _take(strata: dict[int, list[int]], share: float, leave: int = 0) -> set[int]:
+    """The first of each stratum: at least one, all but `leave` at most, and `share` of all where that allows it."""
+    sizes = np.array([len(members) for members in strata.values()])
+    wanted, most = share * sizes, sizes - leave
+    counts = np.minimum(np.maximum(np.floor(wanted).astype(int), 1), most)
+    missing = max(round(wanted.sum()) - counts.sum(), 0)  # what rounding down has lost goes where it has lost most
+    counts[np.argsort(counts - wanted, kind="stable")[:missing]] += 1
+    counts = np.minimum(counts, most)
+    return {index for members, n in zip(strata.values(), counts, strict=True) for index in members[:n]}
+
+
+def write(path: Path, samples: Samples, splits: dict[str, list[int]]) -> None:
+    """Writes one `split,name,class` row a sample; complete or not at all."""
+    names, classes = samples.names, samples.classes
+    rows = (
+        (split, names[i], "|".join(classes[c] for c in samples.classes_of(i)))
+        for split in splits
+        for i in splits[split]
+    )
+    write_rows(path, [COLUMNS, *rows])
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Writes a CSV file, complete or not at all; names that are not valid Unicode come back as they were."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows(rows)
+    os.replace(temporary, path)
+
+
+def read(path: Path, samples: Samples) -> dict[str, list[int]]:
+    """The assignment `write` wrote, as indices into `samples`; samples that the file does not name are in no split.
+
+    Raises:
+        UsageError: the file is none of ours, or its samples are no longer in the data set.
+    """
+    position = {name: index for index, name in enumerate(samples.names)}
+    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
+    gone = []
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:  # -sig: Excel's mark
+        rows = csv.DictReader(file)
+        if rows.fieldnames != COLUMNS:
+            raise UsageError(f"{path} has not the columns {', '.join(COLUMNS)}: delete it to split anew")
+        for row in rows:
+            if row["split"] not in splits:
+                raise UsageError(f"{path}, line {rows.line_num}: split {row['split']!r} is none of {', '.join(SPLITS)}")
+            index = position.pop(row["name"], None)
+            if index is None:
+                gone.append(row["name"])
+            else:
+                splits[row["split"]].append(index)
+    if gone:
+        raise UsageError(
+            f"{len(gone)} samples of {path} are no longer in the data set, or twice in that file; the first is "
+            f"{gone[0]}: put them back, or delete the file to split anew"
+        )
+    log.info("splits are those of %s; %d samples that it does not name stay unused", path, len(position))
+    return splits
+
+
+def warn_of_leaks(samples: Samples, splits: dict[str, list[int]]) -> None:
+    """Warns when the same content lies in two splits or in two classes: scores on it are no measure of anything."""
+    if samples.digests is None:
+        return
+    seen: dict[str, tuple[str, int]] = {}
+    pairs: dict[str, list[tuple[str, str]]] = {"splits": [], "classes": []}
+    for split, indices in splits.items():
+        for index in indices:
+            other_split, other = seen.setdefault(samples.digests[index], (split, index))
+            if other_split != split:
+                pairs["splits"].append((samples.names[other], samples.names[index]))
+            if samples.targets[other] != samples.targets[index]:
+                pairs["classes"].append((samples.names[other], samples.names[index]))
+    for what, found in pairs.items():
+        if found:
+            log.warning(
+                "%d samples with identical content are in two %s, the first pair is %s = %s: scores will mislead",
+                len(found), what, *found[0],
+            )  # fmt: skip

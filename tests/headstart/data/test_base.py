@@ -1,0 +1,220 @@
+import inspect
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from headstart.data.base import DataModule
+from headstart.data.samples import Samples
+from headstart.errors import UsageError
+
+CONF = Path(__file__).parents[3] / "conf" / "data"
+
+
+def load(index: int) -> torch.Tensor:
+    return torch.tensor([float(index)])
+
+
+def trained(value: torch.Tensor) -> torch.Tensor:
+    return value + 1000
+
+
+def evaluated(value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+class Numbers(DataModule):
+    """So many samples of each class, all as `train`; sample i loads as [i]."""
+
+    def __init__(self, sizes=(40, 40), multi_label=False, **options):
+        super().__init__(**options)
+        self.sizes, self.multi_label, self.asked = sizes, multi_label, []
+
+    def dataset(self, split):
+        self.asked.append(split)
+        if split != "train":
+            return None
+        targets = [c for c, size in enumerate(self.sizes) for _ in range(size)]
+        if self.multi_label:
+            targets = [[int(target == 0), 1] for target in targets]
+        names = [f"{i:03d}" for i in range(len(targets))]
+        return Samples(names, targets, [f"c{c}" for c in range(len(self.sizes))], load)
+
+
+def ready(**options) -> Numbers:
+    data = Numbers(**({"num_workers": 0} | options))
+    data.setup()
+    data.connect(trained, evaluated)
+    return data
+
+
+def test_train_is_shuffled_and_augmented():
+    data = ready()
+    first = torch.cat([x for x, _ in data.train_dataloader()]).flatten().tolist()
+    second = torch.cat([x for x, _ in data.train_dataloader()]).flatten().tolist()
+    assert sorted(first) == sorted(second) == [i + 1000 for i in data.splits["train"]]
+    assert first != second
+    assert first != sorted(first)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_what_is_cut_from_train_is_in_order_and_plain(split):
+    data = ready()
+    loader = data.val_dataloader() if split == "val" else data.test_dataloader()
+    inputs = torch.cat([x for x, _ in loader]).flatten().tolist()
+    assert inputs == data.splits[split]
+    assert inputs == sorted(inputs)
+    assert len(inputs) == 12
+
+
+def test_targets_belong_to_their_inputs():
+    for inputs, targets in ready(sizes=(30, 20, 10)).val_dataloader():
+        assert inputs.shape == (len(targets), 1)
+        assert targets.dtype == torch.int64
+        assert targets.tolist() == [0 if i < 30 else 1 if i < 50 else 2 for i in inputs.flatten().tolist()]
+
+
+def test_labels_come_as_one_row_a_sample():
+    _, targets = next(iter(ready(multi_label=True, batch_size=8).train_dataloader()))
+    assert targets.shape == (8, 2)
+    assert targets[:, 1].tolist() == [1] * 8
+
+
+@pytest.mark.parametrize(
+    ("total", "batch_size", "batches"),
+    [(33, 32, [32]), (34, 32, [32, 2]), (64, 32, [32, 32]), (20, 32, [20]), (3, 1, [1, 1, 1]), (5, 2, [2, 2])],
+)
+def test_only_a_last_batch_of_one_is_dropped(total, batch_size, batches):
+    data = ready(sizes=(total - 1, 1), val_fraction=0, test_fraction=0, batch_size=batch_size)
+    assert [len(x) for x, _ in data.train_dataloader()] == batches
+
+
+def test_evaluation_drops_nothing():
+    data = ready(sizes=(33, 33), val_fraction=0.5, test_fraction=0, batch_size=32)
+    assert [len(x) for x, _ in data.val_dataloader()] == [32, 1]
+
+
+def test_batch_of_one_is_dropped_on_each_of_several_processes():
+    data = ready(sizes=(33, 33), val_fraction=0, test_fraction=0, batch_size=32)
+    assert not data.train_dataloader().drop_last
+    data.trainer = type("Trainer", (), {"world_size": 2})
+    assert data.train_dataloader().drop_last
+
+
+def test_workers():
+    data = ready(num_workers=2, batch_size=16)
+    loader = data.val_dataloader()
+    assert loader.persistent_workers
+    assert torch.cat([x for x, _ in loader]).flatten().tolist() == data.splits["val"]
+    train = data.train_dataloader()
+    assert pickle.loads(pickle.dumps(train.dataset))[0][0] == train.dataset[0][0]  # as spawned workers get it
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_split_that_does_not_exist(split):
+    data = ready(**{f"{split}_fraction": 0})
+    assert data.num_samples[split] == 0
+    with pytest.raises(UsageError, match=f"the {split} split is empty: give .* data.{split}_fraction > 0"):
+        data.loader(split)
+
+
+def test_balanced_sampler_draws_every_class_as_often():
+    data = ready(sizes=(900, 90, 10), val_fraction=0, test_fraction=0, sampler="balanced", batch_size=100)
+    drawn = Counter(t for _, targets in data.train_dataloader() for t in targets.tolist())
+    assert sum(drawn.values()) == 1000
+    for count in drawn.values():
+        assert count == pytest.approx(333, abs=75)  # five standard deviations
+    loader = data.train_dataloader()
+    epochs = [torch.cat([x for x, _ in loader]).flatten().tolist() for _ in range(2)]
+    assert epochs[0] != epochs[1]
+    again = torch.cat([x for x, _ in data.train_dataloader()]).flatten().tolist()
+    assert again == epochs[0]  # seeded
+
+
+def test_balanced_sampler_leaves_validation_alone():
+    data = ready(sizes=(60, 20), sampler="balanced")
+    assert torch.cat([x for x, _ in data.val_dataloader()]).flatten().tolist() == data.splits["val"]
+
+
+def test_class_weights():
+    sizes = {"sizes": (60, 30, 10), "val_fraction": 0, "test_fraction": 0}
+    assert ready(**sizes).class_weights() is None
+    balanced = ready(**sizes, class_weights="balanced").class_weights()
+    assert balanced == pytest.approx([100 / (3 * n) for n in (60, 30, 10)])
+    roots = [n**0.5 for n in (60, 30, 10)]
+    assert ready(**sizes, class_weights="sqrt").class_weights() == pytest.approx([100 / sum(roots) / r for r in roots])
+
+
+def test_class_weights_count_the_training_samples_alone():
+    data = ready(sizes=(60, 20), shots_per_class=5, class_weights="balanced")
+    assert data.class_weights() == pytest.approx([1, 1])
+
+
+def test_class_weights_of_a_class_without_sample():
+    with pytest.raises(UsageError, match="no training sample of class 'new'"):
+        ready(classes=["c0", "new", "c1"], class_weights="balanced").class_weights()
+
+
+def test_counts():
+    data = ready(sizes=(60, 40), val_fraction=0.2, test_fraction=0.1)
+    assert data.num_samples == {"train": 70, "val": 20, "test": 10}
+    assert data.class_counts() == [42, 28]
+    assert data.class_counts("val") == [12, 8]
+    assert data.classes == ["c0", "c1"]
+
+
+def test_known_classes_decide_the_order():
+    data = ready(sizes=(30, 10), classes=["c1", "zebra", "c0"], val_fraction=0, test_fraction=0)
+    assert data.classes == ["c1", "zebra", "c0"]
+    assert data.class_counts() == [10, 0, 30]
+    for inputs, targets in data.train_dataloader():
+        assert targets.tolist() == [2 if i < 1030 else 0 for i in inputs.flatten().tolist()]
+
+
+def test_absent_class_is_told(caplog):
+    ready(sizes=(30, 2))
+    assert "no sample of class 'c1' in val" in caplog.text
+    assert "in test" not in caplog.text
+
+
+def test_setup_finds_the_samples_once():
+    data = ready()
+    assert data.asked == ["train", "val", "test"]
+    data.setup("test")
+    assert data.asked == ["train", "val", "test"]
+
+
+def test_splits_are_written_and_read_whatever_the_options_say_later(tmp_path):
+    file = str(tmp_path / "run" / "split.csv")
+    first = ready(split_file=file)
+    later = ready(split_file=file, seed=1, val_fraction=0.3, test_fraction=0, shots_per_class=2)
+    assert later.splits == first.splits
+    assert ready(seed=1).splits != first.splits
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size=0"),
+        ({"num_workers": -1}, "data.num_workers=-1"),
+        ({"class_weights": "inverse"}, "data.class_weights=inverse: choose one of none, balanced, sqrt"),
+        ({"sampler": "weighted"}, "data.sampler=weighted: choose one of shuffle, balanced"),
+        ({"sampler": "balanced", "class_weights": "sqrt"}, "both make up for rare classes: give one"),
+        ({"sampler": "balanced", "multi_label": True}, "one class per sample"),
+        ({"shots_per_class": 3, "train_fraction": 0.5}, "give one"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(UsageError, match=message):
+        ready(**options)
+
+
+def test_config_has_the_same_keys():
+    keys = yaml.safe_load((CONF / "base.yaml").read_text(encoding="utf-8"))
+    parameters = inspect.signature(DataModule.__init__).parameters
+    assert set(keys) == set(parameters) - {"self", "classes"}
+    for key in set(keys) - {"seed", "split_file"}:
+        assert keys[key] == parameters[key].default, key

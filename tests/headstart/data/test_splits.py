@@ -1,0 +1,273 @@
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from headstart.data import splits
+from headstart.data.samples import Samples
+from headstart.data.splits import SplitPlan
+from headstart.errors import UsageError
+
+DEFAULTS = {
+    "val_fraction": 0.15,
+    "test_fraction": 0.15,
+    "train_fraction": 1.0,
+    "shots_per_class": None,
+    "fold": None,
+    "num_folds": None,
+    "seed": 0,
+}
+
+
+def plan(**given) -> SplitPlan:
+    return SplitPlan(**(DEFAULTS | given))
+
+
+def samples(*sizes: int) -> Samples:
+    """So many samples of each class, the classes mixed."""
+    targets = [c for c, size in enumerate(sizes) for _ in range(size)]
+    np.random.default_rng(1).shuffle(targets)
+    names = [f"{i:04d}" for i in range(len(targets))]
+    return Samples(names, targets, [f"c{c}" for c in range(len(sizes))], str)
+
+
+def labels(count: int = 300, seed: int = 0) -> Samples:
+    """Multi-label samples with a frequent, a middling and a rare label; some samples carry none."""
+    on = np.random.default_rng(seed).random((count, 3)) < [0.6, 0.3, 0.05]
+    return Samples([f"{i:04d}" for i in range(count)], on.astype(int).tolist(), ["often", "some", "rare"], str)
+
+
+def assign(data: Samples, origin=None, **given) -> dict[str, list[int]]:
+    return plan(**given).assign(data, origin or {"train": list(range(len(data)))})
+
+
+def counts(data: Samples, indices: list[int]) -> list[int]:
+    found = Counter(c for i in indices for c in data.classes_of(i))
+    return [found[c] for c in range(len(data.classes))]
+
+
+def everything(assigned: dict[str, list[int]]) -> list[int]:
+    return sorted(i for indices in assigned.values() for i in indices)
+
+
+def test_every_sample_is_in_one_split_and_every_split_has_its_share_of_every_class():
+    data = samples(100, 60, 40)
+    assigned = assign(data, val_fraction=0.2, test_fraction=0.1)
+    assert everything(assigned) == list(range(200))
+    assert counts(data, assigned["val"]) == [20, 12, 8]  # of all that came, also after test was cut
+    assert counts(data, assigned["test"]) == [10, 6, 4]
+
+
+@pytest.mark.parametrize(("sizes", "val"), [([10] * 20, 30), ([33, 33, 34], 15), ([7, 93], 15), ([199, 1], 30)])
+def test_shares_add_up_where_classes_are_small(sizes, val):
+    assigned = assign(samples(*sizes), test_fraction=0)
+    assert len(assigned["val"]) == val
+
+
+def test_small_classes_lose_one_sample_each_and_never_the_last():
+    data = samples(100, 3, 2, 1)
+    assigned = assign(data)
+    assert counts(data, assigned["test"])[1:] == [1, 1, 0]
+    assert counts(data, assigned["val"])[1:] == [1, 0, 0]
+    assert counts(data, assigned["train"])[1:] == [1, 1, 1]
+
+
+def test_nothing_to_cut():
+    with pytest.raises(UsageError, match=r"cannot cut a val split from 3 .*no class has two.*data.val_fraction=0"):
+        assign(samples(1, 1, 1), test_fraction=0)
+
+
+def test_seed_decides_and_zero_is_a_seed():
+    data = samples(50, 50)
+    assert assign(data, seed=0) == assign(data, seed=0)
+    for split in ("train", "val", "test"):
+        assert assign(data, seed=0)[split] != assign(data, seed=1)[split]
+
+
+def test_order_of_the_samples_does_not_matter():
+    data = samples(30, 20)
+    order = np.random.default_rng(3).permutation(50)
+    shuffled = Samples([data.names[i] for i in order], [data.targets[i] for i in order], data.classes, str)
+    for given in ({}, {"shots_per_class": 3}, {"train_fraction": 0.5}, {"fold": 1, "num_folds": 3}):
+        first, second = assign(data, **given), assign(shuffled, **given)
+        for split in splits.SPLITS:
+            assert [data.names[i] for i in first[split]] == [shuffled.names[i] for i in second[split]]
+
+
+def test_what_the_data_brings_stays():
+    data = samples(40, 40)
+    origin = {"train": list(range(40)), "val": list(range(40, 60)), "test": list(range(60, 80))}
+    assert assign(data, origin) == origin
+    del origin["val"]
+    origin["train"] += range(40, 60)
+    assigned = assign(data, origin, val_fraction=0.25)
+    assert assigned["test"] == origin["test"]
+    assert len(assigned["val"]) == 15
+    assert sorted(assigned["train"] + assigned["val"]) == origin["train"]
+
+
+def test_fractions_of_zero_cut_nothing():
+    assigned = assign(samples(5, 5), val_fraction=0, test_fraction=0)
+    assert assigned == {"train": list(range(10)), "val": [], "test": []}
+
+
+def test_only_a_test_split():
+    data = samples(5, 5)
+    assert assign(data, {"test": list(range(10))}) == {"train": [], "val": [], "test": list(range(10))}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_train_fraction(share):
+    data = samples(100, 50)
+    full = assign(data)
+    part = assign(data, train_fraction=share)
+    assert set(part["train"]) < set(full["train"])
+    assert (part["val"], part["test"]) == (full["val"], full["test"])
+    expected = [share * n for n in counts(data, full["train"])]
+    assert counts(data, part["train"]) == pytest.approx(expected, abs=1)
+    assert len(part["train"]) == round(sum(expected))
+
+
+def test_train_fraction_keeps_every_class():
+    data = samples(1000, 3)
+    assert min(counts(data, assign(data, val_fraction=0, test_fraction=0, train_fraction=0.01)["train"])) == 1
+
+
+def test_shots_per_class():
+    data = samples(50, 30, 20)
+    full, few = assign(data), assign(data, shots_per_class=7)
+    assert counts(data, few["train"]) == [7, 7, 7]
+    assert set(few["train"]) < set(full["train"])
+    assert (few["val"], few["test"]) == (full["val"], full["test"])
+    assert assign(data, shots_per_class=7, seed=1)["train"] != few["train"]
+
+
+def test_too_many_shots():
+    with pytest.raises(UsageError, match=r"data.shots_per_class=15: class 'c1' has only 14 .* give at most 14"):
+        assign(samples(50, 20), shots_per_class=15)  # three of 20 each go to val and test
+
+
+@pytest.mark.parametrize("data", [samples(17, 11, 6), labels()], ids=["classes", "labels"])
+def test_folds_partition_what_is_not_test(data):
+    test = list(range(4))
+    origin = {"train": list(range(4, 20)), "val": list(range(20, len(data))), "test": test}
+    folds = [assign(data, origin, fold=fold, num_folds=4) for fold in range(4)]
+    assert sorted(i for fold in folds for i in fold["val"]) == list(range(4, len(data)))
+    for fold in folds:
+        assert fold["test"] == test
+        assert everything(fold) == list(range(len(data)))
+        assert abs(len(fold["val"]) - (len(data) - 4) / 4) < 1
+        assert counts(data, fold["val"]) == pytest.approx([n / 4 for n in counts(data, range(4, len(data)))], rel=0.5)
+
+
+def test_folds_share_the_test_split_that_is_cut():
+    data = samples(30, 30)
+    folds = [assign(data, fold=fold, num_folds=3) for fold in range(3)]
+    assert len({tuple(fold["test"]) for fold in folds}) == 1
+    assert len(folds[0]["test"]) == 9
+    assert sorted(i for fold in folds for i in fold["val"]) == sorted(set(range(60)) - set(folds[0]["test"]))
+
+
+def test_more_folds_than_samples_of_a_class():
+    with pytest.raises(UsageError, match=r"data.num_folds=5: the smallest class has only 4"):
+        assign(samples(20, 4), test_fraction=0, fold=0, num_folds=5)
+
+
+def test_labels_are_spread():
+    data = labels()
+    assigned = assign(data, val_fraction=0.25, test_fraction=0.25)
+    assert everything(assigned) == list(range(300))
+    share = [n / 4 for n in counts(data, range(300))]
+    for split in ("val", "test"):
+        assert counts(data, assigned[split]) == pytest.approx(share, rel=0.2)
+        assert counts(data, assigned[split])[2] == pytest.approx(share[2], abs=1)  # the rare one is exact
+        assert len(assigned[split]) == 75
+
+
+def test_shots_of_labels():
+    data = labels()
+    few = assign(data, val_fraction=0, test_fraction=0, shots_per_class=5)["train"]
+    assert counts(data, few)[2] == 5
+    assert min(counts(data, few)) == 5
+    assert len(few) <= 15
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"val_fraction": 1.0}, "data.val_fraction=1.0: give a share"),
+        ({"test_fraction": -0.1}, "data.test_fraction=-0.1: give a share"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "nothing is left"),
+        ({"train_fraction": 0.0}, "data.train_fraction=0.0: give a share"),
+        ({"train_fraction": 1.1}, "data.train_fraction=1.1: give a share"),
+        ({"shots_per_class": 0}, "data.shots_per_class=0: give a whole number"),
+        ({"shots_per_class": 5, "train_fraction": 0.5}, "both choose the training samples"),
+        ({"fold": 0}, "data.num_folds=5 data.fold=0"),
+        ({"num_folds": 5}, "data.num_folds=5 data.fold=0"),
+        ({"fold": 5, "num_folds": 5}, "data.fold=5 data.num_folds=5"),
+        ({"fold": -1, "num_folds": 5}, "data.fold=-1 data.num_folds=5"),
+        ({"fold": 0, "num_folds": 1}, "num_folds of at least 2"),
+        ({"seed": -1}, "data.seed=-1"),
+    ],
+)
+def test_impossible_plans(given, message):
+    with pytest.raises(UsageError, match=message):
+        plan(**given)
+
+
+def test_written_and_read(tmp_path):
+    data = samples(20, 20)
+    data.names = [*data.names[:-3], 'a "quoted", name.jpg', "zwei\nZeilen ü.jpg", "not utf-8 \udcff.jpg"]
+    assigned = assign(data)
+    splits.write(tmp_path / "new" / "split.csv", data, assigned)
+    assert splits.read(tmp_path / "new" / "split.csv", data) == assigned
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["split.csv"]  # no temporary file is left
+
+
+def test_file_says_which_class(tmp_path):
+    data = Samples(["x", "y"], [[1, 1, 0], [0, 0, 0]], ["a", "b", "c"], str)
+    splits.write(tmp_path / "split.csv", data, {"train": [1], "val": [0], "test": []})
+    assert (tmp_path / "split.csv").read_text().split() == ["split,name,class", "train,y,", "val,x,a|b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("split,name,class\ntrain,gone.jpg,c0\nval,0000,c0\n", r"1 samples of .*split.csv .* first is gone.jpg: put"),
+        ("split,name,class\ntrain,0000,c0\nval,0000,c0\n", "twice"),
+        ("split,name,class\ntrian,0000,c0\n", "line 2: split 'trian' is none of train, val, test"),
+        ("0000,train\n", "has not the columns split, name, class: delete it"),
+        ("", "has not the columns"),
+    ],
+)
+def test_file_that_does_not_fit(tmp_path, content, message):
+    (tmp_path / "split.csv").write_text(content)
+    with pytest.raises(UsageError, match=message):
+        splits.read(tmp_path / "split.csv", samples(2, 2))
+
+
+def test_file_edited_with_excel(tmp_path):
+    (tmp_path / "split.csv").write_bytes(b"\xef\xbb\xbfsplit,name,class\r\nval,0001,c0\r\n")
+    assert splits.read(tmp_path / "split.csv", samples(2, 2)) == {"train": [], "val": [1], "test": []}
+
+
+def test_leaks(caplog):
+    data = Samples(["a", "b", "c", "d"], [0, 0, 1, 0], ["x", "y"], str, ["1", "2", "3", "2"])
+    splits.warn_of_leaks(data, {"train": [0, 1], "val": [2], "test": [3]})
+    assert "1 samples with identical content are in two splits, the first pair is b = d" in caplog.text
+    caplog.clear()
+    splits.warn_of_leaks(data, {"train": [0, 1, 3], "val": [2], "test": []})
+    assert not caplog.records  # twice in one split and one class misleads nobody
+    data.targets = [0, 0, 1, 1]
+    splits.warn_of_leaks(data, {"train": [0, 1, 3], "val": [2], "test": []})
+    assert "in two classes, the first pair is b = d" in caplog.text
+
+
+def test_a_large_data_set_takes_no_quadratic_time(tmp_path):
+    data = samples(100_000, 100_000)
+    start = time.process_time()
+    assigned = assign(data, shots_per_class=50_000)
+    assert time.process_time() - start < 15  # 1 s; with `in` a list many minutes
+    splits.write(tmp_path / "split.csv", data, assigned)
+    assert splits.read(tmp_path / "split.csv", data) == assigned
