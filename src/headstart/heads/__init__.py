@@ -1,0 +1,1 @@
+"""New last layers: feature vector -> logits."""

@@ -1,0 +1,140 @@
+"""The LightningModule: a pretrained backbone, a new head, and what they are trained for."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from headstart.backbones.base import Backbone
+from headstart.errors import UsageError, nearest
+from headstart.optim import build_scheduler, parameter_groups, rate_ratios
+
+
+class ClassificationTask(pl.LightningModule):
+    """Inputs -> logits `(batch, num_outputs)`; trained, validated and tested on `(inputs, targets)` batches.
+
+    Nothing here knows what an input is: a picture batch, or a dict of token tensors.
+
+    Args:
+        backbone: inputs -> features `(batch, num_features)`.
+        head: called with `in_features` and `num_outputs`, gives the new last layers.
+        objective: called with `num_classes` and `class_weights`, says what the logits mean.
+        optimizer: a partial of a torch optimizer; its `lr` is the head's rate.
+        scheduler: a partial of a torch scheduler, or None for constant rates.
+        classes: class names in the order of the outputs.
+        class_weights: weight of each class in the loss.
+        backbone_lr_ratio: rate of the last block relative to the head. A backbone without pretrained weights
+            learns at the head's rate.
+        layer_lr_decay: rate of each layer group relative to the one above it.
+        monitor: the metric that schedulers watching one (ReduceLROnPlateau) look at.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: Callable[..., nn.Module],
+        objective: Callable[..., nn.Module],
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler] | None,
+        classes: Sequence[str],
+        class_weights: Sequence[float] | None = None,
+        backbone_lr_ratio: float = 0.1,
+        layer_lr_decay: float = 1.0,
+        monitor: str = "val/loss",
+    ):
+        super().__init__()
+        self.classes, self.monitor = list(classes), monitor
+        self.objective = objective(num_classes=len(self.classes), class_weights=class_weights)
+        self.backbone = backbone
+        self.head = head(in_features=backbone.num_features, num_outputs=self.objective.num_outputs)
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.layer_groups = backbone.layer_groups()
+        pretrained = backbone.pretrained
+        self.lr_ratios = rate_ratios(
+            self.layer_groups, backbone_lr_ratio if pretrained else 1.0, layer_lr_decay if pretrained else 1.0
+        )
+        # Modules that stay in eval mode whatever train() is told; a strategy says which
+        self.kept_in_eval: list[nn.Module] = []
+        self.train_metrics = self.objective.training_metrics().clone(prefix="train/")
+        self.val_metrics = self.objective.evaluation_metrics().clone(prefix="val/")
+        self.test_metrics = self.objective.evaluation_metrics().clone(prefix="test/")
+        self._check_monitor()
+
+    def _check_monitor(self) -> None:
+        known = ["val/loss", *self.val_metrics.keys()]
+        if self.monitor not in known:
+            raise UsageError(
+                f"monitor={self.monitor} is no metric of this task{nearest(self.monitor, known)}: "
+                f"choose one of {', '.join(known)}"
+            )
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Inputs as the data set yields them -> logits `(batch, num_outputs)`."""
+        return self.head(self.backbone(inputs))
+
+    def train(self, mode: bool = True) -> "ClassificationTask":
+        """Like `nn.Module.train`, but what a strategy froze stays in eval mode.
+
+        A frozen BatchNorm in train mode would normalise with the batch's statistics and move its own; a frozen
+        dropout or stochastic depth would still be random.
+        """
+        super().train(mode)
+        for module in self.kept_in_eval:
+            module.training = False
+        return self
+
+    def training_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
+        """Loss of one batch."""
+        inputs, targets = batch
+        logits = self(inputs)
+        loss = self.objective.loss(logits, targets)
+        self.train_metrics.update(self.objective.probabilities(logits.detach()), targets)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(targets))
+        self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Any, Tensor], _: int) -> None:
+        """Adds one batch to the validation metrics."""
+        self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: tuple[Any, Tensor], _: int) -> None:
+        """Adds one batch to the test metrics."""
+        self._evaluate(batch, "test", self.test_metrics)
+
+    def _evaluate(self, batch: tuple[Any, Tensor], split: str, metrics: Any) -> None:
+        inputs, targets = batch
+        logits = self(inputs)
+        metrics.update(self.objective.probabilities(logits), targets)
+        loss = self.objective.loss(logits, targets)
+        self.log(f"{split}/loss", loss, on_epoch=True, batch_size=len(targets), sync_dist=True, prog_bar=split == "val")
+        self.log_dict(metrics, on_epoch=True, prog_bar=False)
+
+    def predict_step(self, batch: Any, _: int) -> Tensor:
+        """Probabilities `(batch, num_classes)` of a batch of inputs, with or without targets."""
+        inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+        return self.objective.probabilities(self(inputs))
+
+    def configure_optimizers(self) -> Any:
+        """One named optimizer group a layer group, all of them from the first step on."""
+        groups = parameter_groups(self.layer_groups, self.head, self.make_optimizer, self.lr_ratios)
+        optimizer = self.make_optimizer(groups)
+        if self.make_scheduler is None:
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UsageError("a scheduler must know the length of the run: give trainer.max_epochs, or scheduler=none")
+        scheduler, interval = build_scheduler(self.make_scheduler, optimizer, int(steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": self.monitor, "name": "lr"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the metrics of the saved weights beside them, as plain numbers."""
+        metrics = self.trainer.callback_metrics
+        checkpoint["metrics"] = {name: torch.as_tensor(value).item() for name, value in metrics.items()}

@@ -1,0 +1,86 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from headstart.errors import UsageError
+from headstart.tasks.objectives import MultiLabel, OneSigmoid, Softmax
+
+
+def test_softmax_loss_against_closed_form():
+    logits, targets = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]), torch.tensor([0, 0])
+    expected = (math.log(2) - math.log(3 / 4)) / 2
+    assert Softmax(2).loss(logits, targets).item() == pytest.approx(expected)
+
+
+def test_class_weights_weigh_the_samples_of_a_class():
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    each = functional.cross_entropy(logits, targets, reduction="none")
+    weight = torch.tensor([1.0, 2.0, 3.0])[targets]
+    expected = (weight * each).sum() / weight.sum()
+    assert Softmax(3, [1.0, 2.0, 3.0]).loss(logits, targets).item() == pytest.approx(expected.item())
+
+
+def test_label_smoothing_spreads_the_target():
+    logits, targets = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    soft = functional.one_hot(targets, 4) * 0.9 + 0.1 / 4
+    expected = -(soft * logits.log_softmax(1)).sum(1).mean()
+    assert Softmax(4, label_smoothing=0.1).loss(logits, targets).item() == pytest.approx(expected.item(), rel=1e-5)
+    with pytest.raises(UsageError, match="label_smoothing=1"):
+        Softmax(4, label_smoothing=1.0)
+
+
+def test_one_sigmoid_unit_equals_two_softmax_units():
+    """A logit z for the second class is the softmax over (0, z)."""
+    logits, targets = torch.randn(8, 1), torch.tensor([0, 1] * 4)
+    two = torch.cat([torch.zeros(8, 1), logits], dim=1)
+    for weights in (None, [1.0, 5.0]):
+        ours = OneSigmoid(2, weights).loss(logits, targets)
+        assert ours.item() == pytest.approx(Softmax(2, weights).loss(two, targets).item(), rel=1e-5)
+    torch.testing.assert_close(OneSigmoid(2).probabilities(logits), two.softmax(1))
+
+
+def test_one_sigmoid_unit_survives_a_batch_of_one():
+    assert OneSigmoid(2).loss(torch.zeros(1, 1), torch.tensor([1])).item() == pytest.approx(math.log(2))
+
+
+def test_one_sigmoid_unit_needs_two_classes():
+    with pytest.raises(UsageError, match="the data has 10: use task=classification"):
+        OneSigmoid(10)
+
+
+def test_multi_label_is_a_sigmoid_each():
+    logits, targets = torch.randn(8, 3), torch.randint(0, 2, (8, 3))
+    expected = functional.binary_cross_entropy(logits.sigmoid(), targets.float())
+    assert MultiLabel(3).loss(logits, targets).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert MultiLabel(3).num_outputs == 3
+
+
+def test_averages_are_what_their_names_say():
+    """Nine of class 0, one of class 1, everything called 0: micro 0.9, macro 0.5."""
+    probabilities = torch.tensor([[0.9, 0.1]] * 10)
+    targets = torch.tensor([0] * 9 + [1])
+    metrics = Softmax(2).evaluation_metrics()
+    metrics.update(probabilities, targets)
+    result = {name: value.item() for name, value in metrics.compute().items()}
+    assert result["acc"] == pytest.approx(0.9)
+    assert result["acc_macro"] == pytest.approx(0.5)
+    assert result["f1_macro"] == pytest.approx((18 / 19 + 0) / 2)
+    assert result["auroc_macro"] == pytest.approx(0.5)
+    assert result["ece"] == pytest.approx(0.0, abs=1e-6)  # sure to 0.9, right in 0.9
+
+
+def test_calibration_error_by_hand():
+    """Sure to 0.8 and always right: off by 0.2."""
+    metrics = Softmax(2).evaluation_metrics()
+    metrics.update(torch.tensor([[0.8, 0.2]] * 4), torch.zeros(4, dtype=torch.long))
+    assert metrics.compute()["ece"].item() == pytest.approx(0.2, abs=1e-6)
+
+
+def test_multi_label_metrics():
+    metrics = MultiLabel(2).evaluation_metrics()
+    metrics.update(torch.tensor([[0.9, 0.9], [0.1, 0.1]]), torch.tensor([[1, 0], [0, 0]]))
+    result = {name: value.item() for name, value in metrics.compute().items()}
+    assert result["acc"] == pytest.approx(0.75)
+    assert result["acc_exact"] == pytest.approx(0.5)
