@@ -1,0 +1,1 @@
+"""Strategies: which layer groups learn at which epoch."""
