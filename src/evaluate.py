@@ -1,0 +1,27 @@
+"""Tests a trained run again, from nothing but its directory or checkpoint.
+
+python src/evaluate.py run=logs/train/runs/<date>                      the test split of the run
+python src/evaluate.py run=<run> split=val
+python src/evaluate.py run=<run> data.root=other/pictures              another data set with the same class names
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from headstart import cli, config
+
+config.register()
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """Prints each metric as `name: value` and writes them to `<run>/metrics_<split>.json`."""
+    # imported here: a mistake in the command is answered before torch and Lightning are loaded
+    from headstart.evaluation import evaluate
+
+    for name, value in evaluate(cfg).items():
+        print(f"{name}: {value:.4f}")
+
+
+if __name__ == "__main__":
+    cli.run(main, "evaluate")

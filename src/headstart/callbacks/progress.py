@@ -1,0 +1,37 @@
+"""How a run tells a person that it goes on."""
+
+import sys
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar in a terminal; one line an epoch where the output goes to a file or a pipe."""
+
+    def __init__(self, refresh_rate: int = 10):
+        super().__init__(refresh_rate=refresh_rate)
+        self.in_terminal = sys.stderr.isatty()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Switches the bar off outside a terminal, where it would write a line every second."""
+        super().setup(trainer, pl_module, stage)
+        if not self.in_terminal:
+            self.disable()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the epoch's line."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not self.in_terminal and trainer.is_global_zero:
+            shown = ("train/loss", "train/acc", "val/loss", "val/acc")
+            values = [
+                f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics
+            ]
+            sys.stderr.write(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(values)}\n")
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """What stands at the right of the bar: everything but the logger's version number."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics

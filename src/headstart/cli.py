@@ -1,0 +1,124 @@
+"""How the entry points meet a person: mistakes explained in a sentence, exit codes that tell scripts the truth."""
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from headstart.errors import UsageError, nearest
+
+# Threads that wait for work must not keep their core busy: two processes on two cores were five times slower for it.
+# Read when torch loads its thread pool, so it must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+CONF = Path(__file__).parents[2] / "conf"
+USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+def run(main: Callable[[], Any], config_name: str) -> None:
+    """Calls a Hydra main function and leaves the process: 0 done, 1 failed, 2 a mistake to mend, 130 Ctrl-C.
+
+    `HYDRA_FULL_ERROR=1` shows the traceback of mistakes too.
+    """
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of printing and exiting
+    quiet()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except SystemExit as leaving:
+        # Lightning turns Ctrl-C into exit code 1
+        sys.exit(INTERRUPTED if isinstance(leaving.__context__, KeyboardInterrupt) else leaving.code)
+    except Exception as error:
+        message = explain(error, config_name, sys.argv[1:])
+        if full or message is None:
+            traceback.print_exc()
+        sys.stderr.write(f"\nerror: {message or error}\n")
+        sys.exit(FAILURE if message is None else USAGE)
+
+
+def quiet() -> None:
+    """Leaves out what libraries say at every start and nobody acts on; warnings and errors stay."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    for message in ("LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval"):
+        warnings.filterwarnings("ignore", f".*{message}.*")
+
+
+def explain(error: BaseException, config_name: str, arguments: list[str]) -> str | None:
+    """What to tell the person who typed `arguments`, or None when the fault is not theirs."""
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, UsageError):
+            return str(cause)
+    for cause in chain:
+        if type(cause).__name__ == "MisconfigurationException":  # by name: Lightning is slow to import
+            return str(cause)
+    if str(error).startswith("Config group override"):  # Hydra raises a bare ValueError for `scheduler=null`
+        empty = [a for a in arguments if a.split("=", 1)[-1] in ("null", "")]
+        return f"{' '.join(empty)}: choose a file of conf/{empty[0].split('=')[0]}" if empty else str(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException)) and not _has_foreign_cause(chain):
+        lines = dict.fromkeys(line.strip() for cause in chain for line in str(cause).splitlines() if line.strip())
+        told = "\n  ".join(line for line in lines if not line.startswith(("object_type=", "full_key:", "To append")))
+        return told + _suggestions(config_name, arguments)
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _has_foreign_cause(chain: list[BaseException]) -> bool:
+    """Whether something else than the config system failed underneath, as when a constructor raises."""
+    ours = (HydraException, OmegaConfBaseException, AttributeError, KeyError, ValueError)
+    return not all(isinstance(cause, ours) for cause in chain)
+
+
+def _suggestions(config_name: str, arguments: list[str]) -> str:
+    """`did you mean` for every override whose key or choice does not exist."""
+    overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
+    groups = {str(p.parent.relative_to(CONF)): None for p in CONF.rglob("*.yaml") if p.parent != CONF}
+    choices = [o for o in overrides if o.split("=")[0] in groups]
+    told = []
+    for choice in choices:
+        group, name = choice.split("=", 1)
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        told += [
+            f"{choice}: conf/{group} has no such file{nearest(n, options)}"
+            for n in name.split(",") if n not in [*options, "null"]
+        ]  # fmt: skip
+    if not told:
+        keys = sorted(_known_keys(config_name, [c for c in choices if "," not in c]) | set(groups))
+        for override in overrides:
+            key = override.split("=")[0].lstrip("+~")
+            if key not in keys:
+                told.append(f"{override}: there is no {key!r}{nearest(key, keys)}")
+    return "".join(f"\n  {line}" for line in told)
+
+
+def _known_keys(config_name: str, choices: list[str]) -> set[str]:
+    """Every dotted key of the config with these group choices."""
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return set(_dotted(compose(config_name, choices)))
+    except (HydraException, OmegaConfBaseException):
+        return set()
+
+
+def _dotted(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        yield f"{prefix}{key}"
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node._get_node(key)):
+            yield from _dotted(node._get_node(key), f"{prefix}{key}.")

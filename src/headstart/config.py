@@ -1,0 +1,211 @@
+"""The typed root of the config, and one check of every `_target_` in it before anything is built or downloaded."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_object
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from headstart.errors import UsageError, nearest
+
+# Arguments that the entry points give when they build a part, so no config has them
+GIVEN = {"backbone", "in_features", "num_outputs", "num_classes", "params", "optimizer", "preprocess"}
+
+
+@dataclass
+class TrainConfig:
+    """Every top-level key of `conf/train.yaml`; a misspelt one fails."""
+
+    name: str = MISSING
+    seed: int = 0
+    monitor: str = MISSING
+    mode: str = MISSING
+    test: bool = True
+    compare_scratch: bool = False
+    model: Any = MISSING
+    head: Any = MISSING
+    data: Any = MISSING
+    augmentation: Any = None
+    finetuning: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = None
+    task: Any = MISSING
+    trainer: Any = MISSING
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    paths: Any = MISSING
+
+
+@dataclass
+class OtherData:
+    """What may differ from the run's data; null: as the run had it."""
+
+    root: str | None = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+
+
+@dataclass
+class OtherTrainer:
+    """What may differ from the run's trainer; null: as the run had it."""
+
+    accelerator: str | None = None
+    devices: Any = None
+    precision: Any = None
+
+
+@dataclass
+class EvaluateConfig:
+    """Every key of `conf/evaluate.yaml`."""
+
+    run: str = MISSING
+    split: str = "test"
+    checkpoint: str = "best"
+    data: OtherData = field(default_factory=OtherData)
+    trainer: OtherTrainer = field(default_factory=OtherTrainer)
+
+
+# The types a command line can give, and what to call them
+PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+OPTIONAL = ("augmentation", "scheduler")
+COMPONENTS = ("model", "head", "data", "augmentation", "finetuning", "optimizer", "scheduler", "task", "trainer")
+
+
+def register() -> None:
+    """Makes the typed roots and our resolvers known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    OmegaConf.register_new_resolver("best_is", best_is, replace=True)
+
+
+def best_is(monitor: str) -> str:
+    """`min` for losses and calibration errors, `max` for every other metric."""
+    return "min" if monitor.rsplit("/", 1)[-1] in ("loss", "ece") else "max"
+
+
+def check_config(config: DictConfig) -> None:
+    """Compares every `_target_` node with the signature of what it builds.
+
+    Raises:
+        UsageError: listing all mistakes at once, each with the nearest valid name.
+    """
+    missing = [name for name in COMPONENTS if OmegaConf.is_missing(config, name)]
+    if missing:  # others refer to it, so nothing else can be said yet
+        raise UsageError(
+            "; ".join(f"there is no {name}: choose a file of conf/{name}, {name}=<name>" for name in missing)
+        )
+    problems = list(_component_problems(config))
+    if config.mode != best_is(config.monitor):
+        right = best_is(config.monitor)
+        problems.append(
+            f"mode={config.mode} contradicts monitor={config.monitor}, which is best at its {right}: mode={right}"
+        )
+    if problems:
+        raise UsageError("the configuration has mistakes:\n  - " + "\n  - ".join(problems))
+
+
+def _component_problems(config: DictConfig) -> Iterator[str]:
+    plain = OmegaConf.to_container(config, resolve=True)
+    for key in plain.keys() - TrainConfig.__dataclass_fields__.keys():  # what `+key=` let in
+        yield f"there is no key {key!r}{nearest(key, TrainConfig.__dataclass_fields__)}"
+    for name in COMPONENTS:
+        node = plain.get(name)
+        if not (isinstance(node, dict) and "_target_" in node) and not (node is None and name in OPTIONAL):
+            yield f"{name} has no _target_: choose a file of conf/{name}, for example {name}=<name>"
+        yield from _node_problems(name, _own(config, name, node))
+    for group in ("callbacks", "logger"):
+        for name, node in plain[group].items():
+            if not isinstance(node, dict) or "_target_" not in node:
+                yield f"{group}.{name} has no _target_; to leave one out write ~{group}.{name}"
+            yield from _node_problems(f"{group}.{name}", node)
+
+
+def _own(config: DictConfig, name: str, plain: Any) -> Any:
+    """A component without the other components it refers to, such as `task.head: ${head}`: those are checked once."""
+    if not isinstance(plain, dict):
+        return plain
+    return {key: None if OmegaConf.is_interpolation(config[name], key) and isinstance(value, dict) else value
+            for key, value in plain.items()}  # fmt: skip
+
+
+def _node_problems(where: str, node: Any) -> Iterator[str]:
+    """Mistakes in a node and in all below it."""
+    if isinstance(node, list):
+        for place, item in enumerate(node):
+            yield from _node_problems(f"{where}.{place}", item)
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        yield from _call_problems(where, node)
+    for key, value in node.items():
+        yield from _node_problems(f"{where}.{key}", value)
+
+
+def _call_problems(where: str, node: dict[str, Any]) -> Iterator[str]:
+    try:
+        target = get_object(node["_target_"])
+    except Exception as error:
+        yield f"{where}._target_={node['_target_']} cannot be imported: {error}"
+        return
+    parameters = call_parameters(target)
+    given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
+    for key, value in given.items():
+        if key not in parameters:
+            allowed = sorted(set(parameters) - GIVEN)
+            yield f"{where} takes no {key!r}{nearest(key, allowed)} ({node['_target_']} takes {', '.join(allowed)})"
+        elif value == "???":
+            yield f"{where}.{key} must be given: add {where}.{key}=<value>"
+        elif problem := _type_problem(parameters[key], value):
+            yield f"{where}.{key}={value}: {problem}"
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in given and key not in GIVEN and not node.get("_partial_"):
+            yield f"{where} needs {key!r}: add {where}.{key}=<value>"
+
+
+def call_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named parameters of a call; a class that passes `**options` on also has those of its base classes."""
+    found: dict[str, inspect.Parameter] = {}
+    layers = [c.__init__ for c in target.__mro__] if inspect.isclass(target) else [target]
+    for layer in layers:
+        kinds = list(inspect.signature(layer).parameters.values())
+        for parameter in kinds:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and parameter.name != "self":
+                # what only a base class demands, the class itself may give it
+                known = parameter if layer is layers[0] else parameter.replace(default=None)
+                found.setdefault(parameter.name, known)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in kinds):
+            return found
+    return found
+
+
+def _type_problem(parameter: inspect.Parameter, value: Any) -> str | None:
+    """What is wrong with a plain value where the signature says which plain types it takes; None if nothing is."""
+    allowed = _plain_types(parameter.annotation)
+    if not allowed or (value is None and parameter.default is None):
+        return None
+    if isinstance(value, bool):
+        fits = bool in allowed
+    elif isinstance(value, int):
+        fits = bool(allowed & {int, float})
+    else:
+        fits = type(value) in allowed or not isinstance(value, (str, float))
+    if fits:
+        return None
+    return "this must be " + " or ".join(words for plain, words in PLAIN.items() if plain in allowed)
+
+
+def _plain_types(annotation: Any) -> set[type]:
+    """The types an annotation names, if all of them are classes and at least one is a plain one; else nothing."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        options = set(typing.get_args(annotation))
+    else:
+        options = {annotation}
+    if annotation is inspect.Parameter.empty or not all(isinstance(option, type) for option in options):
+        return set()
+    return options if options & PLAIN.keys() else set()

@@ -1,0 +1,63 @@
+"""A trained run on a split, from nothing but its directory."""
+
+import json
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from headstart import checkpoint
+from headstart.config import check_config
+from headstart.data.base import SPLITS, DataModule
+from headstart.errors import UsageError, nearest
+from headstart.hardware import choose_precision
+from headstart.tasks.classification import ClassificationTask
+
+
+def evaluate(cfg: DictConfig) -> dict[str, float]:
+    """The metrics `<split>/<name>` of the run's checkpoint on one split; also written beside the checkpoint's run."""
+    if cfg.split not in SPLITS:
+        raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
+    path = checkpoint.find(cfg.run, cfg.checkpoint)
+    home = path.parents[1] if (path.parents[1] / "split.csv").is_file() else None
+    task, trained = checkpoint.load_task(path)
+    # one process: a distributed sampler would count some samples twice
+    trained.trainer.update({"devices": 1, "strategy": "auto"})
+    for part in ("data", "trainer"):
+        given = {key: value for key, value in cfg[part].items() if value is not None}
+        trained[part] = OmegaConf.merge(trained[part], given)
+    if cfg.data.root is None:
+        trained.data.split_file = str(home / "split.csv") if home else None
+    else:  # other pictures: how the run cut its own does not apply to them
+        trained.data.update({"split_file": None, "val_fraction": 0, "test_fraction": 0, "train_fraction": 1})
+        trained.data.update({"shots_per_class": None, "fold": None, "num_folds": None})
+    check_config(trained)
+    data = build_data(trained, task, cfg.split)
+    trainer = instantiate(
+        trained.trainer,
+        precision=choose_precision(trained.trainer.precision, trained.trainer.accelerator),
+        callbacks=None,
+        logger=False,
+        enable_checkpointing=False,
+    )
+    (tested,) = trainer.test(task, dataloaders=data.loader(cfg.split), verbose=False)
+    metrics = {f"{cfg.split}/{name.removeprefix('test/')}": value for name, value in tested.items()}
+    if home and cfg.data.root is None:
+        target = home / f"metrics_{cfg.split}.json"
+        target.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    return metrics
+
+
+def build_data(trained: DictConfig, task: ClassificationTask, split: str) -> DataModule:
+    """The run's data, or other pictures under the run's class map."""
+    data = instantiate(trained.data, classes=task.classes)
+    data.prepare_data()
+    data.setup("test")
+    data.connect(task.backbone.preprocess, task.backbone.preprocess)
+    if (
+        not data.num_samples[split]
+        and trained.data.split_file is None
+        and sum(map(bool, data.num_samples.values())) == 1
+    ):
+        # other pictures that lie in class folders alone, not in split folders: all of them are what was asked for
+        data.splits = {split: next(filter(None, data.splits.values()))}
+    return data

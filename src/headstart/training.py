@@ -1,0 +1,126 @@
+"""One training run: data, model, trainer, fit, test, and what is kept of it."""
+
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from headstart import checkpoint
+from headstart.data.base import SPLITS, DataModule
+from headstart.hardware import choose_precision
+from headstart.reporting.tables import data_table
+from headstart.tasks.classification import ClassificationTask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Result:
+    """What a run gives: the best monitored score, the metrics of that model, and how many samples it learned from."""
+
+    score: float | None
+    metrics: dict[str, float]
+    num_train: int
+
+
+def train(cfg: DictConfig) -> Result:
+    """Trains and tests as the config says; everything that remains is under `cfg.paths.run`."""
+    started = time.monotonic()
+    run = Path(cfg.paths.run)
+    run.mkdir(parents=True, exist_ok=True)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    data = build_data(cfg)
+    show_data(data)
+    task = build_task(cfg, data)
+    trainer = build_trainer(cfg)
+    write_facts(run, cfg, task)
+    trainer.fit(task, data)
+    result = summarise(cfg, trainer, task, data)
+    write_result(run, result, time.monotonic() - started)
+    return result
+
+
+def build_data(cfg: DictConfig) -> DataModule:
+    """The data module, its splits and classes found and verified."""
+    data = instantiate(cfg.data)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def build_task(cfg: DictConfig, data: DataModule) -> ClassificationTask:
+    """Backbone and head for the data's classes; tells the data what the backbone's inputs look like."""
+    backbone = instantiate(cfg.model)
+    task = instantiate(cfg.task)(backbone=backbone, classes=data.classes, class_weights=data.class_weights())
+    preprocess = backbone.preprocess
+    augmentation = instantiate(cfg.augmentation)
+    data.connect(augmentation(preprocess) if augmentation else preprocess, preprocess)
+    task.save_hyperparameters(checkpoint.describe(task, cfg))
+    return task
+
+
+def build_trainer(cfg: DictConfig) -> pl.Trainer:
+    """The trainer with its callbacks, the finetuning strategy last, and loggers."""
+    callbacks = [instantiate(node) for node in cfg.callbacks.values()]
+    return instantiate(
+        cfg.trainer,
+        precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator),
+        callbacks=[*callbacks, instantiate(cfg.finetuning)],
+        logger=[instantiate(node) for node in cfg.logger.values()],
+    )
+
+
+@rank_zero_only
+def show_data(data: DataModule) -> None:
+    """Prints how many samples of which class are where."""
+    counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
+    Console(stderr=True).print(data_table(data.classes, counts))
+
+
+@rank_zero_only
+def write_facts(run: Path, cfg: DictConfig, task: ClassificationTask) -> None:
+    """Writes the composed config and the class map of the run."""
+    OmegaConf.save(cfg, run / "config.yaml", resolve=True)
+    class_map = {name: index for index, name in enumerate(task.classes)}
+    (run / "classes.json").write_text(json.dumps(class_map, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, data: DataModule) -> Result:
+    """The best epoch's validation metrics and, once, the test metrics of those weights."""
+    best = trainer.checkpoint_callback
+    path = best.best_model_path if best and not trainer.fast_dev_run else ""
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    score = metrics.get(cfg.monitor)
+    if path:  # callback_metrics hold the last epoch, not the best
+        metrics = checkpoint.read(Path(path))["metrics"]
+        score = best.best_model_score.item()
+        log.info("best %s %.4f: %s", cfg.monitor, score, _short(Path(path)))
+    metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}
+    if cfg.test and data.num_samples["test"]:
+        (tested,) = trainer.test(task, datamodule=data, ckpt_path=path or None, verbose=False)
+        metrics |= tested
+    return Result(score, metrics, data.num_samples["train"])
+
+
+@rank_zero_only
+def write_result(run: Path, result: Result, seconds: float) -> None:
+    """Prints and writes the metrics of the run."""
+    content: dict[str, Any] = {"score": result.score, "seconds": round(seconds, 1), **result.metrics}
+    (run / "metrics.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for name, value in result.metrics.items():
+        print(f"{name}: {value:.4f}")
+    log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, _short(run))
+
+
+def _short(path: Path) -> str:
+    """Relative to where the person is, when it lies below."""
+    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,57 @@
+"""What every test can ask for. Nothing here needs the network, a GPU or real data."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see headstart/cli.py
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from headstart import config
+from headstart.cli import CONF
+
+config.register()
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    """No test reads or writes a person's caches, data or logs."""
+    for name in ("LOGS", "DATA", "CACHE"):
+        monkeypatch.setenv(f"HEADSTART_{name}", str(tmp_path / name.lower()))
+
+
+@pytest.fixture
+def composed(tmp_path):
+    """Composes `conf/train.yaml` with overrides, the run directory below the test's own folder."""
+
+    def compose_train(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", [f"paths.run={tmp_path / 'run'}", *overrides])
+
+    return compose_train
+
+
+@pytest.fixture
+def quick(composed):
+    """A configuration that trains in a second: made-up pictures, the tiny network, two epochs on the CPU."""
+
+    def compose_quick(*overrides: str) -> DictConfig:
+        return composed(
+            "data=fake", "data.num_samples=80", "data.image_size=16", "data.batch_size=16", "model.image_size=16",
+            "trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "~callbacks.progress_bar",
+            "compare_scratch=false", *overrides,
+        )  # fmt: skip
+
+    return compose_quick
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder with real data and weights that `HEADSTART_REAL` names."""
+    folder = os.environ.get("HEADSTART_REAL")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("HEADSTART_REAL names no folder with real data and weights")
+    return Path(folder).resolve()

@@ -1,0 +1,89 @@
+import pytest
+import torch
+from omegaconf import OmegaConf, open_dict
+
+from headstart.config import best_is, call_parameters, check_config
+from headstart.errors import UsageError
+
+
+def refusal(cfg) -> str:
+    with pytest.raises(UsageError) as caught:
+        check_config(cfg)
+    return str(caught.value)
+
+
+def test_sound_config_passes(composed):
+    check_config(composed())
+
+
+def test_all_mistakes_are_told_at_once(composed):
+    cfg = composed()
+    with open_dict(cfg):
+        cfg.trainer.max_epoch = 3
+        cfg.optimizer.lrr = 1
+        cfg.callbacks.early_stoping = {"patience": 3}
+        cfg.seeed = 1
+    told = refusal(cfg)
+    assert "trainer takes no 'max_epoch', did you mean 'max_epochs'?" in told
+    assert "optimizer takes no 'lrr', did you mean 'lr'?" in told
+    assert "callbacks.early_stoping has no _target_; to leave one out write ~callbacks.early_stoping" in told
+    assert "there is no key 'seeed', did you mean 'seed'?" in told
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr=abc", "optimizer.lr=abc: this must be a number"),
+        ("trainer.max_epochs=ten", "trainer.max_epochs=ten: this must be a whole number"),
+        ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5: this must be a whole number"),
+        ("data.batch_size=big", "data.batch_size=big: this must be a whole number"),
+        ("head.dropout=none", "head.dropout=none: this must be a number"),
+        ("mode=min", "mode=min contradicts monitor=val/acc"),
+        ("monitor=val/loss mode=max", "mode=max contradicts monitor=val/loss"),
+        ("data=image_folder", "Missing mandatory value: data.root"),
+        ("~head", "there is no head: choose a file of conf/head, head=<name>"),
+    ],
+)
+def test_a_mistake_is_refused_with_what_to_type(override, message, composed):
+    if "Missing" in message:
+        message = "data.root must be given: add data.root=<value>"
+    assert message in refusal(composed(*override.split()))
+
+
+def test_numbers_may_be_whole_where_a_float_is_meant(composed):
+    check_config(composed("head.dropout=0", "optimizer.lr=1", "data.val_fraction=0"))
+
+
+def test_target_that_does_not_exist(composed):
+    assert "head._target_=headstart.heads.linear.Lineer cannot be imported" in refusal(
+        composed("head._target_=headstart.heads.linear.Lineer")
+    )
+
+
+def test_required_argument_is_asked_for(composed):
+    cfg = composed("data=image_folder", "data.root=x")
+    with open_dict(cfg):
+        del cfg.data.root
+    assert "data needs 'root': add data.root=<value>" in refusal(cfg)
+
+
+def test_options_passed_on_to_a_base_class_are_known():
+    from headstart.data.digits import Digits
+    from headstart.data.image_folder import ImageFolder
+
+    assert {"root", "on_bad", "batch_size", "seed"} <= set(call_parameters(ImageFolder))
+    assert "root" not in call_parameters(Digits)
+    assert "lr" in call_parameters(torch.optim.AdamW)
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("val/loss", "min"), ("val/ece", "min"), ("val/acc", "max")])
+def test_direction_follows_from_the_metric(monitor, best, composed):
+    assert best_is(monitor) == best
+    assert composed(f"monitor={monitor}").mode == best
+
+
+def test_seed_zero_is_a_seed(composed):
+    cfg = composed("seed=0")
+    assert cfg.seed == 0
+    assert cfg.data.seed == 0
+    assert OmegaConf.get_type(cfg).__name__ == "TrainConfig"

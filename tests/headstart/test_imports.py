@@ -1,0 +1,60 @@
+"""Imports run one way."""
+
+import ast
+from pathlib import Path
+
+SRC = Path(__file__).parents[2] / "src"
+# what each part may import of this project, beside errors and itself
+ALLOWED = {
+    "errors": set(),
+    "config": set(),
+    "hardware": set(),
+    "heads": set(),
+    "backbones": set(),
+    "data": set(),
+    "callbacks": set(),
+    "optim": {"backbones"},
+    "finetuning": {"backbones"},
+    "tasks": {"backbones", "optim"},
+    "reporting": {"backbones"},
+    "checkpoint": {"backbones", "tasks"},
+    "cli": set(),
+    "training": {"checkpoint", "data", "hardware", "reporting", "tasks"},
+    "evaluation": {"checkpoint", "config", "data", "hardware", "tasks"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "headstart":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            assert node.level == 0, f"{path}: relative import"
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("headstart.")}
+    return found
+
+
+def test_every_part_imports_only_what_it_may():
+    for path in (SRC / "headstart").rglob("*.py"):
+        part = path.relative_to(SRC / "headstart").parts[0].removesuffix(".py")
+        if part == "__init__":
+            continue
+        extra = imported(path) - ALLOWED[part] - {part, "errors"}
+        assert not extra, f"{path.relative_to(SRC)} imports {sorted(extra)}"
+
+
+def test_packages_re_export_nothing():
+    for path in (SRC / "headstart").rglob("__init__.py"):
+        assert not imported(path), path
+
+
+def test_the_command_line_is_checked_before_torch_is_loaded():
+    """`--help` and a misspelt word are answered at once."""
+    heavy = {"torch", "pytorch_lightning", "torchvision", "torchmetrics"}
+    for name in ("errors", "config", "cli"):
+        tree = ast.parse((SRC / "headstart" / f"{name}.py").read_text(encoding="utf-8"))
+        names = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        names |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert not names & heavy

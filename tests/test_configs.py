@@ -1,0 +1,54 @@
+"""Every YAML under conf/ is a test case: it composes and fits the code."""
+
+import inspect
+
+import pytest
+
+from headstart.cli import CONF
+from headstart.config import COMPONENTS, GIVEN, call_parameters, check_config
+
+FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
+# Files that only make sense together with others
+NEEDS = {
+    "data/base.yaml": None,  # what the others are built on
+    "data/image_folder.yaml": ["data.root=pictures"],
+    "model/torchvision.yaml": ["model.name=resnet18"],
+    "hparams_search/optuna.yaml": None,  # needs the extra; see below
+    "specialised/tiny_resnet_digits.yaml": [],
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_file_composes_and_fits_the_signatures(file, composed):
+    extra = NEEDS.get(file.as_posix(), [])
+    if extra is None:
+        pytest.skip("not to be chosen itself")
+    check_config(composed(f"{file.parent.name}={file.stem}", *extra))
+
+
+def test_optuna_search_composes(composed):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    check_config(composed("hparams_search=optuna"))
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_every_setting_of_ours_is_in_the_yaml(name, composed):
+    """One fact, one key: what a constructor of ours can be told is visible in the config, with a value."""
+    node = composed()[name]
+    if node is None or not node._target_.startswith("headstart."):
+        pytest.skip("not ours")
+    from hydra.utils import get_object
+
+    settings = {
+        key
+        for key, parameter in call_parameters(get_object(node._target_)).items()
+        if key not in GIVEN | {"classes", "class_weights"} and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    if name == "data":
+        settings |= {"class_weights"}
+    assert settings <= set(node), f"conf/{name} does not show {sorted(settings - set(node))}"
+
+
+def test_no_yaml_is_left_out_of_the_groups():
+    assert {path.name for path in CONF.glob("*.yaml")} == {"train.yaml", "evaluate.yaml"}
+    assert not list(CONF.glob("*/*/*.yaml"))

@@ -1,0 +1,225 @@
+"""Whole runs through the functions the entry points call."""
+
+import csv
+import json
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
+
+from headstart import checkpoint
+from headstart.cli import CONF
+from headstart.errors import UsageError
+from headstart.evaluation import evaluate
+from headstart.training import build_data, build_task, build_trainer, train
+
+
+def evaluated(run, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return evaluate(compose("evaluate", [f"run={run}", *overrides]))
+
+
+def test_a_run_directory_holds_all_that_is_needed(quick, tmp_path):
+    result = train(quick())
+    run = tmp_path / "run"
+    assert {p.name for p in run.iterdir()} >= {
+        "config.yaml",
+        "classes.json",
+        "split.csv",
+        "metrics.json",
+        "checkpoints",
+    }
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert list((run / "tensorboard").glob("events*"))
+    assert (run / "csv" / "metrics.csv").exists()
+    written = json.loads((run / "metrics.json").read_text())
+    assert written["test/acc"] == pytest.approx(result.metrics["test/acc"])
+    assert written["score"] == pytest.approx(result.score)
+    assert json.loads((run / "classes.json").read_text()) == {"class_0": 0, "class_1": 1}
+    assert OmegaConf.load(run / "config.yaml").data.batch_size == 16
+
+
+def test_the_run_alone_is_enough_to_test_again(quick, tmp_path):
+    result = train(quick("trainer.max_epochs=3"))
+    again = evaluated(tmp_path / "run")
+    assert again == pytest.approx({k: v for k, v in result.metrics.items() if k.startswith("test/")}, abs=1e-6)
+    val = evaluated(tmp_path / "run", "split=val")
+    assert val == pytest.approx({k: v for k, v in result.metrics.items() if k.startswith("val/")}, abs=1e-6)
+    assert json.loads((tmp_path / "run" / "metrics_test.json").read_text()) == pytest.approx(again)
+    file = evaluated(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert file == pytest.approx(again)
+
+
+def test_the_score_is_the_best_epochs_not_the_last(quick, tmp_path):
+    result = train(quick("trainer.max_epochs=6", "optimizer.lr=0.3", "scheduler=none"))
+    with (tmp_path / "run/csv/metrics.csv").open() as file:
+        scores = [float(row["val/acc"]) for row in csv.DictReader(file) if row["val/acc"]]
+    assert result.score == pytest.approx(max(scores), abs=1e-6)
+    best = checkpoint.read(tmp_path / "run/checkpoints/best.ckpt")
+    assert best["metrics"]["val/acc"] == pytest.approx(max(scores), abs=1e-6)
+    assert best["epoch"] == scores.index(max(scores))
+    assert checkpoint.read(tmp_path / "run/checkpoints/last.ckpt")["epoch"] == 5
+
+
+def test_checkpoints_are_plain_data(quick, tmp_path):
+    train(quick())
+    content = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    facts = content["hyper_parameters"]
+    assert facts["classes"] == ["class_0", "class_1"]
+    assert facts["preprocess"] == {
+        "image_size": 16, "resize_size": 16, "interpolation": "bilinear", "resize_mode": "crop",
+    }  # fmt: skip
+    assert facts["config"]["seed"] == 0
+    task, config = checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")
+    assert not task.training
+    assert config.data.num_samples == 80
+
+
+def test_same_seed_same_weights_other_seed_other_weights(quick, tmp_path):
+    def weights(seed, run):
+        train(quick(f"seed={seed}", f"paths.run={tmp_path / run}", "test=false"))
+        return checkpoint.read(tmp_path / run / "checkpoints/last.ckpt")["state_dict"]
+
+    first, again, other = weights(0, "a"), weights(0, "b"), weights(1, "c")
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["head.0.weight"], other["head.0.weight"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["task=binary"],
+        ["task=multilabel", "data.multi_label=true", "data.num_classes=3"],
+        ["head=mlp", "head.norm=batch"],
+        ["augmentation=flip_crop", "data.num_workers=1"],
+        ["finetuning=feature_extraction", "optimizer=sgd", "scheduler=step"],
+        ["scheduler=onecycle"],
+        ["scheduler=plateau"],
+        ["scheduler=none", "optimizer=adam"],
+        ["data.class_weights=balanced", "task.objective.label_smoothing=0.1"],
+        ["data.sampler=balanced"],
+        ["data.num_folds=4", "data.fold=3"],
+        ["monitor=val/loss"],
+        ["model.weights=null"],
+        ["data.test_fraction=0"],
+        ["debug=fast"],
+    ],
+    ids=" ".join,
+)
+def test_choices_run(overrides, quick):
+    result = train(quick("trainer.max_epochs=1", *overrides))
+    assert result.score is not None
+    assert any(name.startswith("test/") for name in result.metrics) == ("data.test_fraction=0" not in overrides)
+
+
+def test_training_learns(quick):
+    """Two colours cannot be missed: a chain broken anywhere would guess."""
+    result = train(quick("trainer.max_epochs=4", "data.num_classes=3", "optimizer.lr=1e-2"))
+    assert result.metrics["test/acc"] > 0.9
+
+
+def test_chained_transfer(quick, tmp_path):
+    """A run's backbone is the next run's start, and says so."""
+    train(quick())
+    chained = quick(f"model.weights={tmp_path / 'run'}", f"paths.run={tmp_path / 'next'}", "data.num_classes=4")
+    data = build_data(chained)
+    task = build_task(chained, data)
+    start = checkpoint.read(tmp_path / "run/checkpoints/best.ckpt")["state_dict"]
+    for name, tensor in task.backbone.state_dict().items():
+        assert torch.equal(tensor, start[f"backbone.{name}"]), name
+    assert task.backbone.pretrained
+    assert task.head[0].out_features == 4
+
+
+def test_validate_and_test_after_fit_change_nothing(quick):
+    cfg = quick("finetuning=full")
+    data = build_data(cfg)
+    task, trainer = build_task(cfg, data), build_trainer(cfg)
+    trainer.fit(task, data)
+    before = {k: v.clone() for k, v in task.state_dict().items()}
+    learning = [p.requires_grad for p in task.parameters()]
+    trainer.validate(task, data, verbose=False)
+    trainer.test(task, data, verbose=False)
+    trainer.predict(task, data.loader("test"))
+    assert [p.requires_grad for p in task.parameters()] == learning
+    assert all(torch.equal(v, before[k]) for k, v in task.state_dict().items())
+
+
+def test_unknown_metric_is_refused_before_training(quick):
+    with pytest.raises(UsageError, match=r"monitor=val/accuracy is no metric of this task, did you mean 'val/acc'\?"):
+        train(quick("monitor=val/accuracy"))
+
+
+def test_binary_task_refuses_three_classes(quick):
+    with pytest.raises(UsageError, match="the data has 3: use task=classification"):
+        train(quick("task=binary", "data.num_classes=3"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run=nowhere", "run=nowhere: no such file or folder"),
+        ("checkpoint=bset", "no checkpoint 'bset' in its checkpoints folder; there are: best, last"),
+        ("split=tets", "split=tets, did you mean 'test'"),
+    ],
+)
+def test_evaluate_refuses_with_what_to_type(override, message, quick, tmp_path):
+    train(quick("trainer.max_epochs=1", "test=false"))
+    with pytest.raises(UsageError, match=message.replace("?", r"\?")):
+        evaluated(tmp_path / "run", override)
+
+
+def test_a_hostile_or_damaged_checkpoint_is_refused(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"state_dict": {}, "x": Payload()}, tmp_path / "hostile.ckpt")
+    with pytest.raises(UsageError, match="no checkpoint that can be read safely"):
+        checkpoint.read(tmp_path / "hostile.ckpt")
+    assert not (tmp_path / "owned").exists()
+    torch.save({"state_dict": {"a": torch.zeros(10_000)}}, tmp_path / "whole.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes((tmp_path / "whole.ckpt").read_bytes()[:2000])
+    with pytest.raises(UsageError, match="no checkpoint that can be read safely"):
+        checkpoint.read(tmp_path / "cut.ckpt")
+    with pytest.raises(UsageError, match="no checkpoint of a Headstart run"):
+        checkpoint.read(tmp_path / "whole.ckpt")
+
+
+def test_evaluate_on_other_pictures_matches_classes_by_name(composed, tmp_path):
+    """A folder of class folders without splits is wholly the split asked for; its own order of classes is not used."""
+    from PIL import Image
+
+    def folder(root, classes):
+        for place, (name, colour) in enumerate(classes.items()):
+            (root / name).mkdir(parents=True)
+            for i in range(12):
+                picture = torch.full((3, 16, 16), 20, dtype=torch.uint8)
+                picture[colour] = 200 + i + place
+                Image.fromarray(picture.permute(1, 2, 0).numpy()).save(root / name / f"{i}.png")
+
+    folder(tmp_path / "first", {"blue": 2, "green": 1, "red": 0})
+    folder(tmp_path / "second", {"green": 1, "red": 0})
+    cfg = composed(
+        "data=image_folder", f"data.root={tmp_path / 'first'}", "data.val_fraction=0.25", "data.test_fraction=0.25",
+        "data.batch_size=4", "trainer=cpu", "trainer.max_epochs=8", "model.image_size=16", "optimizer.lr=1e-2",
+        "trainer.enable_progress_bar=false", "~callbacks.progress_bar",
+    )  # fmt: skip
+    assert train(cfg).metrics["test/acc"] == 1.0
+    other = evaluated(tmp_path / "run", f"data.root={tmp_path / 'second'}")
+    assert other["test/acc"] == 1.0
+    folder(tmp_path / "third", {"yellow": 1})
+    with pytest.raises(UsageError, match="train has the class 'yellow', which the model does not have"):
+        evaluated(tmp_path / "run", f"data.root={tmp_path / 'third'}")
+
+
+def test_seed_zero_seeds(quick, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pl, "seed_everything", lambda seed, **_: seen.append(seed))
+    cfg = quick("seed=0", "trainer.max_epochs=1")
+    with open_dict(cfg):
+        cfg.test = False
+    train(cfg)
+    assert seen == [0]
