@@ -13,7 +13,7 @@ from headstart import cli, config
 config.register()
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+@hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Prints each metric as `name: value` and writes them to `<run>/metrics_<split>.json`."""
     # imported here: a mistake in the command is answered before torch and Lightning are loaded

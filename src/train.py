@@ -13,7 +13,7 @@ from headstart import cli, config
 config.register()
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Returns the best monitored score, which is what a sweep compares."""
     config.check_config(cfg)

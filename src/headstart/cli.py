@@ -102,9 +102,11 @@ def _suggestions(config_name: str, arguments: list[str]) -> str:
     if not told:
         keys = sorted(_known_keys(config_name, [c for c in choices if "," not in c]) | set(groups))
         for override in overrides:
-            key = override.split("=")[0].lstrip("+~")
+            key, _, value = override.lstrip("+~").partition("=")
             if key not in keys:
-                told.append(f"{override}: there is no {key!r}{nearest(key, keys)}")
+                # a word that names a file of some group says which group was meant
+                meant = [group for group in groups if (CONF / group / f"{value}.yaml").is_file()]
+                told.append(f"{override}: there is no {key!r}{nearest(key, meant) or nearest(key, keys)}")
     return "".join(f"\n  {line}" for line in told)
 
 

@@ -6,6 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from headstart import checkpoint
+from headstart.callbacks.progress import ProgressBar
 from headstart.config import check_config
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError, nearest
@@ -35,7 +36,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     trainer = instantiate(
         trained.trainer,
         precision=choose_precision(trained.trainer.precision, trained.trainer.accelerator),
-        callbacks=None,
+        callbacks=[ProgressBar()],
         logger=False,
         enable_checkpointing=False,
     )

@@ -20,7 +20,7 @@ ALLOWED = {
     "checkpoint": {"backbones", "tasks"},
     "cli": set(),
     "training": {"checkpoint", "data", "hardware", "reporting", "tasks"},
-    "evaluation": {"checkpoint", "config", "data", "hardware", "tasks"},
+    "evaluation": {"callbacks", "checkpoint", "config", "data", "hardware", "tasks"},
 }
 
 

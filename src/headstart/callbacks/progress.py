@@ -12,7 +12,7 @@ class ProgressBar(TQDMProgressBar):
 
     def __init__(self, refresh_rate: int = 10):
         super().__init__(refresh_rate=refresh_rate)
-        self.in_terminal = sys.stderr.isatty()
+        self.in_terminal = sys.stdout.isatty() and sys.stderr.isatty()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Switches the bar off outside a terminal, where it would write a line every second."""

@@ -1,0 +1,137 @@
+"""What a person sees who types something that cannot work: a sentence, what to type instead, and exit code 2."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Runs an entry point in this process as the shell would; returns exit code and what it wrote to stderr."""
+
+    def run(script: str, *arguments: str) -> tuple[int, str]:
+        import importlib
+
+        from headstart import cli
+
+        module = importlib.import_module(script)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "src" / f"{script}.py"), *arguments])
+        with pytest.raises(SystemExit) as leaving:
+            cli.run(module.main, script)
+            sys.exit(0)
+        return leaving.value.code, capfd.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("model=resnet51", "conf/model has no such file, did you mean 'resnet50'?"),
+        ("modle=resnet50", "there is no 'modle', did you mean 'model'?"),
+        ("trainer.max_epoch=3", "there is no 'trainer.max_epoch', did you mean 'trainer.max_epochs'?"),
+        ("+seeed=3", "there is no key 'seeed', did you mean 'seed'?"),
+        ("seed=abc", "Value 'abc' of type 'str' could not be converted to Integer"),
+        ("scheduler=null", "scheduler=null: choose a file of conf/scheduler"),
+        ("data=image_folder", "data.root must be given: add data.root=<value>"),
+        ("data=image_folder data.root=nowhere", "data.root=nowhere: no such folder"),
+        ("data.shots_per_class=5 data.train_fraction=0.1", "both choose the training samples: give one"),
+        ("data.fold=5 data.num_folds=5", "fold from 0 to num_folds - 1"),
+        ("data.shots_per_class=500", "has only"),
+        ("task=binary", "the data has 10: use task=classification"),
+        ("monitor=val/accuracy", "did you mean 'val/acc'?"),
+        ("monitor=val/loss mode=max", "mode=max contradicts monitor=val/loss"),
+        ("model=resnet18 model.weights=IMAGENET1K_V3", "resnet18 has no weights 'IMAGENET1K_V3'"),
+        ("model=torchvision model.name=resnet51", "torchvision has no classifier 'resnet51', did you mean 'resnet"),
+        ("model=resnet18 model.weights=gone.pth", "there is no file 'gone.pth'"),
+        ("trainer=gpu", "gpu"),
+        ("optimizer.lr=fast", "optimizer.lr=fast: this must be a number"),
+        ("task.backbone_lr_ratio=0", "finetuning=feature_extraction"),
+    ],
+    ids=lambda value: value if "=" in value else "",
+)
+def test_train_refuses_in_a_sentence(arguments, told, command):
+    if arguments == "trainer=gpu":
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+    code, error = command("train", *arguments.split(), "compare_scratch=false", "trainer.max_epochs=1")
+    assert code == 2
+    assert told in re.sub(r"\s+", " ", error)
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "run"),
+        ("run=nowhere", "run=nowhere: no such file or folder"),
+        ("rnu=nowhere", "there is no 'rnu', did you mean 'run'?"),
+    ],
+)
+def test_evaluate_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("evaluate", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
+def test_our_own_faults_show_a_traceback_and_exit_with_1(command, monkeypatch):
+    from headstart import training
+
+    monkeypatch.setattr(training, "train", lambda cfg: 1 / 0)
+    code, error = command("train")
+    assert code == 1
+    assert "Traceback" in error
+    assert "ZeroDivisionError" in error
+
+
+def shell(*arguments, **variables):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **variables}
+    )
+
+
+def test_help_is_a_help():
+    done = shell("src/train.py", "--help")
+    assert done.returncode == 0
+    assert "python src/train.py model=resnet50 data=cats_dogs" in done.stdout
+    assert re.search(r"^finetuning: .*feature_extraction, full", done.stdout, re.MULTILINE)
+
+
+QUICK = (
+    "data=fake", "data.num_samples=60", "data.image_size=16", "model.image_size=16", "trainer=cpu",
+    "trainer.max_epochs=1",
+)  # fmt: skip
+
+
+def test_train_then_evaluate_then_sweep_as_processes(tmp_path):
+    logs = str(tmp_path / "logs")
+    done = shell("src/train.py", *QUICK, HEADSTART_LOGS=logs)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^test/acc: [01]\.\d{4}$", done.stdout, re.MULTILINE)
+    (run,) = (tmp_path / "logs/train/runs").iterdir()
+    again = shell("src/evaluate.py", f"run={run}", "split=test", HEADSTART_LOGS=logs)
+    assert again.returncode == 0, again.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("test/")] == again.stdout.splitlines()
+
+    sweep = shell("src/train.py", "-m", "seed=0,1", "optimizer.lr=1e-3,1e-2", *QUICK, HEADSTART_LOGS=logs)
+    assert sweep.returncode == 0, sweep.stderr
+    (folder,) = (tmp_path / "logs/train/multiruns").iterdir()
+    rows = (folder / "sweep.csv").read_text().splitlines()
+    assert rows[0] == "job,score,run"
+    assert len(rows) == 5
+    scores = [float(row.split(",")[-2]) for row in rows[1:]]
+    import json
+
+    kept = [json.loads((folder / str(job) / "metrics.json").read_text())["score"] for job in range(4)]
+    assert scores == pytest.approx(kept)
