@@ -24,10 +24,12 @@ def command(tmp_path, monkeypatch, capfd):
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         monkeypatch.setattr(sys, "argv", [str(ROOT / "src" / f"{script}.py"), *arguments])
-        with pytest.raises(SystemExit) as leaving:
+        code = 0
+        try:
             cli.run(module.main, script)
-            sys.exit(0)
-        return leaving.value.code, capfd.readouterr().err
+        except SystemExit as leaving:
+            code = leaving.code
+        return code, capfd.readouterr().err
 
     return run
 

@@ -21,6 +21,10 @@ from headstart.errors import UsageError, nearest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 CONF = Path(__file__).parents[2] / "conf"
+# Lines of Hydra's messages that tell a person nothing, or the wrong thing
+NOISE = (
+    "object_type=", "reference_type=", "full_key:", "To append", "Config search path", "provider=", "invalid literal",
+)  # fmt: skip
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
 
@@ -39,6 +43,9 @@ def run(main: Callable[[], Any], config_name: str) -> None:
     except SystemExit as leaving:
         # Lightning turns Ctrl-C into exit code 1
         sys.exit(INTERRUPTED if isinstance(leaving.__context__, KeyboardInterrupt) else leaving.code)
+    except BrokenPipeError:  # as with `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILURE)
     except Exception as error:
         message = explain(error, config_name, sys.argv[1:])
         if full or message is None:
@@ -69,7 +76,7 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         return f"{' '.join(empty)}: choose a file of conf/{empty[0].split('=')[0]}" if empty else str(error)
     if isinstance(error, (HydraException, OmegaConfBaseException)) and not _has_foreign_cause(chain):
         lines = dict.fromkeys(line.strip() for cause in chain for line in str(cause).splitlines() if line.strip())
-        told = "\n  ".join(line for line in lines if not line.startswith(("object_type=", "full_key:", "To append")))
+        told = "\n  ".join(line for line in lines if not line.startswith(NOISE) and "$VALUE" not in line)
         return told + _suggestions(config_name, arguments)
     return None
 

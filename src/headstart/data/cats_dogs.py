@@ -7,8 +7,9 @@ from typing import Any
 from filelock import FileLock
 
 from headstart.data.decode import PICTURE_SUFFIXES
-from headstart.data.download import fetch, unpack_zip
+from headstart.data.download import fetch
 from headstart.data.image_folder import ImageFolder, class_folders, pictures
+from headstart.data.unpack import unpack_zip
 from headstart.errors import UsageError
 
 log = logging.getLogger(__name__)

@@ -66,20 +66,6 @@ def scan_pictures(paths: Sequence[Path], cache_file: Path | None = None, workers
     return ScanResult(bad, digests, _list_bad(cache_file, bad) if is_saved else None)
 
 
-def duplicates_across(digests: dict[Path, str], splits: dict[str, Sequence[Path]]) -> list[dict[str, list[Path]]]:
-    """Groups of identical files that lie in more than one split, each as `{split: its paths}`; sorted by path.
-
-    Paths without a digest (bad pictures) belong to no group.
-    """
-    groups: dict[str, dict[str, list[Path]]] = {}
-    for split, paths in splits.items():
-        for path in paths:
-            if path in digests:
-                groups.setdefault(digests[path], {}).setdefault(split, []).append(path)
-    leaks = [{split: sorted(paths) for split, paths in group.items()} for group in groups.values() if len(group) > 1]
-    return sorted(leaks, key=lambda group: sorted(path for paths in group.values() for path in paths))
-
-
 def describe_bad(result: ScanResult, root: Path, limit: int = 10) -> str:
     """The number of bad pictures, the first `limit` of them relative to `root`, where to read on; "" without any."""
     if not result.bad:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from headstart.data import scan
-from headstart.data.scan import ScanResult, describe_bad, duplicates_across, scan_pictures
+from headstart.data.scan import ScanResult, describe_bad, scan_pictures
 
 
 def draw(path: Path, colour: int = 0) -> Path:
@@ -170,29 +170,6 @@ def test_list_of_bad_pictures_goes_with_the_last_of_them(pictures, tmp_path):
 
 def test_path_outside_the_root_is_listed_whole():
     assert "  /b/c.jpg: truncated" in describe_bad(ScanResult({Path("/b/c.jpg"): "truncated"}), Path("/a"))
-
-
-def test_identical_files_in_two_splits_are_found(tmp_path):
-    splits = {
-        "train": [
-            draw(tmp_path / "train/b.png", 1),
-            draw(tmp_path / "train/a.png", 1),
-            draw(tmp_path / "train/c.png", 2),
-        ],
-        "val": [draw(tmp_path / "val/x.png", 3), draw(tmp_path / "val/y.png", 1)],
-        "test": [draw(tmp_path / "test/x.png", 3), draw(tmp_path / "test/z.png", 4), tmp_path / "test/bad.png"],
-    }
-    result = scan_pictures([path for paths in splits.values() for path in paths])
-    assert duplicates_across(result.digests, splits) == [
-        {"val": [tmp_path / "val/x.png"], "test": [tmp_path / "test/x.png"]},
-        {"train": [tmp_path / "train/a.png", tmp_path / "train/b.png"], "val": [tmp_path / "val/y.png"]},
-    ]
-
-
-def test_copies_inside_one_split_are_no_leak(tmp_path):
-    splits = {"train": [draw(tmp_path / "a.png"), draw(tmp_path / "b.png")], "val": [draw(tmp_path / "c.png", 5)]}
-    digests = scan_pictures([*splits["train"], *splits["val"]]).digests
-    assert duplicates_across(digests, splits) == []
 
 
 def test_bar_shows_on_stderr_only_when_it_takes_long(pictures, monkeypatch, capsys):
