@@ -1,5 +1,6 @@
 """What a person sees who types something that cannot work: a sentence, what to type instead, and exit code 2."""
 
+import json
 import os
 import re
 import subprocess
@@ -133,7 +134,8 @@ def test_train_then_evaluate_then_sweep_as_processes(tmp_path):
     assert rows[0] == "job,score,run"
     assert len(rows) == 5
     scores = [float(row.split(",")[-2]) for row in rows[1:]]
-    import json
-
+    assert [row.split(",")[-1] for row in rows[1:]] == [str(folder / str(job)) for job in range(4)]
+    assert "seed=1 optimizer.lr=0.01" in sweep.stderr
+    assert "data=fake" not in sweep.stderr.split("sweep: best val/acc")[1]
     kept = [json.loads((folder / str(job) / "metrics.json").read_text())["score"] for job in range(4)]
-    assert scores == pytest.approx(kept)
+    assert scores == pytest.approx(kept, abs=1e-5)

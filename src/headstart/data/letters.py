@@ -27,7 +27,7 @@ class Letters(DataModule):
         options: those of `DataModule`.
     """
 
-    def __init__(self, *, num_samples: int = 40_000, **options: Any):
+    def __init__(self, *, num_samples: int = 30_000, **options: Any):
         super().__init__(**options)
         self.num_pictures = num_samples
 

@@ -12,29 +12,39 @@ from rich.table import Table
 
 
 class SweepTable(Callback):
-    """Prints one row a job, best last, and writes them to `sweep.csv` in the sweep's directory."""
+    """Prints one row a job, the best last, and writes them to `sweep.csv` in the sweep's directory."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[str, float | None, str]] = []
+        self.jobs: list[tuple[list[str], float | None, str]] = []  # overrides, score, run directory
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Remembers what a job was and its best monitored score."""
-        done = job_return.status is JobStatus.COMPLETED
-        score = job_return.return_value if done else None
-        self.rows.append((" ".join(job_return.overrides or []), score, job_return.working_dir or ""))
+        score = job_return.return_value if job_return.status is JobStatus.COMPLETED else None
+        run = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+        self.jobs.append((list(job_return.overrides or []), score, str(run)))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Prints and writes the table."""
-        if not self.rows:
+        if not self.jobs:
             return
-        folder = Path(config.hydra.sweep.dir)
-        with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("job", "score", "run"), *self.rows])
+        file = Path(config.hydra.sweep.dir) / "sweep.csv"
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(("job", "score", "run"))
+            rows.writerows(
+                (" ".join(job), "" if score is None else f"{score:.6g}", run) for job, score, run in self.jobs
+            )
+        console = Console(stderr=True)
+        console.print(self._table(config))
+        console.print(str(file), soft_wrap=True)
+
+    def _table(self, config: DictConfig) -> Table:
+        # what all jobs share says nothing about their difference
+        shared = set.intersection(*(set(job) for job, _, _ in self.jobs)) if len(self.jobs) > 1 else set()
         table = Table("job", "run", title=f"sweep: best {config.monitor} of each job", title_justify="left")
         table.add_column("score", justify="right")
         sign = 1 if config.mode == "max" else -1
-        for job, score, run in sorted(
-            self.rows, key=lambda row: sign * row[1] if row[1] is not None else -float("inf")
-        ):
-            table.add_row(job, Path(run).name, "failed" if score is None else f"{score:.4f}")
-        Console(stderr=True).print(table, f"{folder / 'sweep.csv'}")
+        for job, score, run in sorted(self.jobs, key=lambda job: -float("inf") if job[1] is None else sign * job[1]):
+            words = " ".join(word for word in job if word not in shared)
+            table.add_row(words, Path(run).name, "failed" if score is None else f"{score:.4f}")
+        return table
