@@ -121,6 +121,7 @@ def test_train_then_evaluate_then_sweep_as_processes(tmp_path):
     logs = str(tmp_path / "logs")
     done = shell("src/train.py", *QUICK, HEADSTART_LOGS=logs)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     assert re.search(r"^test/acc: [01]\.\d{4}$", done.stdout, re.MULTILINE)
     (run,) = (tmp_path / "logs/train/runs").iterdir()
     again = shell("src/evaluate.py", f"run={run}", "split=test", HEADSTART_LOGS=logs)

@@ -52,6 +52,16 @@ def test_the_run_alone_is_enough_to_test_again(quick, tmp_path):
     assert file == pytest.approx(again)
 
 
+def test_one_rate_curve_a_group(quick, tmp_path):
+    train(quick("scheduler=none", "optimizer.lr=0.01", "task.layer_lr_decay=0.5"))
+    with (tmp_path / "run/csv/metrics.csv").open() as file:
+        rows = [{k: float(v) for k, v in row.items() if k.startswith("lr/") and v} for row in csv.DictReader(file)]
+    rates = next(row for row in rows if row)
+    assert rates == pytest.approx({
+        "lr/stem": 0.000125, "lr/stage1": 0.00025, "lr/stage2": 0.0005, "lr/stage3": 0.001, "lr/head": 0.01,
+    })  # fmt: skip
+
+
 def test_the_score_is_the_best_epochs_not_the_last(quick, tmp_path):
     result = train(quick("trainer.max_epochs=6", "optimizer.lr=0.3", "scheduler=none"))
     with (tmp_path / "run/csv/metrics.csv").open() as file:

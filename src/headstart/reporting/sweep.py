@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +20,8 @@ class SweepTable(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Remembers what a job was and its best monitored score."""
+        if config.hydra.mode is not RunMode.MULTIRUN:
+            return
         score = job_return.return_value if job_return.status is JobStatus.COMPLETED else None
         run = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
         self.jobs.append((list(job_return.overrides or []), score, str(run)))

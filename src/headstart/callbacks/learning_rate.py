@@ -1,0 +1,23 @@
+"""The rate of every layer group over the run."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+
+class LearningRates(Callback):
+    """Logs `lr/<group>` every `log_every_n_steps` steps.
+
+    Lightning's monitor would draw each group twice: its norms and biases are an optimizer group of their own, of the
+    same rate, because they have no weight decay.
+    """
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        """Logs the rates the next step will use."""
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        rates = {f"lr/{group['name'].removesuffix('/no_decay')}": group["lr"] for group in groups}
+        for logger in trainer.loggers:
+            logger.log_metrics(rates, step=trainer.global_step)
