@@ -6,7 +6,7 @@ python src/train.py -m seed=0,1,2 model=resnet18,mobilenet_v2 data=image_folder 
 """
 
 import hydra
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from headstart import cli, config
 
@@ -17,20 +17,12 @@ config.register()
 def main(cfg: DictConfig) -> float | None:
     """Returns the best monitored score, which is what a sweep compares."""
     config.check_config(cfg)
-    # imported here: a mistake in the command is answered before torch and Lightning are loaded
-    from headstart.training import train
+    # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
+    from headstart.training import train, train_from_scratch
 
     result = train(cfg)
     if cfg.compare_scratch and cfg.model.get("weights") is not None:
-        scratch = cfg.copy()
-        with open_dict(scratch):
-            scratch.model.weights = None
-            scratch.paths.run = f"{cfg.paths.run}/scratch"
-        print("\nThe same network from random weights, on the same samples:")
-        reference = train(scratch)
-        print(f"\ntransfer against scratch on {result.num_train} labelled samples:")
-        for name, value in result.metrics.items():
-            print(f"  {name}: {value:.4f} against {reference.metrics[name]:.4f}")
+        train_from_scratch(cfg, result)
     return result.score
 
 

@@ -41,7 +41,7 @@ def quick(composed):
     def compose_quick(*overrides: str) -> DictConfig:
         return composed(
             "data=fake", "data.num_samples=80", "data.image_size=16", "data.batch_size=16", "model.image_size=16",
-            "trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "~callbacks.progress_bar",
+            "trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false",
             "compare_scratch=false", *overrides,
         )  # fmt: skip
 

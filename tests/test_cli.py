@@ -57,6 +57,12 @@ def command(tmp_path, monkeypatch, capfd):
         ("model=resnet18 model.weights=gone.pth", "there is no file 'gone.pth'"),
         ("trainer=gpu", "gpu"),
         ("optimizer.lr=fast", "optimizer.lr=fast: this must be a number"),
+        ("task=multilabel", "the data have one class a sample: use task=classification"),
+        ("data=fake data.multi_label=true", "the data have several labels a sample: use task=multilabel"),
+        ("trainer=cpu trainer.devices=2", "trainer=ddp_cpu"),
+        ("trainer=ddp_cpu -m seed=0", "a sweep (-m) runs on one device a job"),
+        ("callbacks.best_checkpoint.save_top_k=3", "files cannot all be called 'best'"),
+        ("trainer.val_check_intervall=0.5", "+trainer.val_check_intervall=0.5"),
         ("task.backbone_lr_ratio=0", "finetuning=feature_extraction"),
     ],
     ids=lambda value: value if "=" in value else "",
@@ -67,7 +73,7 @@ def test_train_refuses_in_a_sentence(arguments, told, command):
 
         if torch.cuda.is_available():
             pytest.skip("there is a GPU")
-    code, error = command("train", *arguments.split(), "compare_scratch=false", "trainer.max_epochs=1")
+    code, error = command("train", "compare_scratch=false", "trainer.max_epochs=1", *arguments.split())
     assert code == 2
     assert told in re.sub(r"\s+", " ", error)
     assert "Traceback" not in error
@@ -117,6 +123,33 @@ QUICK = (
 )  # fmt: skip
 
 
+def test_a_failing_job_does_not_take_the_sweep_along(tmp_path):
+    done = shell("src/train.py", "-m", "data.shots_per_class=5,500", *QUICK, HEADSTART_LOGS=str(tmp_path))
+    assert done.returncode == 2
+    assert "data.shots_per_class=500: class" in done.stderr
+    assert re.search(r"data.shots_per_class=500.*failed", done.stderr)
+    (table,) = tmp_path.glob("train/multiruns/*/sweep.csv")
+    scores = [row.split(",")[1] for row in table.read_text().splitlines()[1:]]
+    assert scores[0]
+    assert not scores[1]
+
+
+def test_two_processes_train_and_test_as_one(tmp_path):
+    """Every sample counts once in the test, whatever the number of processes: 9 do not divide by 2."""
+    sizes = ("data.num_samples=60", "data.test_fraction=0.15", "trainer=ddp_cpu")
+    done = shell("src/train.py", *QUICK, *sizes, HEADSTART_LOGS=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "train/runs").iterdir()
+    again = shell("src/evaluate.py", f"run={run}", HEADSTART_LOGS=str(tmp_path))
+
+    def results(text):
+        return {name: float(value) for name, value in re.findall(r"^(test/\w+): ([\d.]+)$", text, re.MULTILINE)}
+
+    assert len(results(done.stdout)) == 6, done.stdout
+    assert results(done.stdout) == pytest.approx(results(again.stdout), abs=2e-4)
+    assert done.stdout.count("val/acc:") == 1
+
+
 def test_train_then_evaluate_then_sweep_as_processes(tmp_path):
     logs = str(tmp_path / "logs")
     done = shell("src/train.py", *QUICK, HEADSTART_LOGS=logs)
@@ -125,6 +158,7 @@ def test_train_then_evaluate_then_sweep_as_processes(tmp_path):
     assert re.search(r"^test/acc: [01]\.\d{4}$", done.stdout, re.MULTILINE)
     (run,) = (tmp_path / "logs/train/runs").iterdir()
     again = shell("src/evaluate.py", f"run={run}", "split=test", HEADSTART_LOGS=logs)
+    assert not (ROOT / "evaluate.log").exists()
     assert again.returncode == 0, again.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("test/")] == again.stdout.splitlines()
 

@@ -13,7 +13,7 @@ from headstart import checkpoint
 from headstart.cli import CONF
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate
-from headstart.training import build_data, build_task, build_trainer, train
+from headstart.training import anchor, build_data, build_task, build_trainer, train
 
 
 def evaluated(run, *overrides):
@@ -157,6 +157,62 @@ def test_validate_and_test_after_fit_change_nothing(quick):
     assert all(torch.equal(v, before[k]) for k, v in task.state_dict().items())
 
 
+def test_strategies_act_in_fit_alone(quick):
+    """Lightning's own callback freezes again whenever it is set up, for a test too."""
+    cfg = quick("finetuning=full", "trainer.max_epochs=1")
+    data = build_data(cfg)
+    task, trainer = build_task(cfg, data), build_trainer(cfg)
+    trainer.fit(task, data)
+    task.backbone.requires_grad_(False)  # another stage's state, which nothing but fit may change
+    trainer.test(task, data, verbose=False)
+    assert not any(p.requires_grad for p in task.backbone.parameters())
+
+
+def test_evaluating_train_takes_every_sample_once(quick, tmp_path):
+    train(quick("data.sampler=balanced", "data.batch_size=5", "trainer.max_epochs=1"))
+    evaluated(tmp_path / "run", "split=train")
+    data = build_data(quick("data.sampler=balanced", "data.batch_size=5"))
+    data.connect(torch.nn.Identity(), torch.nn.Identity())
+    assert sum(len(targets) for _, targets in data.loader("train")) == data.num_samples["train"]
+
+
+def test_weighted_loss_is_the_same_when_evaluated_again(quick, tmp_path):
+    result = train(quick("data.class_weights=balanced", "data.num_classes=3", "data.num_samples=100"))
+    assert evaluated(tmp_path / "run")["test/loss"] == pytest.approx(result.metrics["test/loss"], abs=1e-6)
+
+
+def test_a_run_can_be_used_from_any_folder_by_any_name(quick, tmp_path, monkeypatch):
+    result = train(quick())
+    monkeypatch.chdir(tmp_path / "run/checkpoints")
+    assert evaluated("best.ckpt")["test/acc"] == pytest.approx(result.metrics["test/acc"])
+
+
+def test_a_relative_root_is_kept_absolute(composed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    cfg = composed("data=image_folder", "data.root=pictures")
+    anchor(cfg)
+    assert cfg.data.root == str(tmp_path / "pictures")
+
+
+def test_an_image_size_that_came_from_the_weights_is_kept(quick, tmp_path):
+    """A ViT's state dict says its own size; rebuilt without weights it must have it too."""
+    from torchvision.models import vit_b_32
+
+    torch.save(vit_b_32(image_size=64).state_dict(), tmp_path / "vit.pth")
+    cfg = quick("model=vit_b_32", f"model.weights={tmp_path / 'vit.pth'}", "trainer.max_epochs=1",
+                "finetuning=feature_extraction")  # fmt: skip
+    cfg.model.image_size = None
+    result = train(cfg)
+    assert evaluated(tmp_path / "run")["test/loss"] == pytest.approx(result.metrics["test/loss"], abs=1e-5)
+
+
+def test_without_a_checkpoint_of_the_best_the_last_weights_are_tested(quick, caplog):
+    result = train(quick("~callbacks.best_checkpoint"))
+    assert "no checkpoint watches val/acc" in caplog.text
+    assert "test/acc" in result.metrics
+
+
 def test_unknown_metric_is_refused_before_training(quick):
     with pytest.raises(UsageError, match=r"monitor=val/accuracy is no metric of this task, did you mean 'val/acc'\?"):
         train(quick("monitor=val/accuracy"))
@@ -215,7 +271,7 @@ def test_evaluate_on_other_pictures_matches_classes_by_name(composed, tmp_path):
     cfg = composed(
         "data=image_folder", f"data.root={tmp_path / 'first'}", "data.val_fraction=0.25", "data.test_fraction=0.25",
         "data.batch_size=4", "trainer=cpu", "trainer.max_epochs=8", "model.image_size=16", "optimizer.lr=1e-2",
-        "trainer.enable_progress_bar=false", "~callbacks.progress_bar",
+        "trainer.enable_progress_bar=false",
     )  # fmt: skip
     assert train(cfg).metrics["test/acc"] == 1.0
     other = evaluated(tmp_path / "run", f"data.root={tmp_path / 'second'}")

@@ -21,6 +21,7 @@ def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
         "classes": task.classes,
         "preprocess": asdict(task.backbone.preprocess),
         "pretrained": task.backbone.pretrained,
+        "class_weights": task.class_weights,
     }
 
 
@@ -30,7 +31,7 @@ def find(run: str, checkpoint: str = "best") -> Path:
     Raises:
         UsageError: there is none.
     """
-    path = Path(run)
+    path = Path(run).expanduser().resolve()
     if path.is_file():
         return path
     if not path.is_dir():
@@ -63,10 +64,12 @@ def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
     content = read(path)
     facts = content["hyper_parameters"]
     config = OmegaConf.create(facts["config"])
-    backbone = instantiate(config.model, weights=None)
+    # the size the weights had, where the config left it to them
+    sized = {"image_size": facts["preprocess"]["image_size"]} if "image_size" in config.model else {}
+    backbone = instantiate(config.model, weights=None, **sized)
     backbone.preprocess = ImagePreprocess(**facts["preprocess"])
     backbone.pretrained = facts["pretrained"]
-    task = instantiate(config.task)(backbone=backbone, classes=facts["classes"])
+    task = instantiate(config.task)(backbone=backbone, classes=facts["classes"], class_weights=facts["class_weights"])
     task.load_state_dict(content["state_dict"])
     task.save_hyperparameters(facts)
     return task.eval(), config

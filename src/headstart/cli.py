@@ -36,6 +36,8 @@ def run(main: Callable[[], Any], config_name: str) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of printing and exiting
     quiet()
+    # argparse would take -m before the overrides only
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     try:
         main()
     except KeyboardInterrupt:
@@ -58,6 +60,8 @@ def quiet() -> None:
     """Leaves out what libraries say at every start and nobody acts on; warnings and errors stay."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        logging.disable(logging.INFO)  # the first process of a multi-GPU run speaks for all
     for message in ("LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval"):
         warnings.filterwarnings("ignore", f".*{message}.*")
 
@@ -113,7 +117,12 @@ def _suggestions(config_name: str, arguments: list[str]) -> str:
             if key not in keys:
                 # a word that names a file of some group says which group was meant
                 meant = [group for group in groups if (CONF / group / f"{value}.yaml").is_file()]
-                told.append(f"{override}: there is no {key!r}{nearest(key, meant) or nearest(key, keys)}")
+                hint = nearest(key, meant) or nearest(key, keys)
+                # Hydra's own word for a setting that a library's part has but our file does not show
+                plus = (
+                    f" (a setting that the file leaves out: +{override})" if "." in key and override[0] != "+" else ""
+                )
+                told.append(f"{override}: there is no {key!r}{hint}{plus}")
     return "".join(f"\n  {line}" for line in told)
 
 

@@ -55,7 +55,6 @@ class OtherTrainer:
     """What may differ from the run's trainer; null: as the run had it."""
 
     accelerator: str | None = None
-    devices: Any = None
     precision: Any = None
 
 
@@ -82,6 +81,7 @@ def register() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     OmegaConf.register_new_resolver("best_is", best_is, replace=True)
+    OmegaConf.register_new_resolver("direction", lambda mode: f"{mode}imize", replace=True)
 
 
 def best_is(monitor: str) -> str:
@@ -189,12 +189,12 @@ def _type_problem(parameter: inspect.Parameter, value: Any) -> str | None:
     allowed = _plain_types(parameter.annotation)
     if not allowed or (value is None and parameter.default is None):
         return None
-    if isinstance(value, bool):
-        fits = bool in allowed
-    elif isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         fits = bool(allowed & {int, float})
+    elif isinstance(value, (list, dict)):
+        fits = not allowed <= PLAIN.keys() | {type(None)}
     else:
-        fits = type(value) in allowed or not isinstance(value, (str, float))
+        fits = type(value) in allowed
     if fits:
         return None
     return "this must be " + " or ".join(words for plain, words in PLAIN.items() if plain in allowed)

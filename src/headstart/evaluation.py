@@ -1,6 +1,7 @@
 """A trained run on a split, from nothing but its directory."""
 
 import json
+import logging
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +14,8 @@ from headstart.errors import UsageError, nearest
 from headstart.hardware import choose_precision
 from headstart.tasks.classification import ClassificationTask
 
+log = logging.getLogger(__name__)
+
 
 def evaluate(cfg: DictConfig) -> dict[str, float]:
     """The metrics `<split>/<name>` of the run's checkpoint on one split; also written beside the checkpoint's run."""
@@ -20,6 +23,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
     path = checkpoint.find(cfg.run, cfg.checkpoint)
     home = path.parents[1] if (path.parents[1] / "split.csv").is_file() else None
+    if home is None and cfg.data.root is None:
+        log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)
     task, trained = checkpoint.load_task(path)
     # one process: a distributed sampler would count some samples twice
     trained.trainer.update({"devices": 1, "strategy": "auto"})
@@ -36,14 +41,15 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     trainer = instantiate(
         trained.trainer,
         precision=choose_precision(trained.trainer.precision, trained.trainer.accelerator),
-        callbacks=[ProgressBar()],
+        callbacks=[ProgressBar()] if trained.trainer.enable_progress_bar else None,
         logger=False,
         enable_checkpointing=False,
     )
     (tested,) = trainer.test(task, dataloaders=data.loader(cfg.split), verbose=False)
     metrics = {f"{cfg.split}/{name.removeprefix('test/')}": value for name, value in tested.items()}
     if home and cfg.data.root is None:
-        target = home / f"metrics_{cfg.split}.json"
+        name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
+        target = home / f"metrics_{name}.json"
         target.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     return metrics
 

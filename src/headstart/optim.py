@@ -82,8 +82,9 @@ def default_of(factory: Callable[..., Any], argument: str) -> Any:
 def build_scheduler(factory: Callable[..., LRScheduler], optimizer: Optimizer, total_steps: int) -> tuple[Any, str]:
     """Builds a torch scheduler from a partial, filling in what only the run knows.
 
-    A horizon (`total_steps`, `T_max`) left null becomes the number of optimizer steps of the run and the scheduler
-    steps with every one of them; every other scheduler counts epochs. A null `max_lr` becomes the groups' own rates.
+    A horizon (`total_steps`, `T_max`) left null becomes the number of optimizer steps of the run. Schedulers told a
+    horizon so, and all that take `total_steps`, step with the optimizer; every other one counts epochs. A null `max_lr`
+    becomes the groups' own rates.
 
     Returns:
         the scheduler, and the interval it steps at: `step` or `epoch`.
@@ -95,7 +96,8 @@ def build_scheduler(factory: Callable[..., LRScheduler], optimizer: Optimizer, t
         filled[horizon] = max(total_steps, 1)
     if "max_lr" in given and given["max_lr"] is None:
         filled["max_lr"] = [group["lr"] for group in optimizer.param_groups]
-    return factory(optimizer, **filled), "step" if horizon else "epoch"
+    counts_steps = horizon or "total_steps" in inspect.signature(factory).parameters
+    return factory(optimizer, **filled), "step" if counts_steps else "epoch"
 
 
 def warmup_cosine(

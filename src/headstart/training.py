@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from headstart import checkpoint
 from headstart.data.base import SPLITS, DataModule
+from headstart.errors import UsageError
 from headstart.hardware import choose_precision
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
@@ -35,6 +39,7 @@ class Result:
 def train(cfg: DictConfig) -> Result:
     """Trains and tests as the config says; everything that remains is under `cfg.paths.run`."""
     started = time.monotonic()
+    anchor(cfg)
     run = Path(cfg.paths.run)
     run.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -43,10 +48,35 @@ def train(cfg: DictConfig) -> Result:
     task = build_task(cfg, data)
     trainer = build_trainer(cfg)
     write_facts(run, cfg, task)
-    trainer.fit(task, data)
+    try:
+        trainer.fit(task, data)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        log.warning("interrupted; what was reached so far: python src/evaluate.py run=%s split=val", _short(run))
+        raise
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
     return result
+
+
+def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:
+    """Trains the same network from random weights on the same samples, and prints both results."""
+    scratch = cfg.copy()
+    scratch.model.weights = None
+    scratch.paths.run = f"{cfg.paths.run}/scratch"
+    log.info("\nThe same network from random weights, on the same samples:")
+    reference = train(scratch)
+    if rank_zero_only.rank == 0:
+        print(f"\ntransfer against scratch, {transfer.num_train} labelled samples:")
+        for name, value in transfer.metrics.items():
+            print(f"  {name}: {value:.4f} against {reference.metrics[name]:.4f}")
+
+
+def anchor(cfg: DictConfig) -> None:
+    """Makes the paths a person typed absolute, so that the run can be used from any folder."""
+    for part, key in (("data", "root"), ("model", "weights")):
+        given = cfg[part].get(key)
+        if given is not None and Path(given).expanduser().exists():
+            cfg[part][key] = str(Path(given).expanduser().resolve())
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -60,6 +90,10 @@ def build_data(cfg: DictConfig) -> DataModule:
 def build_task(cfg: DictConfig, data: DataModule) -> ClassificationTask:
     """Backbone and head for the data's classes; tells the data what the backbone's inputs look like."""
     backbone = instantiate(cfg.model)
+    multi_label = get_object(cfg.task.objective._target_).multi_label
+    if multi_label != data.samples.multi_label:
+        have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
+        raise UsageError(f"the data have {have} a sample: use task={want}")
     task = instantiate(cfg.task)(backbone=backbone, classes=data.classes, class_weights=data.class_weights())
     preprocess = backbone.preprocess
     augmentation = instantiate(cfg.augmentation)
@@ -71,12 +105,36 @@ def build_task(cfg: DictConfig, data: DataModule) -> ClassificationTask:
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """The trainer with its callbacks, the finetuning strategy last, and loggers."""
     callbacks = [instantiate(node) for node in cfg.callbacks.values()]
-    return instantiate(
+    if not cfg.trainer.enable_progress_bar:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    for callback in callbacks:
+        if (
+            isinstance(callback, ModelCheckpoint)
+            and callback.save_top_k not in (0, 1)
+            and "{" not in (callback.filename or "{}")
+        ):
+            raise UsageError(
+                f"save_top_k={callback.save_top_k} files cannot all be called {callback.filename!r}: add a field, "
+                "for example callbacks.best_checkpoint.filename='best-{epoch}'"
+            )
+    trainer = instantiate(
         cfg.trainer,
         precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator),
         callbacks=[*callbacks, instantiate(cfg.finetuning)],
         logger=[instantiate(node) for node in cfg.logger.values()],
     )
+    refuse_broken_ddp(trainer)
+    return trainer
+
+
+def refuse_broken_ddp(trainer: pl.Trainer) -> None:
+    """Raises a UsageError where several processes would crash or disagree."""
+    if trainer.world_size == 1:
+        return
+    if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise UsageError("a sweep (-m) runs on one device a job: use trainer=auto, or a shell loop over single runs")
+    if not getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
+        raise UsageError("several devices need trainer=ddp (GPUs) or trainer=ddp_cpu: parts are frozen after the wrap")
 
 
 @rank_zero_only
@@ -96,14 +154,15 @@ def write_facts(run: Path, cfg: DictConfig, task: ClassificationTask) -> None:
 
 def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, data: DataModule) -> Result:
     """The best epoch's validation metrics and, once, the test metrics of those weights."""
-    best = trainer.checkpoint_callback
-    path = best.best_model_path if best and not trainer.fast_dev_run else ""
+    watching = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == cfg.monitor]
+    path = watching[0].best_model_path if watching and not trainer.fast_dev_run else ""
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    score = metrics.get(cfg.monitor)
     if path:  # callback_metrics hold the last epoch, not the best
         metrics = checkpoint.read(Path(path))["metrics"]
-        score = best.best_model_score.item()
-        log.info("best %s %.4f: %s", cfg.monitor, score, _short(Path(path)))
+        log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], _short(Path(path)))
+    else:
+        log.warning("no checkpoint watches %s: these are the last epoch's weights", cfg.monitor)
+    score = metrics.get(cfg.monitor)
     metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}
     if cfg.test and data.num_samples["test"]:
         (tested,) = trainer.test(task, datamodule=data, ckpt_path=path or None, verbose=False)

@@ -19,7 +19,7 @@ ALLOWED = {
     "reporting": {"backbones"},
     "checkpoint": {"backbones", "tasks"},
     "cli": set(),
-    "training": {"checkpoint", "data", "hardware", "reporting", "tasks"},
+    "training": {"callbacks", "checkpoint", "data", "hardware", "reporting", "tasks"},
     "evaluation": {"callbacks", "checkpoint", "config", "data", "hardware", "tasks"},
 }
 

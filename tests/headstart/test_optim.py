@@ -88,6 +88,12 @@ def test_a_given_horizon_counts_epochs():
     torch.testing.assert_close(trace[:, 1], torch.tensor([1, 1, 0.1, 0.1], dtype=torch.float64))
 
 
+def test_total_steps_are_steps_also_when_given():
+    trace, interval = run_schedule(partial(warmup_cosine, total_steps=4, warmup=0.0), 5, 10)
+    assert interval == "step"
+    assert trace[-1, 1].item() == pytest.approx(0.0)
+
+
 def test_onecycle_keeps_the_groups_ratio():
     trace, interval = run_schedule(partial(OneCycleLR, max_lr=None, total_steps=None), 10, 10)
     assert interval == "step"

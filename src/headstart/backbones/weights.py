@@ -115,7 +115,7 @@ def load_strictly(module: nn.Module, state: StateDict, source: str, ignore: Coll
 
 
 def fetch(url: str) -> Path:
-    """The file behind `url`, downloaded once into torch's own cache (`TORCH_HOME`) and verified by its hash.
+    """The file behind `url`, downloaded once into torch's own cache (`TORCH_HOME`), its hash verified then.
 
     Raises:
         UsageError: no network, or not the file it should be.

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, WeightedRandomSampler
 
 from headstart.data import splits
 from headstart.data.samples import Samples, listed, pool
@@ -170,8 +171,8 @@ class DataModule(pl.LightningDataModule):
         weights = (1 / counts) if self.weighting == "balanced" else (1 / counts).sqrt()
         return (weights * counts.sum() / (weights * counts).sum()).tolist()
 
-    def loader(self, split: str) -> DataLoader:
-        """Batches of one split: shuffled and augmented for `train`, in order and plain for the others.
+    def loader(self, split: str, training: bool = False) -> DataLoader:
+        """Batches of one split: every sample once, in order and plain; for `training` shuffled and augmented.
 
         Yields:
             inputs `(batch, ...)`, and targets `(batch,)` or, for multi-label data, `(batch, num_classes)`.
@@ -184,10 +185,15 @@ class DataModule(pl.LightningDataModule):
         if not indices:
             remedy = "" if split == "train" else f" or data.{split}_fraction > 0"
             raise UsageError(f"the {split} split is empty: give the data a {split} folder{remedy}")
-        training = split == "train"
-        sampler = self._balanced(indices) if training and self.sampler == "balanced" else None
+        dataset = _Transformed(self.samples, indices, self.train_transform if training else self.eval_transform)
+        sampler: Sampler | None = None
+        if training and self.sampler == "balanced":
+            sampler = self._balanced(indices)
+        elif split == "test" and self.trainer and self.trainer.world_size > 1:
+            # the usual distributed sampler repeats samples until all processes have equally many
+            sampler = UnrepeatedDistributedSampler(dataset, shuffle=False)
         return DataLoader(
-            _Transformed(self.samples, indices, self.train_transform if training else self.eval_transform),
+            dataset,
             batch_size=self.batch_size,
             shuffle=training and sampler is None,
             sampler=sampler,
@@ -212,7 +218,7 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, augmented batches of `train`."""
-        return self.loader("train")
+        return self.loader("train", training=True)
 
     def val_dataloader(self) -> DataLoader:
         """Plain batches of `val`."""

@@ -48,7 +48,11 @@ class SplitPlan:
         if self.shots_per_class is not None and self.shots_per_class < 1:
             raise UsageError(f"data.shots_per_class={self.shots_per_class}: give a whole number of at least 1")
         if self.shots_per_class is not None and self.train_fraction < 1:
-            raise UsageError("data.shots_per_class and data.train_fraction both choose the training samples: give one")
+            raise UsageError(
+                f"data.shots_per_class={self.shots_per_class} and data.train_fraction={self.train_fraction} "
+                "both choose the training samples: give one, and "
+                "data.shots_per_class=null or data.train_fraction=1 for the other"
+            )
         if (self.fold is None) != (self.num_folds is None):
             raise UsageError("cross-validation needs both, for example data.num_folds=5 data.fold=0")
         if self.num_folds is not None and not (self.num_folds >= 2 and 0 <= self.fold < self.num_folds):

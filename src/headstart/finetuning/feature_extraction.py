@@ -8,9 +8,6 @@ from headstart.finetuning.base import StagedFinetuning
 class FeatureExtraction(StagedFinetuning):
     """The backbone stays as it is; the head learns on its features."""
 
-    def __init__(self) -> None:
-        super().__init__(batch_norm="frozen")
-
     def learning(self, epoch: int, groups: Sequence[str]) -> set[str]:
         """No group of the backbone, in any epoch."""
         return set()

@@ -1,5 +1,6 @@
 """The table at the end of a multirun."""
 
+import atexit
 import csv
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.table import Table
 
 
 class SweepTable(Callback):
-    """Prints one row a job, the best last, and writes them to `sweep.csv` in the sweep's directory."""
+    """Prints one row a job, the best last, and keeps them in `sweep.csv` in the sweep's directory, failed jobs too."""
 
     def __init__(self) -> None:
         self.jobs: list[tuple[list[str], float | None, str]] = []  # overrides, score, run directory
@@ -26,10 +27,12 @@ class SweepTable(Callback):
         run = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
         self.jobs.append((list(job_return.overrides or []), score, str(run)))
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Prints and writes the table."""
-        if not self.jobs:
-            return
+        self._write(config)
+        if len(self.jobs) == 1:
+            # not on_multirun_end, which Hydra leaves out when a job has failed
+            atexit.register(self._print, config)
+
+    def _write(self, config: DictConfig) -> None:
         file = Path(config.hydra.sweep.dir) / "sweep.csv"
         with file.open("w", newline="", encoding="utf-8") as stream:
             rows = csv.writer(stream)
@@ -37,9 +40,11 @@ class SweepTable(Callback):
             rows.writerows(
                 (" ".join(job), "" if score is None else f"{score:.6g}", run) for job, score, run in self.jobs
             )
+
+    def _print(self, config: DictConfig) -> None:
         console = Console(stderr=True)
         console.print(self._table(config))
-        console.print(str(file), soft_wrap=True)
+        console.print(str(Path(config.hydra.sweep.dir) / "sweep.csv"), soft_wrap=True)
 
     def _table(self, config: DictConfig) -> Table:
         # what all jobs share says nothing about their difference

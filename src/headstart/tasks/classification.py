@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, MetricCollection
 
 from headstart.backbones.base import Backbone
 from headstart.errors import UsageError, nearest
@@ -49,6 +50,7 @@ class ClassificationTask(pl.LightningModule):
     ):
         super().__init__()
         self.classes, self.monitor = list(classes), monitor
+        self.class_weights = None if class_weights is None else list(class_weights)
         self.objective = objective(num_classes=len(self.classes), class_weights=class_weights)
         self.backbone = backbone
         self.head = head(in_features=backbone.num_features, num_outputs=self.objective.num_outputs)
@@ -60,6 +62,8 @@ class ClassificationTask(pl.LightningModule):
         )
         # Modules that stay in eval mode whatever train() is told; a strategy says which
         self.kept_in_eval: list[nn.Module] = []
+        # Lightning's own mean over processes rounds the number of samples down: 9 on two processes count as 8
+        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
         self.train_metrics = self.objective.training_metrics().clone(prefix="train/")
         self.val_metrics = self.objective.evaluation_metrics().clone(prefix="val/")
         self.test_metrics = self.objective.evaluation_metrics().clone(prefix="test/")
@@ -94,25 +98,28 @@ class ClassificationTask(pl.LightningModule):
         logits = self(inputs)
         loss = self.objective.loss(logits, targets)
         self.train_metrics.update(self.objective.probabilities(logits.detach()), targets)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(targets))
+        self.train_loss.update(loss.detach(), len(targets))
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: tuple[Any, Tensor], _: int) -> None:
         """Adds one batch to the validation metrics."""
-        self._evaluate(batch, "val", self.val_metrics)
+        self._evaluate(batch, "val", self.val_metrics, self.val_loss)
 
     def test_step(self, batch: tuple[Any, Tensor], _: int) -> None:
         """Adds one batch to the test metrics."""
-        self._evaluate(batch, "test", self.test_metrics)
+        self._evaluate(batch, "test", self.test_metrics, self.test_loss)
 
-    def _evaluate(self, batch: tuple[Any, Tensor], split: str, metrics: Any) -> None:
+    def _evaluate(
+        self, batch: tuple[Any, Tensor], split: str, metrics: MetricCollection, mean_loss: MeanMetric
+    ) -> None:
         inputs, targets = batch
         logits = self(inputs)
         metrics.update(self.objective.probabilities(logits), targets)
-        loss = self.objective.loss(logits, targets)
-        self.log(f"{split}/loss", loss, on_epoch=True, batch_size=len(targets), sync_dist=True, prog_bar=split == "val")
-        self.log_dict(metrics, on_epoch=True, prog_bar=False)
+        mean_loss.update(self.objective.loss(logits, targets), len(targets))
+        self.log(f"{split}/loss", mean_loss, on_epoch=True, prog_bar=split == "val")
+        self.log_dict(metrics, on_epoch=True)
 
     def predict_step(self, batch: Any, _: int) -> Tensor:
         """Probabilities `(batch, num_classes)` of a batch of inputs, with or without targets."""

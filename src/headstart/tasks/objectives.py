@@ -24,6 +24,8 @@ class Softmax(nn.Module):
             https://arxiv.org/abs/1512.00567, section 7).
     """
 
+    multi_label = False
+
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0):
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -58,6 +60,7 @@ class OneSigmoid(nn.Module):
     """
 
     num_outputs = 1
+    multi_label = False
 
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None):
         super().__init__()
@@ -95,6 +98,8 @@ class MultiLabel(nn.Module):
         num_classes: N.
         class_weights: weight of each label in the loss.
     """
+
+    multi_label = True
 
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None):
         super().__init__()
