@@ -24,16 +24,16 @@ class SweepTable(Callback):
         if config.hydra.mode is not RunMode.MULTIRUN:
             return
         score = job_return.return_value if job_return.status is JobStatus.COMPLETED else None
-        run = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+        folder = Path(config.hydra.sweep.dir)
+        run = folder / config.hydra.sweep.subdir
         self.jobs.append((list(job_return.overrides or []), score, str(run)))
 
-        self._write(config)
+        self._write(folder / "sweep.csv")
         if len(self.jobs) == 1:
             # not on_multirun_end, which Hydra leaves out when a job has failed
-            atexit.register(self._print, config)
+            atexit.register(self._print, folder / "sweep.csv", config.monitor, config.mode)
 
-    def _write(self, config: DictConfig) -> None:
-        file = Path(config.hydra.sweep.dir) / "sweep.csv"
+    def _write(self, file: Path) -> None:
         with file.open("w", newline="", encoding="utf-8") as stream:
             rows = csv.writer(stream)
             rows.writerow(("job", "score", "run"))
@@ -41,17 +41,17 @@ class SweepTable(Callback):
                 (" ".join(job), "" if score is None else f"{score:.6g}", run) for job, score, run in self.jobs
             )
 
-    def _print(self, config: DictConfig) -> None:
+    def _print(self, file: Path, monitor: str, mode: str) -> None:
         console = Console(stderr=True)
-        console.print(self._table(config))
-        console.print(str(Path(config.hydra.sweep.dir) / "sweep.csv"), soft_wrap=True)
+        console.print(self._table(monitor, mode))
+        console.print(str(file), soft_wrap=True)
 
-    def _table(self, config: DictConfig) -> Table:
+    def _table(self, monitor: str, mode: str) -> Table:
         # what all jobs share says nothing about their difference
         shared = set.intersection(*(set(job) for job, _, _ in self.jobs)) if len(self.jobs) > 1 else set()
-        table = Table("job", "run", title=f"sweep: best {config.monitor} of each job", title_justify="left")
+        table = Table("job", "run", title=f"sweep: best {monitor} of each job", title_justify="left")
         table.add_column("score", justify="right")
-        sign = 1 if config.mode == "max" else -1
+        sign = 1 if mode == "max" else -1
         for job, score, run in sorted(self.jobs, key=lambda job: -float("inf") if job[1] is None else sign * job[1]):
             words = " ".join(word for word in job if word not in shared)
             table.add_row(words, Path(run).name, "failed" if score is None else f"{score:.4f}")

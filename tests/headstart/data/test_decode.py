@@ -173,7 +173,13 @@ def test_cmyk_jpeg_has_the_right_colours(tmp_path):
     [("1", 1, WHITE), ("L", 77, (77, 77, 77)), ("YCbCr", (76, 85, 255), (254, 0, 0)), ("LAB", (255, 128, 128), WHITE)],
 )
 def test_other_colour_spaces(tmp_path, mode, colour, expected):
-    picture = read_picture(save(Image.new(mode, (5, 4), colour), tmp_path / "a.tiff"))
+    path = save(Image.new(mode, (5, 4), colour), tmp_path / "a.tiff")
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except OSError:
+        pytest.skip(f"this Pillow cannot read the {mode} TIFF that it wrote")  # 12.3 cannot, 13.0 can
+    picture = read_picture(path)
     assert picture.shape == (3, 4, 5)
     assert np.allclose(picture[:, 2, 2].tolist(), expected, atol=1)
 
