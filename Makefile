@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-REAL ?=
+REAL ?= $(HEADSTART_REAL)
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-all lint format clean
@@ -24,8 +24,8 @@ train: install  ## The main job on the embedded default: letters -> handwritten 
 test: install  ## The default test suite: no network, no GPU, no data
 	$(BIN)/python -m pytest
 
-test-all: install  ## Slow tests too; REAL=<folder> for those on real data and weights
-	HEADSTART_REAL=$(REAL) $(BIN)/python -m pytest -m ""
+test-all: install  ## REAL=<folder> make test-all: also the tests on real data and weights
+	HEADSTART_REAL=$(REAL) $(BIN)/python -m pytest
 
 lint: install  ## What CI checks beside the tests
 	$(BIN)/ruff check .

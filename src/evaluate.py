@@ -15,7 +15,7 @@ config.register()
 
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Prints each metric as `name: value` and writes them to `<run>/metrics_<split>.json`."""
+    """Prints each metric as `name: value`."""
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.evaluation import evaluate
 

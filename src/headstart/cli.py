@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -76,7 +76,7 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         if type(cause).__name__ == "MisconfigurationException":  # by name: Lightning is slow to import
             return str(cause)
     if str(error).startswith("Config group override"):  # Hydra raises a bare ValueError for `scheduler=null`
-        empty = [a for a in arguments if a.split("=", 1)[-1] in ("null", "")]
+        empty = [a for a in arguments if a.split("=", 1)[-1] in ("null", "") and "." not in a.split("=")[0]]
         return f"{' '.join(empty)}: choose a file of conf/{empty[0].split('=')[0]}" if empty else str(error)
     if isinstance(error, (HydraException, OmegaConfBaseException)) and not _has_foreign_cause(chain):
         lines = dict.fromkeys(line.strip() for cause in chain for line in str(cause).splitlines() if line.strip())
@@ -93,6 +93,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _has_foreign_cause(chain: list[BaseException]) -> bool:
     """Whether something else than the config system failed underneath, as when a constructor raises."""
+    if any(isinstance(cause, InstantiationException) for cause in chain):
+        return not all(isinstance(cause, (HydraException, OmegaConfBaseException)) for cause in chain)
     ours = (HydraException, OmegaConfBaseException, AttributeError, KeyError, ValueError)
     return not all(isinstance(cause, ours) for cause in chain)
 

@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float]:
-    """The metrics `<split>/<name>` of the run's checkpoint on one split; also written beside the checkpoint's run."""
+    """The metrics `<split>/<name>` of the run's checkpoint on one split.
+
+    They are also written to `metrics_<split>.json` of the run (`metrics_<split>_<checkpoint>.json` for another than the
+    best), unless `data.root` names other pictures.
+    """
     if cfg.split not in SPLITS:
         raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
     path = checkpoint.find(cfg.run, cfg.checkpoint)
@@ -26,8 +30,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     if home is None and cfg.data.root is None:
         log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)
     task, trained = checkpoint.load_task(path)
-    # one process: a distributed sampler would count some samples twice
-    trained.trainer.update({"devices": 1, "strategy": "auto"})
+    # one process, for a distributed sampler would count some samples twice; and all of the split
+    trained.trainer.update({"devices": 1, "strategy": "auto", "limit_test_batches": None, "fast_dev_run": False})
     for part in ("data", "trainer"):
         given = {key: value for key, value in cfg[part].items() if value is not None}
         trained[part] = OmegaConf.merge(trained[part], given)
@@ -37,7 +41,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         trained.data.update({"split_file": None, "val_fraction": 0, "test_fraction": 0, "train_fraction": 1})
         trained.data.update({"shots_per_class": None, "fold": None, "num_folds": None})
     check_config(trained)
-    data = build_data(trained, task, cfg.split)
+    data = build_evaluation_data(trained, task, cfg.split)
     trainer = instantiate(
         trained.trainer,
         precision=choose_precision(trained.trainer.precision, trained.trainer.accelerator),
@@ -54,7 +58,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     return metrics
 
 
-def build_data(trained: DictConfig, task: ClassificationTask, split: str) -> DataModule:
+def build_evaluation_data(trained: DictConfig, task: ClassificationTask, split: str) -> DataModule:
     """The run's data, or other pictures under the run's class map."""
     data = instantiate(trained.data, classes=task.classes)
     data.prepare_data()

@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
@@ -39,19 +39,21 @@ class Result:
 def train(cfg: DictConfig) -> Result:
     """Trains and tests as the config says; everything that remains is under `cfg.paths.run`."""
     started = time.monotonic()
-    anchor(cfg)
     run = Path(cfg.paths.run)
     run.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    # cheap things first: a device that is not there is told before anything is scanned or downloaded
+    trainer = build_trainer(cfg)
     data = build_data(cfg)
+    anchor(cfg)
     show_data(data)
     task = build_task(cfg, data)
-    trainer = build_trainer(cfg)
     write_facts(run, cfg, task)
     try:
         trainer.fit(task, data)
     except SystemExit:  # what Lightning makes of Ctrl-C
-        log.warning("interrupted; what was reached so far: python src/evaluate.py run=%s split=val", _short(run))
+        if (run / "checkpoints" / "best.ckpt").exists():
+            log.warning("interrupted; what was reached: python src/evaluate.py run=%s split=val", _short(run))
         raise
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
@@ -72,7 +74,7 @@ def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:
 
 
 def anchor(cfg: DictConfig) -> None:
-    """Makes the paths a person typed absolute, so that the run can be used from any folder."""
+    """Makes the paths a person typed absolute, once they exist, so that the run can be used from any folder."""
     for part, key in (("data", "root"), ("model", "weights")):
         given = cfg[part].get(key)
         if given is not None and Path(given).expanduser().exists():
@@ -90,11 +92,10 @@ def build_data(cfg: DictConfig) -> DataModule:
 def build_task(cfg: DictConfig, data: DataModule) -> ClassificationTask:
     """Backbone and head for the data's classes; tells the data what the backbone's inputs look like."""
     backbone = instantiate(cfg.model)
-    multi_label = get_object(cfg.task.objective._target_).multi_label
-    if multi_label != data.samples.multi_label:
+    task = instantiate(cfg.task)(backbone=backbone, classes=data.classes, class_weights=data.class_weights())
+    if task.objective.multi_label != data.samples.multi_label:
         have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
         raise UsageError(f"the data have {have} a sample: use task={want}")
-    task = instantiate(cfg.task)(backbone=backbone, classes=data.classes, class_weights=data.class_weights())
     preprocess = backbone.preprocess
     augmentation = instantiate(cfg.augmentation)
     data.connect(augmentation(preprocess) if augmentation else preprocess, preprocess)
@@ -108,15 +109,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     if not cfg.trainer.enable_progress_bar:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     for callback in callbacks:
-        if (
-            isinstance(callback, ModelCheckpoint)
-            and callback.save_top_k not in (0, 1)
-            and "{" not in (callback.filename or "{}")
-        ):
-            raise UsageError(
-                f"save_top_k={callback.save_top_k} files cannot all be called {callback.filename!r}: add a field, "
-                "for example callbacks.best_checkpoint.filename='best-{epoch}'"
-            )
+        refuse_lost_checkpoints(callback)
     trainer = instantiate(
         cfg.trainer,
         precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator),
@@ -125,6 +118,17 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     )
     refuse_broken_ddp(trainer)
     return trainer
+
+
+def refuse_lost_checkpoints(callback: pl.Callback) -> None:
+    """Raises a UsageError where several checkpoints would overwrite each other under one name."""
+    if not isinstance(callback, ModelCheckpoint) or callback.save_top_k in (0, 1):
+        return
+    if "{" not in (callback.filename or "{}"):
+        raise UsageError(
+            f"save_top_k={callback.save_top_k} files cannot all be called {callback.filename!r}: add a field, "
+            "for example callbacks.best_checkpoint.filename='best-{epoch}'"
+        )
 
 
 def refuse_broken_ddp(trainer: pl.Trainer) -> None:
@@ -160,7 +164,7 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
     if path:  # callback_metrics hold the last epoch, not the best
         metrics = checkpoint.read(Path(path))["metrics"]
         log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], _short(Path(path)))
-    else:
+    elif not trainer.fast_dev_run:
         log.warning("no checkpoint watches %s: these are the last epoch's weights", cfg.monitor)
     score = metrics.get(cfg.monitor)
     metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}

@@ -15,7 +15,8 @@ class LearningRates(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         """Logs the rates the next step will use."""
-        if trainer.global_step % trainer.log_every_n_steps:
+        every = trainer.log_every_n_steps
+        if not every or trainer.global_step % every or index % trainer.accumulate_grad_batches:
             return
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         rates = {f"lr/{group['name'].removesuffix('/no_decay')}": group["lr"] for group in groups}

@@ -2,6 +2,7 @@
 
 import atexit
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,11 @@ class SweepTable(Callback):
         table = Table("job", "run", title=f"sweep: best {monitor} of each job", title_justify="left")
         table.add_column("score", justify="right")
         sign = 1 if mode == "max" else -1
-        for job, score, run in sorted(self.jobs, key=lambda job: -float("inf") if job[1] is None else sign * job[1]):
+
+        def goodness(job: tuple[list[str], float | None, str]) -> float:
+            return -math.inf if job[1] is None or math.isnan(job[1]) else sign * job[1]
+
+        for job, score, run in sorted(self.jobs, key=goodness):
             words = " ".join(word for word in job if word not in shared)
             table.add_row(words, Path(run).name, "failed" if score is None else f"{score:.4f}")
         return table

@@ -28,7 +28,8 @@ def learning_table(task: pl.LightningModule) -> Table:
     table.add_column("group")
     for column in ("parameters", "learning", "rate", "BatchNorm"):
         table.add_column(column, justify="right")
-    base = task.optimizers().param_groups[-1].get("initial_lr", task.optimizers().param_groups[-1]["lr"])
+    last = task.optimizers().param_groups[-1]
+    base = last.get("max_lr", last.get("initial_lr", last["lr"]))  # the peak, whatever the schedule starts with
     head = LayerGroup("head", dict(task.head.named_modules()))
     totals = [0, 0]
     for group in [*task.layer_groups, head]:
