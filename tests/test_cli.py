@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,10 +21,13 @@ def command(tmp_path, monkeypatch, capfd):
         import importlib
 
         from headstart import cli
+        from headstart.reporting import sweep
 
         module = importlib.import_module(script)
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        # the sweep table belongs to the end of a process
+        monkeypatch.setattr(sweep, "atexit", SimpleNamespace(register=lambda *_: None))
         monkeypatch.setattr(sys, "argv", [str(ROOT / "src" / f"{script}.py"), *arguments])
         code = 0
         try:
