@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headstart.data.decode import UnreadablePicture, read_picture
+from headstart.data.replacing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,8 @@ def _save(cache_file: Path | None, known: dict[Stamp, Verdict]) -> bool:
         return False
     rows = (json.dumps([*stamp, *verdict]) for stamp, verdict in known.items())
     try:
-        _write_atomically(cache_file, [json.dumps(_HEADER), *rows])
+        with replacing(cache_file) as stream:
+            stream.writelines(f"{line}\n" for line in (json.dumps(_HEADER), *rows))
     except OSError as error:
         log.warning("the result of this scan cannot be kept, the next one starts anew: %s", error)
         return False
@@ -166,19 +168,8 @@ def _list_bad(cache_file: Path | None, bad: dict[Path, str]) -> Path | None:
         if not bad:
             bad_list.unlink(missing_ok=True)
             return None
-        _write_atomically(bad_list, [f"{os.path.abspath(path)}\t{reason}" for path, reason in sorted(bad.items())])
+        with replacing(bad_list) as stream:
+            stream.writelines(f"{os.path.abspath(path)}\t{reason}\n" for path, reason in sorted(bad.items()))
     except OSError:  # a convenience; the short listing is still there
         return None
     return bad_list
-
-
-def _write_atomically(path: Path, lines: Sequence[str]) -> None:
-    """Whole or not at all: a temporary file in the same folder takes the place of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.writelines(f"{line}\n" for line in lines)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from headstart.data.replacing import replacing
 from headstart.data.samples import Samples
 from headstart.errors import UsageError
 
@@ -178,12 +178,9 @@ def write(path: Path, samples: Samples, splits: dict[str, list[int]]) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Writes a CSV file, complete or not at all; names that are not valid Unicode come back as they were."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    """Writes a CSV file, complete or not at all."""
+    with replacing(path) as file:
         csv.writer(file).writerows(rows)
-    os.replace(temporary, path)
 
 
 def read(path: Path, samples: Samples) -> dict[str, list[int]]:
