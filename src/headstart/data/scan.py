@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headstart.data.decode import UnreadablePicture, read_picture
-from headstart.data.replacing import replacing
+from headstart.files import replacing
 
 log = logging.getLogger(__name__)
 

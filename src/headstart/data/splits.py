@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.data.replacing import replacing
+from headstart.files import replacing
 from headstart.data.samples import Samples
 from headstart.errors import UsageError
 

@@ -1,6 +1,6 @@
 import pytest
 
-from headstart.data.replacing import replacing
+from headstart.files import replacing
 
 
 def test_an_error_leaves_what_was_there_and_no_litter(tmp_path):
