@@ -6,15 +6,16 @@ python scripts/embed_weights.py <run directory> [target.safetensors]
 import sys
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
+
+from headstart import checkpoint
 
 TARGET = Path(__file__).parents[1] / "src/headstart/backbones/weights/tiny_resnet_letters.safetensors"
 
 
 def main(run: str, target: str = str(TARGET)) -> None:
     """Copies the backbone's tensors, without counters that only training needs."""
-    state = torch.load(Path(run) / "checkpoints/best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    state = checkpoint.read(checkpoint.find(run))["state_dict"]
     backbone = {
         name.removeprefix("backbone."): tensor.contiguous()
         for name, tensor in state.items()

@@ -1,17 +1,20 @@
 """A trained task from nothing but its file."""
 
-import pickle
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.backbones.base import ImagePreprocess
 from headstart.errors import UsageError
+from headstart.files import UnreadableError, read_plain
 from headstart.tasks.classification import ClassificationTask
+
+log = logging.getLogger(__name__)
+LAST = "last.ckpt"
 
 
 def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
@@ -44,16 +47,80 @@ def find(run: str, checkpoint: str = "best") -> Path:
     raise UsageError(f"run={run}: no checkpoint {checkpoint!r} in its checkpoints folder; there are: {names}")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The checkpoint as plain data; nothing in the file is executed."""
+def newest_valid(run: Path) -> Path | None:
+    """The checkpoint from which a run goes on, or None where it has none.
+
+    That is `last.ckpt`; where it is damaged or was never kept, the one of the most steps. A damaged file is told of.
+
+    Raises:
+        UsageError: there are checkpoints, but no run can go on from any of them.
+    """
+    usable, useless = _sort_out(run / "checkpoints")
+    reasons = "".join(f"\n  {path}: {error}" for path, error in useless.items())
+    if not usable:
+        if not useless:
+            return None
+        raise UsageError(
+            f"{run} cannot go on, for none of its checkpoints can be used:{reasons}\n"
+            "Put an intact copy of one in its place, or start a new run"
+        )
+    newest = max(usable, key=usable.__getitem__)
+    if useless:
+        step, epoch = usable[newest]
+        log.warning(
+            "CANNOT GO ON FROM:%s\nusing instead %s, saved after step %d (epoch %d)", reasons, newest, step, epoch
+        )
+    return newest
+
+
+def _sort_out(folder: Path) -> tuple[dict[Path, tuple[int, int]], dict[Path, UnreadableError]]:
+    """Step and epoch of what training can go on from, of `last.ckpt` alone if that can be; and why not from others."""
+    usable, useless = {}, {}
+    for path in sorted(folder.glob("*.ckpt"), key=lambda path: (path.name != LAST, path.name)):
+        try:
+            usable[path] = _progress(path)
+        except UnreadableError as error:
+            useless[path] = error
+        if path.name == LAST and path in usable:
+            break
+    return usable, useless
+
+
+def _progress(path: Path) -> tuple[int, int]:
+    """Step and epoch of a checkpoint that training can go on from.
+
+    Raises:
+        UnreadableError: damaged, or not such a checkpoint.
+    """
+    content = _content(path)
+    if "optimizer_states" not in content:
+        raise UnreadableError("it holds weights alone, not the state of the training (save_weights_only)")
+    return content["global_step"], content["epoch"]
+
+
+def _content(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path} is no checkpoint that can be read safely: {reason}") from error
-    if "classes" not in content.get("hyper_parameters", {}):
-        raise UsageError(f"{path} is no checkpoint of a Headstart run: it holds no class names and no config")
+        content = read_plain(path)
+    except OSError as error:
+        raise UnreadableError(str(error)) from error
+    facts = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(facts, dict) or "classes" not in facts:
+        raise UnreadableError("it is no checkpoint of a Headstart run: it holds no class names and no config")
     return content
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The checkpoint as plain data, every byte verified; nothing in the file is executed.
+
+    Raises:
+        UsageError: damaged, more than plain data, or not of a Headstart run.
+    """
+    try:
+        return _content(path)
+    except UnreadableError as error:
+        others = ", ".join(sorted(other.stem for other in path.parent.glob("*.ckpt") if other != path))
+        beside = f". There are also: {others}; to evaluate one: checkpoint=<name>" if others else ""
+        raise UsageError(f"{path} is no checkpoint that can be read safely: {error}{beside}") from error
 
 
 def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:

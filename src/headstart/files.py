@@ -1,10 +1,28 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and noticing on reading that one is damaged.
 
+Nothing here loads torch until a file of `torch.save` is read.
+"""
+
+import errno
 import os
+import pickle
+import re
+import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how the files of torch.save begin: since torch 1.6, and before
+DIRECTORY = 0x10  # the attribute that makes a record of a zip archive a folder
+
+
+class UnreadableError(ValueError):
+    """A file is not what it should be; the message is the reason, to be put behind the file's name."""
+
+
+class NotPlainError(UnreadableError):
+    """A file is whole, but holds more than tensors and plain data."""
 
 
 @contextmanager
@@ -28,12 +46,95 @@ def replacing(path: Path, binary: bool = False) -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files of `path` that killed processes of this machine left behind.
+
+    Only for a file that no other machine writes: its processes look dead from here.
+    """
+    with suppress(OSError):  # litter is no reason to stop; what the folder suffers from, the next write will tell
+        for file in path.parent.iterdir():
+            pid = file.name.removeprefix(f"{path.name}.").removesuffix(".tmp")
+            if file.name == f"{path.name}.{pid}.tmp" and re.fullmatch("[0-9]+", pid) and not _lives(int(pid)):
+                file.unlink(missing_ok=True)
+
+
+def read_plain(path: Path, map_location: Any = "cpu", legacy: bool = False) -> Any:
+    """What `torch.save` wrote, if no byte of it changed since and it is tensors and plain data; nothing is executed.
+
+    Args:
+        map_location: as for `torch.load`.
+        legacy: whether files of torch before 1.6 are read too. They hold no checksums: damage may go unnoticed.
+
+    Raises:
+        UnreadableError: damaged, cut short, or no file of `torch.save`; NotPlainError where it holds more.
+        OSError: the file cannot be opened.
+    """
+    with path.open("rb") as stream:  # opened once: what was verified is what is read, whatever takes its name
+        start = stream.read(len(ZIP))
+        if start == ZIP:
+            _verify(stream)
+        elif not (legacy and start.startswith(PICKLE)):
+            raise UnreadableError(
+                "it is no file of torch.save, or its beginning is damaged" if start else "it is empty"
+            )
+        stream.seek(0)
+        return _load(stream, map_location, verified=start == ZIP)
+
+
+def _verify(stream: IO[bytes]) -> None:
+    """Compares every record with its checksum, which `torch.save` writes but `torch.load` ignores."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            wrong = archive.testzip()
+            # torch takes such a record for read without reading anything: its tensor would be memory as it was
+            wrong = wrong or next((r.filename for r in archive.infolist() if r.external_attr & DIRECTORY), None)
+    except Exception as error:  # zipfile has no common class for what a damaged directory of records leads to
+        raise UnreadableError(f"it is damaged or cut short: {_first_line(error)}") from error
+    if wrong is not None:
+        raise UnreadableError(f"it is damaged: the checksum of its record {wrong} is wrong")
+
+
+def _load(stream: IO[bytes], map_location: Any, verified: bool) -> Any:
+    import torch
+
+    try:
+        return torch.load(stream, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not verified and "GLOBAL" not in str(error):
+            raise UnreadableError("it is damaged, or no file of torch.save") from error
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = "more than tensors and plain data" + (f" ({found[1]})" if found else "")
+        raise NotPlainError(f"it {'' if verified else 'is damaged, or '}holds {what}, not read for safety") from error
+    except Exception as error:  # torch has no common class for it either
+        raise UnreadableError(f"torch cannot read it: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process on this machine; yes where that cannot be told."""
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
 def _sync_folder(folder: Path) -> None:
-    """Makes a renaming last; Windows neither needs nor allows it."""
+    """Makes a renaming last; Windows neither needs nor allows it, and some network folders cannot."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)

@@ -1,6 +1,12 @@
-import pytest
+import os
+import subprocess
+import sys
+from pathlib import Path
 
-from headstart.files import replacing
+import pytest
+import torch
+
+from headstart.files import NotPlainError, UnreadableError, read_plain, remove_leftovers, replacing
 
 
 def test_an_error_leaves_what_was_there_and_no_litter(tmp_path):
@@ -11,3 +17,69 @@ def test_an_error_leaves_what_was_there_and_no_litter(tmp_path):
         stream.writelines(["second\n", 3])
     assert path.read_text() == "first\n"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_content_is_on_the_disk_before_its_name_and_the_name_before_it_returns(tmp_path, monkeypatch):
+    path, done = tmp_path / "a", []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda d: (done.append(os.path.samestat(os.fstat(d), tmp_path.stat())), fsync(d)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("renamed"), replace(*names)))
+    with replacing(path) as stream:
+        stream.write("x")
+    in_folder = [] if os.name == "nt" else [True]
+    assert done == [False, "renamed", *in_folder]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no process can be asked for there")
+def test_leftovers_of_the_dead_go_and_nothing_else(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path = tmp_path / "last[1].ckpt"
+    others = [f"other.ckpt.{ended.pid}.tmp", f"{path.name}.{os.getppid()}.tmp", f"{path.name}.x.tmp",
+              f"{path.name}.{10**30}.tmp", f"{path.name}.tmp", path.name]  # fmt: skip
+    for name in [f"{path.name}.{ended.pid}.tmp", *others]:
+        (tmp_path / name).touch()
+    remove_leftovers(path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(others)
+    remove_leftovers(tmp_path / "no folder" / "a")
+
+
+def test_this_module_loads_no_torch():
+    code = "import sys, headstart.files; sys.exit('torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"<html>not found</html>", "no file of torch.save"),
+        (bytes(1000), "no file of torch.save"),
+        (b"PK\x03\x04" + bytes(1000), "damaged or cut short"),
+        (b"\x80\x02 no pickle", "damaged, or no file of torch.save"),
+    ],
+)
+def test_what_torch_never_wrote(content, message, tmp_path):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(UnreadableError, match=message):
+        read_plain(tmp_path / "a", legacy=True)
+
+
+def test_files_of_old_torch_are_read_where_asked_for(tmp_path):
+    torch.save({"a": torch.ones(3)}, tmp_path / "a", _use_new_zipfile_serialization=False)
+    assert read_plain(tmp_path / "a", legacy=True)["a"].tolist() == [1, 1, 1]
+    with pytest.raises(UnreadableError, match=r"no file of torch\.save"):
+        read_plain(tmp_path / "a")
+
+
+def test_code_in_a_file_is_not_executed(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return open, (str(tmp_path / "owned"), "w")
+
+    for zipped in (True, False):
+        torch.save({"x": Hostile()}, tmp_path / "a", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(NotPlainError, match=r"holds more than tensors and plain data \(io\.open\)"):
+            read_plain(tmp_path / "a", legacy=True)
+    assert not (tmp_path / "owned").exists()

@@ -1,7 +1,6 @@
 """Reading weights from files, runs and the web, and loading them without ever skipping anything in silence."""
 
 import http.client
-import pickle
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.hub import HASH_REGEX
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from headstart.errors import UsageError
+from headstart.files import NotPlainError, UnreadableError, read_plain
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
 BEST = Path("checkpoints") / "best.ckpt"
@@ -152,12 +152,13 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = "it is damaged, or holds more than tensors, which is not read for safety"
+        return read_plain(path, legacy=True)
+    except NotPlainError as error:
         raise UsageError(
-            f"cannot read '{path}': {reason}. Save weights as torch.save(net.state_dict(), path)"
+            f"cannot read '{path}': {error}. Save weights as torch.save(net.state_dict(), path)"
         ) from error
+    except UnreadableError as error:
+        raise UsageError(f"cannot read '{path}': {error}. Copy or download it again") from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"cannot read '{path}': {reason}. It may be cut short: copy or download it again.") from error
