@@ -1,20 +1,14 @@
-"""How fast each layer group learns: named parameter groups, and schedulers that know the length of the run."""
+"""How fast each layer group learns: named parameter groups. How the rates move is `schedules.py`'s business."""
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from headstart.backbones.base import LayerGroup
 from headstart.errors import UsageError
-
-# Constructor arguments by which torch's schedulers are told how many steps a run has
-HORIZONS = ("total_steps", "T_max")
 
 
 def rate_ratios(groups: Sequence[LayerGroup], backbone_lr_ratio: float, layer_lr_decay: float) -> dict[str, float]:
@@ -77,47 +71,3 @@ def parameter_groups(
 def default_of(factory: Callable[..., Any], argument: str) -> Any:
     """The value a partial will call its function with, given or default."""
     return inspect.signature(factory).parameters[argument].default
-
-
-def build_scheduler(factory: Callable[..., LRScheduler], optimizer: Optimizer, total_steps: int) -> tuple[Any, str]:
-    """Builds a torch scheduler from a partial, filling in what only the run knows.
-
-    A horizon (`total_steps`, `T_max`) left null becomes the number of optimizer steps of the run. Schedulers told a
-    horizon so, and all that take `total_steps`, step with the optimizer; every other one counts epochs. A null `max_lr`
-    becomes the groups' own rates.
-
-    Returns:
-        the scheduler, and the interval it steps at: `step` or `epoch`.
-    """
-    filled: dict[str, Any] = {}
-    given = factory.keywords if isinstance(factory, partial) else {}
-    horizon = next((name for name in HORIZONS if name in given and given[name] is None), None)
-    if horizon:
-        filled[horizon] = max(total_steps, 1)
-    if "max_lr" in given and given["max_lr"] is None:
-        filled["max_lr"] = [group["lr"] for group in optimizer.param_groups]
-    counts_steps = horizon or "total_steps" in inspect.signature(factory).parameters
-    return factory(optimizer, **filled), "step" if counts_steps else "epoch"
-
-
-def warmup_cosine(
-    optimizer: Optimizer, total_steps: int | None = None, warmup: float = 0.05, final: float = 0.0
-) -> LambdaLR:
-    """Linear warm-up over the first `warmup` share of the steps, then half a cosine down to `final`.
-
-    Args:
-        optimizer: its groups' rates are the peaks.
-        total_steps: optimizer steps of the run; null in a config is filled in.
-        warmup: share of `total_steps`, 0 to below 1.
-        final: last rate relative to the peak.
-    """
-    assert total_steps, "filled in by build_scheduler"
-    rise = round(warmup * total_steps)
-
-    def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / (rise + 1)
-        progress = min((step - rise) / max(total_steps - rise, 1), 1.0)
-        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
-
-    return LambdaLR(optimizer, factor)

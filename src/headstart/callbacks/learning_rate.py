@@ -10,7 +10,8 @@ class LearningRates(Callback):
     """Logs `lr/<group>` every `log_every_n_steps` steps.
 
     Lightning's monitor would draw each group twice: its norms and biases are an optimizer group of their own, of the
-    same rate, because they have no weight decay.
+    same rate, because they have no weight decay. A layer group of which nothing learns is drawn at 0, whatever rate
+    waits for it.
     """
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
@@ -18,7 +19,10 @@ class LearningRates(Callback):
         every = trainer.log_every_n_steps
         if not every or trainer.global_step % every or index % trainer.accumulate_grad_batches:
             return
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        rates = {f"lr/{group['name'].removesuffix('/no_decay')}": group["lr"] for group in groups}
+        rates: dict[str, float] = {}
+        for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
+            name = f"lr/{group['name'].removesuffix('/no_decay')}"
+            learns = any(parameter.requires_grad for parameter in group["params"])
+            rates[name] = max(rates.get(name, 0.0), group["lr"] if learns else 0.0)
         for logger in trainer.loggers:
             logger.log_metrics(rates, step=trainer.global_step)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -12,7 +13,8 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from headstart.backbones.base import Backbone
 from headstart.errors import UsageError, nearest
-from headstart.optim import build_scheduler, parameter_groups, rate_ratios
+from headstart.optim import parameter_groups, rate_ratios
+from headstart.schedules import VALIDATION, Schedule, build_scheduler, open_horizon
 
 
 class ClassificationTask(pl.LightningModule):
@@ -31,6 +33,8 @@ class ClassificationTask(pl.LightningModule):
         backbone_lr_ratio: rate of the last block relative to the head. A backbone without pretrained weights
             learns at the head's rate.
         layer_lr_decay: rate of each layer group relative to the one above it.
+        wake_up_steps: optimizer steps over which the rate of a layer group that wakes later than the first step rises
+            to its scheduled value; 0: at once.
         monitor: the metric that schedulers watching one (ReduceLROnPlateau) look at.
     """
 
@@ -46,6 +50,7 @@ class ClassificationTask(pl.LightningModule):
         class_weights: Sequence[float] | None = None,
         backbone_lr_ratio: float = 0.1,
         layer_lr_decay: float = 1.0,
+        wake_up_steps: int = 0,
         monitor: str = "val/loss",
     ):
         super().__init__()
@@ -68,6 +73,9 @@ class ClassificationTask(pl.LightningModule):
         self.val_metrics = self.objective.evaluation_metrics().clone(prefix="val/")
         self.test_metrics = self.objective.evaluation_metrics().clone(prefix="test/")
         self._check_monitor()
+        if wake_up_steps < 0:
+            raise UsageError(f"task.wake_up_steps={wake_up_steps}: give a number of optimizer steps, 0 or more")
+        self.wake_up_steps = wake_up_steps
 
     def _check_monitor(self) -> None:
         known = ["val/loss", *self.val_metrics.keys()]
@@ -130,16 +138,54 @@ class ClassificationTask(pl.LightningModule):
         """One named optimizer group a layer group, all of them from the first step on."""
         groups = parameter_groups(self.layer_groups, self.head, self.make_optimizer, self.lr_ratios)
         optimizer = self.make_optimizer(groups)
+        schedule = Schedule(optimizer, *self._build_scheduler(optimizer), wake_up_steps=self.wake_up_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def _build_scheduler(self, optimizer: Optimizer) -> tuple[Any, ...]:
+        """The scheduler and its interval, or nothing for constant rates; refuses what this run cannot give it."""
         if self.make_scheduler is None:
-            return optimizer
+            return ()
+        total_steps = self._total_steps() if open_horizon(self.make_scheduler) else None
+        scheduler, interval = build_scheduler(self.make_scheduler, optimizer, total_steps)
+        if interval == VALIDATION and not self.trainer.enable_validation:
+            raise UsageError(
+                f"the scheduler watches {self.monitor}, but this run validates nothing: "
+                "give trainer.limit_val_batches a number above 0, or choose another scheduler"
+            )
+        return scheduler, interval
+
+    def _total_steps(self) -> int:
+        """Optimizer steps of the run."""
         steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise UsageError("a scheduler must know the length of the run: give trainer.max_epochs, or scheduler=none")
-        scheduler, interval = build_scheduler(self.make_scheduler, optimizer, int(steps))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": self.monitor, "name": "lr"},
-        }
+        if not 0 <= steps < float("inf"):  # -1: Lightning's answer for data without a length
+            raise UsageError(
+                "this scheduler must know the length of the run: give trainer.max_epochs (or trainer.max_steps where "
+                "the data have no length), or scheduler=step, plateau or none"
+            )
+        return int(steps)
+
+    def lr_scheduler_step(self, scheduler: Schedule, metric: Any) -> None:
+        """After every optimizer step. Epochs and validations are told by the hooks below; `Schedule` says why."""
+        scheduler.step()
+
+    def on_train_start(self) -> None:
+        """The strategy has frozen what sleeps at the first step."""
+        self.lr_schedulers().begin()
+
+    def on_train_epoch_end(self) -> None:
+        """Before the checkpoints of the epoch are written. A stop in the middle ends no epoch."""
+        if self.trainer.is_last_batch:
+            self.lr_schedulers().epoch_ended()
+
+    def on_validation_epoch_end(self) -> None:
+        """Tells the schedule the score; not after a sanity check, nor when somebody only validates."""
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self.lr_schedulers().validated(self._score())
+
+    def _score(self) -> float:
+        """The monitored metric, the same on every process; Lightning has computed it, and torchmetrics keeps it."""
+        metrics = {"val/loss": self.val_loss, **dict(self.val_metrics.items(copy_state=False))}
+        return metrics[self.monitor].compute().item()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the metrics of the saved weights beside them, as plain numbers."""
