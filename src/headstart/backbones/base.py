@@ -45,14 +45,16 @@ class LayerGroup:
         learns = [parameter.requires_grad for parameter in self.parameters()]
         return bool(learns) and not any(learns)
 
-    def set_trainable(self, trainable: bool) -> None:
-        """Let the group learn, or freeze it; a frozen parameter also loses its gradient.
+    def set_trainable(self, trainable: bool, which: Callable[[nn.Parameter], bool] | None = None) -> None:
+        """Let the group learn (of its parameters those that `which` accepts), or freeze it.
 
-        With a gradient left behind, an optimizer would go on applying momentum and weight decay.
+        A frozen parameter also loses its gradient: with one left behind, an optimizer would go on applying momentum
+        and weight decay.
         """
         for parameter in self.parameters():
-            parameter.requires_grad_(trainable)
-            if not trainable:
+            learns = trainable and (which is None or which(parameter))
+            parameter.requires_grad_(learns)
+            if not learns:
                 parameter.grad = None
 
 

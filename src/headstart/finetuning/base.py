@@ -1,23 +1,78 @@
 """When each layer group learns. How fast it learns is `optim.py`'s business."""
 
 import logging
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BaseFinetuning
+from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
-from headstart.errors import UsageError
+from headstart.backbones.base import LayerGroup
+from headstart.config import best_is
+from headstart.errors import UsageError, nearest
 
 log = logging.getLogger(__name__)
-BATCH_NORM = ("frozen", "adapt_stats", "train")
+BATCH_NORM = ("frozen", "affine", "adapt_stats", "train")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A span of epochs in which the set of learning groups does not change.
+
+    Args:
+        learning: names of the backbone's groups that learn; the head always does.
+        epochs: how long it lasts at most.
+        patience: validations without improvement, counted within the stage, that end it.
+    """
+
+    learning: frozenset[str] = frozenset()
+    epochs: int | None = None
+    patience: int | None = None
+
+
+@dataclass
+class Progress:
+    """Where a run stands in its stages: all that a strategy remembers, and what a checkpoint keeps of it.
+
+    Args:
+        stage: 0-based.
+        began: epoch in which the stage began.
+        best: best monitored score since then.
+        waited: validations since that score.
+    """
+
+    stage: int = 0
+    began: int = 0
+    best: float | None = None
+    waited: int = 0
+
+    def count(self, score: float, mode: str) -> None:
+        """Takes the score of one validation; NaN is no improvement."""
+        sign = 1 if mode == "max" else -1
+        if not math.isnan(score) and (self.best is None or sign * score > sign * self.best):
+            self.best, self.waited = score, 0
+        else:
+            self.waited += 1
+
+    def end_of(self, stage: Stage, epoch: int) -> str | None:
+        """Why the stage is over before `epoch` begins; None while it goes on."""
+        if stage.epochs is not None and epoch - self.began >= stage.epochs:
+            return f"{stage.epochs} epochs are over"
+        if stage.patience is not None and self.waited >= stage.patience:
+            return f"no improvement in {self.waited} validations"
+        return None
 
 
 class StagedFinetuning(BaseFinetuning):
-    """Freezes and unfreezes layer groups; a strategy says which learn at which epoch, and nothing else is remembered.
+    """Freezes and unfreezes layer groups in stages; a strategy lists the stages and nothing else.
 
     What is frozen is in eval mode, has no gradient and is bit for bit left alone. Lightning's own `freeze` and
     `unfreeze_and_add_param_group` are not used: the first leaves BatchNorm normalising with batch statistics, the
@@ -25,61 +80,179 @@ class StagedFinetuning(BaseFinetuning):
 
     Args:
         batch_norm: what BatchNorm does in groups that learn: `frozen` (statistics and affine parameters stay),
-            `adapt_stats` (statistics follow the data) or `train` (both). In frozen groups it is always frozen, in a
-            backbone without pretrained weights it always trains.
+            `affine` (only these learn), `adapt_stats` (only the statistics follow the data) or `train` (both); or a
+            list, one for each stage, whose last one holds on. In frozen groups it is always frozen, in a backbone
+            without pretrained weights it always trains.
+        patience: validations without improvement, counted in the last stage, that end the run; None: never.
     """
 
-    def __init__(self, batch_norm: str = "frozen"):
+    def __init__(self, batch_norm: str | Sequence[str] = "frozen", patience: int | None = None):
         super().__init__()
-        if batch_norm not in BATCH_NORM:
-            raise UsageError(f"finetuning.batch_norm={batch_norm}: choose one of {', '.join(BATCH_NORM)}")
-        self.batch_norm = batch_norm
+        self.batch_norm = [batch_norm] if isinstance(batch_norm, str) else list(batch_norm)
+        for policy in self.batch_norm or ["none"]:
+            if policy not in BATCH_NORM:
+                hint = nearest(str(policy), BATCH_NORM)
+                raise UsageError(f"finetuning.batch_norm={policy}{hint}: choose one of {', '.join(BATCH_NORM)}")
+        self.patience = at_least_one("patience", patience)
+        self.plan: list[Stage] = []
+        self.progress = Progress()
 
     @abstractmethod
-    def learning(self, epoch: int, groups: Sequence[str]) -> set[str]:
-        """The names of the backbone's groups that learn in an epoch (0-based), out of `groups`, stem first."""
+    def stages(self, groups: Sequence[str]) -> list[Stage]:
+        """What learns when, given the names of the backbone's groups, stem first. The last stage lasts to the end."""
+
+    def learns(self, parameter: nn.Parameter) -> bool:
+        """Whether a parameter of a learning group learns."""
+        return True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses what cannot work. Nothing is frozen here: DDP must first see every parameter (see `on_fit_start`)."""
+        """Plans the stages and refuses what cannot work.
+
+        Nothing is frozen here: DDP must first see every parameter, and `trainer.test()` must not freeze anything.
+        """
         name = type(trainer.strategy).__name__
-        if "DeepSpeed" in name or "FSDP" in name:
-            raise UsageError(f"staged finetuning does not run under {name}: use trainer=ddp or a single device")
+        if any(word in name for word in ("DeepSpeed", "FSDP", "ModelParallel")):
+            raise UsageError(
+                f"finetuning in stages does not run under {name}, which cuts parameters into pieces of its own: "
+                "use trainer=ddp or a single device"
+            )
+        if stage == "fit":
+            self.make_plan(pl_module)
+            self._check_length(trainer)
+
+    def make_plan(self, task: pl.LightningModule) -> None:
+        """Asks the strategy for its stages; a backbone without pretrained weights has nothing worth freezing."""
+        names = [group.name for group in task.layer_groups]
+        self.plan = self.stages(names) if task.backbone.pretrained else [Stage(frozenset(names))]
+
+    def _check_length(self, trainer: pl.Trainer) -> None:
+        *before, last = self.plan
+        assert last.epochs is None, "the last stage lasts to the end"
+        if any(stage.epochs is None for stage in before) and not trainer.limit_val_batches:
+            raise UsageError("a stage ends when validation stops improving, but trainer.limit_val_batches=0")
+        begins = 0
+        for number, stage in enumerate(before, start=2):
+            begins += stage.epochs or 0
+            if trainer.max_epochs is not None and 0 < trainer.max_epochs <= begins and not trainer.fast_dev_run:
+                log.warning(
+                    "stage %d of %d would begin with epoch %d, but trainer.max_epochs=%d: it never does",
+                    *(number, len(self.plan), begins, trainer.max_epochs),
+                )
+                return
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Freezes after DDP has wrapped the model: it never synchronises what was frozen before."""
+        """Freezes, and lets DDP wrap the model again: it never synchronises what was frozen when it wrapped."""
         if not pl_module.backbone.pretrained:
             log.info("the backbone has no pretrained weights: nothing is frozen, everything learns at the head's rate")
-        self.apply(pl_module, trainer.current_epoch)
+        self._enter(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lets a run that had already stopped by itself stop again when it is resumed."""
+        self._stop_when_done(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Applies the epoch's stage; doing so again changes nothing."""
-        self.apply(pl_module, trainer.current_epoch)
+        """Goes on to the next stage when the present one is over."""
+        stage = self.plan[self.progress.stage]
+        last = self.progress.stage == len(self.plan) - 1
+        reason = None if last else self.progress.end_of(stage, trainer.current_epoch)
+        if reason:
+            self.progress = Progress(stage=self.progress.stage + 1, began=trainer.current_epoch)
+            log.info("stage %d of %d: %s", self.progress.stage + 1, len(self.plan), reason)
+            self._enter(trainer, pl_module)
 
-    def apply(self, task: pl.LightningModule, epoch: int) -> None:
-        """Sets gradients and modes of every group as the strategy wants them in this epoch."""
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Counts validations without improvement, before any checkpoint of this validation is written."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        score = float(trainer.callback_metrics[pl_module.monitor])
+        self.progress.count(score, best_is(pl_module.monitor))
+        self._stop_when_done(trainer)
+
+    def _stop_when_done(self, trainer: pl.Trainer) -> None:
+        last = self.progress.stage == len(self.plan) - 1
+        if last and self.patience is not None and self.progress.waited >= self.patience:
+            log.info("no improvement in %d validations: the run ends (finetuning.patience)", self.progress.waited)
+            trainer.should_stop = True
+
+    def _enter(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        before = [parameter.requires_grad for parameter in task.parameters()]
+        self.apply(task)
+        _check_optimizers(trainer, task)
+        if before != [parameter.requires_grad for parameter in task.parameters()]:
+            _wrap_again(trainer)
+
+    def apply(self, task: pl.LightningModule) -> None:
+        """Sets gradients and modes of every group as the present stage wants them; doing so again changes nothing."""
         from_scratch = not task.backbone.pretrained
-        names = [group.name for group in task.layer_groups]
-        learning = set(names) if from_scratch else self.learning(epoch, names)
+        learning = self.plan[self.progress.stage].learning
+        policy = self.batch_norm[min(self.progress.stage, len(self.batch_norm) - 1)]
         kept: list[nn.Module] = []
         for group in task.layer_groups:
-            group.set_trainable(group.name in learning)
             if group.name not in learning:
+                group.set_trainable(False)
                 kept += group.modules.values()
-            elif not from_scratch:
-                kept += self._hold_batch_norm(group.modules.values())
+            elif from_scratch:
+                group.set_trainable(True)
+            else:
+                group.set_trainable(True, self.learns)
+                kept += _hold_batch_norm(group, policy)
         task.kept_in_eval = kept
         task.train()
 
-    def _hold_batch_norm(self, modules: Any) -> list[nn.Module]:
-        """Applies the policy to the BatchNorms of a learning group; returns those that stay in eval mode."""
-        norms = [module for module in modules if isinstance(module, _BatchNorm)]
-        if self.batch_norm != "train":
-            for norm in norms:
-                norm.requires_grad_(False)
-        return norms if self.batch_norm == "frozen" else []
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands, as plain data."""
+        return asdict(self.progress)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up where a checkpoint stood; `on_fit_start` then applies it."""
+        self.progress = Progress(**state_dict)
 
     def freeze_before_training(self, pl_module: pl.LightningModule) -> None:
         """Not used; see `on_fit_start`."""
 
     def finetune_function(self, pl_module: pl.LightningModule, epoch: int, optimizer: Any) -> None:
         """Not used; see `on_train_epoch_start`."""
+
+
+def frozen_prefix(groups: Sequence[LayerGroup]) -> int:
+    """How many groups, counted from the stem, do not learn before the first one that does."""
+    return next((place for place, group in enumerate(groups) if not group.frozen), len(groups))
+
+
+def at_least_one(key: str, given: int | None) -> int | None:
+    """`given` when it is None or at least 1; otherwise a UsageError naming `finetuning.<key>`."""
+    if given is not None and given < 1:
+        raise UsageError(f"finetuning.{key}={given}: give a whole number of at least 1")
+    return given
+
+
+def _hold_batch_norm(group: LayerGroup, policy: str) -> list[nn.Module]:
+    """Applies the policy to the BatchNorms of a learning group; returns those that stay in eval mode."""
+    norms: Iterable[nn.Module] = [module for module in group.modules.values() if isinstance(module, _BatchNorm)]
+    if policy in ("frozen", "adapt_stats"):
+        for norm in norms:
+            LayerGroup(group.name, {"": norm}).set_trainable(False)
+    return list(norms) if policy in ("frozen", "affine") else []
+
+
+def _check_optimizers(trainer: pl.Trainer, task: pl.LightningModule) -> None:
+    """What learns must be in exactly one optimizer group, or it would not learn, or learn twice."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    placed = Counter(id(parameter) for group in groups for parameter in group["params"])
+    stray = [
+        f"{name} ({placed[id(p)]})" for name, p in task.named_parameters() if p.requires_grad and placed[id(p)] != 1
+    ]
+    assert not stray, f"parameters that learn must be in one optimizer group, these are in (n): {', '.join(stray)}"
+
+
+def _wrap_again(trainer: pl.Trainer) -> None:
+    """Lets DDP look anew at what learns, which it does only when it wraps a model.
+
+    It also sends all parameters and buffers of the first process to the others. The alternative, to freeze after the
+    wrap with `find_unused_parameters=True`, walks the graph in every step and still sends every frozen parameter's
+    zeros around; `scripts/bench_ddp.py` measures both.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+        strategy.model = strategy.lightning_module
+        strategy.configure_ddp()

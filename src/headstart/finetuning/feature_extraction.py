@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from headstart.finetuning.base import StagedFinetuning
+from headstart.finetuning.base import Stage, StagedFinetuning
 
 
 class FeatureExtraction(StagedFinetuning):
     """The backbone stays as it is; the head learns on its features."""
 
-    def learning(self, epoch: int, groups: Sequence[str]) -> set[str]:
-        """No group of the backbone, in any epoch."""
-        return set()
+    def stages(self, groups: Sequence[str]) -> list[Stage]:
+        """One stage in which no group of the backbone learns."""
+        return [Stage()]

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from headstart.finetuning.base import StagedFinetuning
+from headstart.finetuning.base import Stage, StagedFinetuning
 
 
 class Full(StagedFinetuning):
     """All layer groups learn from the first step, the backbone's at their lower rates."""
 
-    def learning(self, epoch: int, groups: Sequence[str]) -> set[str]:
-        """Every group, in every epoch."""
-        return set(groups)
+    def stages(self, groups: Sequence[str]) -> list[Stage]:
+        """One stage in which every group learns."""
+        return [Stage(frozenset(groups))]

@@ -1,7 +1,8 @@
-"""What a person sees in the terminal before and after training."""
+"""What a person sees in the terminal before and while a run trains."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
@@ -9,49 +10,91 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.backbones.base import LayerGroup
+from headstart.finetuning.base import StagedFinetuning, frozen_prefix
 
 
 class LearningTable(Callback):
-    """Prints at the start of training which layer groups learn, how many parameters they have and at which rate."""
+    """Prints at the start of every stage which layer groups learn, how many parameters they have and at which rate.
+
+    TensorBoard gets the same as text, and every logger the number of the stage (from 1) as `stage`.
+    """
+
+    def __init__(self) -> None:
+        self.shown: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the first stage, or the one a resumed run goes on with."""
+        self._show(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows a stage that has just begun."""
+        self._show(trainer, pl_module)
 
     @rank_zero_only
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints the table."""
-        Console(stderr=True).print(learning_table(pl_module))
+    def _show(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        (strategy,) = (callback for callback in trainer.callbacks if isinstance(callback, StagedFinetuning))
+        stage = strategy.progress.stage
+        if stage == self.shown:
+            return
+        self.shown = stage
+        count = f", stage {stage + 1} of {len(strategy.plan)}" if len(strategy.plan) > 1 else ""
+        title = f"{type(task.backbone).__name__} + {type(task.head).__name__}: what learns{count}"
+        rows = learning_rows(task)
+        Console(stderr=True).print(learning_table(title, rows))
+        for logger in trainer.loggers:
+            logger.log_metrics({"stage": stage + 1}, step=trainer.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("stages", as_markdown(title, rows), trainer.global_step)
 
 
-def learning_table(task: pl.LightningModule) -> Table:
-    """One row a layer group from the stem to the head, and a row of totals."""
-    table = Table(
-        title=f"{type(task.backbone).__name__} + {type(task.head).__name__}: what learns", title_justify="left"
-    )
-    table.add_column("group")
-    for column in ("parameters", "learning", "rate", "BatchNorm"):
-        table.add_column(column, justify="right")
+COLUMNS = ("group", "parameters", "learning", "rate", "BatchNorm")
+
+
+def learning_rows(task: pl.LightningModule) -> list[tuple[str, ...]]:
+    """One row (as `COLUMNS`) a layer group from the stem to the head, a row of totals, one of the frozen prefix."""
     last = task.optimizers().param_groups[-1]
     base = last.get("max_lr", last.get("initial_lr", last["lr"]))  # the peak, whatever the schedule starts with
     head = LayerGroup("head", dict(task.head.named_modules()))
-    totals = [0, 0]
+    rows, total, total_learning = [], 0, 0
     for group in [*task.layer_groups, head]:
-        parameters = list(group.parameters())
-        count = sum(p.numel() for p in parameters)
-        learning = sum(p.numel() for p in parameters if p.requires_grad)
-        totals = [totals[0] + count, totals[1] + learning]
+        count = sum(p.numel() for p in group.parameters())
+        learning = sum(p.numel() for p in group.parameters() if p.requires_grad)
+        total, total_learning = total + count, total_learning + learning
         rate = f"{base * task.lr_ratios.get(group.name, 1.0):.2g}" if learning else "frozen"
-        table.add_row(group.name, f"{count:,}", f"{learning:,}", rate, _norm_mode(group.modules.values()))
+        rows.append((group.name, f"{count:,}", f"{learning:,}", rate, _norm_mode(group.modules.values())))
+    rows.append(("all", f"{total:,}", f"{total_learning:,}", "", ""))
+    prefix = task.layer_groups[: frozen_prefix(task.layer_groups)]
+    frozen = sum(p.numel() for group in prefix for p in group.parameters())
+    rows.append((f"frozen prefix: {len(prefix)} of {len(task.layer_groups)} groups", f"{frozen:,}", "0", "", ""))
+    return rows
+
+
+def learning_table(title: str, rows: list[tuple[str, ...]]) -> Table:
+    """The rows for a terminal."""
+    table = Table(title=title, title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "group" else "right")
+    for row in rows[:-2]:
+        table.add_row(*row)
     table.add_section()
-    table.add_row("all", f"{totals[0]:,}", f"{totals[1]:,}", "", "")
+    for row in rows[-2:]:
+        table.add_row(*row)
     return table
+
+
+def as_markdown(title: str, rows: list[tuple[str, ...]]) -> str:
+    """The rows for TensorBoard's text tab."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
+    return f"**{title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _norm_mode(modules: "list[nn.Module]") -> str:
     norms = [module for module in modules if isinstance(module, _BatchNorm)]
     if not norms:
         return ""
-    if not any(norm.training for norm in norms):
-        return "frozen"
+    moving = any(norm.training for norm in norms)
     affine = any(p.requires_grad for norm in norms for p in norm.parameters())
-    return "train" if affine else "adapt_stats"
+    return ("train" if affine else "adapt_stats") if moving else ("affine" if affine else "frozen")
 
 
 def data_table(classes: list[str], counts: dict[str, list[int]], limit: int = 20) -> Table:

@@ -1,0 +1,25 @@
+"""The last groups only."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from headstart.errors import UsageError
+from headstart.finetuning.base import Stage, StagedFinetuning, at_least_one
+
+
+class TopK(StagedFinetuning):
+    """The last `k` groups of the backbone learn, the ones before them never do.
+
+    Args:
+        k: number of groups, at least 1 (none at all is `feature_extraction`).
+    """
+
+    def __init__(self, k: int, **options: Any):
+        super().__init__(**options)
+        self.k = at_least_one("k", k)
+
+    def stages(self, groups: Sequence[str]) -> list[Stage]:
+        """One stage."""
+        if self.k > len(groups):
+            raise UsageError(f"finetuning.k={self.k}: the backbone has {len(groups)} groups: {', '.join(groups)}")
+        return [Stage(frozenset(groups[-self.k :]))]

@@ -1,0 +1,22 @@
+"""The head first, then everything."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from headstart.finetuning.base import Stage, StagedFinetuning, at_least_one
+
+
+class UnfreezeAt(StagedFinetuning):
+    """The head learns alone until `epoch`, then all groups learn.
+
+    Args:
+        epoch: the first epoch (0-based) in which the backbone learns.
+    """
+
+    def __init__(self, epoch: int, **options: Any):
+        super().__init__(**options)
+        self.epoch = at_least_one("epoch", epoch)
+
+    def stages(self, groups: Sequence[str]) -> list[Stage]:
+        """The head, then every group."""
+        return [Stage(epochs=self.epoch), Stage(frozenset(groups))]
