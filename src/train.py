@@ -3,12 +3,14 @@
 python src/train.py                                    the embedded default: handwritten digits, offline
 python src/train.py model=resnet50 data=cats_dogs
 python src/train.py -m seed=0,1,2 model=resnet18,mobilenet_v2 data=image_folder data.root=my/pictures
+python src/train.py resume=last                        goes on with an interrupted run
 """
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from headstart import cli, config
+from headstart import cli, config, resume
 
 config.register()
 
@@ -16,6 +18,8 @@ config.register()
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Returns the best monitored score, which is what a sweep compares."""
+    if cfg.resume is not None:
+        cfg = resume.recall(cfg, list(HydraConfig.get().overrides.task))
     config.check_config(cfg)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.training import train, train_from_scratch

@@ -62,7 +62,8 @@ def quiet() -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         logging.disable(logging.INFO)  # the first process of a multi-GPU run speaks for all
-    for message in ("LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval"):
+    for message in ("LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval",
+                    "exists and is not empty"):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{message}.*")
 
 

@@ -12,6 +12,7 @@ from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from headstart.errors import UsageError, nearest
+from headstart.resume import run_directory
 
 # Arguments that the entry points give when they build a part, so no config has them
 GIVEN = {"backbone", "in_features", "num_outputs", "num_classes", "params", "optimizer", "preprocess"}
@@ -23,6 +24,7 @@ class TrainConfig:
 
     name: str = MISSING
     seed: int = 0
+    resume: str | None = None
     monitor: str = MISSING
     mode: str = MISSING
     test: bool = True
@@ -81,6 +83,9 @@ def register() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     OmegaConf.register_new_resolver("best_is", best_is, replace=True)
+    OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
+    # Hydra's own record of how a run was started is not written over when it goes on
+    OmegaConf.register_new_resolver("hydra_folder", lambda resume: ".hydra" if resume is None else None, replace=True)
     OmegaConf.register_new_resolver("direction", lambda mode: f"{mode}imize", replace=True)
 
 

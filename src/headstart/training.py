@@ -14,12 +14,16 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from headstart import checkpoint
+from headstart import checkpoint, resume
+from headstart.callbacks.batch_seeds import BatchSeeds
+from headstart.checkpoint_io import SafeCheckpointIO
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
+from headstart.files import replacing
 from headstart.hardware import choose_precision
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
@@ -43,17 +47,17 @@ def train(cfg: DictConfig) -> Result:
     run.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     # cheap things first: a device that is not there is told before anything is scanned or downloaded
-    trainer = build_trainer(cfg)
+    point = resume_point(cfg)
+    trainer = build_trainer(cfg, point)
     data = build_data(cfg)
     anchor(cfg)
     show_data(data)
-    task = build_task(cfg, data)
+    task = build_task(cfg, data, point)
     write_facts(run, cfg, task)
     try:
-        trainer.fit(task, data)
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        if (run / "checkpoints" / "best.ckpt").exists():
-            log.warning("interrupted; what was reached: python src/evaluate.py run=%s split=val", _short(run))
+        trainer.fit(task, data, ckpt_path=point, weights_only=True)
+    except SystemExit:  # what Ctrl-C and SIGTERM become
+        log.warning("interrupted; to go on: python src/train.py resume=%s", _short(run))
         raise
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
@@ -65,12 +69,27 @@ def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:
     scratch = cfg.copy()
     scratch.model.weights = None
     scratch.paths.run = f"{cfg.paths.run}/scratch"
+    scratch.resume = cfg.resume and scratch.paths.run
     log.info("\nThe same network from random weights, on the same samples:")
     reference = train(scratch)
     if rank_zero_only.rank == 0:
         print(f"\ntransfer against scratch, {transfer.num_train} labelled samples:")
         for name, value in transfer.metrics.items():
             print(f"  {name}: {value:.4f} against {reference.metrics[name]:.4f}")
+
+
+def resume_point(cfg: DictConfig) -> Path | None:
+    """The checkpoint to go on from; None for a new run, or one that was interrupted before it saved anything."""
+    if cfg.resume is None:
+        return None
+    run = Path(cfg.paths.run)
+    named = Path(cfg.resume).expanduser().resolve()
+    point = named if named.is_file() else checkpoint.newest_valid(run)
+    if point is None:
+        log.warning("%s holds no checkpoint yet: it starts from the beginning", _short(run))
+    else:
+        log.info("going on from %s", _short(point))
+    return point
 
 
 def anchor(cfg: DictConfig) -> None:
@@ -89,22 +108,27 @@ def build_data(cfg: DictConfig) -> DataModule:
     return data
 
 
-def build_task(cfg: DictConfig, data: DataModule) -> ClassificationTask:
-    """Backbone and head for the data's classes; tells the data what the backbone's inputs look like."""
-    backbone = instantiate(cfg.model)
-    task = instantiate(cfg.task)(backbone=backbone, classes=data.classes, class_weights=data.class_weights())
+def build_task(cfg: DictConfig, data: DataModule, point: Path | None = None) -> ClassificationTask:
+    """Backbone and head for the data's classes, or the checkpoint's; tells the data what the inputs look like."""
+    if point:
+        task, _ = checkpoint.load_task(point)
+        if task.classes != data.classes:
+            raise UsageError(f"{point} knows the classes {task.classes}, but the data have {data.classes}")
+    else:
+        backbone = instantiate(cfg.model)
+        task = instantiate(cfg.task)(backbone=backbone, classes=data.classes, class_weights=data.class_weights())
     if task.objective.multi_label != data.samples.multi_label:
         have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
         raise UsageError(f"the data have {have} a sample: use task={want}")
-    preprocess = backbone.preprocess
+    preprocess = task.backbone.preprocess
     augmentation = instantiate(cfg.augmentation)
     data.connect(augmentation(preprocess) if augmentation else preprocess, preprocess)
     task.save_hyperparameters(checkpoint.describe(task, cfg))
     return task
 
 
-def build_trainer(cfg: DictConfig) -> pl.Trainer:
-    """The trainer with its callbacks, the finetuning strategy last, and loggers."""
+def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
+    """The trainer with its callbacks, the finetuning strategy first, and loggers that go on with their curves."""
     callbacks = [instantiate(node) for node in cfg.callbacks.values()]
     if not cfg.trainer.enable_progress_bar:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
@@ -113,11 +137,20 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     trainer = instantiate(
         cfg.trainer,
         precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator),
-        callbacks=[*callbacks, instantiate(cfg.finetuning)],
-        logger=[instantiate(node) for node in cfg.logger.values()],
+        callbacks=[instantiate(cfg.finetuning), BatchSeeds(cfg.seed), *callbacks],
+        logger=[build_logger(node, point) for node in cfg.logger.values()],
+        plugins=[SafeCheckpointIO()],
     )
-    refuse_broken_ddp(trainer)
+    refuse_parallel_sweep(trainer)
     return trainer
+
+
+def build_logger(node: DictConfig, point: Path | None) -> Logger:
+    """A logger; TensorBoard is told from which step on a resumed run draws its curves anew."""
+    logger = instantiate(node, _partial_=True)
+    if point and logger.func is TensorBoardLogger:
+        return logger(purge_step=checkpoint.read(point)["global_step"])
+    return logger()
 
 
 def refuse_lost_checkpoints(callback: pl.Callback) -> None:
@@ -131,14 +164,10 @@ def refuse_lost_checkpoints(callback: pl.Callback) -> None:
         )
 
 
-def refuse_broken_ddp(trainer: pl.Trainer) -> None:
-    """Raises a UsageError where several processes would crash or disagree."""
-    if trainer.world_size == 1:
-        return
-    if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+def refuse_parallel_sweep(trainer: pl.Trainer) -> None:
+    """Raises a UsageError for `-m` on several devices: each process would start the sweep again."""
+    if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
         raise UsageError("a sweep (-m) runs on one device a job: use trainer=auto, or a shell loop over single runs")
-    if not getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
-        raise UsageError("several devices need trainer=ddp (GPUs) or trainer=ddp_cpu: parts are frozen after the wrap")
 
 
 @rank_zero_only
@@ -150,10 +179,15 @@ def show_data(data: DataModule) -> None:
 
 @rank_zero_only
 def write_facts(run: Path, cfg: DictConfig, task: ClassificationTask) -> None:
-    """Writes the composed config and the class map of the run."""
-    OmegaConf.save(cfg, run / "config.yaml", resolve=True)
+    """Writes the composed config (only `paths` resolved: the rest goes on from it) and the class map of the run."""
+    written = cfg.copy()
+    written.paths = OmegaConf.to_container(cfg.paths, resolve=True)
+    written.resume = None
+    with replacing(run / resume.CONFIG) as stream:
+        OmegaConf.save(written, stream)
     class_map = {name: index for index, name in enumerate(task.classes)}
-    (run / "classes.json").write_text(json.dumps(class_map, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replacing(run / "classes.json") as stream:
+        stream.write(json.dumps(class_map, indent=1, ensure_ascii=False) + "\n")
 
 
 def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, data: DataModule) -> Result:
@@ -178,7 +212,8 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
 def write_result(run: Path, result: Result, seconds: float) -> None:
     """Prints and writes the metrics of the run."""
     content: dict[str, Any] = {"score": result.score, "seconds": round(seconds, 1), **result.metrics}
-    (run / "metrics.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with replacing(run / "metrics.json") as stream:
+        stream.write(json.dumps(content, indent=1) + "\n")
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, _short(run))
