@@ -11,12 +11,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
-from torch.utils.data import DataLoader, Dataset, Sampler, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from headstart.data import splits
 from headstart.data.samples import Samples, listed, pool
+from headstart.data.sampling import EpochLoader, EpochSampler
 from headstart.data.splits import SPLITS
 from headstart.errors import UsageError
+from headstart.randomness import reseed_cpu
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,16 @@ class _Transformed(Dataset):
         return self.transform(self.samples.load(index)), target
 
 
+class _Augmented(_Transformed):
+    """The same for training, where a sample is asked for as `(position, seed)`: the seed decides the augmentation."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, Any]:
+        position, seed = key
+        # whichever process loads it, and whatever it loaded before
+        reseed_cpu(seed)
+        return super().__getitem__(position)
+
+
 class DataModule(pl.LightningDataModule):
     """Splits, subsets, class map and loaders over whatever `dataset(split)` returns.
 
@@ -47,7 +59,7 @@ class DataModule(pl.LightningDataModule):
 
     Args:
         batch_size: samples per optimizer step and process.
-        num_workers: loader processes; None picks by machine (none on two cores: the model needs both).
+        num_workers: loader processes of each process; None picks by machine (none on two cores: the model needs both).
         val_fraction: share of `train` held out for validation when the data set has no `val` of its own.
         test_fraction: likewise for `test`; 0 leaves the run without a test split.
         train_fraction: share of the remaining `train` to learn from, stratified.
@@ -56,7 +68,7 @@ class DataModule(pl.LightningDataModule):
         num_folds: number of cross-validation folds; None is no cross-validation.
         class_weights: weights of the loss: `none`, `balanced` (inverse frequency) or `sqrt` (its square root).
         sampler: `shuffle`, or `balanced` to draw every class equally often (with replacement).
-        seed: of the splits, subsets and sampler.
+        seed: of the splits, subsets, order and augmentation.
         split_file: where the assignment of samples to splits is kept; None keeps it in memory.
         classes: class names in the order of the model's outputs, when the model exists already.
 
@@ -86,6 +98,8 @@ class DataModule(pl.LightningDataModule):
         one_of("data.sampler", sampler, ("shuffle", "balanced"))
         if batch_size < 1:
             raise UsageError(f"data.batch_size={batch_size}: give a whole number of at least 1")
+        if num_workers is not None and num_workers < 0:
+            raise UsageError(f"data.num_workers={num_workers}: give a whole number of at least 0, or null")
         if class_weights != "none" and sampler == "balanced":
             raise UsageError(
                 f"data.class_weights={class_weights} and data.sampler=balanced both make up for rare classes: give one"
@@ -93,8 +107,7 @@ class DataModule(pl.LightningDataModule):
         self.plan = splits.SplitPlan(
             val_fraction, test_fraction, train_fraction, shots_per_class, fold, num_folds, seed
         )
-        self.batch_size, self.seed = batch_size, seed
-        self.num_workers = _workers(num_workers)
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.weighting, self.sampler = class_weights, sampler
         self.split_file = Path(split_file) if split_file else None
         self.known_classes = list(classes) if classes else None
@@ -174,6 +187,8 @@ class DataModule(pl.LightningDataModule):
     def loader(self, split: str, training: bool = False) -> DataLoader:
         """Batches of one split: every sample once, in order and plain; for `training` shuffled and augmented.
 
+        Of several processes each gets its share.
+
         Yields:
             inputs `(batch, ...)`, and targets `(batch,)` or, for multi-label data, `(batch, num_classes)`.
 
@@ -185,38 +200,58 @@ class DataModule(pl.LightningDataModule):
         if not indices:
             remedy = "" if split == "train" else f" or data.{split}_fraction > 0"
             raise UsageError(f"the {split} split is empty: give the data a {split} folder{remedy}")
-        dataset = _Transformed(self.samples, indices, self.train_transform if training else self.eval_transform)
-        sampler: Sampler | None = None
-        if training and self.sampler == "balanced":
-            sampler = self._balanced(indices)
-        elif split == "test" and self.trainer and self.trainer.world_size > 1:
-            # the usual distributed sampler repeats samples until all processes have equally many
-            sampler = UnrepeatedDistributedSampler(dataset, shuffle=False)
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=training and sampler is None,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            drop_last=training and self._ends_on_one(len(indices)),
-        )
+        if not training:
+            dataset = _Transformed(self.samples, indices, self.eval_transform)
+            return DataLoader(dataset, sampler=self._share(dataset), **self._loading())
+        dataset, sampler = _Augmented(self.samples, indices, self.train_transform), self._order(indices)
+        drop_last = self._ends_on_one(len(sampler))
+        return EpochLoader(dataset, sampler, drop_last=drop_last, trainer=self.trainer, **self._loading())
 
-    def _ends_on_one(self, total: int) -> bool:
-        """Whether the last batch of a process has a single sample, which BatchNorm cannot normalise."""
-        share = -(-total // (self.trainer.world_size if self.trainer else 1))
-        return share > 1 and share % self.batch_size == 1
+    def _loading(self) -> dict[str, Any]:
+        """The options all loaders have in common."""
+        workers = self.num_workers
+        if workers is None:
+            workers = _workers(self.trainer.num_devices if self.trainer else 1)
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
 
-    def _balanced(self, indices: list[int]) -> WeightedRandomSampler:
-        """Draws as many samples as there are, every class as often as any other."""
+    @property
+    def _processes(self) -> tuple[int, int]:
+        """Which process this is, and how many there are; without a trainer it is alone."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _share(self, dataset: Dataset) -> DistributedSampler | None:
+        """What this process evaluates of a split: of several each sample in one alone, so that metrics are exact."""
+        rank, world_size = self._processes
+        if world_size == 1:
+            return None
+        # DDP synchronises buffers in the first forward after training: every process needs a batch, be it of repeats
+        kind = UnrepeatedDistributedSampler if len(dataset) >= world_size else DistributedSampler
+        return kind(dataset, num_replicas=world_size, rank=rank, shuffle=False)
+
+    def _order(self, indices: list[int]) -> EpochSampler:
+        """What this process learns from: every sample once, or as many draws, every class as often as any other."""
+        rank, world_size = self._processes
+        weights = self._balancing_weights(indices) if self.sampler == "balanced" else None
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # the same few batches again and again
+        return EpochSampler(len(indices), self.seed, weights, rank, world_size, reshuffle=not overfit)
+
+    def _balancing_weights(self, indices: list[int]) -> list[float]:
+        """How often to draw each of the samples, for every class to be drawn as often as any other."""
         assert self.samples is not None
         targets = [self.samples.targets[index] for index in indices]
         counts = Counter(targets)
-        weights = [1 / counts[target] for target in targets]
-        return WeightedRandomSampler(weights, len(indices), generator=torch.Generator().manual_seed(self.seed))
+        return [1 / counts[target] for target in targets]
 
-    def train_dataloader(self) -> DataLoader:
+    def _ends_on_one(self, share: int) -> bool:
+        """Whether the last batch of a process's share has a single sample, which BatchNorm cannot normalise."""
+        return share > 1 and share % self.batch_size == 1
+
+    def train_dataloader(self) -> EpochLoader:
         """Shuffled, augmented batches of `train`."""
         return self.loader("train", training=True)
 
@@ -229,13 +264,11 @@ class DataModule(pl.LightningDataModule):
         return self.loader("test")
 
 
-def _workers(given: int | None) -> int:
-    if given is not None:
-        if given < 0:
-            raise UsageError(f"data.num_workers={given}: give a whole number of at least 0, or null")
-        return given
+def _workers(processes: int) -> int:
+    """Loader processes for each of so many training processes on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if cores <= 2 else min(cores - 1, 8)
+    share = cores // processes
+    return 0 if share <= 2 else min(share - 1, 8)
 
 
 def one_of(key: str, given: str, allowed: tuple[str, ...]) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.files import replacing
 from headstart.data.samples import Samples
 from headstart.errors import UsageError
+from headstart.files import replacing
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")

@@ -2,6 +2,7 @@ import inspect
 import pickle
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,10 @@ def trained(value: torch.Tensor) -> torch.Tensor:
 
 def evaluated(value: torch.Tensor) -> torch.Tensor:
     return value
+
+
+def noisy(value: torch.Tensor) -> torch.Tensor:
+    return value + torch.rand(1)
 
 
 class Numbers(DataModule):
@@ -51,13 +56,50 @@ def ready(**options) -> Numbers:
     return data
 
 
+def epoch(loader, number=0) -> list[float]:
+    """The inputs of one epoch of a training loader, as Lightning would choose it."""
+    loader.batch_sampler.sampler.set_epoch(number)
+    return torch.cat([x for x, _ in loader]).flatten().tolist()
+
+
+class Trainer(SimpleNamespace):
+    """What the data module asks a trainer with several processes."""
+
+    overfit_batches, train_dataloader = 0, None
+
+    def __init__(self, rank: int, world_size: int):
+        super().__init__(global_rank=rank, world_size=world_size, num_devices=world_size)
+
+
+def in_processes(world_size: int, **options) -> list[Numbers]:
+    """The data module as each of several processes has it."""
+    shares = [ready(**options) for _ in range(world_size)]
+    for rank, data in enumerate(shares):
+        data.trainer = Trainer(rank, world_size)
+    return shares
+
+
 def test_train_is_shuffled_and_augmented():
     data = ready()
-    first = torch.cat([x for x, _ in data.train_dataloader()]).flatten().tolist()
-    second = torch.cat([x for x, _ in data.train_dataloader()]).flatten().tolist()
+    loader = data.train_dataloader()
+    first, second = epoch(loader, 0), epoch(loader, 1)
     assert sorted(first) == sorted(second) == [i + 1000 for i in data.splits["train"]]
     assert first != second
     assert first != sorted(first)
+
+
+def test_order_is_a_matter_of_the_seed_and_the_epoch():
+    first, other = epoch(ready().train_dataloader(), 3), epoch(ready(seed=1).train_dataloader(), 3)
+    assert epoch(ready().train_dataloader(), 3) == first != other
+
+
+def test_augmentation_is_the_same_with_any_number_of_workers():
+    draws = [ready(num_workers=workers) for workers in (0, 1, 2)]
+    for data in draws:
+        data.connect(noisy, evaluated)
+    alone, *loaded = [[epoch(loader, 0), epoch(loader, 1)] for loader in (data.train_dataloader() for data in draws)]
+    assert loaded == [alone, alone]
+    assert not set(alone[0]) & set(alone[1])
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -98,10 +140,52 @@ def test_evaluation_drops_nothing():
 
 
 def test_batch_of_one_is_dropped_on_each_of_several_processes():
-    data = ready(sizes=(33, 33), val_fraction=0, test_fraction=0, batch_size=32)
-    assert not data.train_dataloader().drop_last
-    data.trainer = type("Trainer", (), {"world_size": 2})
-    assert data.train_dataloader().drop_last
+    options = {"sizes": (33, 33), "val_fraction": 0, "test_fraction": 0, "batch_size": 32}
+    assert [len(x) for x, _ in ready(**options).train_dataloader()] == [32, 32, 2]
+    for data in in_processes(2, **options):
+        assert [len(x) for x, _ in data.train_dataloader()] == [32]
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
+def test_processes_learn_together_what_one_would(sampler):
+    options = {"sizes": (40, 8), "val_fraction": 0, "test_fraction": 0, "sampler": sampler}
+    whole = ready(batch_size=8, **options).train_dataloader()
+    shares = [data.train_dataloader() for data in in_processes(2, batch_size=4, **options)]
+    for number in (0, 1):
+        for loader in (whole, *shares):
+            loader.batch_sampler.sampler.set_epoch(number)
+        batches = list(zip(whole, *shares, strict=True))
+        assert len(batches) == 6
+        for (inputs, _), (first, _), (second, _) in batches:
+            assert sorted(torch.cat([first, second]).tolist()) == sorted(inputs.tolist())
+            assert first.tolist() != second.tolist()
+
+
+@pytest.mark.parametrize("split", ["val", "test", "train"])
+@pytest.mark.parametrize("world_size", [2, 5])
+def test_processes_evaluate_every_sample_in_one_of_them(split, world_size):
+    shares = [torch.cat([x for x, _ in data.loader(split)]) for data in in_processes(world_size)]
+    whole = ready()
+    assert sorted(torch.cat(shares).flatten().tolist()) == whole.splits[split]
+    assert all(len(share) >= len(whole.splits[split]) // world_size for share in shares)
+
+
+def test_no_process_goes_without_a_sample():
+    shares = in_processes(4, sizes=(20, 20), val_fraction=0.05)
+    assert [sum(len(x) for x, _ in data.val_dataloader()) for data in shares] == [1] * 4
+    seen = {i for data in shares for x, _ in data.val_dataloader() for i in x.flatten().tolist()}
+    assert seen == set(shares[0].splits["val"])
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(("cores", "processes", "workers"), [(2, 1, 0), (4, 1, 3), (32, 1, 8), (8, 2, 3), (8, 4, 0)])
+def test_processes_share_the_cores(cores, processes, workers, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    data = in_processes(processes, num_workers=None)[0]
+    assert data.val_dataloader().num_workers == data.train_dataloader().num_workers == workers
+    if processes == 1:
+        assert ready(num_workers=None).val_dataloader().num_workers == workers
+    assert in_processes(processes, num_workers=1)[0].val_dataloader().num_workers == 1
 
 
 def test_workers():
@@ -110,7 +194,7 @@ def test_workers():
     assert loader.persistent_workers
     assert torch.cat([x for x, _ in loader]).flatten().tolist() == data.splits["val"]
     train = data.train_dataloader()
-    assert pickle.loads(pickle.dumps(train.dataset))[0][0] == train.dataset[0][0]  # as spawned workers get it
+    assert pickle.loads(pickle.dumps(train.dataset))[0, 7][0] == train.dataset[0, 7][0]  # as spawned workers get it
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -128,10 +212,8 @@ def test_balanced_sampler_draws_every_class_as_often():
     for count in drawn.values():
         assert count == pytest.approx(333, abs=75)  # five standard deviations
     loader = data.train_dataloader()
-    epochs = [torch.cat([x for x, _ in loader]).flatten().tolist() for _ in range(2)]
-    assert epochs[0] != epochs[1]
-    again = torch.cat([x for x, _ in data.train_dataloader()]).flatten().tolist()
-    assert again == epochs[0]  # seeded
+    assert epoch(loader, 0) != epoch(loader, 1)
+    assert epoch(data.train_dataloader(), 1) == epoch(loader, 1)  # seeded
 
 
 def test_balanced_sampler_leaves_validation_alone():
