@@ -19,7 +19,7 @@ config.register()
 def main(cfg: DictConfig) -> float | None:
     """Returns the best monitored score, which is what a sweep compares."""
     if cfg.resume is not None:
-        cfg = resume.recall(cfg, list(HydraConfig.get().overrides.task))
+        cfg = resume.recall(cfg, HydraConfig.get())
     config.check_config(cfg)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.training import train, train_from_scratch

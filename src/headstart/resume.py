@@ -4,14 +4,19 @@ import logging
 import os
 from pathlib import Path
 
+from hydra.conf import HydraConf
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError
 
 log = logging.getLogger(__name__)
 CONFIG = "config.yaml"
-# What may be said anew about a run that goes on; a key that ends in a dot stands for all below it
-CHANGEABLE = ("resume", "name", "test", "compare_scratch", "paths.logs", "data.root", "data.num_workers", "trainer.")
+# What may be said anew about a run that goes on: where things are, how long it lasts, what is done in the end
+CHANGEABLE = (
+    *("resume", "name", "paths.logs", "data.root", "data.num_workers", "test", "compare_scratch"),
+    *("trainer.max_epochs", "trainer.max_time", "trainer.accelerator", "trainer.enable_progress_bar"),
+)
 
 
 def run_directory(resume: str | None, runs: str, started: str) -> str:
@@ -46,7 +51,8 @@ def run_directory(resume: str | None, runs: str, started: str) -> str:
 def _launch() -> str | None:
     """A name that all processes of one launch share, when something else than Lightning started them."""
     job, tasks = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_NTASKS", "1")
-    if job and int(tasks) > 1 and "SLURM_PROCID" in os.environ:
+    by_hand = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # a shell on a node, as Lightning tells it
+    if job and int(tasks) > 1 and "SLURM_PROCID" in os.environ and not by_hand:
         return f"slurm-{job}.{os.environ.get('SLURM_STEP_ID', '0')}"
     launch = os.environ.get("TORCHELASTIC_RUN_ID")
     if launch == "none":
@@ -54,28 +60,30 @@ def _launch() -> str | None:
     return f"torchrun-{launch}" if launch else None
 
 
-def recall(config: DictConfig, overrides: list[str]) -> DictConfig:
+def recall(config: DictConfig, hydra: HydraConf) -> DictConfig:
     """The config the run was started with, and what the command line says anew.
 
     Args:
         config: as composed from today's command line; `paths.run` is the run's directory.
-        overrides: the command line's `key=value` words.
+        hydra: how the command line was understood.
 
     Raises:
-        UsageError: the run was moved, or a setting that would make it another run is given.
+        UsageError: the run was moved, a setting that would make it another run is given, or a sweep is asked for.
     """
-    run, allowed = Path(config.paths.run), ", ".join(f"{c}*" if c.endswith(".") else c for c in CHANGEABLE)
+    if hydra.mode is RunMode.MULTIRUN:
+        raise UsageError("a sweep (-m) cannot be resumed as one: resume its jobs, resume=<sweep directory>/0 and so on")
+    run = Path(config.paths.run)
     recalled = OmegaConf.load(run / CONFIG)
     if Path(recalled.paths.run) != run.resolve():
         raise UsageError(
             f"the run {run} was started in {recalled.paths.run}: move it back to go on with it, "
             f"or start a new run from its weights: model.weights={run}"
         )
-    for override in overrides:
+    for override in hydra.overrides.task:
         key = override.lstrip("+~").split("=")[0]
-        if not key.startswith(tuple(c for c in CHANGEABLE if c.endswith("."))) and key not in CHANGEABLE:
+        if key not in CHANGEABLE:
             raise UsageError(
-                f"{override}: a run goes on as it began; with resume can be given {allowed}. "
+                f"{override}: a run goes on as it began; with resume can be given {', '.join(CHANGEABLE)}. "
                 f"For a new run from these weights: model.weights={run}"
             )
         value = OmegaConf.select(config, key)

@@ -82,5 +82,6 @@ class Interruption(Checkpoint):
         if not asked:
             return
         if not trainer.fast_dev_run:
-            trainer.save_checkpoint(self.file)
-        raise SystemExit(128 + asked)
+            trainer.save_checkpoint(self.file, weights_only=False)
+        # Lightning kills the first process when it sees that another one failed, which may be before the first has left
+        raise SystemExit(128 + asked if trainer.local_rank == 0 else 0)

@@ -22,12 +22,12 @@ class ProgressBar(TQDMProgressBar):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the epoch's line."""
+        # In every process, though one alone shows them: to compute them they exchange what each has counted
+        metrics = trainer.callback_metrics
         super().on_train_epoch_end(trainer, pl_module)
         if not self.in_terminal and trainer.is_global_zero:
             shown = ("train/loss", "train/acc", "val/loss", "val/acc")
-            values = [
-                f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics
-            ]
+            values = [f"{name} {metrics[name]:.4f}" for name in shown if name in metrics]
             sys.stderr.write(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(values)}\n")
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:

@@ -110,12 +110,7 @@ class StagedFinetuning(BaseFinetuning):
 
         Nothing is frozen here: DDP must first see every parameter, and `trainer.test()` must not freeze anything.
         """
-        name = type(trainer.strategy).__name__
-        if any(word in name for word in ("DeepSpeed", "FSDP", "ModelParallel")):
-            raise UsageError(
-                f"finetuning in stages does not run under {name}, which cuts parameters into pieces of its own: "
-                "use trainer=ddp or a single device"
-            )
+        refuse_sharding(type(trainer.strategy).__name__)
         if stage == "fit":
             self.make_plan(pl_module)
             self._check_length(trainer)
@@ -144,6 +139,8 @@ class StagedFinetuning(BaseFinetuning):
         """Freezes, and lets DDP wrap the model again: it never synchronises what was frozen when it wrapped."""
         if not pl_module.backbone.pretrained:
             log.info("the backbone has no pretrained weights: nothing is frozen, everything learns at the head's rate")
+        # trainer.sync_batchnorm has put other modules in the place of each BatchNorm since the task was built
+        pl_module.layer_groups = pl_module.backbone.layer_groups()
         self._enter(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -159,6 +156,14 @@ class StagedFinetuning(BaseFinetuning):
             self.progress = Progress(stage=self.progress.stage + 1, began=trainer.current_epoch)
             log.info("stage %d of %d: %s", self.progress.stage + 1, len(self.plan), reason)
             self._enter(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lets all processes validate with the first one's BatchNorm statistics, which are what a checkpoint keeps.
+
+        DDP sends them around in the next forward by itself, but not amid accumulated batches.
+        """
+        if isinstance(trainer.model, DistributedDataParallel):
+            trainer.model.require_forward_param_sync = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Counts validations without improvement, before any checkpoint of this validation is written."""
@@ -212,6 +217,15 @@ class StagedFinetuning(BaseFinetuning):
 
     def finetune_function(self, pl_module: pl.LightningModule, epoch: int, optimizer: Any) -> None:
         """Not used; see `on_train_epoch_start`."""
+
+
+def refuse_sharding(strategy: str) -> None:
+    """Raises a UsageError where Lightning's strategy of this name cannot change what learns in the middle of a run."""
+    if any(word in strategy.lower() for word in ("deepspeed", "fsdp", "modelparallel")):
+        raise UsageError(
+            f"finetuning in stages does not run under {strategy}, which cuts parameters into pieces of its own: "
+            "use trainer=ddp or a single device"
+        )
 
 
 def frozen_prefix(groups: Sequence[LayerGroup]) -> int:
