@@ -6,6 +6,8 @@ python src/train.py -m seed=0,1,2 model=resnet18,mobilenet_v2 data=image_folder 
 python src/train.py resume=last                        goes on with an interrupted run
 """
 
+from pathlib import Path
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -18,16 +20,15 @@ config.register()
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Returns the best monitored score, which is what a sweep compares."""
+    if resume.was_restarted() and (Path(cfg.paths.run) / resume.CONFIG).is_file():
+        cfg.resume = cfg.paths.run
     if cfg.resume is not None:
         cfg = resume.recall(cfg, HydraConfig.get())
     config.check_config(cfg)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
-    from headstart.training import train, train_from_scratch
+    from headstart import training
 
-    result = train(cfg)
-    if cfg.compare_scratch and cfg.model.get("weights") is not None:
-        train_from_scratch(cfg, result)
-    return result.score
+    return training.run(cfg).score
 
 
 if __name__ == "__main__":

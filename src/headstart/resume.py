@@ -60,6 +60,11 @@ def _launch() -> str | None:
     return f"torchrun-{launch}" if launch else None
 
 
+def was_restarted() -> bool:
+    """Whether a cluster or torchrun has started this launch again, after a requeue or a crash."""
+    return any(int(os.environ.get(key, 0)) > 0 for key in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+
+
 def recall(config: DictConfig, hydra: HydraConf) -> DictConfig:
     """The config the run was started with, and what the command line says anew.
 

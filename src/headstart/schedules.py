@@ -119,7 +119,7 @@ class Schedule:
         if state["plan"] != self._plan():
             raise UsageError(
                 f"the checkpoint's rates follow {_in_words(state['plan'])}, this run's {_in_words(self._plan())}: "
-                "resume with the scheduler and the length (trainer.max_epochs, trainer.devices) that the run began with"
+                "resume with the scheduler and the length (trainer.max_epochs) that the run began with"
             )
         self.steps, self.steps_at_epoch_end = state["steps"], state["steps_at_epoch_end"]
         self.scheduled = list(state["scheduled"])
@@ -131,7 +131,8 @@ class Schedule:
     def _plan(self) -> dict[str, Any]:
         """The inner scheduler's class and horizon, which its own state would silently bring along."""
         horizons = {name: getattr(self.inner, name) for name in HORIZONS if hasattr(self.inner, name)}
-        return {"scheduler": None if self.inner is None else type(self.inner).__name__, **horizons}
+        name = getattr(self.inner, "name", type(self.inner).__name__)
+        return {"scheduler": None if self.inner is None else name, **horizons}
 
     def _note_sleepers(self) -> None:
         """Notes which groups slept, and which woke, in the optimizer step just made, whose number is `steps`."""
@@ -228,7 +229,7 @@ def warmup_cosine(
         progress = min((step - rise) / max(total_steps - rise, 1), 1.0)
         return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
-    return LambdaLR(optimizer, factor)
+    return _named("warmup_cosine", LambdaLR(optimizer, factor), total_steps)
 
 
 def slanted_triangular(
@@ -262,7 +263,13 @@ def slanted_triangular(
         p = step / cut if step < cut else max(1 - (step - cut) / fall, 0.0)
         return (1 + p * (ratio - 1)) / ratio
 
-    return LambdaLR(optimizer, factor)
+    return _named("slanted_triangular", LambdaLR(optimizer, factor), total_steps)
+
+
+def _named(name: str, scheduler: LambdaLR, total_steps: int) -> LambdaLR:
+    """Lets a run that goes on tell that it has the same curve of the same length; a lambda itself is not saved."""
+    scheduler.name, scheduler.total_steps = name, total_steps
+    return scheduler
 
 
 def _given(factory: Callable[..., LRScheduler]) -> dict[str, Any]:

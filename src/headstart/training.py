@@ -13,18 +13,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint, ProgressBar, Timer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from headstart import checkpoint, resume
 from headstart.callbacks.batch_seeds import BatchSeeds
+from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.checkpoint_io import SafeCheckpointIO
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
+from headstart.finetuning.base import refuse_sharding
 from headstart.hardware import choose_precision
+from headstart.reporting.csv_log import CSVLogger
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
 
@@ -40,10 +44,24 @@ class Result:
     num_train: int
 
 
+def run(cfg: DictConfig) -> Result:
+    """Trains as the config says and, where it asks for that, the same network from random weights."""
+    try:
+        result = train(cfg)
+        if cfg.compare_scratch and cfg.model.get("weights") is not None:
+            train_from_scratch(cfg, result)
+    except SystemExit:  # what Ctrl-C and SIGTERM become
+        if not cfg.trainer.fast_dev_run:
+            log.warning("interrupted; to go on: python src/train.py resume=%s", _short(Path(cfg.paths.run)))
+        raise
+    return result
+
+
 def train(cfg: DictConfig) -> Result:
-    """Trains and tests as the config says; everything that remains is under `cfg.paths.run`."""
+    """Trains and tests once; everything that remains is under `cfg.paths.run`."""
     started = time.monotonic()
     run = Path(cfg.paths.run)
+    refuse_occupied(run, cfg)
     run.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     # cheap things first: a device that is not there is told before anything is scanned or downloaded
@@ -53,12 +71,11 @@ def train(cfg: DictConfig) -> Result:
     anchor(cfg)
     show_data(data)
     task = build_task(cfg, data, point)
-    write_facts(run, cfg, task)
-    try:
-        trainer.fit(task, data, ckpt_path=point, weights_only=True)
-    except SystemExit:  # what Ctrl-C and SIGTERM become
-        log.warning("interrupted; to go on: python src/train.py resume=%s", _short(run))
-        raise
+    if point:  # not before the checkpoint is found to fit: a refused change must not stay
+        trainer.callbacks.insert(1, LambdaCallback(on_train_start=lambda *_: write_facts(run, cfg, task)))
+    else:
+        write_facts(run, cfg, task)
+    trainer.fit(task, data, ckpt_path=point, weights_only=True)
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
     return result
@@ -134,23 +151,40 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     for callback in callbacks:
         refuse_lost_checkpoints(callback)
+    if cfg.trainer.max_time:  # Lightning's would end amid an epoch, which then never is validated or gone on with
+        callbacks.append(Timer(cfg.trainer.max_time, interval="epoch"))
+    plugins: list[Any] = [SafeCheckpointIO()]
+    if SLURMEnvironment.detect():  # its own requeueing saves amid a step, and past what `resume` looks at
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    # before Lightning complains that there is no GPU, or that a package is missing
+    refuse_sharding(str(cfg.trainer.get("strategy")))
     trainer = instantiate(
         cfg.trainer,
         precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator),
-        callbacks=[instantiate(cfg.finetuning), BatchSeeds(cfg.seed), *callbacks],
+        callbacks=[instantiate(cfg.finetuning), BatchSeeds(cfg.seed), TrainingMetrics(), *callbacks],
         logger=[build_logger(node, point) for node in cfg.logger.values()],
-        plugins=[SafeCheckpointIO()],
+        plugins=plugins,
+        max_time=None,
     )
     refuse_parallel_sweep(trainer)
     return trainer
 
 
 def build_logger(node: DictConfig, point: Path | None) -> Logger:
-    """A logger; TensorBoard is told from which step on a resumed run draws its curves anew."""
+    """A logger, told from which step on a resumed run draws its curves anew."""
     logger = instantiate(node, _partial_=True)
-    if point and logger.func is TensorBoardLogger:
+    if point and logger.func in (TensorBoardLogger, CSVLogger):
         return logger(purge_step=checkpoint.read(point)["global_step"])
     return logger()
+
+
+def refuse_occupied(run: Path, cfg: DictConfig) -> None:
+    """Raises a UsageError where a new run would be written over another one."""
+    if cfg.resume is None and not cfg.trainer.fast_dev_run and any(run.glob("checkpoints/*.ckpt")):
+        raise UsageError(
+            f"there is a run in {run} already: resume={run} goes on with it; a new one needs a folder of its own "
+            "(hydra.run.dir, and with torchrun another --rdzv-id)"
+        )
 
 
 def refuse_lost_checkpoints(callback: pl.Callback) -> None:
@@ -199,7 +233,8 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
         metrics = checkpoint.read(Path(path))["metrics"]
         log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], _short(Path(path)))
     elif not trainer.fast_dev_run:
-        log.warning("no checkpoint watches %s: these are the last epoch's weights", cfg.monitor)
+        why = "nothing was validated" if watching else f"no checkpoint watches {cfg.monitor}"
+        log.warning("%s: these are the last epoch's weights", why)
     score = metrics.get(cfg.monitor)
     metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}
     if cfg.test and data.num_samples["test"]:

@@ -53,7 +53,9 @@ class Interruption(Checkpoint):
         done = batch_idx + 1
         if done % trainer.accumulate_grad_batches or done == trainer.num_training_batches:
             return  # gradients are gathered but not yet used; or the epoch is complete but for its validation
-        if trainer.val_check_batch and done % trainer.val_check_batch == 0:
+        # without epochs to count by, Lightning validates after so many batches of the run
+        counted = done if trainer.check_val_every_n_epoch else trainer.fit_loop.total_batch_idx + 1
+        if trainer.val_check_batch and counted % trainer.val_check_batch == 0:
             return
         self._leave_if_asked(trainer)
 

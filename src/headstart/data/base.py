@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable
@@ -217,6 +218,7 @@ class DataModule(pl.LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": _leave_signals_to_the_run,
         }
 
     @property
@@ -269,6 +271,12 @@ def _workers(processes: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = cores // processes
     return 0 if share <= 2 else min(share - 1, 8)
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Clusters and terminals signal every process: a worker that died of it would take along what the run saves."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def one_of(key: str, given: str, allowed: tuple[str, ...]) -> None:

@@ -30,7 +30,7 @@ class Stage:
     Args:
         learning: names of the backbone's groups that learn; the head always does.
         epochs: how long it lasts at most.
-        patience: validations without improvement, counted within the stage, that end it.
+        patience: validations without improvement, counted within the stage, that end it before the next epoch.
     """
 
     learning: frozenset[str] = frozenset()
@@ -112,6 +112,8 @@ class StagedFinetuning(BaseFinetuning):
         """
         refuse_sharding(type(trainer.strategy).__name__)
         if stage == "fit":
+            if trainer.global_step == 0:  # a new run; one that goes on loads its progress after this
+                self.progress = Progress()
             self.make_plan(pl_module)
             self._check_length(trainer)
 

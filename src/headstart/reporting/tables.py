@@ -1,5 +1,7 @@
 """What a person sees in the terminal before and while a run trains."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -16,11 +18,13 @@ from headstart.finetuning.base import StagedFinetuning, frozen_prefix
 class LearningTable(Callback):
     """Prints at the start of every stage which layer groups learn, how many parameters they have and at which rate.
 
-    TensorBoard gets the same as text, and every logger the number of the stage (from 1) as `stage`.
+    TensorBoard gets the same as text, and every logger the number of the stage (from 1) as `stage`; where a run goes on
+    inside a stage, they have both already.
     """
 
     def __init__(self) -> None:
         self.shown: int | None = None
+        self.logged: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Shows the first stage, or the one a resumed run goes on with."""
@@ -41,10 +45,21 @@ class LearningTable(Callback):
         title = f"{type(task.backbone).__name__} + {type(task.head).__name__}: what learns{count}"
         rows = learning_rows(task)
         Console(stderr=True).print(learning_table(title, rows))
+        if stage == self.logged:
+            return
+        self.logged = stage
         for logger in trainer.loggers:
             logger.log_metrics({"stage": stage + 1}, step=trainer.global_step)
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("stages", as_markdown(title, rows), trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stage that the loggers know of."""
+        return {"logged": self.logged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it up again."""
+        self.logged = state_dict["logged"]
 
 
 COLUMNS = ("group", "parameters", "learning", "rate", "BatchNorm")

@@ -101,14 +101,12 @@ class ClassificationTask(pl.LightningModule):
         return self
 
     def training_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
-        """Loss of one batch."""
+        """Loss of one batch; what is counted, a callback logs (`callbacks/training_metrics.py`)."""
         inputs, targets = batch
         logits = self(inputs)
         loss = self.objective.loss(logits, targets)
         self.train_metrics.update(self.objective.probabilities(logits.detach()), targets)
-        self.train_loss.update(loss.detach(), len(targets))
-        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
-        self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
+        self.train_loss.update(loss.detach(), self.objective.batch_weight(targets))
         return loss
 
     def validation_step(self, batch: tuple[Any, Tensor], _: int) -> None:
@@ -125,7 +123,7 @@ class ClassificationTask(pl.LightningModule):
         inputs, targets = batch
         logits = self(inputs)
         metrics.update(self.objective.probabilities(logits), targets)
-        mean_loss.update(self.objective.loss(logits, targets), len(targets))
+        mean_loss.update(self.objective.loss(logits, targets), self.objective.batch_weight(targets))
         self.log(f"{split}/loss", mean_loss, on_epoch=True, prog_bar=split == "val")
         self.log_dict(metrics, on_epoch=True)
 

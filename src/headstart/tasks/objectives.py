@@ -38,6 +38,10 @@ class Softmax(nn.Module):
         """Mean loss of logits `(batch, N)` against class indices `(batch,)`."""
         return functional.cross_entropy(logits, targets, self.weight, label_smoothing=self.label_smoothing)
 
+    def batch_weight(self, targets: Tensor) -> Tensor | int:
+        """What the mean loss of a batch counts among others: its samples' class weights, so that batches add up."""
+        return len(targets) if self.weight is None else self.weight[targets].sum()
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits `(batch, N)` -> probabilities `(batch, N)`."""
         return logits.float().softmax(dim=1)
@@ -77,6 +81,10 @@ class OneSigmoid(nn.Module):
         losses = functional.binary_cross_entropy_with_logits(logits[:, 0], targets.to(logits), weight, reduction="none")
         return losses.mean() if weight is None else losses.sum() / weight.sum()
 
+    def batch_weight(self, targets: Tensor) -> Tensor | int:
+        """What the mean loss of a batch counts among others: its samples' class weights, so that batches add up."""
+        return len(targets) if self.weight is None else self.weight[targets].sum()
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits `(batch, 1)` -> probabilities of both classes `(batch, 2)`."""
         second = logits.float().sigmoid()
@@ -109,6 +117,10 @@ class MultiLabel(nn.Module):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of logits `(batch, N)` against zeros and ones `(batch, N)`."""
         return functional.binary_cross_entropy_with_logits(logits, targets.to(logits), self.weight)
+
+    def batch_weight(self, targets: Tensor) -> int:
+        """What the mean loss of a batch counts among others: the number of its samples."""
+        return len(targets)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits `(batch, N)` -> probability of each label `(batch, N)`, which need not sum to 1."""
