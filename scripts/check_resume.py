@@ -1,0 +1,468 @@
+"""Proves that a run which is interrupted anywhere and gone on with ends bit for bit like one that was not.
+
+python scripts/check_resume.py                      every epoch boundary, 18 signals and 20 kills: about five minutes
+python scripts/check_resume.py --kills 100 --seed 1
+python scripts/check_resume.py --setups plateau --set trainer.max_epochs=8 optimizer.lr=0.01
+
+Each set-up is trained once undisturbed, by a process of its own. Then the same is trained again and again, each time
+interrupted, gone on with `resume=<run directory>`, and compared with that: all of last.ckpt and best.ckpt (weights,
+optimizer, schedulers, callbacks, progress), metrics.json, the rows of metrics.csv and TensorBoard's scalars.
+
+The interrupted runs are `src/train.py` too, but forked from a process that has imported torch already: 1 second
+instead of 6. A callback that the fork adds sends the signal at an exact moment; half-written files are waited for from
+outside. torch has one thread, since a forked process cannot use those of its parent. Linux only.
+"""
+
+import argparse
+import csv
+import importlib
+import json
+import os
+import random
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = ROOT / "src" / "train.py"
+COMMON = (
+    *("data=digits", "data.shots_per_class=4", "data.batch_size=8", "compare_scratch=false", "trainer=cpu"),
+    *("data.val_fraction=0.05", "data.test_fraction=0.05", "trainer.max_epochs=4", "trainer.log_every_n_steps=2"),
+)
+# Together: both dropouts, every kind of BatchNorm and stage, both optimizers, schedulers that count steps, epochs and
+# validations, accumulation, validation within epochs
+SETUPS = {
+    "unfreeze": (
+        *("finetuning=unfreeze_at", "finetuning.epoch=1", "finetuning.batch_norm=[frozen,train]", "head=mlp"),
+        *("augmentation=trivial_augment", "optimizer=sgd", "scheduler=onecycle", "task.wake_up_steps=3"),
+    ),
+    "gradual": (
+        *("finetuning=gradual", "finetuning.batch_norm=[frozen,affine,adapt_stats,train]", "head.dropout=0.2"),
+        *("augmentation=flip_crop", "scheduler=warmup_cosine", "callbacks=ema", "callbacks.ema.decay=0.9"),
+        "trainer.accumulate_grad_batches=2",
+    ),
+    "plateau": (
+        *("finetuning=lp_ft", "finetuning.head_patience=1", "finetuning.batch_norm=train", "head.dropout=0.2"),
+        *("augmentation=flip_crop", "scheduler=plateau", "scheduler.patience=0", "monitor=val/loss"),
+        *("+trainer.val_check_interval=0.5", "data.sampler=balanced", "optimizer.lr=0.01"),
+    ),
+}
+# What takes long to import; nothing here may compute before the fork
+PRELOADED = (
+    *("headstart.training", "headstart.data.digits", "headstart.backbones.tiny_resnet", "headstart.callbacks.ema"),
+    *("headstart.callbacks.interruption", "headstart.reporting.csv_log", "torch.utils.tensorboard", "sklearn.datasets"),
+)
+STEP = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
+VALIDATION = ("on_validation_start", "on_validation_batch_end", "on_validation_end")
+EPOCH = ("on_train_epoch_start", "on_train_epoch_end")
+TEST = ("on_test_start", "on_test_batch_end")
+# Not callback hooks: a checkpoint is whole under its temporary name; it has just taken its place; a temporary file has
+# been seen from outside, whatever of it is written
+BEFORE, AFTER, HALF = "before_replacing_a_checkpoint", "after_replacing_a_checkpoint", "half_written_file"
+WRITTEN_BY_HYDRA = {".hydra", "train.log"}
+# Lightning writes it into checkpoints without ever reading it back, and nothing else reads it
+NEVER_RESTORED = "current_score"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to send which signal: the `count`-th time (from 0) that something happens in a process."""
+
+    event: str
+    count: int
+    signal: int = signal.SIGKILL
+
+    def __str__(self) -> str:
+        return f"{signal.Signals(self.signal).name} {self.event} {self.count}"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run, its interruptions one process after another, and how many loader processes each of them has."""
+
+    setup: str
+    moments: tuple[Moment, ...]
+    workers: int
+
+    def __str__(self) -> str:
+        return f"{self.setup}, {self.workers} workers: {', then '.join(map(str, self.moments))}"
+
+
+# --- one process --------------------------------------------------------------------------------------------------
+
+
+def run_forked(arguments: list[str], log: Path, prepare: Callable[[], None], watch: Moment | None = None) -> int:
+    """Runs `src/train.py` in a fork of this process; returns its exit code, -9 when it was killed."""
+    sys.stdout.flush()
+    process = os.fork()
+    if process == 0:
+        _become_train(arguments, log, prepare)
+    if watch and watch.event == HALF:
+        _kill_while_saving(process, Path(arguments[0].split("=", 1)[1]) / "checkpoints", watch)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def _become_train(arguments: list[str], log: Path, prepare: Callable[[], None]) -> None:
+    """The forked process: output into the log, then what `python src/train.py <arguments>` does. Does not return."""
+    code = 1
+    try:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        print("\n$ python src/train.py", *arguments, flush=True)
+        sys.argv = [str(TRAIN), *arguments]
+        prepare()
+        runpy.run_path(str(TRAIN), run_name="__main__")
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _kill_while_saving(process: int, folder: Path, moment: Moment) -> None:
+    """Waits for the temporary file of the `count`-th save, then kills at once."""
+    seen: set[int] = set()
+    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        # one by one: a file may be renamed while the folder is listed
+        names = os.listdir(folder) if folder.is_dir() else []
+        for name in names:
+            if name.endswith(".tmp"):
+                try:
+                    seen.add((folder / name).stat().st_ino)
+                except FileNotFoundError:
+                    continue
+        if len(seen) > moment.count:
+            os.kill(process, moment.signal)
+            return
+        time.sleep(0.0002)
+
+
+def arm(moment: Moment | None) -> Callable[[], None]:
+    """What a forked process must do to receive its signal at the moment; HALF is its parent's business."""
+
+    def prepare() -> None:
+        if moment is None or moment.event == HALF:
+            return
+        strike = _Strike(moment)
+        if moment.event in (BEFORE, AFTER):
+            _around_replace(strike, moment.event)
+        else:
+            _add_callback(strike.at)
+
+    return prepare
+
+
+class _Strike:
+    """Sends this process the signal of a moment when the moment has come."""
+
+    def __init__(self, moment: Moment):
+        self.moment, self.seen = moment, 0
+
+    def at(self, event: str) -> None:
+        if event != self.moment.event:
+            return
+        self.seen += 1
+        if self.seen == self.moment.count + 1:
+            os.kill(os.getpid(), self.moment.signal)
+
+
+def _around_replace(strike: _Strike, when: str) -> None:
+    replace = os.replace
+
+    def replacing(source: Any, target: Any) -> None:
+        checkpoint = str(target).endswith(".ckpt")
+        if checkpoint and when == BEFORE:
+            strike.at(BEFORE)
+        replace(source, target)
+        if checkpoint and when == AFTER:
+            strike.at(AFTER)
+
+    os.replace = replacing
+
+
+def _add_callback(tell: Callable[[str], None]) -> None:
+    """Lets every trainer of this process tell what happens; the new callback is called after the project's own."""
+    from pytorch_lightning.callbacks import Callback
+
+    from headstart import training
+
+    def teller(event: str) -> Callable[..., None]:
+        return lambda *_, **__: tell(event)
+
+    hooks = {event: teller(event) for event in (*STEP, *VALIDATION, *EPOCH, *TEST)}
+    build = training.build_trainer
+
+    def build_trainer(*arguments: Any, **options: Any) -> Any:
+        trainer = build(*arguments, **options)
+        trainer.callbacks.append(type("Teller", (Callback,), hooks)())
+        return trainer
+
+    training.build_trainer = build_trainer
+
+
+# --- what a run leaves --------------------------------------------------------------------------------------------
+
+
+def content(run: Path) -> dict[str, Any]:
+    """All that a run leaves and that should not depend on how often it was interrupted; no path of it is left."""
+    import torch
+
+    found: dict[str, Any] = {}
+    for file in sorted((run / "checkpoints").glob("*.ckpt")):
+        found[file.name] = torch.load(file, map_location="cpu", weights_only=True)
+        # what may differ between two commands for the same run
+        settings = found[file.name]["hyper_parameters"]["config"]
+        settings["resume"] = settings["paths"] = settings["data"]["num_workers"] = None
+        for state in found[file.name]["callbacks"].values():
+            state.pop(NEVER_RESTORED, None)
+    names = {file.name for folder in (run, run / "checkpoints") for file in folder.iterdir()}
+    found["files"] = sorted(names - WRITTEN_BY_HYDRA)
+    found["metrics.json"] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    found["metrics.json"].pop("seconds")
+    with (run / "csv" / "metrics.csv").open(newline="", encoding="utf-8") as stream:
+        found["metrics.csv"] = list(csv.DictReader(stream))
+    found["tensorboard"] = _scalars(run / "tensorboard")
+    return _without(str(run.resolve()), found)
+
+
+def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Step and value of every point of every curve; what was drawn twice counts once if it is the same."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), {"scalars": 0}, purge_orphaned_data=False).Reload()
+    return {tag: sorted({(e.step, e.value) for e in events.Scalars(tag)}) for tag in events.Tags()["scalars"]}
+
+
+def _without(run: str, value: Any) -> Any:
+    """The same, without the name of the run's directory in any string."""
+    if isinstance(value, dict):
+        return {_without(run, key): _without(run, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_without(run, item) for item in value)
+    return value.replace(run, "<run>") if isinstance(value, str) else value
+
+
+def differences(expected: Any, found: Any, place: str = "") -> Iterator[str]:
+    """Every place in which two contents are not the same to the bit."""
+    import torch
+
+    if type(expected) is not type(found):
+        yield f"{place}: {_short(expected)} became {_short(found)}"
+    elif isinstance(expected, dict):
+        for key in {**expected, **found}:
+            if key not in expected or key not in found:
+                yield f"{place}/{key}: {'is new' if key in found else 'is missing'}"
+            else:
+                yield from differences(expected[key], found[key], f"{place}/{key}")
+    elif isinstance(expected, (list, tuple)):
+        if len(expected) != len(found):
+            yield f"{place}: {len(expected)} entries became {len(found)}"
+        for index, pair in enumerate(zip(expected, found, strict=False)):
+            yield from differences(*pair, f"{place}/{index}")
+    elif isinstance(expected, torch.Tensor):
+        if not _same_bits(expected, found):
+            yield f"{place}: the tensor differs"
+    elif expected != found and (expected == expected or found == found):  # NaN is NaN
+        yield f"{place}: {_short(expected)} became {_short(found)}"
+
+
+def _same_bits(expected: Any, found: Any) -> bool:
+    import torch
+
+    if expected.dtype != found.dtype or expected.shape != found.shape:
+        return False
+    return torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (expected, found)))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# --- scenarios ----------------------------------------------------------------------------------------------------
+
+
+def plan(happens: Counter[str], kills: int, signals: int, rng: random.Random) -> list[tuple[Moment, ...]]:
+    """Every epoch boundary once, so many signals at random moments of training, so many kills.
+
+    Args:
+        happens: how often each event happens in the undisturbed run.
+        kills: how many runs are killed, one to three times each.
+        signals: how many runs get SIGTERM or SIGINT within an epoch.
+        rng: decides what is random.
+    """
+    polite = (signal.SIGTERM, signal.SIGINT)
+    found: list[tuple[Moment, ...]] = [
+        (Moment("on_train_epoch_end", epoch, polite[epoch % 2]),) for epoch in range(happens["on_train_epoch_end"])
+    ]
+    # all boundaries in one run: each process trains one epoch and is killed as it begins the next
+    found.append((Moment("on_train_epoch_start", 1),) * (happens["on_train_epoch_start"] - 1))
+    for number in range(signals):
+        event = rng.choice((*STEP, *VALIDATION))
+        found.append((Moment(event, rng.randrange(happens[event]), polite[number % 2]),))
+    kinds = (STEP, (HALF,), VALIDATION, (BEFORE, AFTER), EPOCH, (HALF,), STEP, TEST)
+    for number in range(kills):
+        events = [rng.choice(kinds[number % len(kinds)])]
+        events += [rng.choice((*STEP, *VALIDATION, BEFORE, AFTER, HALF)) for _ in range(rng.randrange(3))]
+        found.append(tuple(Moment(event, _any_of(happens[event], place, rng)) for place, event in enumerate(events)))
+    return found
+
+
+def _any_of(times: int, place: int, rng: random.Random) -> int:
+    """Which of so many times; of a run that is gone on with an early one, for there are fewer left."""
+    return rng.randrange(max(times // (1 + 3 * place), 1))
+
+
+def survey(overrides: list[str], folder: Path) -> Counter[str]:
+    """Trains undisturbed in a fork, and counts what happens; what it leaves is in `folder/survey`."""
+    counted = folder / "events.json"
+
+    def prepare() -> None:
+        events: Counter[str] = Counter()
+
+        def tell(event: str) -> None:
+            events[event] += 1
+            if event in ("on_test_batch_end", "on_train_epoch_end"):
+                counted.write_text(json.dumps(events), encoding="utf-8")
+
+        _add_callback(tell)
+        replace = os.replace
+
+        def replacing(source: Any, target: Any) -> None:
+            for event in (BEFORE, AFTER, HALF):
+                events[event] += str(target).endswith(".ckpt")
+            replace(source, target)
+
+        os.replace = replacing
+
+    code = run_forked([f"hydra.run.dir={folder / 'survey'}", *overrides], folder / "survey.log", prepare)
+    if code:
+        sys.exit(f"the set-up itself fails with exit code {code}, see {folder / 'survey.log'}")
+    return Counter(json.loads(counted.read_text(encoding="utf-8")))
+
+
+def undisturbed(overrides: list[str], folder: Path) -> dict[str, Any]:
+    """What the set-up leaves when an ordinary process trains it."""
+    run = folder / "reference"
+    with (folder / "reference.log").open("wb") as log:
+        command = [sys.executable, str(TRAIN), f"hydra.run.dir={run}", *overrides]
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
+        sys.exit(f"the set-up itself fails with exit code {code}, see {folder / 'reference.log'}")
+    return content(run)
+
+
+def play(scenario: Scenario, overrides: list[str], run: Path) -> tuple[list[int], str | None]:
+    """Trains with all interruptions, and to the end.
+
+    Returns:
+        the exit codes of all processes, and what is wrong with them.
+    """
+    log, codes = run.with_suffix(".log"), []
+    for moment in (*scenario.moments, None):
+        begun = (run / "config.yaml").exists()
+        first = [f"resume={run}"] if begun else [f"hydra.run.dir={run}", *overrides]
+        arguments = [*first, f"data.num_workers={scenario.workers}"]
+        codes.append(run_forked(arguments, log, arm(moment), moment))
+        if codes[-1] not in (0, _code(moment)):
+            return codes, f"a process ended with {codes[-1]} instead of {_code(moment)}"
+    return codes, None
+
+
+def _code(moment: Moment | None) -> int:
+    """The exit code that a process has after its moment."""
+    if moment is None:
+        return 0
+    return -moment.signal if moment.signal == signal.SIGKILL else 128 + moment.signal
+
+
+# --- all of it ----------------------------------------------------------------------------------------------------
+
+
+def options() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="runs that are killed, one to three times each (20)")
+    parser.add_argument("--signals", type=int, default=18, help="runs that get SIGTERM or SIGINT in an epoch (18)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="loader processes, in turn (0 2)")
+    parser.add_argument("--setups", nargs="+", choices=SETUPS, default=list(SETUPS), help="what to train (all)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides of every set-up")
+    parser.add_argument("--folder", type=Path, help="keep all runs here (a temporary folder)")
+    return parser.parse_args()
+
+
+def check_setup(name: str, asked: argparse.Namespace, folder: Path) -> Counter[str]:
+    """Plays all scenarios of one set-up; returns what there is to be counted."""
+    overrides = [*COMMON, *SETUPS[name], *asked.set]
+    folder.mkdir(parents=True)
+    expected = undisturbed([*overrides, "data.num_workers=0"], folder)
+    happens = survey([*overrides, "data.num_workers=0"], folder)
+    tell_differences(f"{name}: forked instead of started", expected, folder / "survey")
+    share = [amount // len(asked.setups) + (asked.setups.index(name) < amount % len(asked.setups))
+             for amount in (asked.kills, asked.signals)]  # fmt: skip
+    planned = plan(happens, *share, random.Random(f"{asked.seed} {name}"))
+    totals: Counter[str] = Counter()
+    for number, moments in enumerate(planned):
+        scenario = Scenario(name, moments, asked.workers[number % len(asked.workers)])
+        started, run = time.monotonic(), folder / f"{number:03}"
+        codes, wrong = play(scenario, overrides, run)
+        differ = [wrong] if wrong else list(differences(expected, content(run)))
+        seconds = time.monotonic() - started
+        print(f"[{number + 1}/{len(planned)}] {scenario}: exit codes {codes}, {seconds:.0f} s: ", end="")
+        print("equal" if not differ else f"NOT EQUAL, see {run}", *differ[:10], sep="\n      ", flush=True)
+        totals += Counter(scenarios=1, unequal=bool(differ), killed=codes.count(-9), terminated=codes.count(143))
+        totals += Counter(interrupted=codes.count(130), processes=len(codes))
+        if not differ:
+            shutil.rmtree(run)
+    return totals
+
+
+def tell_differences(what: str, expected: dict[str, Any], run: Path) -> None:
+    """Leaves where two undisturbed runs differ: nothing could be learned from the others."""
+    differ = list(differences(expected, content(run)))
+    print(f"{what}: {'equal' if not differ else 'NOT EQUAL'}", *differ[:10], sep="\n      ", flush=True)
+    if differ:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Checks all set-ups; exit code 0 only when everything is equal."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    asked, started = options(), time.monotonic()
+    sys.path.insert(0, str(ROOT / "src"))
+    for module in PRELOADED:
+        importlib.import_module(module)
+    folder = (asked.folder or Path(tempfile.mkdtemp(prefix="check_resume_"))).resolve()
+    print(f"runs are in {folder}", flush=True)
+    totals: Counter[str] = Counter()
+    for name in asked.setups:
+        totals += check_setup(name, asked, folder / name)
+    print(
+        f"{totals['scenarios']} scenarios, {totals['processes']} processes: {totals['killed']} killed, "
+        f"{totals['terminated']} ended by SIGTERM, {totals['interrupted']} by SIGINT; "
+        f"{totals['scenarios'] - totals['unequal']} equal, {totals['unequal']} not; {time.monotonic() - started:.0f} s"
+    )
+    if not totals["unequal"] and asked.folder is None:
+        shutil.rmtree(folder)
+    sys.exit(bool(totals["unequal"]))
+
+
+if __name__ == "__main__":
+    main()
