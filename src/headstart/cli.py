@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,28 +16,33 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from headstart.allocator import keep_freed_memory
 from headstart.errors import UsageError, nearest
 
 # Threads that wait for work must not keep their core busy: two processes on two cores were five times slower for it.
 # Read when torch loads its thread pool, so it must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# On import, not in run(): a loader worker that is spawned instead of forked imports the entry point but does not run it
+keep_freed_memory()
 
 CONF = Path(__file__).parents[2] / "conf"
 # Lines of Hydra's messages that tell a person nothing, or the wrong thing
 NOISE = (
     "object_type=", "reference_type=", "full_key:", "To append", "Config search path", "provider=", "invalid literal",
 )  # fmt: skip
-USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
 def run(main: Callable[[], Any], config_name: str) -> None:
-    """Calls a Hydra main function and leaves the process: 0 done, 1 failed, 2 a mistake to mend, 130 Ctrl-C.
+    """Calls a Hydra main function and leaves the process.
 
+    Exit codes: 0 done, 1 failed, 2 a mistake to mend, 130 Ctrl-C, 143 SIGTERM.
     `HYDRA_FULL_ERROR=1` shows the traceback of mistakes too.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of printing and exiting
     quiet()
+    end_with_parent()
     # argparse would take -m before the overrides only
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     try:
@@ -43,7 +50,9 @@ def run(main: Callable[[], Any], config_name: str) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SystemExit as leaving:
-        # Lightning turns Ctrl-C into exit code 1
+        # Lightning turns Ctrl-C into exit code 1, and SIGTERM while it tests into 0
+        if type(leaving).__name__ == "SIGTERMException":
+            sys.exit(TERMINATED)
         sys.exit(INTERRUPTED if isinstance(leaving.__context__, KeyboardInterrupt) else leaving.code)
     except BrokenPipeError:  # as with `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,11 +69,30 @@ def quiet() -> None:
     """Leaves out what libraries say at every start and nobody acts on; warnings and errors stay."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        logging.disable(logging.INFO)  # the first process of a multi-GPU run speaks for all
+    rank = next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), "0")
+    if rank != "0":
+        logging.disable(logging.WARNING)  # the first process of several speaks for all
     for message in ("LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval",
                     "exists and is not empty"):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{message}.*")
+
+
+def end_with_parent() -> None:
+    """Ends a process that Lightning started soon after the one that started it, however that ended.
+
+    Killed before the two have met, or while one waits for the other, the first would leave the second waiting for half
+    an hour, its GPU taken.
+    """
+    if not any(word.startswith("hydra.job.name=train_ddp_process_") for word in sys.argv):
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(FAILURE)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def explain(error: BaseException, config_name: str, arguments: list[str]) -> str | None:

@@ -4,6 +4,7 @@ from omegaconf import OmegaConf, open_dict
 
 from headstart.config import best_is, call_parameters, check_config
 from headstart.errors import UsageError
+from headstart.training import train
 
 
 def refusal(cfg) -> str:
@@ -83,6 +84,19 @@ def test_options_passed_on_to_a_base_class_are_known():
 def test_direction_follows_from_the_metric(monitor, best, composed):
     assert best_is(monitor) == best
     assert composed(f"monitor={monitor}").mode == best
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_optimizers_are_fused_unless_gradients_are_clipped(name, composed):
+    assert composed(f"optimizer={name}").optimizer.fused is True
+    assert composed(f"optimizer={name}", "trainer.gradient_clip_val=0").optimizer.fused is True
+    assert composed(f"optimizer={name}", "trainer.gradient_clip_val=0.5").optimizer.fused is False
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_clipping_under_mixed_precision_trains(name, quick):
+    cfg = quick(f"optimizer={name}", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=0.1", "debug=fast")
+    train(cfg)
 
 
 def test_seed_zero_is_a_seed(composed):

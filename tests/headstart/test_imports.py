@@ -6,8 +6,9 @@ from pathlib import Path
 SRC = Path(__file__).parents[2] / "src"
 # what each part may import of this project, beside errors and itself
 ALLOWED = {
+    "allocator": set(),
     "errors": set(),
-    "config": {"resume"},
+    "config": {"resume", "signatures"},
     "files": set(),
     "hardware": set(),
     "randomness": set(),
@@ -17,15 +18,17 @@ ALLOWED = {
     "callbacks": {"finetuning", "randomness"},
     "optim": {"backbones"},
     "schedules": set(),
+    "signatures": set(),
     "finetuning": {"backbones", "config"},
     "tasks": {"backbones", "optim", "schedules"},
     "reporting": {"backbones", "finetuning"},
     "checkpoint_io": {"files"},
     "checkpoint": {"backbones", "files", "tasks"},
     "resume": set(),
-    "cli": set(),
+    "cli": {"allocator"},
     "training": {
-        *("callbacks", "checkpoint", "checkpoint_io", "data", "files", "hardware", "reporting", "resume", "tasks"),
+        *("callbacks", "checkpoint", "checkpoint_io", "data", "files", "finetuning", "hardware", "reporting"),
+        *("resume", "tasks"),
     },
     "evaluation": {"callbacks", "checkpoint", "config", "data", "hardware", "tasks"},
 }
@@ -60,7 +63,7 @@ def test_packages_re_export_nothing():
 def test_the_command_line_is_checked_before_torch_is_loaded():
     """`--help` and a misspelt word are answered at once."""
     heavy = {"torch", "pytorch_lightning", "torchvision", "torchmetrics"}
-    for name in ("errors", "config", "cli", "resume"):
+    for name in ("allocator", "errors", "config", "cli", "resume", "signatures"):
         tree = ast.parse((SRC / "headstart" / f"{name}.py").read_text(encoding="utf-8"))
         names = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         names |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}

@@ -1,0 +1,393 @@
+"""A backbone in two parts computes what it computes in one; a fast copy computes nearly that."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from headstart.backbones.base import Backbone
+from headstart.backbones.parts import InferenceCopy, NoCleanCutError, in_two_parts
+from headstart.backbones.tiny_resnet import TinyResNet
+from headstart.backbones.torchvision import TorchvisionBackbone, parameters_on_meta
+
+MODELS = torchvision.models.list_models(module=torchvision.models)
+# one of every family, the smallest, with the smallest picture it takes
+RUN = {
+    "tiny_resnet": 16,
+    "alexnet": 64,
+    "convnext_tiny": 32,
+    "densenet121": 32,
+    "efficientnet_b0": 32,
+    "googlenet": 32,
+    "inception_v3": 75,
+    "maxvit_t": 224,
+    "mnasnet0_5": 32,
+    "mobilenet_v2": 32,
+    "mobilenet_v3_small": 32,
+    "regnet_x_400mf": 32,
+    "resnet18": 32,
+    "shufflenet_v2_x0_5": 32,
+    "squeezenet1_1": 32,
+    "swin_t": 64,
+    "swin_v2_t": 64,
+    "vgg11_bn": 32,
+    "vit_b_32": 64,
+}
+VARIANTS = [
+    (name, output)
+    for name in ("densenet121", "mobilenet_v2", "resnet18", "squeezenet1_1", "vgg11_bn")
+    for output in ("pooled", "flattened")
+]
+
+
+def random_backbone(name: str, **arguments) -> Backbone:
+    """Small enough to run, in train mode, with values at which a mistake shows."""
+    size = RUN[name]
+    torch.manual_seed(0)
+    if name == "tiny_resnet":
+        return with_random_values(TinyResNet(weights=None, image_size=size))
+    with parameters_on_meta():
+        backbone = TorchvisionBackbone(name, weights=None, image_size=size, **arguments)
+    return with_random_values(backbone)
+
+
+def with_random_values(backbone: Backbone) -> Backbone:
+    for module in backbone.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
+            centre = float(name == "weight" and parameter.ndim == 1)
+            setattr(module, name, nn.Parameter(centre + spread * torch.empty(parameter.shape).uniform_(-1.7, 1.7)))
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return backbone.to(memory_format=torch.channels_last)
+
+
+def pictures(name: str, batch: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (batch, 3, RUN[name], RUN[name]), dtype=torch.uint8, generator=generator)
+
+
+def freeze(backbone: Backbone, groups: int) -> None:
+    """As a strategy does it: no gradients, and eval mode for what the groups own themselves."""
+    backbone.train()
+    for group in backbone.layer_groups()[:groups]:
+        group.set_trainable(False)
+        for module in group.modules.values():
+            module.training = False
+
+
+class Recorder(TorchDispatchMode):
+    """Every operation with its arguments: tensors that were there before by name, others by when they came up."""
+
+    def __init__(self, known: nn.Module):
+        super().__init__()
+        self.names = {id(tensor): name for name, tensor in known.state_dict(keep_vars=True).items()}
+        self.alive, self.operations = [], []
+
+    def name_of(self, value):
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self.names:
+            self.names[id(value)] = (len(self.names), value.shape, value.stride())
+            self.alive.append(value)  # or its id would be given to another
+        return self.names[id(value)]
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        outputs = func(*args, **(kwargs or {}))
+        self.operations.append((func, *map(self.name_of, tree_leaves((args, kwargs, outputs)))))
+        return outputs
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_operations_on_the_same_tensors(name):
+    """For every model at no cost: on the meta device, half of it in train mode."""
+    with parameters_on_meta():
+        backbone = TorchvisionBackbone(name, weights=None).to("meta")
+    size, groups = backbone.preprocess.image_size, len(backbone.layer_groups())
+    images = torch.empty(2, 3, size, size, dtype=torch.uint8, device="meta")
+
+    def operations(cut: int | None) -> list[tuple]:
+        freeze(backbone, groups // 2)
+        prefix, rest = (nn.Identity(), backbone) if cut is None else in_two_parts(backbone, cut)
+        with torch.no_grad(), Recorder(backbone) as recorder:
+            assert rest(prefix(images)).shape == (2, backbone.num_features)
+        return recorder.operations
+
+    whole = operations(None)
+    assert len(whole) > 10
+    for cut in (1, groups - 1):
+        assert operations(cut) == whole
+
+
+@pytest.mark.parametrize(("name", "output"), [*((name, "penultimate") for name in RUN), *VARIANTS])
+def test_the_same_bits_at_every_cut(name, output):
+    backbone = random_backbone(name, **({} if name == "tiny_resnet" else {"output": output})).eval()
+    images, groups = pictures(name), len(backbone.layer_groups())
+    with torch.no_grad():
+        whole = backbone(images)
+        assert whole.std() > 1e-3
+        for cut in range(1, groups + 1):
+            prefix, rest = in_two_parts(backbone, cut)
+            assert torch.equal(rest(prefix(images)), whole), cut
+
+
+def test_a_cut_behind_the_last_group_leaves_nothing_to_do():
+    backbone = random_backbone("tiny_resnet").eval()
+    prefix, rest = in_two_parts(backbone, 4)
+    features = prefix(pictures("tiny_resnet"))
+    assert features.shape == (2, backbone.num_features)
+    assert rest(features) is features
+
+
+@pytest.mark.parametrize("cut", [0, 5, -1])
+def test_impossible_numbers_of_groups_are_refused(cut):
+    with pytest.raises(ValueError, match=f"groups={cut}: the backbone has 4"):
+        in_two_parts(TinyResNet(), cut)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_parts_share_every_parameter_and_mode(name):
+    backbone = random_backbone(name)
+    groups = backbone.layer_groups()
+    cut = len(groups) // 2
+    prefix, rest = in_two_parts(backbone, cut)
+    for part, its_groups in ((prefix, groups[:cut]), (rest, groups[cut:])):
+        named = {name: parameter for group in its_groups for name, parameter in group.named_parameters()}
+        own = dict(part.named_parameters())
+        assert {name: id(parameter) for name, parameter in own.items()} == {n: id(p) for n, p in named.items()}
+    rest.eval()
+    assert not any(m.training for g in groups[cut:] for m in g.modules.values() if list(m.parameters(recurse=False)))
+    assert groups[0].modules[""].training
+    assert backbone.training
+
+
+def test_every_tensor_is_in_exactly_one_part():
+    prefix, rest = in_two_parts(TinyResNet(), 3)
+    assert sorted([*prefix.state_dict(), *rest.state_dict()]) == sorted(TinyResNet().state_dict())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mobilenet_v2", "regnet_x_400mf"]
+    + ["resnet18", "squeezenet1_1", "swin_t", "tiny_resnet", "vgg11_bn", "vit_b_32"],
+)
+def test_the_same_gradients_and_statistics(name):
+    """With BatchNorm on batch statistics, dropout and stochastic depth behind the cut."""
+    images = pictures(name, batch=4)
+    whole = random_backbone(name)
+    cut = len(whole.layer_groups()) // 2
+    freeze(whole, cut)
+    parted = copy.deepcopy(whole)
+    prefix, rest = in_two_parts(parted, cut)
+    with torch.no_grad():
+        activation = prefix(images)
+    for features in (lambda: whole(images), lambda: rest(activation)):
+        torch.manual_seed(2)
+        functional.dropout(features(), 0.1).square().mean().backward()
+    for (name, one), two in zip(whole.named_parameters(), parted.parameters(), strict=True):
+        assert (one.grad is None) == (two.grad is None) == (not one.requires_grad), name
+        assert one.grad is None or (torch.equal(one.grad, two.grad) and one.grad.abs().sum() > 0), name
+    for (name, one), two in zip(whole.named_buffers(), parted.buffers(), strict=True):
+        assert torch.equal(one, two), name
+
+
+def test_activation_survives_storage_in_its_own_order_of_dimensions():
+    """What a cache has to keep beside the values: another memory format is another kernel, which rounds differently."""
+    backbone = random_backbone("resnet18").eval()
+    prefix, rest = in_two_parts(backbone, 2)
+    with torch.no_grad():
+        activation = prefix(pictures("resnet18"))
+        order = activation.dim_order()
+        assert order == (0, 2, 3, 1)
+        stored = activation.permute(order).contiguous().numpy().copy()
+        restored = torch.from_numpy(stored).permute(tuple(order.index(i) for i in range(4)))
+        assert restored.stride() == activation.stride()
+        assert torch.equal(rest(restored), rest(activation))
+
+
+class Toy(Backbone):
+    """Blocks `a` and `b`, and a way to put them together that a test chooses."""
+
+    num_features = 4
+    blocks = ["net.a", "net.b"]
+
+    def __init__(self, run):
+        super().__init__(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
+        self.net = nn.ModuleDict({"stem": nn.Conv2d(3, 4, 1), "a": nn.Conv2d(4, 4, 1), "b": nn.Conv2d(4, 4, 1)})
+        self.run = run
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.run(self, self.net["stem"](self.normalise(inputs)))
+
+
+def plain(toy, x):
+    return toy.net["b"](toy.net["a"](x)).mean((2, 3))
+
+
+def around_b(toy, x):
+    return (toy.net["b"](toy.net["a"](x)) + x).mean((2, 3))
+
+
+def b_twice(toy, x):
+    return toy.net["b"](toy.net["b"](toy.net["a"](x))).mean((2, 3))
+
+
+def b_by_its_weight(toy, x):
+    return functional.conv2d(toy.net["a"](x), toy.net["b"].weight).mean((2, 3))
+
+
+def a_again_behind_b(toy, x):
+    return functional.conv2d(toy.net["b"](toy.net["a"](x)), toy.net["a"].weight).mean((2, 3))
+
+
+def by_value(toy, x):
+    return toy.net["b"](x if x.mean() > 0 else toy.net["a"](x)).mean((2, 3))
+
+
+def by_mode(toy, x):
+    return toy.net["b"](functional.dropout(toy.net["a"](x), 0.5, toy.training)).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (around_b, r"not one value crosses the cut before 'net\.b' but 2"),
+        (b_twice, "called 2 times"),
+        (b_by_its_weight, "called 0 times"),
+        (a_again_behind_b, r"'net\.a\.weight' is used on one side"),
+        (by_value, "cannot be recorded: TraceError"),
+        (by_mode, "one thing in train mode and another in eval mode"),
+    ],
+)
+def test_what_cannot_be_cut_is_told(run, message):
+    toy = Toy(run)
+    modes = [module.training for module in toy.train().modules()]
+    with pytest.raises(NoCleanCutError, match=message):
+        in_two_parts(toy, 2)
+    assert [module.training for module in toy.modules()] == modes
+
+
+def test_hooks_and_compilation_around_the_cut_are_passed_by():
+    toy = Toy(plain).eval()
+    toy.compile()
+    toy.net.register_forward_hook(lambda *_: pytest.fail("was given a stand-in"))
+    prefix, rest = in_two_parts(toy, 2)
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    assert torch.equal(rest(prefix(images)), toy.forward(images))
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_inference_copy_computes_nearly_the_same(name):
+    backbone = random_backbone(name)
+    images = pictures(name)
+    cuts = {len(backbone.layer_groups()) // 2, len(backbone.layer_groups())}
+    for prefix in [in_two_parts(backbone, cut)[0] for cut in cuts]:
+        before = {key: value.clone() for key, value in prefix.state_dict().items()}
+        faster = InferenceCopy(prefix.train()).train()(images)
+        assert prefix.training
+        assert all(torch.equal(value, before[key]) for key, value in prefix.state_dict().items())
+        with torch.no_grad():
+            expected = prefix.eval()(images)
+        assert (faster - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("resnet18", 0), ("mobilenet_v2", 0), ("inception_v3", 0), ("vgg11_bn", 0), ("tiny_resnet", 0)]
+    # in a dense block, all but the second norm of a layer come before their convolution
+    + [("densenet121", 58 + 4)],
+)
+def test_inference_copy_has_no_batch_norm_left(name, left):
+    copied = InferenceCopy(random_backbone(name))
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in copied.modules()) == left
+
+
+def test_inference_copy_in_bf16():
+    backbone = random_backbone("resnet18").eval()
+    images = pictures("resnet18")
+    half, full = InferenceCopy(backbone, bf16=True)(images), InferenceCopy(backbone)(images)
+    assert half.dtype == torch.float32
+    assert 0 < (half - full).abs().max() < 0.05 * full.abs().max()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(InferenceCopy(backbone)(images), full), "its own precision, whatever surrounds it"
+
+
+def test_what_an_inference_copy_returns_can_be_trained_from():
+    prefix, rest = in_two_parts(random_backbone("tiny_resnet"), 2)
+    rest(InferenceCopy(prefix)(pictures("tiny_resnet"))).sum().backward()
+    assert all(parameter.grad is not None for parameter in rest.parameters())
+    assert all(parameter.grad is None for parameter in prefix.parameters())
+
+
+def conv_seen_twice(self, x):
+    x = self.conv(x)
+    return self.norm(x) + x
+
+
+def conv_used_twice(self, x):
+    return self.norm(self.conv(self.conv(x)))
+
+
+def norm_used_twice(self, x):
+    return self.norm(self.norm(self.conv(x)))
+
+
+def by_mean(self, x):
+    return self.norm(self.conv(x if x.mean() > 0 else -x))
+
+
+def straight(self, x):
+    return self.norm(self.conv(x))
+
+
+class Pair(nn.Module):
+    def __init__(self, run, norm=None, conv=None):
+        super().__init__()
+        self.conv = conv or nn.Conv2d(4, 4, 1)
+        self.norm = norm or nn.BatchNorm2d(4)
+        self.run = run
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        Pair(conv_seen_twice),
+        Pair(conv_used_twice),
+        Pair(norm_used_twice),
+        Pair(by_mean),
+        Pair(straight, norm=nn.BatchNorm2d(4, track_running_stats=False)),
+        Pair(straight, conv=parametrizations.weight_norm(nn.Conv2d(4, 4, 1))),
+        Pair(straight, conv=nn.ConvTranspose2d(4, 4, 1)),
+    ],
+)
+def test_what_cannot_be_folded_is_left_alone(pair):
+    x = torch.randn(3, 4, 5, 5)
+    pair(x)  # running statistics of their own
+    copied = InferenceCopy(pair)
+    assert [type(module) for module in copied.network.modules()] == [type(module) for module in pair.modules()]
+    with torch.no_grad():
+        torch.testing.assert_close(copied(x), pair.eval()(x))
+
+
+def test_one_and_three_dimensions_and_no_affine_are_folded():
+    for norm, conv, shape in (
+        (nn.BatchNorm1d(4), nn.Conv1d(4, 4, 1, bias=False), (3, 4, 5)),
+        (nn.BatchNorm3d(4), nn.Conv3d(4, 4, 1), (3, 4, 5, 5, 5)),
+        (nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 4, 1), (3, 4, 5, 5)),
+    ):
+        pair, x = Pair(straight, norm, conv), torch.randn(shape)
+        pair(x)
+        copied = InferenceCopy(pair)
+        assert isinstance(copied.network.norm, nn.Identity)
+        with torch.no_grad():
+            torch.testing.assert_close(copied(x), pair.eval()(x))
