@@ -36,7 +36,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "src" / "train.py"
 COMMON = (
-    *("data=digits", "data.shots_per_class=4", "data.batch_size=8", "compare_scratch=false", "trainer=cpu"),
+    *("data=digits", "data.shots_per_class=4", "data.batch_size=7", "compare_scratch=false", "trainer=cpu"),
     *("data.val_fraction=0.05", "data.test_fraction=0.05", "trainer.max_epochs=4", "trainer.log_every_n_steps=2"),
 )
 # Together: both dropouts, every kind of BatchNorm and stage, both optimizers, schedulers that count steps, epochs and

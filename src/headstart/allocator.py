@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Lets glibc use big buffers again instead of returning each to the kernel, which must then clear every new one.
 
     A step allocates and frees the same hundreds of megabytes over and over; so does a loader that decodes big pictures,
-    whatever device the model is on. The peak grows by some percent, for the freed pieces are scattered. Loader workers
+    whatever device the model is on. The peak grows by up to a fifth: the freed pieces are scattered. Loader workers
     and the processes of several devices have it too: they are forked, or import the entry point.
 
     Returns:
