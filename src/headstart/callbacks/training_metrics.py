@@ -38,7 +38,9 @@ class TrainingMetrics(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keeps what was counted, of all processes together."""
+        """Keeps what was counted, of all processes together; nor may a kill cost rows that were logged before this."""
+        for logger in trainer.loggers:
+            logger.save()
         checkpoint["training_metrics"] = {name: _counted(metric) for name, metric in _metrics(pl_module)}
 
     def on_load_checkpoint(

@@ -21,6 +21,7 @@ class CSVLogger(loggers.CSVLogger):
     def __init__(self, *arguments: Any, purge_step: int | None = None, **options: Any):
         super().__init__(*arguments, **options)
         self.purge_step = purge_step
+        self.earlier: set[tuple[tuple[str, str], ...]] = set()
 
     @property
     def experiment(self) -> ExperimentWriter:
@@ -34,10 +35,18 @@ class CSVLogger(loggers.CSVLogger):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Experiment logs directory .* exists")
                 writer = super().experiment
-            writer.metrics.extend(self._earlier_rows(kept))
+            rows = self._earlier_rows(kept)
+            writer.metrics.extend(rows)
             writer.save()
+            self.earlier = {_as_written(row) for row in rows}
             kept.unlink(missing_ok=True)
         return super().experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Adds a row, unless it is an earlier one: an epoch may end again that was saved when it was validated."""
+        if _as_written({**metrics, "step": step}) not in self.earlier:
+            super().log_metrics(metrics, step)
 
     def _earlier_rows(self, file: Path) -> list[dict[str, str]]:
         if self.purge_step is None or not file.exists():
@@ -45,3 +54,7 @@ class CSVLogger(loggers.CSVLogger):
         with file.open(newline="", encoding="utf-8") as stream:
             rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(stream)]
         return [row for row in rows if int(row["step"]) < self.purge_step]
+
+
+def _as_written(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, str(getattr(value, "item", lambda value=value: value)())) for key, value in row.items()))
