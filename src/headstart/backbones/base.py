@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -147,17 +147,7 @@ class Backbone(nn.Module):
         Raises:
             UsageError: anything but a batch of RGB pictures.
         """
-        if images.ndim != 4 or images.shape[1] != self.mean.numel():
-            raise UsageError(
-                f"the backbone was given a tensor of shape {tuple(images.shape)}; it takes RGB pictures of shape "
-                "(batch, 3, height, width). Read greyscale pictures as RGB, as in image.convert('RGB')."
-            )
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise UsageError(f"pictures of type {images.dtype}: give uint8 in [0, 255] or floats in [0, 1].")
-        scale = 255 if images.dtype == torch.uint8 else 1
-        # channels_last: convolutions on CPUs and tensor cores are several times faster in it
-        images = images.to(self.mean.dtype, memory_format=torch.channels_last)
-        return (images - self.mean * scale) / (self.std * scale)
+        return _normalise(images, self.mean, self.std)
 
     def layer_groups(self) -> list[LayerGroup]:
         """The backbone cut at its blocks: every parameter in exactly one group, from the stem to the last block.
@@ -194,6 +184,21 @@ class Backbone(nn.Module):
         in_order = [name for name in names if name in self.blocks]
         if in_order != list(self.blocks):
             raise ValueError(f"blocks are out of order or repeated: {list(self.blocks)}; the network has {in_order}.")
+
+
+@fx.wrap  # one operation for whoever traces a backbone: its branches look at the pictures
+def _normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[1] != mean.numel():
+        raise UsageError(
+            f"the backbone was given a tensor of shape {tuple(images.shape)}; it takes RGB pictures of shape "
+            "(batch, 3, height, width). Read greyscale pictures as RGB, as in image.convert('RGB')."
+        )
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise UsageError(f"pictures of type {images.dtype}: give uint8 in [0, 255] or floats in [0, 1].")
+    scale = 255 if images.dtype == torch.uint8 else 1
+    # channels_last: convolutions on CPUs and tensor cores are several times faster in it
+    images = images.to(mean.dtype, memory_format=torch.channels_last)
+    return (images - mean * scale) / (std * scale)
 
 
 def _short_names(blocks: list[str]) -> list[str]:
