@@ -11,7 +11,10 @@ from headstart.errors import UsageError
 log = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 # What may be said anew about a run that goes on; a key that ends in a dot stands for all below it
-CHANGEABLE = ("resume", "name", "test", "compare_scratch", "paths.logs", "data.root", "data.num_workers", "trainer.")
+CHANGEABLE = (
+    *("resume", "name", "test", "compare_scratch", "paths.logs", "data.root", "data.num_workers", "trainer."),
+    *("cache", "cache."),
+)
 
 
 def run_directory(resume: str | None, runs: str, started: str) -> str:

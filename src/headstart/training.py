@@ -134,10 +134,11 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     for callback in callbacks:
         refuse_lost_checkpoints(callback)
+    cache = [instantiate(cfg.cache)] if cfg.get("cache") else []
     trainer = instantiate(
         cfg.trainer,
         precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator),
-        callbacks=[instantiate(cfg.finetuning), BatchSeeds(cfg.seed), *callbacks],
+        callbacks=[instantiate(cfg.finetuning), *cache, BatchSeeds(cfg.seed), *callbacks],
         logger=[build_logger(node, point) for node in cfg.logger.values()],
         plugins=[SafeCheckpointIO()],
     )
