@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -184,7 +185,7 @@ class Filler:
 def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar that appears when it takes long; yields what moves it on. None for a total of 0."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = Progress(*columns, console=Console(stderr=True, quiet=rank_zero_only.rank != 0), transient=True)
     task, start = bar.add_task(title, total=total), time.monotonic()
 
     def advance(number: int) -> None:

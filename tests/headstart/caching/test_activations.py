@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.conf import HydraConf
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 
 from headstart import checkpoint
@@ -362,10 +365,12 @@ def test_of_a_shortened_epoch_nothing_is_cached(tiny, caplog):
 
 
 def test_a_run_goes_on_without_the_cache(tiny):
-    cfg = tiny("trainer.max_epochs=1")
+    cfg = tiny("trainer.max_epochs=1", "scheduler=none")
     write_facts(Path(cfg.paths.run), cfg, fit(cfg)[0])
     words = [f"resume={cfg.paths.run}", "cache=off", "trainer.max_epochs=2"]
-    again = recall(tiny(*words, f"paths.run={cfg.paths.run}"), words)
+    hydra = OmegaConf.structured(HydraConf)
+    hydra.mode, hydra.overrides.task = RunMode.RUN, words
+    again = recall(tiny(*words, f"paths.run={cfg.paths.run}"), hydra)
     assert again.cache is None
     *_, watch, cache = fit(again)
     assert cache is None
