@@ -227,7 +227,7 @@ def content(run: Path) -> dict[str, Any]:
         found[file.name] = torch.load(file, map_location="cpu", weights_only=True)
         # what may differ between two commands for the same run
         settings = found[file.name]["hyper_parameters"]["config"]
-        settings["resume"] = settings["paths"] = settings["data"]["num_workers"] = None
+        settings["resume"] = settings["paths"] = settings["cache"] = settings["data"]["num_workers"] = None
         for state in found[file.name]["callbacks"].values():
             state.pop(NEVER_RESTORED, None)
     names = {file.name for folder in (run, run / "checkpoints") for file in folder.iterdir()}

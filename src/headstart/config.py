@@ -40,6 +40,7 @@ class TrainConfig:
     scheduler: Any = None
     task: Any = MISSING
     trainer: Any = MISSING
+    cache: Any = None
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     paths: Any = MISSING
@@ -75,8 +76,10 @@ class EvaluateConfig:
 
 # The types a command line can give, and what to call them
 PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
-OPTIONAL = ("augmentation", "scheduler")
-COMPONENTS = ("model", "head", "data", "augmentation", "finetuning", "optimizer", "scheduler", "task", "trainer")
+OPTIONAL = ("augmentation", "scheduler", "cache")
+COMPONENTS = (
+    *("model", "head", "data", "augmentation", "finetuning", "optimizer", "scheduler", "task", "trainer", "cache"),
+)
 
 
 def register() -> None:

@@ -158,10 +158,11 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
         plugins.append(SLURMEnvironment(auto_requeue=False))
     # before Lightning complains that there is no GPU, or that a package is missing
     refuse_sharding(str(cfg.trainer.get("strategy")))
+    cache = [instantiate(cfg.cache)] if cfg.get("cache") else []
     trainer = instantiate(
         cfg.trainer,
         precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator),
-        callbacks=[instantiate(cfg.finetuning), BatchSeeds(cfg.seed), TrainingMetrics(), *callbacks],
+        callbacks=[instantiate(cfg.finetuning), *cache, BatchSeeds(cfg.seed), TrainingMetrics(), *callbacks],
         logger=[build_logger(node, point) for node in cfg.logger.values()],
         plugins=plugins,
         max_time=None,

@@ -5,18 +5,21 @@ import os
 import signal
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
+from headstart.activations import Activations
 from headstart.data import splits
 from headstart.data.samples import Samples, listed, pool
-from headstart.data.sampling import EpochLoader, EpochSampler
+from headstart.data.sampling import EpochLoader, EpochSampler, Rows, StoredLoader
 from headstart.data.splits import SPLITS
 from headstart.errors import UsageError
 from headstart.randomness import reseed_cpu
@@ -34,11 +37,28 @@ class _Transformed(Dataset):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> tuple[Any, Any]:
-        index = self.indices[position]
-        target = self.samples.targets[index]
+        return self.input(position), self.target(position)
+
+    def input(self, position: int) -> Any:
+        """One sample as the model takes it."""
+        return self.transform(self.samples.load(self.indices[position]))
+
+    def target(self, position: int) -> Any:
+        """Its label or labels."""
+        target = self.samples.targets[self.indices[position]]
         # a list of labels as it is would be collated label by label
-        target = torch.tensor(target) if self.samples.multi_label else target
-        return self.transform(self.samples.load(index)), target
+        return torch.tensor(target) if self.samples.multi_label else target
+
+    def stored_batch(self, positions: Sequence[int], rows: Rows) -> tuple[Activations, Tensor]:
+        """The batch of these samples with stored activations as its inputs."""
+        return Activations(rows(positions)), default_collate([self.target(position) for position in positions])
+
+
+class _Inputs(_Transformed):
+    """The same without targets."""
+
+    def __getitem__(self, position: int) -> Any:
+        return self.input(position)
 
 
 class _Augmented(_Transformed):
@@ -49,6 +69,9 @@ class _Augmented(_Transformed):
         # whichever process loads it, and whatever it loaded before
         reseed_cpu(seed)
         return super().__getitem__(position)
+
+    def stored_batch(self, keys: Sequence[tuple[int, int]], rows: Rows) -> tuple[Activations, Tensor]:
+        return super().stored_batch([position for position, _ in keys], rows)
 
 
 class DataModule(pl.LightningDataModule):
@@ -72,6 +95,10 @@ class DataModule(pl.LightningDataModule):
         seed: of the splits, subsets, order and augmentation.
         split_file: where the assignment of samples to splits is kept; None keeps it in memory.
         classes: class names in the order of the model's outputs, when the model exists already.
+
+    Attributes:
+        stored: split -> activations by which the trainer's batches of `train` and `val` bring their inputs; empty
+            unless somebody has computed them.
 
     Raises:
         UsageError: a value out of range, or two that contradict each other.
@@ -116,6 +143,7 @@ class DataModule(pl.LightningDataModule):
         self.eval_transform: Callable[[Any], Any] = _not_connected
         self.samples: Samples | None = None
         self.splits: dict[str, list[int]] = {}
+        self.stored: dict[str, Rows] = {}
 
     @abstractmethod
     def dataset(self, split: str) -> Samples | None:
@@ -185,7 +213,14 @@ class DataModule(pl.LightningDataModule):
         weights = (1 / counts) if self.weighting == "balanced" else (1 / counts).sqrt()
         return (weights * counts.sum() / (weights * counts).sum()).tolist()
 
-    def loader(self, split: str, training: bool = False) -> DataLoader:
+    def inputs(self, split: str, positions: Sequence[int]) -> Iterable[Any]:
+        """Batches of the plain inputs at these positions of a split, in this order, all of them for this process."""
+        assert self.samples is not None, "call setup() first"
+        indices = [self.splits[split][position] for position in positions]
+        options = self._loading() | {"persistent_workers": False}
+        return DataLoader(_Inputs(self.samples, indices, self.eval_transform), **options)
+
+    def loader(self, split: str, training: bool = False) -> StoredLoader:
         """Batches of one split: every sample once, in order and plain; for `training` shuffled and augmented.
 
         Of several processes each gets its share.
@@ -203,7 +238,7 @@ class DataModule(pl.LightningDataModule):
             raise UsageError(f"the {split} split is empty: give the data a {split} folder{remedy}")
         if not training:
             dataset = _Transformed(self.samples, indices, self.eval_transform)
-            return DataLoader(dataset, sampler=self._share(dataset), **self._loading())
+            return StoredLoader(dataset, sampler=self._share(dataset), **self._loading())
         dataset, sampler = _Augmented(self.samples, indices, self.train_transform), self._order(indices)
         drop_last = self._ends_on_one(len(sampler))
         return EpochLoader(dataset, sampler, drop_last=drop_last, trainer=self.trainer, **self._loading())
@@ -254,12 +289,16 @@ class DataModule(pl.LightningDataModule):
         return share > 1 and share % self.batch_size == 1
 
     def train_dataloader(self) -> EpochLoader:
-        """Shuffled, augmented batches of `train`."""
-        return self.loader("train", training=True)
+        """Shuffled, augmented batches of `train`, or of its stored activations while there are any."""
+        loader = self.loader("train", training=True)
+        loader.stored = partial(self.stored.get, "train")
+        return loader
 
     def val_dataloader(self) -> DataLoader:
-        """Plain batches of `val`."""
-        return self.loader("val")
+        """Plain batches of `val`, or of its stored activations while there are any."""
+        loader = self.loader("val")
+        loader.stored = partial(self.stored.get, "val")
+        return loader
 
     def test_dataloader(self) -> DataLoader:
         """Plain batches of `test`."""

@@ -1,16 +1,21 @@
 """Which sample is learned from when: a function of seed, epoch and place in the epoch alone.
 
-So a run that was interrupted goes on exactly, inside an epoch too, and with any number of loader processes.
+So a run that was interrupted goes on exactly, inside an epoch too, and with any number of loader processes. Whether a
+batch brings pictures or what a frozen part of the network made of them changes nothing of that.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from headstart.randomness import derive
+
+Rows = Callable[[Sequence[int]], Tensor]
+"""Positions in a split -> the activations `(len(positions), ...)` of these samples."""
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -68,7 +73,29 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return torch.multinomial(weights, self.num_samples, replacement=True, generator=generator).tolist()
 
 
-class EpochLoader(DataLoader):
+class StoredLoader(DataLoader):
+    """Batches of a data set or, where its activations are stored, of these: the same samples in the same batches.
+
+    Stored rows are read by this process itself; loader processes are not even started for them.
+
+    Args:
+        dataset: for stored rows it has `stored_batch(keys, rows)`, its samples under these keys as a batch.
+        stored: asked at the start of every iteration for the rows, None where there are none.
+        options: of torch's `DataLoader`.
+    """
+
+    def __init__(self, dataset: Any, stored: Callable[[], Rows | None] | None = None, **options: Any):
+        self.stored = stored
+        super().__init__(dataset, **options)
+
+    def __iter__(self) -> Iterator[Any]:
+        rows = self.stored() if self.stored else None
+        if rows is None:
+            return super().__iter__()
+        return (self.dataset.stored_batch(keys, rows) for keys in self.batch_sampler)
+
+
+class EpochLoader(StoredLoader):
     """Batches of an `EpochSampler`, beginning with the one Lightning is at.
 
     Lightning asks for an iterator before it has restored how far a run was (when a scheduler must know the number of
@@ -82,7 +109,7 @@ class EpochLoader(DataLoader):
         batch_size: samples a batch.
         drop_last: whether to leave out a last, smaller batch.
         trainer: whose progress decides with which batch to begin; None begins with the first.
-        options: further options of torch's `DataLoader`.
+        options: of `StoredLoader` and torch's `DataLoader`.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, MetricCollection
 
+from headstart.activations import Activations
 from headstart.backbones.base import Backbone
 from headstart.errors import UsageError, nearest
 from headstart.optim import parameter_groups, rate_ratios
@@ -54,6 +55,7 @@ class ClassificationTask(pl.LightningModule):
         monitor: str = "val/loss",
     ):
         super().__init__()
+        self.go_on_with(None)
         self.classes, self.monitor = list(classes), monitor
         self.class_weights = None if class_weights is None else list(class_weights)
         self.objective = objective(num_classes=len(self.classes), class_weights=class_weights)
@@ -86,8 +88,16 @@ class ClassificationTask(pl.LightningModule):
             )
 
     def forward(self, inputs: Any) -> Tensor:
-        """Inputs as the data set yields them -> logits `(batch, num_outputs)`."""
+        """Inputs as the data set yields them, or activations of frozen groups -> logits `(batch, num_outputs)`."""
+        if isinstance(inputs, Activations):
+            assert self.rest is not None, "nobody said which part of the backbone these activations are from"
+            return self.head(self.rest(inputs.values))
         return self.head(self.backbone(inputs))
+
+    def go_on_with(self, rest: nn.Module | None) -> None:
+        """Sets `rest`, by which activations become features; made of the backbone's own modules, or None for none."""
+        # not as a submodule: its modules have their place and their names in the backbone
+        object.__setattr__(self, "rest", rest)
 
     def train(self, mode: bool = True) -> "ClassificationTask":
         """Like `nn.Module.train`, but what a strategy froze stays in eval mode.

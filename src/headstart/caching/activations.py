@@ -1,0 +1,176 @@
+"""Nothing frozen is computed twice: a stage trains from what its frozen layers made of each picture once."""
+
+import logging
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+
+from headstart.backbones.base import Backbone
+from headstart.backbones.parts import NoCleanCutError, in_two_parts
+from headstart.caching import fingerprint
+from headstart.caching.filling import GB, Filler, NotCachedError
+from headstart.data.base import DataModule
+from headstart.errors import UsageError
+from headstart.finetuning.base import StagedFinetuning, frozen_prefix
+
+log = logging.getLogger(__name__)
+
+
+class ActivationCache(Callback):
+    """Runs the leading frozen layer groups of a stage once over train and val, and trains the rest from the results.
+
+    They are kept on disk, one row a sample, under a fingerprint of all they depend on: the next stage, run or job of a
+    sweep that needs them finds them. `val` is served so always, `train` when it is not augmented. Order, batches and
+    randomness of a run stay what they are; the numbers differ by rounding, as BatchNorm is folded into convolutions.
+    Wherever something does not work, the stage is trained from pictures and a notice says why.
+
+    To be placed behind the strategy, whose stages it follows.
+
+    Args:
+        root: the folder of all stores.
+        max_gb: what they may take together, in gigabytes (10^9 bytes); those used longest ago are removed.
+
+    Attributes:
+        passes: samples that this process has sent through a frozen prefix.
+    """
+
+    def __init__(self, root: str, max_gb: float = 20):
+        if not max_gb > 0:
+            raise UsageError(f"cache.max_gb={max_gb}: give a number of gigabytes above 0; to keep nothing: cache=off")
+        self.root, self.limit = Path(root).expanduser(), max_gb * GB
+        self.passes = 0
+        self.stage: int | None = None
+        self.digests: dict[str, list[str]] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Serves the first stage, or the one a resumed run goes on with, in the middle of an epoch too."""
+        self._follow(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Serves a stage that has just begun."""
+        self._follow(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Whoever tests or predicts after training sees pictures."""
+        self._end(trainer, pl_module)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Likewise."""
+        self._end(trainer, pl_module)
+
+    def _end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self.stage, self.digests = None, {}
+        _back_to_pictures(trainer, task)
+
+    def _follow(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Serves the strategy's stage if it is a new one."""
+        (strategy,) = (callback for callback in trainer.callbacks if isinstance(callback, StagedFinetuning))
+        if strategy.progress.stage == self.stage or trainer.should_stop:
+            return
+        self.stage = strategy.progress.stage
+        _back_to_pictures(trainer, task)
+        groups = settled_prefix(task)
+        if not groups:
+            return
+        try:
+            self._serve(trainer, task, groups)
+        except (NotCachedError, NoCleanCutError, fingerprint.NoFingerprintError) as reason:
+            log.info("the activations of the frozen layers are not cached: %s", reason)
+
+    def _serve(self, trainer: pl.Trainer, task: pl.LightningModule, groups: int) -> None:
+        """Has the rest of the network trained from rows."""
+        splits = _fixed_splits(trainer)
+        if not splits:
+            return
+        data = trainer.datamodule
+        groups, prefix, rest = _cut(task.backbone, groups)
+        device = trainer.strategy.root_device
+        folder = self.root / fingerprint.of_prefix(prefix, data.eval_transform, data.samples, device)
+        filler = Filler(trainer, data, prefix, folder, self.limit)
+        try:
+            rows = filler.rows({split: self._digests_of(data, split) for split in splits})
+        finally:
+            self.passes += filler.passes
+        task.go_on_with(rest)
+        data.stored.update(rows)
+        size = (filler.lacking + filler.found) * next(iter(rows.values())).layout.row_bytes
+        log.info(
+            "frozen prefix of %d groups, %s: %d samples computed, %d found (%s, %.1f MB)",
+            *(groups, " and ".join(splits), filler.lacking, filler.found, folder, size / 10**6),
+        )
+
+    def _digests_of(self, data: DataModule, split: str) -> list[str]:
+        """Those of a split's samples; of pictures in memory they are computed, once a run."""
+        if split not in self.digests:
+            self.digests[split] = fingerprint.of_samples(data.samples, data.splits[split])
+        return self.digests[split]
+
+
+def settled_prefix(task: pl.LightningModule) -> int:
+    """How many leading layer groups cannot change in this stage: nothing in them learns, and all is in eval mode.
+
+    The second is more than the first: BatchNorm whose statistics follow the data may have no parameter that learns.
+    """
+    count = frozen_prefix(task.layer_groups)
+    kept = {id(module) for module in task.kept_in_eval}
+    for place, group in enumerate(task.layer_groups[:count]):
+        if any(id(module) not in kept for module in group.modules.values()):
+            return place
+    return count
+
+
+def _fixed_splits(trainer: pl.Trainer) -> list[str]:
+    """The splits whose inputs are the same in every epoch.
+
+    Raises:
+        NotCachedError: no rows can be served in such a run.
+    """
+    data = trainer.datamodule
+    if not isinstance(data, DataModule):
+        raise NotCachedError("the data do not come from a data module of this project")
+    if trainer.fast_dev_run or trainer.overfit_batches:
+        raise NotCachedError("this run sees a few batches only")
+    if trainer.num_nodes > 1:
+        raise NotCachedError("the run is spread over several machines, which may have no folder in common")
+    splits = []
+    if data.train_transform is not data.eval_transform:
+        log.info("train is not cached, for augmentation makes other pictures in every epoch (augmentation=none: not)")
+    elif _is_whole(trainer, "train"):
+        splits.append("train")
+    if data.num_samples["val"] and _is_whole(trainer, "val"):
+        splits.append("val")
+    return splits
+
+
+def _is_whole(trainer: pl.Trainer, split: str) -> bool:
+    """Whether the run sees all of a split; of a small part of it a cache would cost more than it spares."""
+    limit = getattr(trainer, f"limit_{split}_batches")
+    is_whole = isinstance(limit, float) and limit == 1.0  # 1 is one batch
+    if limit and not is_whole:
+        log.info("%s is not cached, for trainer.limit_%s_batches=%s leaves out some of it", split, split, limit)
+    return is_whole
+
+
+def _cut(backbone: Backbone, groups: int) -> tuple[int, nn.Module, nn.Module]:
+    """Cuts behind the last of so many groups, or behind an earlier one where the code cannot be cut there.
+
+    Returns:
+        the number of groups in the prefix, the prefix and the rest.
+
+    Raises:
+        NoCleanCutError: there is no such place.
+    """
+    for count in range(groups, 0, -1):
+        try:
+            return count, *in_two_parts(backbone, count)
+        except NoCleanCutError as error:
+            reason = error
+    raise reason
+
+
+def _back_to_pictures(trainer: pl.Trainer, task: pl.LightningModule) -> None:
+    task.go_on_with(None)
+    if isinstance(trainer.datamodule, DataModule):
+        trainer.datamodule.stored.clear()

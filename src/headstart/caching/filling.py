@@ -1,0 +1,199 @@
+"""Brings the activations of one frozen prefix together: those a store has, and those still to be computed."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from headstart.backbones.parts import InferenceCopy
+from headstart.caching.store import RECORD, ActivationStore, Layout, StoredRows, holding, make_room
+from headstart.data.base import DataModule
+
+BAR_AFTER_SECONDS = 1.0
+GB = 10**9
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class NotCachedError(Exception):
+    """Activations are not kept; the message says why."""
+
+
+class Filler:
+    """Finds or computes the rows of one prefix; of several processes of a run each computes its share.
+
+    Of several runs that need the same rows one computes them, and the others wait for it. All processes of a run must
+    be on one machine, and call everything here alike.
+
+    Args:
+        trainer: its device computes, its processes share the work.
+        data: where the inputs come from.
+        prefix: a batch of inputs -> activations; frozen.
+        folder: of the store.
+        limit: bytes that this store and all beside it may take.
+
+    Attributes:
+        found: rows that were there.
+        lacking: rows that were not, and were computed by all processes together.
+        passes: samples that this process sent through the prefix.
+    """
+
+    def __init__(self, trainer: pl.Trainer, data: DataModule, prefix: nn.Module, folder: Path, limit: float):
+        self.trainer, self.data, self.prefix, self.folder, self.limit = trainer, data, prefix, folder, limit
+        self.ranks = trainer.strategy
+        self.found, self.lacking, self.passes = 0, 0, 0
+
+    def rows(self, digests: dict[str, list[str]]) -> dict[str, StoredRows]:
+        """The rows of each split, whose samples' digests are given in their order.
+
+        Raises:
+            NotCachedError: there is no room for them, or the folder cannot be used.
+        """
+        places = {d: (split, i) for split, found in digests.items() for i, d in enumerate(found)}
+        self.found = len(places)
+        rows = self._complete(digests, places)
+        if rows is not None:
+            return rows
+        with self._held():
+            self._fill(places)
+            return self._serve(digests)
+
+    def _complete(self, digests: dict[str, list[str]], places: dict[str, Any]) -> dict[str, StoredRows] | None:
+        """The rows, if all are there: nobody need wait for whoever adds others to the store. None otherwise."""
+
+        def is_complete() -> bool:
+            with suppress(OSError, RuntimeError):
+                store = ActivationStore(self.folder)
+                return places.keys() <= store.records.keys() and not store.lacking(list(places))
+            return False
+
+        if not self._first(is_complete):
+            return None
+        rows = None
+        with suppress(OSError, RuntimeError, KeyError):  # somebody removes it in this moment
+            rows = self._serve(digests)
+        return rows if self.ranks.reduce_boolean_decision(rows is not None) else None
+
+    def _serve(self, digests: dict[str, list[str]]) -> dict[str, StoredRows]:
+        store = ActivationStore(self.folder)
+        return {split: store.serve(found) for split, found in digests.items()}
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """The store is this run's alone; its first process holds it for all."""
+        with ExitStack() as stack:
+            self._first(lambda: stack.enter_context(holding(self.folder)))
+            yield
+            self.ranks.barrier()  # until each has mapped its rows nobody may remove them
+
+    def _fill(self, places: dict[str, tuple[str, int]]) -> None:
+        """Computes what is lacking, by all processes."""
+        lacking, is_ready = self._first(lambda: self._look(list(places)))
+        self.lacking, self.found = len(lacking), len(places) - len(lacking)
+        share = lacking[self.trainer.global_rank :: self.trainer.world_size]
+        batches = self._computed([(*places[digest], digest) for digest in share])
+        if lacking and not is_ready:
+            self._first(lambda: self._begin(batches, len(lacking)))
+        error = self._append(batches)
+        if not self.ranks.reduce_boolean_decision(error is None):  # waits for all
+            raise NotCachedError(f"not all could be written to {self.folder}: {error or 'another process failed'}")
+
+    def _look(self, wanted: list[str]) -> tuple[list[str], bool]:
+        """What is lacking, and whether rows can be added at once: else it is not known yet how large they are."""
+        store = ActivationStore(self.folder)
+        lacking = store.lacking(wanted)
+        if damaged := [digest for digest in lacking if digest in store.records]:
+            log.warning("%d rows of %s are damaged: they are computed again", len(damaged), self.folder)
+        if not lacking or store.layout is None:
+            return lacking, False
+        try:
+            self._make_room(store.layout, len(lacking))
+        except NotCachedError:
+            self._make_room(store.layout, len(wanted), instead=True)
+            store.begin(store.layout, anew=True)  # of other samples it had so many rows that these found no room
+            return wanted, True
+        return lacking, True
+
+    def _begin(self, batches: Iterator[tuple[list[str], Tensor]], number: int) -> None:
+        """Begins a store with the first batch, which tells how large the rows are."""
+        digests, values = next(batches)
+        layout = Layout.of(values)
+        self._make_room(layout, number)
+        store = ActivationStore(self.folder)
+        store.begin(layout)
+        store.append(digests, values)
+
+    def _make_room(self, layout: Layout, number: int, instead: bool = False) -> None:
+        needed = number * (layout.row_bytes + RECORD.size)
+        if not make_room(self.folder.parent, needed, self.limit, self.folder, instead):
+            shape = " x ".join(map(str, layout.shape))
+            raise NotCachedError(
+                f"{number} activations of {shape} take {needed / GB:.3g} GB, for which cache.max_gb="
+                f"{self.limit / GB:g} or the disk leaves no room"
+            )
+
+    def _append(self, batches: Iterator[tuple[list[str], Tensor]]) -> Exception | None:
+        """Computes and writes; a full disk is no reason to end the run, so the error is returned."""
+        try:
+            store = None
+            for digests, values in batches:
+                store = store or ActivationStore(self.folder)
+                store.append(digests, values)
+        except (OSError, NotCachedError) as error:
+            return error
+        return None
+
+    def _computed(self, samples: list[tuple[str, int, str]]) -> Iterator[tuple[list[str], Tensor]]:
+        """Digests and rows, a batch at a time, of samples given as split, position and digest."""
+        with _bar("Frozen layers", len(samples) if self.trainer.is_global_zero else 0) as advance:
+            copy = InferenceCopy(self.prefix)
+            for split, group in groupby(sorted(samples), key=lambda sample: sample[0]):
+                _, positions, digests = zip(*group, strict=True)
+                done = 0
+                for inputs in self.data.inputs(split, positions):
+                    if not isinstance(inputs, Tensor):
+                        raise NotCachedError(f"the inputs are no tensors but {type(inputs).__name__}")
+                    yield list(digests[done : done + len(inputs)]), copy(inputs.to(self.ranks.root_device))
+                    done += len(inputs)
+                    self.passes += len(inputs)
+                    advance(len(inputs))
+
+    def _first(self, work: Callable[[], T]) -> T:
+        """What the run's first process finds, told to all; where it cannot, all raise a NotCachedError."""
+        outcome: tuple[Any, str | None] = None, None
+        if self.trainer.is_global_zero:
+            try:
+                outcome = work(), None
+            except (NotCachedError, OSError, NotImplementedError) as error:  # the last: a folder that knows no locks
+                outcome = None, str(error)
+        value, reason = self.ranks.broadcast(outcome)
+        if reason is not None:
+            raise NotCachedError(reason)
+        return value
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar that appears when it takes long; yields what moves it on. None for a total of 0."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=Console(stderr=True, quiet=rank_zero_only.rank != 0), transient=True)
+    task, start = bar.add_task(title, total=total), time.monotonic()
+
+    def advance(number: int) -> None:
+        bar.advance(task, number)
+        if total and not bar.live.is_started and time.monotonic() - start > BAR_AFTER_SECONDS:
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        bar.stop()

@@ -1,0 +1,181 @@
+"""What an activation depends on, as a short text: equal fingerprints mean equal activations."""
+
+import enum
+import hashlib
+import importlib
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from PIL import features
+from torch import Tensor, fx, nn
+
+from headstart.backbones import base
+from headstart.data import decode
+from headstart.data.samples import Samples
+
+DIGEST_BYTES = 20
+# Their versions stand for their code
+LIBRARIES = {"torch": torch.__version__, "torchvision": torchvision.__version__, "PIL": PIL.__version__}
+# What every module has; of these only its tensors and parts decide what it computes
+COMMON = vars(nn.Module()).keys() | {"_compiled_call_impl"}
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+class NoFingerprintError(ValueError):
+    """Something an activation depends on cannot be told from something similar; the message says what."""
+
+
+def of_prefix(prefix: nn.Module, transform: Any, samples: Samples, device: torch.device) -> str:
+    """A fingerprint of all that turns a sample's content into its row, 32 hex digits.
+
+    That is: weights, buffers and settings of every module, the code of what is neither torch nor torchvision, the
+    transform's settings, the decoder, the versions of the libraries, and how the device computes.
+
+    Args:
+        prefix: the frozen part of a backbone.
+        transform: from what the samples' `load` gives to one input.
+        samples: where the inputs come from.
+        device: where the rows are computed.
+
+    Raises:
+        NoFingerprintError: a part keeps settings that cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (LIBRARIES, _decoder(samples), _arithmetic(device), transform, prefix, [base, decode]):
+        for piece in _pieces(part, []):
+            digest.update(len(piece).to_bytes(8, "little"))
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def of_samples(samples: Samples, indices: list[int]) -> list[str]:
+    """A fingerprint of each sample's content, 40 hex digits; of a file that of its bytes, known from the scan."""
+    if samples.digests is not None:
+        return [samples.digests[index] for index in indices]
+    return [_of_value(samples.load(index)) for index in indices]
+
+
+def _of_value(value: Any) -> str:
+    return hashlib.blake2b(b"".join(_pieces(value, [])), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def _decoder(samples: Samples) -> list[Any]:
+    """What makes an input of a sample's content; nothing when the content that is hashed is the input already."""
+    if samples.digests is None:
+        return []
+    codecs = {name: features.version(name) for name in ("jpg", "zlib", "libtiff", "webp", "avif", "jpg_2000")}
+    loaders = getattr(samples.load, "parts", [samples.load])  # of several folders each has its own
+    # of an object its class, but not its settings, which are the names of the files; a function stands for itself
+    bare = ("builtins", "functools")
+    kinds = [loader if type(loader).__module__ in bare else type(loader) for loader in loaders]
+    return [codecs, [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]]
+
+
+def _arithmetic(device: torch.device) -> list[Any]:
+    """What lets the same operations give other numbers."""
+    tf32 = torch.backends.cudnn.allow_tf32 if device.type == "cuda" else None
+    return [device.type, torch.get_float32_matmul_precision(), tf32]
+
+
+def _pieces(value: Any, above: list[Any]) -> Iterator[bytes]:
+    """Bytes that are the same for values that act the same. `above`: the objects that `value` is part of."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, torch.device)):
+        yield f"{type(value).__name__} {value!r}".encode()
+    elif isinstance(value, Tensor):
+        yield f"tensor {tuple(value.shape)} {value.dtype}".encode()
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        yield f"array {value.shape} {value.dtype}".encode()
+        yield value.tobytes()
+    elif isinstance(value, enum.Enum):
+        yield f"{_qualified(type(value))}.{value.name}".encode()
+    elif isinstance(value, types.ModuleType):
+        yield from _code(value.__name__)
+    elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        yield from _importable(value)
+    elif any(value is other for other in above):
+        yield b"one of those above"
+    else:
+        yield from _composed(value, [*above, value])
+
+
+def _composed(value: Any, above: list[Any]) -> Iterator[bytes]:
+    """A container, or an object with settings."""
+    if isinstance(value, (list, tuple, set, frozenset, dict)):
+        items = list(value.items()) if isinstance(value, dict) else list(value)
+        yield f"{_qualified(type(value))} {len(items)}".encode()
+        for item in sorted(items, key=repr) if isinstance(value, (set, frozenset)) else items:
+            yield from _pieces(item, above)
+    elif isinstance(value, partial):
+        yield b"partial"
+        yield from _pieces([value.func, value.args, value.keywords], above)
+    elif isinstance(value, nn.Module):
+        yield from _of_module(value, above)
+    elif type(value).__reduce_ex__ is object.__reduce_ex__ and type(value).__reduce__ is object.__reduce__:
+        yield from _importable(type(value))
+        yield from _pieces(_settings(value), above)
+    else:  # it says itself how it is to be rebuilt, and what of it counts may not be in its attributes
+        raise NoFingerprintError(f"the settings of {_qualified(type(value))} cannot be read")
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    """The attributes of a plain object."""
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    if not hasattr(value, "__dict__") and not slots:
+        raise NoFingerprintError(f"the settings of {_qualified(type(value))} cannot be read")
+    return {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})
+
+
+def _of_module(module: nn.Module, above: list[Any]) -> Iterator[bytes]:
+    """A module: its code, its settings, its tensors and its parts; not whether it trains."""
+    if any(getattr(module, hooks) for hooks in HOOKS):
+        raise NoFingerprintError(f"a hook on {type(module).__name__} may change what it computes")
+    if isinstance(module, fx.GraphModule):
+        yield module.code.encode()
+    else:
+        yield from _importable(type(module))
+        own = {name: value for name, value in vars(module).items() if name not in COMMON}
+        yield from _pieces(own, above)
+    for tensors in (module._parameters, module._buffers, module._modules):
+        yield from _pieces(dict(tensors), above)
+
+
+def _importable(value: Callable[..., Any]) -> Iterator[bytes]:
+    """The name of a class or function by which it can be found again, and the code of the file it is in."""
+    name = _qualified(value)
+    found: Any = importlib.import_module(value.__module__) if value.__module__ else None
+    for part in value.__qualname__.split("."):
+        found = getattr(found, part, None)
+    # torch's and Python's own are what their names say, although some are hidden behind others of the same name
+    if found is not value and not _is_of_library(value):
+        raise NoFingerprintError(f"{name} is made while the program runs, which does not tell what it does")
+    yield name.encode()
+    for kind in value.__mro__ if isinstance(value, type) else [value]:
+        yield from _code(kind.__module__ or "")
+
+
+def _is_of_library(value: Callable[..., Any]) -> bool:
+    return "<" not in value.__qualname__ and (value.__module__ or "").split(".")[0] in {*LIBRARIES, "builtins"}
+
+
+@cache
+def _code(module: str) -> tuple[bytes, ...]:
+    """The text of a module's file; nothing for libraries, whose version is told, and for Python itself."""
+    if module.split(".")[0] in {*LIBRARIES, "builtins", "abc", "typing", "enum", "collections", "functools", ""}:
+        return ()
+    try:
+        return (Path(inspect.getsourcefile(importlib.import_module(module))).read_bytes(),)
+    except (OSError, TypeError, ImportError) as error:
+        raise NoFingerprintError(f"the code of {module} cannot be read") from error
+
+
+def _qualified(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"

@@ -1,0 +1,274 @@
+"""Activations on disk: one row a sample, found by what was computed from what."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from headstart.files import replacing
+
+log = logging.getLogger(__name__)
+META, ROWS, INDEX, REMOVED = "meta.json", "rows.bin", "index.bin", ".removed"
+RECORD = struct.Struct("<20sQI")  # of the index: a sample's digest, the place of its row, the row's checksum
+FLOATS = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one sample's activation lies in its row.
+
+    Args:
+        shape: without the batch.
+        channels_last: whether the channels lie innermost, as the part of the network that goes on wants them.
+        dtype: as torch writes it, `torch.float32`.
+    """
+
+    shape: tuple[int, ...]
+    channels_last: bool
+    dtype: str
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Layout":
+        """That of a batch `(batch, *shape)`."""
+        is_plain = values.is_contiguous()  # a map of one pixel is both
+        is_last = values.ndim == 4 and not is_plain and values.is_contiguous(memory_format=torch.channels_last)
+        return cls(tuple(values.shape[1:]), is_last, str(values.dtype))
+
+    @property
+    def numel(self) -> int:
+        """Numbers in a row."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.numel * FLOATS[self.dtype].itemsize
+
+    def flatten(self, values: Tensor) -> Tensor:
+        """A batch `(batch, *shape)` -> rows `(batch, numel)` on the CPU, in the order of the memory."""
+        values = values.detach().cpu()
+        return (values.permute(0, 2, 3, 1) if self.channels_last else values).reshape(len(values), -1).contiguous()
+
+    def unflatten(self, rows: Tensor) -> Tensor:
+        """Rows `(batch, numel)` -> the batch `(batch, *shape)` they were, in its memory format, without a copy."""
+        if not self.channels_last:
+            return rows.view(len(rows), *self.shape)
+        channels, height, width = self.shape
+        return rows.view(len(rows), height, width, channels).permute(0, 3, 1, 2)
+
+
+class StoredRows:
+    """The activations of one split, mapped from disk: what is not looked at is not read.
+
+    Stays usable when the store is removed meanwhile (where the system lets a mapped file be removed at all).
+
+    Args:
+        rows: `(n, numel)`, those of a store.
+        places: `(len(split),)`, the row of each sample of the split.
+        layout: how a row is to be read.
+    """
+
+    def __init__(self, rows: Tensor, places: Tensor, layout: Layout):
+        self.rows, self.places, self.layout = rows, places, layout
+
+    def __call__(self, positions: Sequence[int]) -> Tensor:
+        """The activations `(len(positions), *shape)` of the samples at these positions of the split."""
+        return self.layout.unflatten(self.rows[self.places[torch.as_tensor(positions)]])
+
+
+class ActivationStore:
+    """The rows of one frozen prefix, in a folder of its own that several processes may share.
+
+    `rows.bin` holds the rows, `index.bin` a record for each that says whose it is, where, and with which checksum. Both
+    only grow, and a record is written after its row: a kill at any moment loses at most the batch being written. What
+    was damaged since is noticed by its checksum and computed again; the newest record of a sample counts.
+
+    Args:
+        folder: need not exist yet.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.records: dict[str, tuple[int, int]] = {}  # digest -> place and checksum
+        self.read = 0  # bytes of the index taken note of
+        self.layout = self._read_layout()
+        self.refresh()
+
+    def _read_layout(self) -> Layout | None:
+        """None where there is none yet, or it is damaged."""
+        try:
+            meta = json.loads((self.folder / META).read_text(encoding="utf-8"))
+            layout = Layout(tuple(meta["shape"]), meta["channels_last"], meta["dtype"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return layout if meta.get("check") == _check(layout) else None
+
+    def begin(self, layout: Layout, anew: bool = False) -> None:
+        """Makes the store ready for rows of this layout, empty if it is damaged, of another layout, or to be `anew`."""
+        if anew or self._read_layout() != layout:
+            # removed, never cut short: another process may have the old rows mapped
+            for name in (META, INDEX, ROWS):
+                (self.folder / name).unlink(missing_ok=True)
+            self.records, self.read = {}, 0
+            with replacing(self.folder / META) as stream:
+                json.dump(asdict(layout) | {"check": _check(layout)}, stream)
+        self.layout = layout
+
+    def refresh(self) -> None:
+        """Takes note of what other processes have added."""
+        if self.layout is None:
+            return
+        written = self._size(ROWS) // self.layout.row_bytes
+        whole = self._size(INDEX) // RECORD.size * RECORD.size
+        if whole <= self.read:
+            return
+        with (self.folder / INDEX).open("rb") as stream:
+            stream.seek(self.read)
+            content = stream.read(whole - self.read)
+        for digest, place, checksum in RECORD.iter_unpack(content[: len(content) // RECORD.size * RECORD.size]):
+            if place < written:
+                self.records[digest.hex()] = place, checksum
+        self.read += len(content) // RECORD.size * RECORD.size
+
+    def lacking(self, digests: Sequence[str]) -> list[str]:
+        """Those without a sound row, each once, in their order. Reads every row asked for."""
+        wanted = dict.fromkeys(digests)
+        found = [digest for digest in wanted if digest in self.records]
+        damaged = self._damaged(found)
+        return [digest for digest in wanted if digest not in self.records or digest in damaged]
+
+    def _damaged(self, digests: list[str]) -> set[str]:
+        if not digests:
+            return set()
+        rows = self.rows().view(torch.uint8).numpy()
+        in_order = sorted(digests, key=self.records.__getitem__)
+        return {d for d in in_order if _checksum(d, rows[self.records[d][0]]) != self.records[d][1]}
+
+    def append(self, digests: Sequence[str], values: Tensor) -> None:
+        """Adds a row for each digest, `values` being `(len(digests), *shape)`."""
+        assert self.layout == Layout.of(values), (self.layout, Layout.of(values))
+        rows = self.layout.flatten(values).view(torch.uint8).numpy()
+        with FileLock(self.folder / "append.lock"):
+            first = self._add(ROWS, self.layout.row_bytes, rows.tobytes())
+            records = [
+                RECORD.pack(bytes.fromhex(digest), first + i, _checksum(digest, rows[i]))
+                for i, digest in enumerate(digests)
+            ]
+            self._add(INDEX, RECORD.size, b"".join(records))
+
+    def _add(self, name: str, unit: int, content: bytes) -> int:
+        """Appends from the next multiple of `unit` on, behind what a killed process left; the number of that place."""
+        place = -(-self._size(name) // unit)
+        path = self.folder / name
+        with path.open("r+b" if path.exists() else "w+b") as stream:
+            stream.seek(place * unit)
+            stream.write(content)
+        return place
+
+    def _size(self, name: str) -> int:
+        path = self.folder / name
+        return path.stat().st_size if path.exists() else 0
+
+    def rows(self) -> Tensor:
+        """All rows `(n, numel)`, mapped from disk."""
+        assert self.layout is not None
+        total = self._size(ROWS) // self.layout.row_bytes
+        path, size = str(self.folder / ROWS), total * self.layout.numel
+        flat = torch.from_file(path, shared=False, size=size, dtype=FLOATS[self.layout.dtype])
+        return flat.view(total, self.layout.numel)
+
+    def serve(self, digests: Sequence[str]) -> StoredRows:
+        """The rows of these samples, which must be there."""
+        places = torch.tensor([self.records[digest][0] for digest in digests])
+        os.utime(self.folder)  # used now
+        return StoredRows(self.rows(), places, self.layout)
+
+
+def _check(layout: Layout) -> str:
+    return hashlib.blake2b(repr(layout).encode(), digest_size=8).hexdigest()
+
+
+def _checksum(digest: str, row: memoryview) -> int:
+    """Of a row and whose it is."""
+    return zlib.crc32(row, zlib.crc32(digest.encode()))
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """While one process fills a store others wait, and then find what they need; nobody removes it meanwhile."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock(folder)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that computes the same activations (%s)", folder)
+        lock.acquire()
+    try:
+        folder.mkdir(exist_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def _lock(folder: Path) -> FileLock:
+    """Beside the folder, so that it outlives it: a lock whose file can be removed is held by two."""
+    return FileLock(folder.with_name(f"{folder.name}.lock"))
+
+
+def make_room(root: Path, needed: int, limit: float, keep: Path, instead: bool = False) -> bool:
+    """Removes the stores used longest ago until `needed` more bytes fit under `limit`; False where they cannot.
+
+    Runs that fill several stores at once may pass the limit together; the next one to need room sets that right.
+
+    Args:
+        root: the folder of all stores.
+        needed: bytes to come into `keep`.
+        limit: bytes that all stores together may take.
+        keep: the store that must stay; the caller holds it.
+        instead: whether they come in place of all that `keep` has.
+    """
+    sizes = _sizes(root) | ({keep: 0} if instead else {})
+    if sizes.get(keep, 0) + needed > limit:
+        return False
+    for store in list(sizes):
+        if sum(sizes.values()) + needed <= limit:
+            break
+        if store != keep and _remove(store):
+            del sizes[store]
+    return sum(sizes.values()) + needed <= limit and needed <= shutil.disk_usage(root).free
+
+
+def _sizes(root: Path) -> dict[Path, int]:
+    """Bytes of each store, the one used longest ago first. Another process may be removing some at this moment."""
+    found = {}
+    for folder in root.iterdir():
+        try:
+            if folder.is_dir():
+                found[folder] = folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir())
+        except FileNotFoundError:
+            continue
+    return {folder: size for folder, (_, size) in sorted(found.items(), key=lambda item: item[1])}
+
+
+def _remove(store: Path) -> bool:
+    """Removes a store, unless a process fills it at the moment."""
+    try:
+        with _lock(store).acquire(timeout=0):
+            if not store.name.endswith(REMOVED):  # whole or not at all, also for whoever looks at it right now
+                log.info("removing cached activations, used longest ago: %s", store)
+                store = store.rename(store.with_name(store.name + REMOVED))
+            shutil.rmtree(store)
+    except (Timeout, OSError):
+        return False
+    return True

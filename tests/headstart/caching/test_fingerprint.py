@@ -1,0 +1,146 @@
+"""Equal fingerprints mean equal activations: whatever may change one changes the other, or has none."""
+
+import copy
+import importlib.util
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from headstart.backbones.base import ImagePreprocess
+from headstart.backbones.parts import in_two_parts
+from headstart.backbones.tiny_resnet import TinyResNet
+from headstart.backbones.torchvision import TorchvisionBackbone
+from headstart.caching.fingerprint import NoFingerprintError, of_prefix, of_samples
+from headstart.data.decode import read_picture
+from headstart.data.image_folder import PictureFiles
+from headstart.data.samples import PictureStack, Samples
+
+PICTURES = torch.arange(4 * 3 * 2 * 2, dtype=torch.uint8).view(4, 3, 2, 2)
+SAMPLES = Samples(list("abcd"), [0, 1, 0, 1], ["x", "y"], PictureStack(PICTURES))
+PREPROCESS = ImagePreprocess(16, 20)
+
+
+def fingerprint(prefix, transform=PREPROCESS, samples=SAMPLES, device="cpu"):
+    return of_prefix(prefix, transform, samples, torch.device(device))
+
+
+@pytest.fixture
+def tiny():
+    return TinyResNet()
+
+
+def test_the_same_again_is_the_same(tiny):
+    assert fingerprint(tiny) == fingerprint(TinyResNet().train()) == fingerprint(copy.deepcopy(tiny).eval())
+    parts = [in_two_parts(TinyResNet(), 2)[0] for _ in range(2)]
+    assert fingerprint(parts[0]) == fingerprint(parts[1]) != fingerprint(tiny)
+    frozen = TinyResNet().requires_grad_(False).to(memory_format=torch.contiguous_format)
+    assert fingerprint(frozen) == fingerprint(tiny), "neither freezing nor the memory format changes what it computes"
+
+
+def test_every_tensor_counts(tiny):
+    seen = {fingerprint(tiny)}
+    state = tiny.state_dict()
+    names = [name for name in state if "num_batches" not in name]
+    for name in names:
+        number = state[name][(0,) * state[name].ndim]
+        before = number.clone()
+        number.copy_(torch.nextafter(before, torch.tensor(torch.inf)))
+        seen.add(fingerprint(tiny))
+        number.copy_(before)
+    assert len(seen) == len(names) + 1
+
+
+def test_settings_that_no_repr_shows_count():
+    one, other = (nn.Sequential(nn.Conv2d(3, 3, 1)) for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    assert fingerprint(one) == fingerprint(other)
+    other[0].secret = 3
+    assert repr(one) == repr(other)
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_number_format_and_device_count(tiny):
+    assert len({fingerprint(tiny), fingerprint(tiny.double()), fingerprint(tiny, device="cuda")}) == 3
+
+
+@pytest.mark.parametrize("setting", ["image_size", "resize_size", "interpolation", "resize_mode"])
+def test_every_setting_of_the_transform_counts(setting, tiny):
+    other = {"image_size": 17, "resize_size": 21, "interpolation": "bicubic", "resize_mode": "squash"}[setting]
+    changed = ImagePreprocess(**(vars(PREPROCESS) | {setting: other}))
+    assert fingerprint(tiny, changed) != fingerprint(tiny)
+
+
+def test_transforms_of_torchvision_and_partials(tiny):
+    def made(size, mean):
+        return v2.Compose([v2.Resize(size), partial(v2.functional.normalize, mean=[mean], std=[1.0])])
+
+    assert fingerprint(tiny, made(16, 0.5)) == fingerprint(tiny, made(16, 0.5))
+    assert len({fingerprint(tiny, made(*how)) for how in ((16, 0.5), (17, 0.5), (16, 0.6))}) == 3
+
+
+@pytest.mark.parametrize("transform", [lambda x: x, PREPROCESS.__call__, iter([1]), torch.Generator()])
+def test_what_cannot_be_told_has_no_fingerprint(transform, tiny):
+    with pytest.raises(NoFingerprintError, match=r"."):
+        fingerprint(tiny, transform)
+
+
+def test_what_decodes_files_counts(tiny):
+    def of(load):
+        return Samples(["a"], [0], ["x", "y"], load, digests=["1" * 40])
+
+    files = [fingerprint(tiny, samples=of(PictureFiles([name]))) for name in "ab"]
+    assert files[0] == files[1] != fingerprint(tiny) != fingerprint(tiny, samples=of(read_picture)) != files[0]
+    for load in (lambda index: PICTURES[index], PICTURES.__getitem__):
+        with pytest.raises(NoFingerprintError):
+            fingerprint(tiny, samples=of(load))
+        assert fingerprint(tiny, samples=Samples(["a"], [0], ["x", "y"], load)) == fingerprint(tiny)
+
+
+def test_a_hook_has_no_fingerprint(tiny):
+    tiny.stage1.register_forward_hook(lambda module, inputs, output: output + 1)
+    with pytest.raises(NoFingerprintError, match="a hook on _Residual"):
+        fingerprint(tiny)
+
+
+def test_code_of_ones_own_counts(tmp_path, monkeypatch):
+    seen = set()
+    for name, factor in (("one", 2), ("two", 3)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "mine.py").write_text(
+            f"from torch import nn\n\nclass Net(nn.Linear):\n    def forward(self, x):\n        return x * {factor}\n"
+        )
+        spec = importlib.util.spec_from_file_location("mine", folder / "mine.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(__import__("sys").modules, "mine", module)
+        spec.loader.exec_module(module)
+        net = module.Net(2, 2)
+        nn.init.zeros_(net.weight), nn.init.zeros_(net.bias)
+        from headstart.caching import fingerprint as code
+
+        code._code.cache_clear()
+        seen.add(fingerprint(net))
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vit_b_32"])
+def test_networks_of_torchvision_have_one(name):
+    net = TorchvisionBackbone(name, weights=None, image_size=64)
+    assert fingerprint(net) == fingerprint(copy.deepcopy(net))
+    assert fingerprint(in_two_parts(net, 2)[0]) != fingerprint(net)
+
+
+def test_a_sample_is_its_pixels_or_the_digest_of_its_file():
+    changed = PICTURES.clone()
+    changed[2, 1, 1, 0] += 1
+    flat = Samples(list("abcd"), [1] * 4, ["x", "y"], PictureStack(PICTURES.reshape(4, 3, 4, 1)))
+    before, after = (of_samples(s, [3, 2, 0]) for s in (SAMPLES, Samples(*vars(SAMPLES).values())))
+    assert before == after
+    after = of_samples(Samples(list("efgh"), [1] * 4, ["x", "y"], PictureStack(changed)), [3, 2, 0])
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+    assert not set(of_samples(flat, [0, 1])) & set(of_samples(SAMPLES, [0, 1])), "the shape counts"
+    known = Samples(list("abcd"), [1] * 4, ["x", "y"], None, digests=["1" * 40, "2" * 40, "3" * 40, "4" * 40])
+    assert of_samples(known, [2, 0]) == ["3" * 40, "1" * 40]
