@@ -337,6 +337,7 @@ def test_synchronised_batch_norm_freezes_too(quick):
 
 
 UNFREEZING = """
+import os
 import sys
 import torch
 from torch import distributed, nn
@@ -361,8 +362,9 @@ for wrap_again in (False, True):
     if wrap_again:
         wrapped = DistributedDataParallel(model)
     step(model, wrapped, seed=rank + 2)
-    print([weight.item().hex() for weight in model[0].weight.flatten()])
-distributed.destroy_process_group()
+    print([weight.item().hex() for weight in model[0].weight.flatten()], flush=True)
+distributed.barrier()
+os._exit(0)  # taking a gloo group down while DDP's naive wrap still holds it aborts one run in ten
 """
 
 
