@@ -22,10 +22,10 @@ train: install  ## The main job on the embedded default: letters -> handwritten 
 	$(BIN)/python src/train.py
 
 test: install  ## The default test suite: no network, no GPU, no data
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: install  ## REAL=<folder> make test-all: also the tests on real data and weights
-	HEADSTART_REAL=$(REAL) $(BIN)/python -m pytest
+	HEADSTART_REAL=$(REAL) $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: install  ## What CI checks beside the tests
 	$(BIN)/ruff check .
