@@ -185,6 +185,19 @@ def test_two_processes_learn_and_measure_as_one(frozen, composed, tmp_path):
     assert frozen.metrics == pytest.approx(metrics, abs=1e-6)
 
 
+def test_two_processes_compute_the_head_as_one(composed, tmp_path):
+    """DDP refuses to wrap a model in which nothing learns, and must wrap it when something does."""
+    words = [word for word in LEARNING if not word.startswith("finetuning")] + ["finetuning=lp_ft"]
+    run = training(tmp_path / "two", *words, EACH, "trainer=ddp_cpu")
+    assert run.code == 0, run.err
+    first, second = run.notes()
+    assert first == second
+    assert next(note["learning"] for note in first if note["event"] == "validated") == []
+    train(composed(*words, BOTH, "trainer=cpu", "trainer.enable_progress_bar=false"))
+    alone = checkpoint.read(tmp_path / "run/checkpoints/last.ckpt")
+    torch.testing.assert_close(run.last()["state_dict"], alone["state_dict"], rtol=0, atol=1e-4)
+
+
 def test_one_of_two_processes_speaks_and_writes(frozen):
     assert frozen.out.count("val/acc:") == 1
     assert frozen.err.count("samples  ") == 1

@@ -66,14 +66,17 @@ class Schedule:
         """Notes which groups are awake before the first step; in a run that goes on, all is known and nothing happens.
 
         To be called once the strategy has frozen what the first step must not touch, which is after construction.
+        While every group sleeps, as when the head is computed, it has not begun.
         """
-        if self.woke is None:
+        if self.woke is None and any(map(_awake, self.optimizer.param_groups)):
             self.woke = [FROM_THE_START if _awake(group) else None for group in self.optimizer.param_groups]
             self._write_rates()
 
     def step(self) -> None:
         """Sets the rates of the next optimizer step; to be called after each one."""
         self.begin()
+        if self.woke is None:
+            return
         self._note_sleepers()
         self.steps += 1
         if self.interval == STEP:
@@ -95,7 +98,7 @@ class Schedule:
 
     def validated(self, score: float) -> None:
         """Moves on what watches the validation score."""
-        if self.interval == VALIDATION:
+        if self.interval == VALIDATION and self.woke is not None:
             self._move_on(score)
             self._write_rates()
 

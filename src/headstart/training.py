@@ -21,6 +21,7 @@ from rich.console import Console
 
 from headstart import checkpoint, resume
 from headstart.callbacks.batch_seeds import BatchSeeds
+from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.checkpoint_io import SafeCheckpointIO
 from headstart.data.base import SPLITS, DataModule
@@ -162,7 +163,14 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
     trainer = instantiate(
         cfg.trainer,
         precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator),
-        callbacks=[instantiate(cfg.finetuning), *cache, BatchSeeds(cfg.seed), TrainingMetrics(), *callbacks],
+        callbacks=[
+            instantiate(cfg.finetuning),
+            *cache,
+            SolvedHead(),
+            BatchSeeds(cfg.seed),
+            TrainingMetrics(),
+            *callbacks,
+        ],
         logger=[build_logger(node, point) for node in cfg.logger.values()],
         plugins=plugins,
         max_time=None,

@@ -13,7 +13,7 @@ from headstart.caching import fingerprint
 from headstart.caching.filling import GB, Filler, NotCachedError
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
-from headstart.finetuning.base import StagedFinetuning, frozen_prefix
+from headstart.finetuning.base import frozen_prefix, strategy_of
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class ActivationCache(Callback):
 
     def _follow(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Serves the strategy's stage if it is a new one."""
-        (strategy,) = (callback for callback in trainer.callbacks if isinstance(callback, StagedFinetuning))
+        strategy = strategy_of(trainer)
         if strategy.progress.stage == self.stage or trainer.should_stop:
             return
         self.stage = strategy.progress.stage
@@ -75,13 +75,13 @@ class ActivationCache(Callback):
         if not groups:
             return
         try:
-            self._serve(trainer, task, groups)
+            self._serve(trainer, task, groups, plain=strategy.plan[self.stage].solved)
         except (NotCachedError, NoCleanCutError, fingerprint.NoFingerprintError) as reason:
             log.info("the activations of the frozen layers are not cached: %s", reason)
 
-    def _serve(self, trainer: pl.Trainer, task: pl.LightningModule, groups: int) -> None:
-        """Has the rest of the network trained from rows."""
-        splits = _fixed_splits(trainer)
+    def _serve(self, trainer: pl.Trainer, task: pl.LightningModule, groups: int, plain: bool) -> None:
+        """Has the rest of the network trained from rows; for `plain` no augmentation is wanted."""
+        splits = _fixed_splits(trainer, plain)
         if not splits:
             return
         data = trainer.datamodule
@@ -121,8 +121,8 @@ def settled_prefix(task: pl.LightningModule) -> int:
     return count
 
 
-def _fixed_splits(trainer: pl.Trainer) -> list[str]:
-    """The splits whose inputs are the same in every epoch.
+def _fixed_splits(trainer: pl.Trainer, plain: bool) -> list[str]:
+    """The splits whose inputs are the same in every epoch, or may be so where a stage wants them `plain`.
 
     Raises:
         NotCachedError: no rows can be served in such a run.
@@ -135,7 +135,7 @@ def _fixed_splits(trainer: pl.Trainer) -> list[str]:
     if trainer.num_nodes > 1:
         raise NotCachedError("the run is spread over several machines, which may have no folder in common")
     splits = []
-    if data.train_transform is not data.eval_transform:
+    if data.train_transform is not data.eval_transform and not plain:
         log.info("train is not cached, for augmentation makes other pictures in every epoch (augmentation=none: not)")
     elif _is_whole(trainer, "train"):
         splits.append("train")

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
 from headstart.errors import UsageError
-from headstart.finetuning.base import StagedFinetuning
+from headstart.finetuning.base import strategy_of
 
 
 class EMA(WeightAveraging):
@@ -41,7 +41,7 @@ class EMA(WeightAveraging):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts anew where a stage does."""
-        (strategy,) = (callback for callback in trainer.callbacks if isinstance(callback, StagedFinetuning))
+        strategy = strategy_of(trainer)
         if strategy.progress.stage != self.stage:
             self.stage = strategy.progress.stage
             self._average_model.n_averaged.zero_()  # the next update copies

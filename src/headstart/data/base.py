@@ -199,18 +199,28 @@ class DataModule(pl.LightningDataModule):
         counts = Counter(c for index in self.splits.get(split, []) for c in self.samples.classes_of(index))
         return [counts[i] for i in range(len(self.classes))]
 
+    def targets(self, split: str, positions: Sequence[int]) -> Tensor:
+        """The labels at these positions of a split: `(n,)`, or for multi-label data `(n, num_classes)`."""
+        assert self.samples is not None, "call setup() first"
+        return torch.tensor([self.samples.targets[self.splits[split][position]] for position in positions])
+
     def class_weights(self) -> list[float] | None:
-        """Weights of the loss in the order of `classes`, averaging 1 over the training samples; None for `none`.
+        """Weights of the loss, as `weights_by_class` has them for `data.class_weights`; None for `none`."""
+        return None if self.weighting == "none" else self.weights_by_class(self.weighting)
+
+    def weights_by_class(self, weighting: str) -> list[float]:
+        """Weights in the order of `classes`, averaging 1 over the training samples.
+
+        Args:
+            weighting: `balanced` (inverse frequency) or `sqrt` (its square root).
 
         Raises:
             UsageError: a class has no training sample.
         """
-        if self.weighting == "none":
-            return None
         if absent := [name for name, n in zip(self.classes, self.class_counts(), strict=True) if n == 0]:
-            raise UsageError(f"data.class_weights={self.weighting}: no training sample of class {listed(absent)}")
+            raise UsageError(f"data.class_weights={weighting}: no training sample of class {listed(absent)}")
         counts = torch.tensor(self.class_counts(), dtype=torch.float64)
-        weights = (1 / counts) if self.weighting == "balanced" else (1 / counts).sqrt()
+        weights = (1 / counts) if weighting == "balanced" else (1 / counts).sqrt()
         return (weights * counts.sum() / (weights * counts).sum()).tolist()
 
     def inputs(self, split: str, positions: Sequence[int]) -> Iterable[Any]:

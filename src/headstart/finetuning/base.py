@@ -31,11 +31,14 @@ class Stage:
         learning: names of the backbone's groups that learn; the head always does.
         epochs: how long it lasts at most.
         patience: validations without improvement, counted within the stage, that end it before the next epoch.
+        solved: the head is computed (`callbacks/solved_head.py`), and nothing learns: one epoch that takes no step, so
+            that the solution is validated and kept like any other epoch.
     """
 
     learning: frozenset[str] = frozenset()
     epochs: int | None = None
     patience: int | None = None
+    solved: bool = False
 
 
 @dataclass
@@ -64,6 +67,8 @@ class Progress:
 
     def end_of(self, stage: Stage, epoch: int) -> str | None:
         """Why the stage is over before `epoch` begins; None while it goes on."""
+        if stage.solved and epoch > self.began:
+            return "the head is solved"
         if stage.epochs is not None and epoch - self.began >= stage.epochs:
             return f"{stage.epochs} epochs are over"
         if stage.patience is not None and self.waited >= stage.patience:
@@ -121,15 +126,16 @@ class StagedFinetuning(BaseFinetuning):
         """Asks the strategy for its stages; a backbone without pretrained weights has nothing worth freezing."""
         names = [group.name for group in task.layer_groups]
         self.plan = self.stages(names) if task.backbone.pretrained else [Stage(frozenset(names))]
+        task.epochs_without_steps = sum(stage.solved for stage in self.plan)
 
     def _check_length(self, trainer: pl.Trainer) -> None:
         *before, last = self.plan
         assert last.epochs is None, "the last stage lasts to the end"
-        if any(stage.epochs is None for stage in before) and not trainer.limit_val_batches:
+        if any(stage.epochs is None and not stage.solved for stage in before) and not trainer.limit_val_batches:
             raise UsageError("a stage ends when validation stops improving, but trainer.limit_val_batches=0")
         begins = 0
         for number, stage in enumerate(before, start=2):
-            begins += stage.epochs or 0
+            begins += 1 if stage.solved else stage.epochs or 0
             if trainer.max_epochs is not None and 0 < trainer.max_epochs <= begins and not trainer.fast_dev_run:
                 log.warning(
                     "stage %d of %d would begin with epoch %d, but trainer.max_epochs=%d: it never does",
@@ -147,7 +153,7 @@ class StagedFinetuning(BaseFinetuning):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lets a run that had already stopped by itself stop again when it is resumed."""
-        self._stop_when_done(trainer)
+        self._stop_when_done(trainer, trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Goes on to the next stage when the present one is over."""
@@ -173,10 +179,18 @@ class StagedFinetuning(BaseFinetuning):
             return
         score = float(trainer.callback_metrics[pl_module.monitor])
         self.progress.count(score, best_is(pl_module.monitor))
-        self._stop_when_done(trainer)
+        self._stop_when_done(trainer, trainer.current_epoch)
 
-    def _stop_when_done(self, trainer: pl.Trainer) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ends a run whose last stage computes the head: it has no second epoch."""
+        self._stop_when_done(trainer, trainer.current_epoch + 1)
+
+    def _stop_when_done(self, trainer: pl.Trainer, epoch: int) -> None:
+        """`epoch`: the one about to go on or to begin."""
         last = self.progress.stage == len(self.plan) - 1
+        if last and self.plan[-1].solved and epoch > self.progress.began:
+            log.info("the head is solved, nothing else learns: the run ends")
+            trainer.should_stop = True
         if last and self.patience is not None and self.progress.waited >= self.patience:
             log.info("no improvement in %d validations: the run ends (finetuning.patience)", self.progress.waited)
             trainer.should_stop = True
@@ -191,11 +205,11 @@ class StagedFinetuning(BaseFinetuning):
     def apply(self, task: pl.LightningModule) -> None:
         """Sets gradients and modes of every group as the present stage wants them; doing so again changes nothing."""
         from_scratch = not task.backbone.pretrained
-        learning = self.plan[self.progress.stage].learning
+        stage = self.plan[self.progress.stage]
         policy = self.batch_norm[min(self.progress.stage, len(self.batch_norm) - 1)]
         kept: list[nn.Module] = []
         for group in task.layer_groups:
-            if group.name not in learning:
+            if group.name not in stage.learning:
                 group.set_trainable(False)
                 kept += group.modules.values()
             elif from_scratch:
@@ -203,6 +217,7 @@ class StagedFinetuning(BaseFinetuning):
             else:
                 group.set_trainable(True, self.learns)
                 kept += _hold_batch_norm(group, policy)
+        task.head.requires_grad_(not stage.solved)
         task.kept_in_eval = kept
         task.train()
 
@@ -219,6 +234,12 @@ class StagedFinetuning(BaseFinetuning):
 
     def finetune_function(self, pl_module: pl.LightningModule, epoch: int, optimizer: Any) -> None:
         """Not used; see `on_train_epoch_start`."""
+
+
+def strategy_of(trainer: pl.Trainer) -> StagedFinetuning:
+    """The strategy of a run: each has one."""
+    (strategy,) = (callback for callback in trainer.callbacks if isinstance(callback, StagedFinetuning))
+    return strategy
 
 
 def refuse_sharding(strategy: str) -> None:
@@ -262,13 +283,14 @@ def _check_optimizers(trainer: pl.Trainer, task: pl.LightningModule) -> None:
 
 
 def _wrap_again(trainer: pl.Trainer) -> None:
-    """Lets DDP look anew at what learns, which it does only when it wraps a model.
+    """Lets DDP look anew at what learns, which it does only when it wraps a model; where nothing does, it refuses.
 
     It also sends all parameters and buffers of the first process to the others. The alternative, to freeze after the
     wrap with `find_unused_parameters=True`, walks the graph in every step and still sends every frozen parameter's
     zeros around; `scripts/bench_ddp.py` measures both.
     """
     strategy = trainer.strategy
-    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+    if isinstance(strategy, DDPStrategy):
         strategy.model = strategy.lightning_module
-        strategy.configure_ddp()
+        if any(parameter.requires_grad for parameter in strategy.model.parameters()):
+            strategy.configure_ddp()

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.backbones.base import LayerGroup
-from headstart.finetuning.base import StagedFinetuning, frozen_prefix
+from headstart.finetuning.base import frozen_prefix, strategy_of
 
 
 class LearningTable(Callback):
@@ -36,7 +36,7 @@ class LearningTable(Callback):
 
     @rank_zero_only
     def _show(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        (strategy,) = (callback for callback in trainer.callbacks if isinstance(callback, StagedFinetuning))
+        strategy = strategy_of(trainer)
         stage = strategy.progress.stage
         if stage == self.shown:
             return
@@ -76,6 +76,8 @@ def learning_rows(task: pl.LightningModule) -> list[tuple[str, ...]]:
         learning = sum(p.numel() for p in group.parameters() if p.requires_grad)
         total, total_learning = total + count, total_learning + learning
         rate = f"{base * task.lr_ratios.get(group.name, 1.0):.2g}" if learning else "frozen"
+        if group is head and not learning:
+            rate = "solved"
         rows.append((group.name, f"{count:,}", f"{learning:,}", rate, _norm_mode(group.modules.values())))
     rows.append(("all", f"{total:,}", f"{total_learning:,}", "", ""))
     prefix = task.layer_groups[: frozen_prefix(task.layer_groups)]

@@ -1,5 +1,6 @@
 """The LightningModule: a pretrained backbone, a new head, and what they are trained for."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,6 +79,8 @@ class ClassificationTask(pl.LightningModule):
         if wake_up_steps < 0:
             raise UsageError(f"task.wake_up_steps={wake_up_steps}: give a number of optimizer steps, 0 or more")
         self.wake_up_steps = wake_up_steps
+        # Epochs in which a strategy lets nothing learn: the schedule does not count them
+        self.epochs_without_steps = 0
 
     def _check_monitor(self) -> None:
         known = ["val/loss", *self.val_metrics.keys()]
@@ -117,7 +120,14 @@ class ClassificationTask(pl.LightningModule):
         loss = self.objective.loss(logits, targets)
         self.train_metrics.update(self.objective.probabilities(logits.detach()), targets)
         self.train_loss.update(loss.detach(), self.objective.batch_weight(targets))
-        return loss
+        return loss.requires_grad_()  # where nothing learns, Lightning still calls backward
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Lightning's; where nothing learns only the closure, since a scaler of gradients would miss them."""
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        else:
+            optimizer_closure()
 
     def validation_step(self, batch: tuple[Any, Tensor], _: int) -> None:
         """Adds one batch to the validation metrics."""
@@ -170,7 +180,8 @@ class ClassificationTask(pl.LightningModule):
                 "this scheduler must know the length of the run: give trainer.max_epochs (or trainer.max_steps where "
                 "the data have no length), or scheduler=step, plateau or none"
             )
-        return int(steps)
+        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return int(steps) - self.epochs_without_steps * per_epoch
 
     def lr_scheduler_step(self, scheduler: Schedule, metric: Any) -> None:
         """After every optimizer step. Epochs and validations are told by the hooks below; `Schedule` says why."""

@@ -54,7 +54,13 @@ def test_gradual(quick):
 
 def test_patience_starts_anew_in_each_stage_and_the_last_one_ends_the_run(quick, monkeypatch):
     scores = [0.5, 0.4, 0.4, 0.1, 0.2, 0.15, 0.15, 0.9]
-    cfg = quick("finetuning=lp_ft", "finetuning.head_patience=2", "finetuning.patience=2", "trainer.max_epochs=8")
+    cfg = quick(
+        "finetuning=lp_ft",
+        "finetuning.solve_head=false",
+        "finetuning.head_patience=2",
+        "finetuning.patience=2",
+        "trainer.max_epochs=8",
+    )
     by_epoch = property(lambda trainer: {"val/acc": torch.tensor(scores[trainer.current_epoch])})
     monkeypatch.setattr(pl.Trainer, "callback_metrics", by_epoch)
     recorder, trainer, *_ = record(cfg)
@@ -72,7 +78,7 @@ def test_a_stage_that_never_begins_is_told_before_training(quick, caplog):
 
 def test_patience_without_validation_is_refused(quick):
     with pytest.raises(UsageError, match=r"trainer\.limit_val_batches=0"):
-        record(quick("finetuning=lp_ft", "trainer.limit_val_batches=0"))
+        record(quick("finetuning=lp_ft", "finetuning.solve_head=false", "trainer.limit_val_batches=0"))
 
 
 def test_bitfit_trains_norms_and_biases_only(quick):

@@ -9,6 +9,7 @@ from headstart.finetuning.feature_extraction import FeatureExtraction
 from headstart.finetuning.full import Full
 from headstart.finetuning.gradual import Gradual
 from headstart.finetuning.lp_ft import LinearProbeThenFinetune
+from headstart.finetuning.probe import Probe
 from headstart.finetuning.surgical import Surgical
 from headstart.finetuning.top_k import TopK
 from headstart.finetuning.unfreeze_at import UnfreezeAt
@@ -24,8 +25,10 @@ ALL = frozenset(GROUPS)
         (Full(), [Stage(ALL)]),
         (BitFit(), [Stage(ALL)]),
         (UnfreezeAt(epoch=3), [Stage(epochs=3), Stage(ALL)]),
-        (LinearProbeThenFinetune(head_patience=2), [Stage(patience=2), Stage(ALL)]),
-        (LinearProbeThenFinetune(head_epochs=5), [Stage(epochs=5, patience=2), Stage(ALL)]),
+        (Probe(), [Stage(solved=True)]),
+        (LinearProbeThenFinetune(), [Stage(solved=True), Stage(ALL)]),
+        (LinearProbeThenFinetune(solve_head=False, head_patience=3), [Stage(patience=3), Stage(ALL)]),
+        (LinearProbeThenFinetune(solve_head=False, head_epochs=5), [Stage(epochs=5, patience=2), Stage(ALL)]),
         (TopK(k=2), [Stage(frozenset({"stage2", "stage3"}))]),
         (Surgical(groups=["stem", "stage2"]), [Stage(frozenset({"stem", "stage2"}))]),
         (Surgical(groups="stem"), [Stage(frozenset({"stem"}))]),

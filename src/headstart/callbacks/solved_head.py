@@ -1,0 +1,113 @@
+"""Computes the head of a stage that wants it solved."""
+
+import copy
+import logging
+import time
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+
+from headstart.backbones.parts import InferenceCopy
+from headstart.data.base import DataModule
+from headstart.errors import UsageError
+from headstart.finetuning.base import strategy_of
+from headstart.logistic_regression import solve
+
+log = logging.getLogger(__name__)
+ROWS = 1024  # read at a time
+
+
+class SolvedHead(Callback):
+    """Sets the head to the logistic regression on the features of the plain, not augmented training samples.
+
+    The features come from the activation cache where that serves the stage; otherwise they are computed here.
+    Of several processes the first one's solution goes to all.
+
+    To be placed behind the activation cache.
+    """
+
+    def __init__(self) -> None:
+        self.stage: int | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuses a head that cannot be solved before anything is computed."""
+        if stage == "fit" and any(planned.solved for planned in strategy_of(trainer).plan):
+            last_layer(pl_module.head)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Solves the head of the first stage, or of the one a resumed run goes on with."""
+        self._follow(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Solves the head of a stage that has just begun."""
+        self._follow(trainer, pl_module)
+
+    def _follow(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        strategy = strategy_of(trainer)
+        if strategy.progress.stage == self.stage:
+            return
+        self.stage = strategy.progress.stage
+        if strategy.plan[self.stage].solved and not trainer.should_stop:
+            self._solve(trainer, task)
+
+    def _solve(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        data, layer = trainer.datamodule, last_layer(task.head)
+        start = time.monotonic()
+        positions = _positions(trainer, data)
+        features = _features(task, data, positions)
+        targets = data.targets("train", positions).to(task.device)
+        objective = copy.deepcopy(task.objective)
+        if data.sampler == "balanced":  # what drawing rare classes more often amounts to
+            objective.weight = torch.tensor(data.weights_by_class("balanced"), device=task.device)
+        solution = solve(features, targets, objective.loss, layer.out_features, data.seed)
+        with torch.no_grad():
+            layer.weight.copy_(trainer.strategy.broadcast(solution.weight))
+            layer.bias.copy_(trainer.strategy.broadcast(solution.bias))
+        held_out = f", held-out loss {solution.losses[solution.penalty]:.3f}" if solution.losses else ""
+        log.info(
+            "head solved: logistic regression on %d x %d features, penalty %.0e%s (%.1f s)",
+            *(*features.shape, solution.penalty, held_out, time.monotonic() - start),
+        )
+
+
+def _positions(trainer: pl.Trainer, data: DataModule) -> list[int]:
+    """Those of all training samples; in a run that sees a few batches only, of as many at random."""
+    total = data.num_samples["train"]
+    seen = trainer.num_training_batches * data.batch_size * trainer.world_size
+    if seen >= total - trainer.world_size:  # a last batch of one sample may have been left out
+        return list(range(total))
+    generator = torch.Generator().manual_seed(data.seed)
+    return torch.randperm(total, generator=generator)[:seen].tolist()
+
+
+def _features(task: pl.LightningModule, data: DataModule, positions: Sequence[int]) -> Tensor:
+    """`(len(positions), num_features)` in fp32, of plain samples; each process has all of them."""
+    rows = data.stored.get("train")
+    if rows is None:
+        copy_ = InferenceCopy(task.backbone)
+        batches = (copy_(move_data_to_device(inputs, task.device)) for inputs in data.inputs("train", positions))
+    else:
+        chunks = (positions[start : start + ROWS] for start in range(0, len(positions), ROWS))
+        batches = (task.rest(rows(chunk).to(task.device)) for chunk in chunks)
+    with torch.no_grad():
+        return torch.cat([batch.float() for batch in batches])
+
+
+def last_layer(head: nn.Module) -> nn.Linear:
+    """The linear layer that is all of the head, but for dropout.
+
+    Raises:
+        UsageError: the head has hidden layers, or others that a logistic regression does not have.
+    """
+    layers = [module for module in head.modules() if not list(module.children()) and not isinstance(module, nn.Dropout)]
+    if len(layers) == 1 and isinstance(layers[0], nn.Linear) and layers[0].bias is not None:
+        return layers[0]
+    raise UsageError(
+        f"a head that is computed must be one linear layer, but this {type(head).__name__} has "
+        f"{', '.join(type(layer).__name__ for layer in layers)}: use head=linear, or let it learn with "
+        "finetuning=feature_extraction (of lp_ft: finetuning.solve_head=false)"
+    )

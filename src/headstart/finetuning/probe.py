@@ -1,0 +1,13 @@
+"""A linear probe."""
+
+from collections.abc import Sequence
+
+from headstart.finetuning.base import Stage, StagedFinetuning
+
+
+class Probe(StagedFinetuning):
+    """The head is the logistic regression on the pretrained features (`logistic_regression.py`); nothing learns."""
+
+    def stages(self, groups: Sequence[str]) -> list[Stage]:
+        """One epoch without steps."""
+        return [Stage(solved=True)]

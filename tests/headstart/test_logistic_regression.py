@@ -1,0 +1,91 @@
+"""The computed head against scikit-learn's, and how it chooses."""
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
+
+from headstart.logistic_regression import DEFAULT_PENALTY, MANY, PENALTIES, _folds, solve
+from headstart.tasks.objectives import MultiLabel, OneSigmoid, Softmax
+
+
+def blobs(samples, features, classes, noise=1.0, seed=0):
+    """Features around a centre a class, `(samples, features)`, and the classes."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(classes, features, generator=generator)
+    targets = torch.arange(samples) % classes
+    return 5 + 3 * (centres[targets] + noise * torch.randn(samples, features, generator=generator)), targets
+
+
+@pytest.mark.parametrize(("samples", "features"), [(90, 12), (40, 100)])
+def test_the_optimum_is_scikit_learns(samples, features):
+    inputs, targets = blobs(samples, features, 3, noise=2.0)
+    solution = solve(inputs, targets, functional.cross_entropy, 3)
+    centred = inputs - inputs.mean(dim=0)
+    scaled = (centred / centred.square().sum(dim=1).mean().sqrt()).double().numpy()
+    reference = LogisticRegression(C=1 / (samples * solution.penalty), tol=1e-10, max_iter=10_000).fit(scaled, targets)
+    expected = torch.from_numpy(reference.decision_function(scaled))
+    ours = (inputs @ solution.weight.T + solution.bias).double()
+    ours, expected = (logits - logits.mean(dim=1, keepdim=True) for logits in (ours, expected))
+    factor = (ours * expected).sum() / expected.square().sum()  # the temperature
+    assert (ours - factor * expected).norm() < 1e-2 * ours.norm()  # of fp32, near a flat optimum
+
+
+def test_the_penalty_is_the_one_that_held_out_samples_like():
+    inputs, targets = blobs(200, 50, 4, noise=4.0)
+    solution = solve(inputs, targets, functional.cross_entropy, 4)
+    assert solution.losses[solution.penalty] == min(solution.losses.values())
+    assert len(solution.losses) < len(PENALTIES), "weak penalties that are worse and worse were tried"
+
+
+def test_the_logits_have_the_right_temperature():
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(4000, 20, generator=generator)
+    targets = (inputs[:, 0] * 1.5 + torch.randn(4000, generator=generator) > 0).long()
+    solution = solve(inputs[:400], targets[:400], functional.cross_entropy, 2)
+    logits = inputs[400:] @ solution.weight.T + solution.bias
+    losses = [functional.cross_entropy(factor * logits, targets[400:]) for factor in (0.5, 1.0, 2.0)]
+    assert losses[1] < min(losses[0], losses[2])
+
+
+def test_every_objective():
+    inputs, targets = blobs(120, 8, 2)
+    solution = solve(inputs, targets, OneSigmoid(2).loss, 1)
+    right = ((inputs @ solution.weight.T + solution.bias)[:, 0] > 0) == (targets == 1)
+    assert solution.weight.shape == (1, 8)
+    assert right.float().mean() > 0.9
+    labels = torch.stack([targets, 1 - targets, (inputs[:, 0] > 5).long()], dim=1)
+    solution = solve(inputs, labels, MultiLabel(3).loss, 3)
+    right = ((inputs @ solution.weight.T + solution.bias) > 0) == (labels == 1)
+    assert right.float().mean() > 0.9
+
+
+def test_class_weights_move_the_border():
+    inputs, targets = blobs(300, 4, 2, noise=3.0)
+    kept = (targets == 0) | (torch.arange(300) % 20 == 1)
+    inputs, targets = inputs[kept], targets[kept]
+    plain = solve(inputs, targets, Softmax(2).loss, 2)
+    weighted = solve(inputs, targets, Softmax(2, class_weights=[0.2, 4.0]).loss, 2)
+    rare = [((inputs @ s.weight.T + s.bias).argmax(dim=1) == 1).sum() for s in (plain, weighted)]
+    assert rare[1] > rare[0]
+
+
+def test_one_sample_of_a_class_leaves_nothing_to_choose_by():
+    inputs, _ = blobs(5, 30, 5)
+    solution = solve(inputs, torch.arange(5), functional.cross_entropy, 5)
+    assert (solution.penalty, solution.losses) == (DEFAULT_PENALTY, {})
+    assert ((inputs @ solution.weight.T + solution.bias).argmax(dim=1) == torch.arange(5)).all()
+
+
+def test_equal_features_give_equal_odds():
+    solution = solve(torch.ones(6, 3), torch.tensor([0, 1] * 3), functional.cross_entropy, 2)
+    logits = torch.ones(1, 3) @ solution.weight.T + solution.bias
+    assert torch.allclose(logits.softmax(dim=1), torch.full((1, 2), 0.5), atol=1e-4)
+
+
+@pytest.mark.parametrize(("samples", "folds"), [(20, 5), (6, 3), (2, 0), (MANY + 2, 1)])
+def test_folds(samples, folds):
+    cuts = _folds(torch.arange(samples) % 2, seed=0)
+    assert len(cuts) == folds
+    for kept, held in cuts:
+        assert sorted(torch.cat([kept, held]).tolist()) == list(range(samples))
