@@ -8,14 +8,14 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from headstart import checkpoint
+from headstart import checkpoint, resume
 
 TARGET = Path(__file__).parents[1] / "src/headstart/backbones/weights/tiny_resnet_letters.safetensors"
 
 
 def main(run: str, target: str = str(TARGET)) -> None:
     """Copies the backbone's tensors, without counters that only training needs."""
-    state = checkpoint.read(checkpoint.find(run))["state_dict"]
+    state = checkpoint.read(resume.find_checkpoint(run))["state_dict"]
     backbone = {
         name.removeprefix("backbone."): tensor.contiguous()
         for name, tensor in state.items()

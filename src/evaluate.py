@@ -8,7 +8,7 @@ python src/evaluate.py run=<run> data.root=other/pictures              another d
 import hydra
 from omegaconf import DictConfig
 
-from headstart import cli, config
+from headstart import cli, config, resume
 
 config.register()
 
@@ -16,10 +16,11 @@ config.register()
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Prints each metric as `name: value`."""
+    path = resume.find_checkpoint(cfg.run, cfg.checkpoint)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.evaluation import evaluate
 
-    for name, value in evaluate(cfg).items():
+    for name, value in evaluate(cfg, path).items():
         print(f"{name}: {value:.4f}")
 
 

@@ -13,12 +13,14 @@ from headstart import checkpoint
 from headstart.cli import CONF
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate
+from headstart.resume import find_checkpoint
 from headstart.training import anchor, build_data, build_task, build_trainer, train
 
 
 def evaluated(run, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return evaluate(compose("evaluate", [f"run={run}", *overrides]))
+        cfg = compose("evaluate", [f"run={run}", *overrides])
+        return evaluate(cfg, find_checkpoint(cfg.run, cfg.checkpoint))
 
 
 def test_a_run_directory_holds_all_that_is_needed(quick, tmp_path):

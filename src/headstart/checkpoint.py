@@ -28,25 +28,6 @@ def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
     }
 
 
-def find(run: str, checkpoint: str = "best") -> Path:
-    """The checkpoint file of a run directory, or the file itself.
-
-    Raises:
-        UsageError: there is none.
-    """
-    path = Path(run).expanduser().resolve()
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise UsageError(f"run={run}: no such file or folder; give a run directory such as logs/train/runs/<date>")
-    found = sorted((path / "checkpoints").glob("*.ckpt"))
-    for candidate in found:
-        if candidate.stem == checkpoint:
-            return candidate
-    names = ", ".join(candidate.stem for candidate in found) or "none"
-    raise UsageError(f"run={run}: no checkpoint {checkpoint!r} in its checkpoints folder; there are: {names}")
-
-
 def newest_valid(run: Path) -> Path | None:
     """The checkpoint from which a run goes on, or None where it has none.
 

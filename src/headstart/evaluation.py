@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -17,15 +18,14 @@ from headstart.tasks.classification import ClassificationTask
 log = logging.getLogger(__name__)
 
 
-def evaluate(cfg: DictConfig) -> dict[str, float]:
-    """The metrics `<split>/<name>` of the run's checkpoint on one split.
+def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
+    """The metrics `<split>/<name>` of a run's checkpoint on one split.
 
     They are also written to `metrics_<split>.json` of the run (`metrics_<split>_<checkpoint>.json` for another than the
     best), unless `data.root` names other pictures.
     """
     if cfg.split not in SPLITS:
         raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
-    path = checkpoint.find(cfg.run, cfg.checkpoint)
     home = path.parents[1] if (path.parents[1] / "split.csv").is_file() else None
     if home is None and cfg.data.root is None:
         log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)

@@ -60,6 +60,25 @@ def _launch() -> str | None:
     return f"torchrun-{launch}" if launch else None
 
 
+def find_checkpoint(run: str, checkpoint: str = "best") -> Path:
+    """The checkpoint file of a run directory, or the file itself.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = Path(run).expanduser().resolve()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UsageError(f"run={run}: no such file or folder; give a run directory such as logs/train/runs/<date>")
+    found = sorted((path / "checkpoints").glob("*.ckpt"))
+    for candidate in found:
+        if candidate.stem == checkpoint:
+            return candidate
+    names = ", ".join(candidate.stem for candidate in found) or "none"
+    raise UsageError(f"run={run}: no checkpoint {checkpoint!r} in its checkpoints folder; there are: {names}")
+
+
 def was_restarted() -> bool:
     """Whether a cluster or torchrun has started this launch again, after a requeue or a crash."""
     return any(int(os.environ.get(key, 0)) > 0 for key in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))

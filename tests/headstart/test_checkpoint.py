@@ -153,7 +153,7 @@ def test_a_hostile_file_is_refused_everywhere_and_not_executed(quick, tmp_path):
         initialize_config_dir(str(CONF), version_base="1.3"),
         pytest.raises(UsageError, match=r"holds more than .*\(io\.open\)(.|\n)*There are also: last; .*checkpoint="),
     ):
-        evaluate(compose("evaluate", [f"run={tmp_path / 'run'}"]))
+        evaluate(compose("evaluate", [f"run={tmp_path / 'run'}"]), best)
     for weights in (best, tmp_path / "run", best.rename(tmp_path / "best.pth")):
         (tmp_path / "best.pth").exists() and best.write_bytes((tmp_path / "best.pth").read_bytes())
         with pytest.raises(Exception, match=r"cannot read .*holds more than"):
