@@ -42,9 +42,10 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
         trained.data.update({"shots_per_class": None, "fold": None, "num_folds": None})
     check_config(trained)
     data = build_evaluation_data(trained, task, cfg.split)
+    if trained.trainer.precision in ("auto", "16-mixed"):  # no CPU has the latter; all else stays as the run had it
+        trained.trainer.precision = choose_precision("auto", trained.trainer.accelerator)
     trainer = instantiate(
         trained.trainer,
-        precision=choose_precision(trained.trainer.precision, trained.trainer.accelerator),
         callbacks=[ProgressBar()] if trained.trainer.enable_progress_bar else None,
         logger=False,
         enable_checkpointing=False,

@@ -4,14 +4,16 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint, ProgressBar, Timer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
@@ -28,7 +30,7 @@ from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
 from headstart.finetuning.base import refuse_sharding
-from headstart.hardware import choose_precision
+from headstart.hardware import choose_precision, faster_precision
 from headstart.reporting.csv_log import CSVLogger
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
@@ -159,10 +161,11 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
         plugins.append(SLURMEnvironment(auto_requeue=False))
     # before Lightning complains that there is no GPU, or that a package is missing
     refuse_sharding(str(cfg.trainer.get("strategy")))
+    # recorded, so that a resumed run computes as it began
+    cfg.trainer.precision = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator, precision_probe(cfg))
     cache = [instantiate(cfg.cache)] if cfg.get("cache") else []
     trainer = instantiate(
         cfg.trainer,
-        precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator),
         callbacks=[
             instantiate(cfg.finetuning),
             *cache,
@@ -177,6 +180,18 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
     )
     refuse_parallel_sweep(trainer)
     return trainer
+
+
+def precision_probe(cfg: DictConfig) -> Callable[[], str] | None:
+    """Finds the faster precision on a CPU; None where the backbone never learns, or several processes would ask."""
+    if cfg.trainer.devices != 1 or not get_class(cfg.finetuning._target_).learns_backbone:
+        return None
+    model = cfg.model.copy()
+    model.weights = None
+    key = OmegaConf.to_yaml(model, resolve=True, sort_keys=True)
+    return partial(
+        faster_precision, partial(instantiate, model), key, Path(cfg.paths.cache).expanduser() / "precision.json"
+    )
 
 
 def build_logger(node: DictConfig, point: Path | None) -> Logger:

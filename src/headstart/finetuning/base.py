@@ -89,7 +89,12 @@ class StagedFinetuning(BaseFinetuning):
             list, one for each stage, whose last one holds on. In frozen groups it is always frozen, in a backbone
             without pretrained weights it always trains.
         patience: validations without improvement, counted in the last stage, that end the run; None: never.
+
+    Attributes:
+        learns_backbone: whether any group of the backbone learns in any stage.
     """
+
+    learns_backbone = True
 
     def __init__(self, batch_norm: str | Sequence[str] = "frozen", patience: int | None = None):
         super().__init__()

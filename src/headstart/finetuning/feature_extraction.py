@@ -8,6 +8,8 @@ from headstart.finetuning.base import Stage, StagedFinetuning
 class FeatureExtraction(StagedFinetuning):
     """The backbone stays as it is; the head learns on its features."""
 
+    learns_backbone = False
+
     def stages(self, groups: Sequence[str]) -> list[Stage]:
         """One stage in which no group of the backbone learns."""
         return [Stage()]

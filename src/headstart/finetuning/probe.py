@@ -8,6 +8,8 @@ from headstart.finetuning.base import Stage, StagedFinetuning
 class Probe(StagedFinetuning):
     """The head is the logistic regression on the pretrained features (`logistic_regression.py`); nothing learns."""
 
+    learns_backbone = False
+
     def stages(self, groups: Sequence[str]) -> list[Stage]:
         """One epoch without steps."""
         return [Stage(solved=True)]
