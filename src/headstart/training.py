@@ -24,6 +24,7 @@ from headstart.callbacks.batch_seeds import BatchSeeds
 from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.checkpoint_io import SafeCheckpointIO
+from headstart.config import CACHES
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
@@ -159,7 +160,7 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
         plugins.append(SLURMEnvironment(auto_requeue=False))
     # before Lightning complains that there is no GPU, or that a package is missing
     refuse_sharding(str(cfg.trainer.get("strategy")))
-    cache = [instantiate(cfg.cache)] if cfg.get("cache") else []
+    cache = [instantiate(cfg.cache[part]) for part in CACHES if cfg.cache and cfg.cache.get(part)]
     trainer = instantiate(
         cfg.trainer,
         precision=choose_precision(cfg.trainer.precision, cfg.trainer.accelerator),
