@@ -3,9 +3,10 @@
 import inspect
 
 import pytest
+from omegaconf import OmegaConf
 
 from headstart.cli import CONF
-from headstart.config import COMPONENTS, GIVEN, call_parameters, check_config
+from headstart.config import CACHES, COMPONENTS, GIVEN, call_parameters, check_config
 
 FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
 # Files that only make sense together with others
@@ -31,10 +32,10 @@ def test_optuna_search_composes(composed):
     check_config(composed("hparams_search=optuna"))
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize("name", [*COMPONENTS, *(f"cache.{part}" for part in CACHES)])
 def test_every_setting_of_ours_is_in_the_yaml(name, composed):
     """One fact, one key: what a constructor of ours can be told is visible in the config, with a value."""
-    node = composed()[name]
+    node = OmegaConf.select(composed(), name)
     if node is None or not node._target_.startswith("headstart."):
         pytest.skip("not ours")
     from hydra.utils import get_object

@@ -21,6 +21,15 @@ GIVEN = {"backbone", "in_features", "num_outputs", "num_classes", "params", "opt
 
 
 @dataclass
+class CacheConfig:
+    """What is computed once and kept on disk; a part that is null is not kept."""
+
+    max_gb: float = 20
+    activations: Any = None
+    pictures: Any = None
+
+
+@dataclass
 class TrainConfig:
     """Every top-level key of `conf/train.yaml`; a misspelt one fails."""
 
@@ -40,7 +49,7 @@ class TrainConfig:
     scheduler: Any = None
     task: Any = MISSING
     trainer: Any = MISSING
-    cache: Any = None
+    cache: CacheConfig | None = None
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     paths: Any = MISSING
@@ -76,10 +85,9 @@ class EvaluateConfig:
 
 # The types a command line can give, and what to call them
 PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
-OPTIONAL = ("augmentation", "scheduler", "cache")
-COMPONENTS = (
-    *("model", "head", "data", "augmentation", "finetuning", "optimizer", "scheduler", "task", "trainer", "cache"),
-)
+OPTIONAL = ("augmentation", "scheduler")
+COMPONENTS = ("model", "head", "data", "augmentation", "finetuning", "optimizer", "scheduler", "task", "trainer")
+CACHES = ("activations", "pictures")
 
 
 def register() -> None:
@@ -144,11 +152,25 @@ def _component_problems(config: DictConfig, parameters_of: ParametersOf) -> Iter
         if not (isinstance(node, dict) and "_target_" in node) and not (node is None and name in OPTIONAL):
             yield f"{name} has no _target_: choose a file of conf/{name}, for example {name}=<name>"
         yield from _node_problems(name, _own(config, name, node), parameters_of)
+    yield from _cache_problems(plain["cache"], parameters_of)
     for group in ("callbacks", "logger"):
         for name, node in plain[group].items():
             if not isinstance(node, dict) or "_target_" not in node:
                 yield f"{group}.{name} has no _target_; to leave one out write ~{group}.{name}"
             yield from _node_problems(f"{group}.{name}", node, parameters_of)
+
+
+def _cache_problems(plain: Any, parameters_of: ParametersOf) -> Iterator[str]:
+    if plain is None:
+        return
+    for key in plain.keys() - CacheConfig.__dataclass_fields__.keys():
+        allowed = list(CacheConfig.__dataclass_fields__)
+        yield f"cache takes no {key!r}{nearest(key, allowed)} (it takes {', '.join(allowed)}; cache=off is none)"
+    for name in CACHES:
+        node = plain.get(name)
+        if node is not None and not (isinstance(node, dict) and "_target_" in node):
+            yield f"cache.{name}={node} has no _target_; to leave it out write cache.{name}=null"
+        yield from _node_problems(f"cache.{name}", node, parameters_of)
 
 
 def _own(config: DictConfig, name: str, plain: Any) -> Any:

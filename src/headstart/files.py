@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+GB = 10**9  # bytes
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how the files of torch.save begin: since torch 1.6, and before
 DIRECTORY = 0x10  # the attribute that makes a record of a zip archive a folder
 

@@ -26,6 +26,7 @@ from headstart.callbacks.batch_seeds import BatchSeeds
 from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.checkpoint_io import SafeCheckpointIO
+from headstart.config import CACHES
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
@@ -163,7 +164,7 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
     refuse_sharding(str(cfg.trainer.get("strategy")))
     # recorded, so that a resumed run computes as it began
     cfg.trainer.precision = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator, precision_probe(cfg))
-    cache = [instantiate(cfg.cache)] if cfg.get("cache") else []
+    cache = [instantiate(cfg.cache[part]) for part in CACHES if cfg.cache and cfg.cache.get(part)]
     trainer = instantiate(
         cfg.trainer,
         callbacks=[

@@ -42,6 +42,8 @@ def test_all_mistakes_are_told_at_once(composed):
         ("data.batch_size=null", "data.batch_size=None: this must be a whole number"),
         ("data.batch_size=[1]", "data.batch_size=[1]: this must be a whole number"),
         ("optimizer.lr=null", "optimizer.lr=None: this must be a number"),
+        ("cache.pictures=off", "cache.pictures=off has no _target_; to leave it out write cache.pictures=null"),
+        ("+cache.pictures.rot=x", "cache.pictures takes no 'rot', did you mean 'root'?"),
         ("mode=min", "mode=min contradicts monitor=val/acc"),
         ("monitor=val/loss mode=max", "mode=max contradicts monitor=val/loss"),
         ("data=image_folder", "Missing mandatory value: data.root"),

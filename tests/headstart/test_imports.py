@@ -30,8 +30,8 @@ ALLOWED = {
     "resume": set(),
     "cli": {"allocator"},
     "training": {
-        *("callbacks", "checkpoint", "checkpoint_io", "data", "files", "finetuning", "hardware", "reporting"),
-        *("resume", "tasks"),
+        *("callbacks", "checkpoint", "checkpoint_io", "config", "data", "files", "finetuning", "hardware"),
+        *("reporting", "resume", "tasks"),
     },
     "evaluation": {"callbacks", "checkpoint", "config", "data", "hardware", "tasks"},
 }

@@ -95,6 +95,15 @@ class ImagePreprocess:
                 "beyond the picture. Make resize_size at least as large."
             )
 
+    @property
+    def decode_side(self) -> int:
+        """How long in pixels the shorter side of a decoded picture must be: twice what becomes of it here.
+
+        What the decoder of a JPEG leaves out beyond that, the resize would lose. These settings alone decide it, so
+        that training, evaluation and every later use see the same pixels.
+        """
+        return 2 * (self.resize_size if self.resize_mode == "crop" else self.image_size)
+
     def __call__(self, image: Tensor) -> Tensor:
         """One picture, uint8 `(channels, height, width)`, to uint8 `(channels, image_size, image_size)`."""
         square = [self.image_size, self.image_size]

@@ -10,9 +10,9 @@ from torch import nn
 from headstart.backbones.base import Backbone
 from headstart.backbones.parts import NoCleanCutError, in_two_parts
 from headstart.caching import fingerprint
-from headstart.caching.filling import GB, Filler, NotCachedError
+from headstart.caching.filling import Filler, NotCachedError
+from headstart.caching.store import limit_in_bytes
 from headstart.data.base import DataModule
-from headstart.errors import UsageError
 from headstart.finetuning.base import frozen_prefix, strategy_of
 
 log = logging.getLogger(__name__)
@@ -29,17 +29,15 @@ class ActivationCache(Callback):
     To be placed behind the strategy, whose stages it follows.
 
     Args:
-        root: the folder of all stores.
-        max_gb: what they may take together, in gigabytes (10^9 bytes); those used longest ago are removed.
+        root: the folder of all stores, common with the pictures.
+        max_gb: what all in it may take together, in gigabytes (10^9 bytes); what was used longest ago is removed.
 
     Attributes:
         passes: samples that this process has sent through a frozen prefix.
     """
 
     def __init__(self, root: str, max_gb: float = 20):
-        if not max_gb > 0:
-            raise UsageError(f"cache.max_gb={max_gb}: give a number of gigabytes above 0; to keep nothing: cache=off")
-        self.root, self.limit = Path(root).expanduser(), max_gb * GB
+        self.root, self.limit = Path(root).expanduser(), limit_in_bytes(max_gb)
         self.passes = 0
         self.stage: int | None = None
         self.digests: dict[str, list[str]] = {}

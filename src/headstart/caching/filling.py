@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from headstart.backbones.parts import InferenceCopy
 from headstart.caching.store import RECORD, ActivationStore, Layout, StoredRows, holding, make_room
 from headstart.data.base import DataModule
+from headstart.files import GB
 
 BAR_AFTER_SECONDS = 1.0
-GB = 10**9
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""What an activation depends on, as a short text: equal fingerprints mean equal activations."""
+"""What an activation or a kept picture depends on, as a short text: equal fingerprints mean equal contents."""
 
 import enum
 import hashlib
@@ -30,7 +30,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 class NoFingerprintError(ValueError):
-    """Something an activation depends on cannot be told from something similar; the message says what."""
+    """Something the content depends on cannot be told from something similar; the message says what."""
 
 
 def of_prefix(prefix: nn.Module, transform: Any, samples: Samples, device: torch.device) -> str:
@@ -48,8 +48,28 @@ def of_prefix(prefix: nn.Module, transform: Any, samples: Samples, device: torch
     Raises:
         NoFingerprintError: a part keeps settings that cannot be read.
     """
+    return _digest(_decoder(samples), _arithmetic(device), transform, prefix, [base, decode])
+
+
+def of_pictures(fixed: Any, samples: Samples) -> str:
+    """A fingerprint of all that turns a file's content into pixels, 32 hex digits.
+
+    That is: the settings and code of the transform's fixed part, the decoder, the versions of the libraries, and which
+    of their instructions this processor has: resizing rounds differently with others.
+
+    Args:
+        fixed: from a decoded picture to the one that is kept.
+        samples: where the pictures come from.
+
+    Raises:
+        NoFingerprintError: a part keeps settings that cannot be read.
+    """
+    return _digest(_decoder(samples), torch.backends.cpu.get_cpu_capability(), fixed, [decode])
+
+
+def _digest(*parts: Any) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for part in (LIBRARIES, _decoder(samples), _arithmetic(device), transform, prefix, [base, decode]):
+    for part in (LIBRARIES, *parts):
         for piece in _pieces(part, []):
             digest.update(len(piece).to_bytes(8, "little"))
             digest.update(piece)
@@ -73,10 +93,12 @@ def _decoder(samples: Samples) -> list[Any]:
         return []
     codecs = {name: features.version(name) for name in ("jpg", "zlib", "libtiff", "webp", "avif", "jpg_2000")}
     loaders = getattr(samples.load, "parts", [samples.load])  # of several folders each has its own
-    # of an object its class, but not its settings, which are the names of the files; a function stands for itself
+    # of an object its class, but of its settings, which are the names of the files, only how much detail is decoded; a
+    # function stands for itself
     bare = ("builtins", "functools")
     kinds = [loader if type(loader).__module__ in bare else type(loader) for loader in loaders]
-    return [codecs, [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]]
+    details = {getattr(loader, "least_side", None) for loader in loaders}
+    return [codecs, [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]], details]
 
 
 def _arithmetic(device: torch.device) -> list[Any]:

@@ -16,7 +16,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from headstart.files import replacing
+from headstart.errors import UsageError
+from headstart.files import GB, replacing
 
 log = logging.getLogger(__name__)
 META, ROWS, INDEX, REMOVED = "meta.json", "rows.bin", "index.bin", ".removed"
@@ -204,6 +205,17 @@ def _checksum(digest: str, row: memoryview) -> int:
     return zlib.crc32(row, zlib.crc32(digest.encode()))
 
 
+def limit_in_bytes(max_gb: float) -> float:
+    """Of the setting `cache.max_gb`.
+
+    Raises:
+        UsageError: it leaves no room at all.
+    """
+    if not max_gb > 0:
+        raise UsageError(f"cache.max_gb={max_gb}: give a number of gigabytes above 0; to keep nothing: cache=off")
+    return max_gb * GB
+
+
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
     """While one process fills a store others wait, and then find what they need; nobody removes it meanwhile."""
@@ -222,11 +234,16 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> FileLock:
-    """Beside the folder, so that it outlives it: a lock whose file can be removed is held by two."""
-    return FileLock(folder.with_name(f"{folder.name}.lock"))
+    """Beside the folder, so that it outlives it: a lock whose file can be removed is held by two.
+
+    Folders whose names differ behind a dot have one lock, as that number of them is not bounded.
+    """
+    return FileLock(folder.with_name(f"{folder.name.partition('.')[0]}.lock"))
 
 
-def make_room(root: Path, needed: int, limit: float, keep: Path, instead: bool = False) -> bool:
+def make_room(
+    root: Path, needed: int, limit: float, keep: Path, instead: bool = False, before: float = float("inf")
+) -> bool:
     """Removes the stores used longest ago until `needed` more bytes fit under `limit`; False where they cannot.
 
     Runs that fill several stores at once may pass the limit together; the next one to need room sets that right.
@@ -237,20 +254,22 @@ def make_room(root: Path, needed: int, limit: float, keep: Path, instead: bool =
         limit: bytes that all stores together may take.
         keep: the store that must stay; the caller holds it.
         instead: whether they come in place of all that `keep` has.
+        before: stores used at this time or later stay as well, in seconds since 1970.
     """
-    sizes = _sizes(root) | ({keep: 0} if instead else {})
+    found = _found(root)
+    sizes = {store: size for store, (_, size) in found.items()} | ({keep: 0} if instead else {})
     if sizes.get(keep, 0) + needed > limit:
         return False
     for store in list(sizes):
         if sum(sizes.values()) + needed <= limit:
             break
-        if store != keep and _remove(store):
+        if store != keep and found[store][0] < before and _remove(store):
             del sizes[store]
     return sum(sizes.values()) + needed <= limit and needed <= shutil.disk_usage(root).free
 
 
-def _sizes(root: Path) -> dict[Path, int]:
-    """Bytes of each store, the one used longest ago first. Another process may be removing some at this moment."""
+def _found(root: Path) -> dict[Path, tuple[float, int]]:
+    """When each store was used and its bytes, longest ago first. Another process may be removing some right now."""
     found = {}
     for folder in root.iterdir():
         try:
@@ -258,7 +277,7 @@ def _sizes(root: Path) -> dict[Path, int]:
                 found[folder] = folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir())
         except FileNotFoundError:
             continue
-    return {folder: size for folder, (_, size) in sorted(found.items(), key=lambda item: item[1])}
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def _remove(store: Path) -> bool:
@@ -266,7 +285,7 @@ def _remove(store: Path) -> bool:
     try:
         with _lock(store).acquire(timeout=0):
             if not store.name.endswith(REMOVED):  # whole or not at all, also for whoever looks at it right now
-                log.info("removing cached activations, used longest ago: %s", store)
+                log.info("removing what the cache used longest ago: %s", store)
                 store = store.rename(store.with_name(store.name + REMOVED))
             shutil.rmtree(store)
     except (Timeout, OSError):

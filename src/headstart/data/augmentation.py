@@ -1,18 +1,20 @@
 """Random changes to training pictures; validation and test pictures never see them.
 
 Each function takes the backbone's preprocess and returns a transform of one picture, uint8 `(3, height, width)` to
-uint8 `(3, image_size, image_size)`.
+uint8 `(3, image_size, image_size)`; what of it is the same every time stands apart, so that it can be remembered.
 """
 
-from collections.abc import Callable
+import math
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
+from headstart.data.two_parts import Transform, TwoParts
 from headstart.errors import UsageError
 
-Transform = Callable[[Tensor], Tensor]
 GREY = [124.0, 124.0, 124.0]
 """For pixels that a rotation uncovers: near the mean of most weights' normalisation."""
 
@@ -22,32 +24,57 @@ def none(preprocess: Any) -> Transform:
     return preprocess
 
 
-def flip_crop(preprocess: Any, scale: float = 0.35, flip: float = 0.5) -> Transform:
-    """A random crop of the picture and a mirror image.
+@dataclass(frozen=True)
+class Shrink:
+    """Reduces a picture until its shorter side has this length, antialiased; a smaller one stays as it is.
 
     Args:
-        preprocess: gives `image_size` and `interpolation`.
+        side: in pixels.
+        interpolation: `bilinear` or `bicubic`.
+    """
+
+    side: int
+    interpolation: str
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """uint8 `(3, height, width)` to uint8 with `min(height, width) <= side`."""
+        if min(picture.shape[1:]) <= self.side:
+            return picture
+        how = v2.InterpolationMode(self.interpolation)
+        return functional.resize(picture, [self.side], how, antialias=True)
+
+
+def flip_crop(preprocess: Any, scale: float = 0.35, flip: float = 0.5) -> TwoParts:
+    """A random crop of the picture and a mirror image.
+
+    The picture is reduced first, so far that its smallest square crop has as many pixels as the network sees, but not
+    beyond what is decoded at all (`decode_side`): with scales below a fifth the smallest crops are blown up a little.
+
+    Args:
+        preprocess: gives `image_size`, `interpolation` and `decode_side`.
         scale: smallest share of the picture's area that a crop keeps, above 0.
         flip: probability of mirroring left and right.
     """
     _check(1e-6, 1, scale=scale)
     _check(0, 1, flip=flip)
     size, how = preprocess.image_size, v2.InterpolationMode(preprocess.interpolation)
+    side = min(math.ceil(size / math.sqrt(scale)), preprocess.decode_side)
     crop = v2.RandomResizedCrop(size, scale=(scale, 1.0), interpolation=how, antialias=True)
-    return v2.Compose([crop, v2.RandomHorizontalFlip(flip)])
+    return TwoParts(Shrink(side, preprocess.interpolation), v2.Compose([crop, v2.RandomHorizontalFlip(flip)]))
 
 
-def trivial_augment(preprocess: Any, scale: float = 0.35, flip: float = 0.5) -> Transform:
+def trivial_augment(preprocess: Any, scale: float = 0.35, flip: float = 0.5) -> TwoParts:
     """`flip_crop`, then one random operation of random strength.
 
     Müller and Hutter 2021, https://arxiv.org/abs/2103.10158.
     """
-    return v2.Compose([flip_crop(preprocess, scale, flip), v2.TrivialAugmentWide(fill=GREY)])
+    crop = flip_crop(preprocess, scale, flip)
+    return TwoParts(crop.fixed, v2.Compose([crop.random, v2.TrivialAugmentWide(fill=GREY)]))
 
 
 def affine(
     preprocess: Any, degrees: float = 0.0, shear: float = 0.0, zoom: float = 0.0, shift: float = 0.0, flip: float = 0.0
-) -> Transform:
+) -> TwoParts:
     """The affine changes of the classic introductions, after the weights' own resize and crop.
 
     Args:
@@ -70,7 +97,7 @@ def affine(
         interpolation=v2.InterpolationMode.BILINEAR,
         fill=GREY,
     )
-    return v2.Compose([preprocess, change, v2.RandomHorizontalFlip(flip)])
+    return TwoParts(preprocess, v2.Compose([change, v2.RandomHorizontalFlip(flip)]))
 
 
 def _check(low: float, high: float, **given: float) -> None:

@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 
 from headstart.activations import Activations
 from headstart.data import splits
-from headstart.data.samples import Samples, listed, pool
+from headstart.data.samples import Samples, decoded_at, listed, pool
 from headstart.data.sampling import EpochLoader, EpochSampler, Rows, StoredLoader
 from headstart.data.splits import SPLITS
+from headstart.data.two_parts import Fixed, Load, Transform, TwoParts, as_it_is
 from headstart.errors import UsageError
 from headstart.randomness import reseed_cpu
 
@@ -28,10 +29,17 @@ log = logging.getLogger(__name__)
 
 
 class _Transformed(Dataset):
-    """Some samples of a pool, each loaded and transformed when asked for: `(input, target)`."""
+    """Some samples of a pool, each loaded and transformed when asked for: `(input, target)`.
 
-    def __init__(self, samples: Samples, indices: list[int], transform: Callable[[Any], Any]):
-        self.samples, self.indices, self.transform = samples, indices, transform
+    Args:
+        samples: the pool.
+        indices: which of them.
+        fixed: index in the pool -> the sample after what is done to it every time.
+        random: what is done to it in addition.
+    """
+
+    def __init__(self, samples: Samples, indices: list[int], fixed: Load, random: Transform):
+        self.samples, self.indices, self.fixed, self.random = samples, indices, fixed, random
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -41,7 +49,7 @@ class _Transformed(Dataset):
 
     def input(self, position: int) -> Any:
         """One sample as the model takes it."""
-        return self.transform(self.samples.load(self.indices[position]))
+        return self.random(self.fixed(self.indices[position]))
 
     def target(self, position: int) -> Any:
         """Its label or labels."""
@@ -99,6 +107,8 @@ class DataModule(pl.LightningDataModule):
     Attributes:
         stored: split -> activations by which the trainer's batches of `train` and `val` bring their inputs; empty
             unless somebody has computed them.
+        keep: makes of the samples and the fixed part of a transform what gives sample `index` after it; whoever
+            remembers pictures puts something in place of `computed`, which does not.
 
     Raises:
         UsageError: a value out of range, or two that contradict each other.
@@ -139,19 +149,28 @@ class DataModule(pl.LightningDataModule):
         self.weighting, self.sampler = class_weights, sampler
         self.split_file = Path(split_file) if split_file else None
         self.known_classes = list(classes) if classes else None
-        self.train_transform: Callable[[Any], Any] = _not_connected
-        self.eval_transform: Callable[[Any], Any] = _not_connected
+        self.train_transform: Transform = _not_connected
+        self.eval_transform: Transform = _not_connected
         self.samples: Samples | None = None
         self.splits: dict[str, list[int]] = {}
         self.stored: dict[str, Rows] = {}
+        self.keep: Callable[[Samples, Transform], Load] = computed
 
     @abstractmethod
     def dataset(self, split: str) -> Samples | None:
         """The samples of `train`, `val` or `test`; None where the data set does not bring that split."""
 
-    def connect(self, train_transform: Callable[[Any], Any], eval_transform: Callable[[Any], Any]) -> None:
-        """Takes what only the model knows: how an input must look when training and when evaluating."""
+    def connect(self, train_transform: Transform, eval_transform: Transform) -> None:
+        """Takes what only the model knows: how an input must look when training and when evaluating.
+
+        Where the second has a `decode_side`, the pictures of all splits are decoded in so much detail and no more.
+        """
         self.train_transform, self.eval_transform = train_transform, eval_transform
+        self._spare_detail()
+
+    def _spare_detail(self) -> None:
+        if self.samples is not None:
+            self.samples.load = decoded_at(self.samples.load, getattr(self.eval_transform, "decode_side", None))
 
     def setup(self, stage: str | None = None) -> None:
         """Finds the samples, verifies the classes and assigns every sample to a split (once).
@@ -174,6 +193,7 @@ class DataModule(pl.LightningDataModule):
         splits.warn_of_leaks(samples, self.splits)
         self._warn_of_absent_classes(samples)
         self.samples = samples
+        self._spare_detail()
 
     def _warn_of_absent_classes(self, samples: Samples) -> None:
         for split in SPLITS:
@@ -228,7 +248,17 @@ class DataModule(pl.LightningDataModule):
         assert self.samples is not None, "call setup() first"
         indices = [self.splits[split][position] for position in positions]
         options = self._loading() | {"persistent_workers": False}
-        return DataLoader(_Inputs(self.samples, indices, self.eval_transform), **options)
+        return DataLoader(self._transformed(_Inputs, indices, self.eval_transform), **options)
+
+    def in_two_parts(self, transform: Transform) -> tuple[Transform, Transform]:
+        """The fixed part of one of the two transforms, and the random one; of an unknown one all may be random."""
+        if isinstance(transform, TwoParts):
+            return transform.fixed, transform.random
+        return (transform, as_it_is) if transform is self.eval_transform else (as_it_is, transform)
+
+    def _transformed(self, kind: type[_Transformed], indices: list[int], transform: Transform) -> _Transformed:
+        fixed, random = self.in_two_parts(transform)
+        return kind(self.samples, indices, self.keep(self.samples, fixed), random)
 
     def loader(self, split: str, training: bool = False) -> StoredLoader:
         """Batches of one split: every sample once, in order and plain; for `training` shuffled and augmented.
@@ -247,9 +277,9 @@ class DataModule(pl.LightningDataModule):
             remedy = "" if split == "train" else f" or data.{split}_fraction > 0"
             raise UsageError(f"the {split} split is empty: give the data a {split} folder{remedy}")
         if not training:
-            dataset = _Transformed(self.samples, indices, self.eval_transform)
+            dataset = self._transformed(_Transformed, indices, self.eval_transform)
             return StoredLoader(dataset, sampler=self._share(dataset), **self._loading())
-        dataset, sampler = _Augmented(self.samples, indices, self.train_transform), self._order(indices)
+        dataset, sampler = self._transformed(_Augmented, indices, self.train_transform), self._order(indices)
         drop_last = self._ends_on_one(len(sampler))
         return EpochLoader(dataset, sampler, drop_last=drop_last, trainer=self.trainer, **self._loading())
 
@@ -313,6 +343,11 @@ class DataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         """Plain batches of `test`."""
         return self.loader("test")
+
+
+def computed(samples: Samples, fixed: Transform) -> Load:
+    """Sample `index` after the fixed part of a transform, computed whenever it is asked for."""
+    return Fixed(samples.load, fixed)
 
 
 def _workers(processes: int) -> int:

@@ -129,14 +129,18 @@ class ImageFolder(DataModule):
 
 
 class PictureFiles:
-    """Loads picture `i` of a list of files."""
+    """Loads picture `i` of a list of files, decoded as `read_picture` does with this `least_side`."""
 
-    def __init__(self, paths: list[str]):
-        self.paths = paths
+    def __init__(self, paths: list[str], least_side: int | None = None):
+        self.paths, self.least_side = paths, least_side
+
+    def decoded_at(self, least_side: int | None) -> "PictureFiles":
+        """The same files, decoded to another size."""
+        return PictureFiles(self.paths, least_side)
 
     def __call__(self, index: int) -> Tensor:
         """Picture `index`, uint8 RGB `(3, height, width)`."""
-        return read_picture(self.paths[index])
+        return read_picture(self.paths[index], self.least_side)
 
 
 def class_folders(folder: Path) -> dict[str, Path]:

@@ -19,7 +19,9 @@ class Samples:
         names: a stable, unique name a sample (a path relative to the root), by which splits are remembered.
         targets: a class index a sample; for multi-label data a list of `len(classes)` zeros and ones.
         classes: class names; `targets` index into them.
-        load: index -> input, for pictures a uint8 RGB tensor `(3, height, width)`. Must be picklable.
+        load: index -> input, for pictures a uint8 RGB tensor `(3, height, width)`. Must be picklable. One that can
+            leave out detail has `decoded_at(least_side)`, which gives a loader whose pictures' shorter sides have at
+            least so many pixels, where they have them at all.
         digests: a hash of each sample's content, to find the same sample in two splits; None when not known.
     """
 
@@ -65,6 +67,14 @@ class _Chained:
     def __call__(self, index: int) -> Any:
         part = bisect_right(self.starts, index) - 1
         return self.parts[part](index - self.starts[part])
+
+    def decoded_at(self, least_side: int | None) -> "_Chained":
+        return _Chained([decoded_at(part, least_side) for part in self.parts], self.starts)
+
+
+def decoded_at(load: Callable[[int], Any], least_side: int | None) -> Callable[[int], Any]:
+    """The loader that spares itself what is finer than `least_side` needs, where it can; None is full detail."""
+    return load.decoded_at(least_side) if hasattr(load, "decoded_at") else load
 
 
 def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> tuple[Samples, dict[str, list[int]]]:

@@ -79,7 +79,7 @@ def tiny(quick, tmp_path):
 
 
 def stores(tmp_path):
-    return sorted(p for p in (tmp_path / "cache/activations").iterdir() if p.is_dir())
+    return sorted(p for p in (tmp_path / "cache/stores").iterdir() if p.is_dir())
 
 
 def same_weights(one, other, tolerance=0.0):
@@ -248,7 +248,7 @@ def test_rows_of_other_samples_make_room_too(tiny, tmp_path):
 
 def test_an_unusable_folder_is_told_and_the_run_works(tiny, tmp_path, caplog):
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/activations").write_text("a file")
+    (tmp_path / "cache/stores").write_text("a file")
     with caplog.at_level(logging.INFO):
         *_, cache = fit(tiny())
     assert cache.passes == 0

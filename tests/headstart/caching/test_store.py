@@ -107,7 +107,7 @@ def test_the_oldest_make_room_but_not_one_that_is_held(tmp_path):
     for when, name in enumerate("abcd"):
         filled(tmp_path / name, *range(10))
         used(tmp_path / name, when)
-    (size,) = set(stores._sizes(tmp_path).values())
+    (size,) = {size for _, size in stores._found(tmp_path).values()}
     with holding(tmp_path / "d"), holding(tmp_path / "a"):
         assert make_room(tmp_path, 100, 4 * size + 100, tmp_path / "d")
         assert make_room(tmp_path, 100, 4 * size, tmp_path / "d")

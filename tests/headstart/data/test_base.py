@@ -10,6 +10,7 @@ import yaml
 
 from headstart.data.base import DataModule
 from headstart.data.samples import Samples
+from headstart.data.two_parts import TwoParts, as_it_is
 from headstart.errors import UsageError
 
 CONF = Path(__file__).parents[3] / "conf" / "data"
@@ -110,6 +111,57 @@ def test_what_is_cut_from_train_is_in_order_and_plain(split):
     assert inputs == data.splits[split]
     assert inputs == sorted(inputs)
     assert len(inputs) == 12
+
+
+def test_what_is_kept_is_asked_for_the_fixed_part_alone():
+    asked = []
+
+    def keep(samples, fixed):
+        asked.append(fixed)
+        return lambda index: fixed(samples.load(index)) + 0.5
+
+    data = ready()
+    data.keep = keep
+    data.connect(TwoParts(trained, noisy), evaluated)
+    drawn = sorted(epoch(data.train_dataloader()))
+    assert all(0.5 <= value - 1000 - index < 1.5 for value, index in zip(drawn, data.splits["train"], strict=True))
+    next(iter(data.val_dataloader())), next(iter(data.inputs("train", [0])))
+    assert asked == [trained, evaluated, evaluated]
+    data.connect(noisy, evaluated)
+    data.train_dataloader()
+    assert asked[3] is as_it_is
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_samples_are_decoded_in_the_detail_that_the_model_needs(early):
+    class Detailed:
+        decode_side = 7
+
+        def __call__(self, value):
+            return value
+
+    class Load:
+        def __init__(self, side=None):
+            self.side = side
+
+        def decoded_at(self, side):
+            return Load(side)
+
+        def __call__(self, index):
+            return torch.tensor([0.0 if self.side is None else self.side])
+
+    class Pictures(Numbers):
+        def dataset(self, split):
+            found = super().dataset(split)
+            return found and Samples(found.names, found.targets, found.classes, Load())
+
+    data = Pictures(num_workers=0)
+    for step in (lambda: data.connect(trained, Detailed()), data.setup)[:: 1 if early else -1]:
+        step()
+    assert set(epoch(data.train_dataloader())) == {1007}
+    assert data.val_dataloader().dataset[0][0] == next(iter(data.inputs("val", [0])))[0] == 7
+    data.connect(trained, evaluated)
+    assert data.val_dataloader().dataset[0][0] == 0
 
 
 def test_targets_belong_to_their_inputs():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from headstart.data import decode
 from headstart.data.decode import PICTURE_SUFFIXES, UnreadablePicture, read_picture
@@ -279,3 +279,63 @@ def test_the_exception_survives_the_way_out_of_a_worker():
 def test_suffixes_are_lower_case_with_a_dot():
     assert {".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".avif", ".jfif"} <= PICTURE_SUFFIXES
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in PICTURE_SUFFIXES)
+
+
+def photo_file(path, size, **options):
+    small = torch.randint(256, (9, 9, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
+    return save(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC), path, quality=95, **options)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [
+        ((800, 600), (3, 150, 200)),
+        ((600, 800), (3, 200, 150)),
+        ((199, 1000), (3, 1000, 199)),
+        ((200, 1000), (3, 500, 100)),
+        ((1601, 1603), (3, 201, 201)),
+        ((90, 90), (3, 90, 90)),
+    ],
+)
+def test_large_jpegs_are_decoded_at_a_fraction_that_is_large_enough(size, shape, tmp_path):
+    path = photo_file(tmp_path / "a.jpg", size)
+    reduced, whole = read_picture(path, 100), read_picture(path)
+    assert reduced.shape == shape
+    assert whole.shape == (3, *size[::-1])
+    assert reduced.stride() == (1, 3 * shape[2], 3)
+    means = torch.nn.functional.interpolate(whole[None].float(), shape[1:], mode="area")[0]
+    assert (reduced.float() - means).abs().mean() < 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_picture_is_turned_too(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = photo_file(tmp_path / "a.jpg", (400, 240), exif=exif)
+    whole = read_picture(path)
+    reduced = read_picture(path, 60)
+    assert reduced.shape == (3, whole.shape[1] // 4, whole.shape[2] // 4)
+    means = torch.nn.functional.avg_pool2d(whole[None].float(), 4)[0]
+    assert (reduced.float() - means).abs().mean() < 2
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_reduced_pictures_of_other_modes(mode, tmp_path):
+    path = save(Image.new("RGB", (400, 400), (200, 100, 50)).convert(mode), tmp_path / "a.jpg", quality=95)
+    assert read_picture(path, 50).shape == (3, 50, 50)
+    assert (read_picture(path, 50)[:, 0, 0].int() - read_picture(path)[:, 0, 0]).abs().max() <= 2
+
+
+def test_other_formats_are_decoded_in_full(tmp_path):
+    assert torch.equal(read_picture(save(noise(), tmp_path / "a.png"), 1), read_picture(tmp_path / "a.png"))
+
+
+def test_reduced_decoding_refuses_what_full_decoding_refuses(tmp_path, monkeypatch):
+    path = photo_file(tmp_path / "a.jpg", (400, 400))
+    monkeypatch.setattr(decode, "MAX_PIXELS", 400 * 400 - 1)
+    with pytest.raises(UnreadablePicture, match="too large"):
+        read_picture(path, 50)
+    monkeypatch.undo()
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UnreadablePicture, match="truncated"):
+        read_picture(path, 50)
