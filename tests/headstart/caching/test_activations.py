@@ -86,7 +86,9 @@ def same_weights(one, other, tolerance=0.0):
     one, other = one.state_dict(), other.state_dict()
     assert list(one) == list(other)
     for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            value, other[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize(

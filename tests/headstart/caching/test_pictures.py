@@ -168,7 +168,7 @@ def test_times_are_taken_of_bytes_alone(folder, tmp_path):
 
 def test_pictures_in_memory_are_not_kept(quick, tmp_path):
     fit(quick("cache.activations=null"))
-    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "cache/stores").exists()
 
 
 def test_an_augmentation_that_tells_nothing_is_not_kept(tiny, decoded, caplog):
