@@ -1,0 +1,344 @@
+"""How fast training is, in ratios taken inside one run: against a bare loop, a bare forward pass, and what others do.
+
+    python scripts/benchmark.py frozen     --data cats_dogs --weights mobilenet_v2.pth   feature extraction
+    python scripts/benchmark.py efficiency --data ... --weights ...                      full finetuning
+    python scripts/benchmark.py staged     --data ... --weights ...                      gradual, cached and uncached
+    python scripts/benchmark.py growth     --data ... --weights ...                      epochs, pictures, memory
+
+What is compared runs in turns, `--rounds` times, as processes of their own with empty caches where they count as cold.
+Shown are medians, the range, and each one's ratio to the first row. `--data` holds train/<class>/ and val/<class>/,
+`--weights` is a state_dict of torchvision's mobilenet_v2. `rivals.py` says what the others do. A table goes to the
+terminal and, with `--out`, a picture and the numbers as JSON to a folder.
+"""
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pytorch_lightning.callbacks import Callback
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Run:
+    """One process: seconds on the clock, of the processors, its peak in GB, and what it told."""
+
+    seconds: float
+    cpu: float
+    peak: float
+    facts: dict = field(default_factory=dict)
+
+
+def timed(command: list[str], **environment: str) -> tuple[Run, str]:
+    """Runs a command to its end.
+
+    Raises:
+        RuntimeError: it failed; the message is what it printed.
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    if status:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{printed}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6), printed
+
+
+class Clock(Callback):
+    """Writes down how long each epoch took, without its validation, and how many pictures the network saw.
+
+    Args:
+        file: what to write into, as JSON.
+    """
+
+    def __init__(self, file: str):
+        self.file, self.epochs, self.seen = Path(file), [], 0
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        """Begins to count."""
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        """Counts pictures, but not activations of pictures that were counted by the cache."""
+        inputs, _ = batch
+        self.seen += len(inputs) if hasattr(inputs, "ndim") else 0
+        self.end = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        """Ends at the last step."""
+        self.epochs.append(self.end - self.start)
+
+    def on_fit_end(self, trainer, pl_module) -> None:
+        """Writes."""
+        frozen = sum(getattr(callback, "passes", 0) for callback in trainer.callbacks)
+        self.file.write_text(json.dumps({"epochs": self.epochs, "passes": self.seen + frozen}))
+
+
+class Bench:
+    """The data and weights of one comparison, and a folder for what its runs leave."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path):
+        self.options, self.folder = options, folder
+        self.data, self.weights = (str(Path(given).resolve()) for given in (options.data, options.weights))
+
+    def ours(self, *words: str, cache: str = "cold", data: str | None = None) -> Run:
+        """`src/train.py` on the whole training folder; a `cold` cache is empty, others keep what they have."""
+        place = self.folder / "caches" / cache
+        if cache == "cold":
+            shutil.rmtree(place, ignore_errors=True)
+        logs = Path(tempfile.mkdtemp(dir=self.folder))
+        command = [
+            *(
+                sys.executable,
+                "src/train.py",
+                "data=image_folder",
+                f"data.root={data or self.data}",
+                "data.test_fraction=0",
+            ),
+            *("model=mobilenet_v2", f"model.weights={self.weights}", "trainer.enable_progress_bar=false"),
+            *("logger=csv", "test=false", f"seed={self.options.seed}", f"+callbacks.clock.file={logs / 'clock.json'}"),
+            *("+callbacks.clock._target_=benchmark.Clock", *words),
+        ]
+        scripts = str(Path(__file__).parent)
+        run, _ = timed(command, HEADSTART_LOGS=str(logs), HEADSTART_CACHE=str(place), PYTHONPATH=scripts)
+        (metrics,) = (logs / "train/runs").glob("*/csv/metrics.csv")
+        with metrics.open() as stream:
+            scores = [float(row["val/acc"]) for row in csv.DictReader(stream) if row.get("val/acc")]
+        run.facts = json.loads((logs / "clock.json").read_text()) | {"val_acc": scores}
+        shutil.rmtree(logs)
+        return run
+
+    def rival(self, kind: str, epochs: int) -> Run:
+        """`rivals.py`, which says nothing of our allocator settings and gets none."""
+        words = [
+            "--data",
+            self.data,
+            "--weights",
+            self.weights,
+            "--epochs",
+            str(epochs),
+            "--seed",
+            str(self.options.seed),
+        ]
+        run, printed = timed([sys.executable, "scripts/rivals.py", kind, *words])
+        run.facts = json.loads(printed.strip().splitlines()[-1])
+        return run
+
+
+def compared(cases: dict[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
+    """Every case once a round, in turns."""
+    found: dict[str, list[Run]] = {name: [] for name in cases}
+    for number in range(rounds):
+        for name, case in cases.items():
+            print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+            found[name].append(case())
+    return found
+
+
+def frozen(bench: Bench) -> dict[str, list[Run]]:
+    """Feature extraction over so many epochs."""
+    epochs = bench.options.epochs
+    words = ["finetuning=feature_extraction", "finetuning.patience=null", f"trainer.max_epochs={epochs}"]
+    quick = {
+        "one forward pass, written plainly": lambda: bench.rival("forward", 1),
+        f"feature_extraction, {epochs} epochs, cold": lambda: bench.ours(*words),
+        f"feature_extraction, {epochs} epochs, again": lambda: bench.ours(*words, cache="warm"),
+        "probe, cold": lambda: bench.ours("finetuning=probe"),
+        "probe, again": lambda: bench.ours("finetuning=probe", cache="warm"),
+    }
+    bench.ours(*words, "trainer.max_epochs=1", cache="warm")
+    found = compared(quick, bench.options.rounds)
+    rivals = {
+        f"tutorial, frozen, {epochs} epochs": lambda: bench.rival("tutorial_frozen", epochs),
+        f"Lightning's BackboneFinetuning, {epochs} epochs": lambda: bench.rival("lightning", epochs),
+    }
+    if importlib.util.find_spec("fastai"):
+        rivals |= {f"fastai's fine_tune, {epochs} epochs": lambda: bench.rival("fastai", epochs)}
+    return found | compared(rivals, bench.options.slow_rounds)
+
+
+def efficiency(bench: Bench) -> dict[str, list[Run]]:
+    """Full finetuning: seconds of an epoch, the pictures being in the cache, against bare steps of the same model."""
+    words = ["finetuning=full", "finetuning.patience=null", "trainer.max_epochs=2"]
+
+    def second_epoch() -> Run:
+        run = bench.ours(*words, cache="pictures")
+        return Run(run.facts["epochs"][1], run.cpu, run.peak, run.facts)
+
+    def tutorial() -> Run:
+        run = bench.rival("tutorial_full", 1)
+        return Run(run.facts["epochs"][0], run.cpu, run.peak, run.facts)
+
+    def bare_steps() -> Run:
+        run, printed = timed([sys.executable, __file__, "steps", "--data", bench.data, "--weights", bench.weights])
+        facts = json.loads(printed.strip().splitlines()[-1])
+        return Run(facts["seconds"], run.cpu, run.peak, facts)
+
+    cases = {
+        "bare steps, random pictures": bare_steps,
+        "full, an epoch": second_epoch,
+        "tutorial, an epoch": tutorial,
+    }
+    return compared(cases, bench.options.rounds)
+
+
+def steps(options: argparse.Namespace) -> None:
+    """Forward, backward and step of the model, batch size and optimizer of `finetuning=full`, over random pictures.
+
+    Prints the seconds that as many pictures as `--data` trains on would take, as JSON.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    from headstart import cli, config
+
+    config.register()
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        cfg = compose("train", ["model=mobilenet_v2", f"model.weights={options.weights}"])
+    import torch
+
+    pictures = sum(1 for path in Path(options.data, "train").rglob("*") if path.is_file())
+    task = instantiate(cfg.task)(backbone=instantiate(cfg.model), classes=["a", "b"])
+    from headstart.finetuning.full import Full
+
+    strategy = Full()
+    strategy.make_plan(task)
+    strategy.apply(task)
+    optimizer = task.make_optimizer(task.parameters())
+    size = cfg.data.batch_size
+    side = task.backbone.preprocess.image_size
+    inputs = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
+    targets = torch.arange(size) % 2
+    taken = []
+    for _ in range(15):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        task.objective.loss(task(inputs), targets).backward()
+        optimizer.step()
+        taken.append(time.perf_counter() - start)
+    print(json.dumps({"seconds": statistics.median(taken[3:]) * pictures / size}))
+
+
+def staged(bench: Bench) -> dict[str, list[Run]]:
+    """Gradual unfreezing, a third of the groups at a time, with the activation cache, warm and cold, and without."""
+    words = ["finetuning=gradual", "finetuning.groups=3", "finetuning.patience=null", "trainer.max_epochs=4"]
+    cases = {
+        "gradual, nothing cached": lambda: bench.ours(*words, "cache=off"),
+        "gradual, cached, cold": lambda: bench.ours(*words),
+        "gradual, cached, again": lambda: bench.ours(*words, cache="staged"),
+    }
+    bench.ours(*words, cache="staged")
+    return compared(cases, bench.options.rounds)
+
+
+def growth(bench: Bench) -> dict[str, list[Run]]:
+    """More epochs, and ten times the pictures (each file with other bytes behind its end)."""
+    many = bench.folder / "many"
+    for split in ("train", "val"):
+        for path in sorted(Path(bench.data, split).glob("*/*")):
+            for copy in range(10):
+                place = many / split / path.parent.name / f"{copy}_{path.name}"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(path.read_bytes() + bytes([copy]))
+    words = ["finetuning=feature_extraction", "finetuning.patience=null"]
+    cases = {
+        "5 epochs": lambda: bench.ours(*words, "trainer.max_epochs=5"),
+        "20 epochs": lambda: bench.ours(*words, "trainer.max_epochs=20"),
+        "80 epochs": lambda: bench.ours(*words, "trainer.max_epochs=80"),
+        "5 epochs, 10 times the pictures": lambda: bench.ours(*words, "trainer.max_epochs=5", data=str(many)),
+    }
+    return compared(cases, bench.options.rounds)
+
+
+def show(found: dict[str, list[Run]]) -> None:
+    """A table in Markdown; ratios are to the first row."""
+    first = statistics.median(run.seconds for run in next(iter(found.values())))
+    print("| | seconds | range | ratio | processor s | peak GB | pictures through the network | val acc: best, last |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, runs in found.items():
+        seconds = [run.seconds for run in runs]
+        middle = statistics.median(seconds)
+        scores = runs[0].facts.get("val_acc")
+        told = f"{max(scores):.3f}, {scores[-1]:.3f}" if scores else ""
+        print(
+            f"| {name} | {middle:.1f} | {min(seconds):.1f}-{max(seconds):.1f} | {middle / first:.2f} "
+            f"| {statistics.median(run.cpu for run in runs):.0f} | {max(run.peak for run in runs):.2f} "
+            f"| {runs[0].facts.get('passes', '')} | {told} |"
+        )
+    for name, runs in found.items():
+        if runs[0].facts.get("epochs"):
+            print(f"\nseconds of each epoch, {name}: {', '.join(f'{s:.1f}' for s in runs[0].facts['epochs'])}", end="")
+    print()
+
+
+def draw(found: dict[str, list[Run]], target: Path) -> None:
+    """The medians as bars, their range as lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names, ranges = list(found), [[run.seconds for run in runs] for runs in found.values()]
+    middles = [statistics.median(seconds) for seconds in ranges]
+    figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(names) + 1))
+    pairs = list(zip(middles, ranges, strict=True))
+    errors = [[m - min(r) for m, r in pairs], [max(r) - m for m, r in pairs]]
+    bars = axes.barh(names, middles, xerr=errors, color="#4477aa", ecolor="#222222", capsize=3)
+    axes.bar_label(bars, [f"{middle:.1f} s" for middle in middles], padding=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds, median and range")
+    axes.margins(x=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(target, dpi=150, bbox_inches="tight")
+
+
+PARTS = {"frozen": frozen, "efficiency": efficiency, "staged": staged, "growth": growth}
+
+
+def main() -> None:
+    """Runs one part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=[*PARTS, "steps"])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slow-rounds", type=int, default=1, help="of the rivals that take minutes")
+    parser.add_argument("--epochs", type=int, default=20, help="of feature extraction")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a folder for <part>.png and <part>.json")
+    options = parser.parse_args()
+    if options.part == "steps":
+        steps(options)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        found = PARTS[options.part](Bench(options, Path(folder)))
+    show(found)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        content = {name: [asdict(run) for run in runs] for name, runs in found.items()}
+        (options.out / f"{options.part}.json").write_text(json.dumps(content, indent=1) + "\n")
+        draw(found, options.out / f"{options.part}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""What others do with the same weights and pictures, for `benchmark.py` to compare with.
+
+Each is written as its own introduction or manual has it, and imports nothing of this project:
+
+    tutorial_frozen   the PyTorch transfer-learning tutorial's fixed feature extractor: SGD 0.001, momentum 0.9, x0.1
+                      every 7 epochs; nothing computes gradients but the head, in train mode all the same
+    tutorial_full     the same tutorial's finetuning: everything learns at that rate
+    lightning         a LightningModule with `BackboneFinetuning` as it comes: head alone, from epoch 10 on all layers
+                      at a tenth of the rate that doubles every epoch; Adam 0.001
+    fastai            the model of `vision_learner`, `fine_tune(epochs)` with its defaults (needs `pip install fastai`)
+    forward           nothing is trained: one pass of the frozen network over the same pictures
+
+    python scripts/rivals.py tutorial_frozen --data cats_dogs --weights mobilenet_v2.pth --epochs 20
+
+prints a line of JSON: seconds on the clock from the start of the process, those of the epochs alone, the validation
+accuracy after each epoch, training pictures that went through the network.
+"""
+
+import argparse
+import json
+import time
+
+START = time.perf_counter()
+
+import torch  # noqa: E402 - the clock starts before, for importing it is part of what a person waits for
+import torchvision  # noqa: E402
+from torch import nn  # noqa: E402
+from torchvision import transforms  # noqa: E402
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def loaders(data: str, batch_size: int, augmented: bool, workers: int) -> dict:
+    """Of `<data>/train` and `<data>/val`, transformed as the tutorial does."""
+    plain = transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    )
+    random = transforms.Compose(
+        [
+            *(transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()),
+            *(transforms.ToTensor(), transforms.Normalize(MEAN, STD)),
+        ]
+    )
+    found = {}
+    for split in ("train", "val"):
+        transform = random if augmented and split == "train" else plain
+        pictures = torchvision.datasets.ImageFolder(f"{data}/{split}", transform)
+        found[split] = torch.utils.data.DataLoader(pictures, batch_size, shuffle=split == "train", num_workers=workers)
+    return found
+
+
+def network(weights: str) -> nn.Module:
+    """MobileNetV2 with these weights."""
+    model = torchvision.models.mobilenet_v2()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    return model
+
+
+def accuracy(model: nn.Module, batches) -> float:
+    """Share of right answers, in eval mode."""
+    model.eval()
+    right = total = 0
+    with torch.no_grad():
+        for inputs, targets in batches:
+            right += (model(inputs).argmax(dim=1) == targets).sum().item()
+            total += len(targets)
+    return right / total
+
+
+def tutorial(options: argparse.Namespace, frozen: bool) -> dict:
+    """The tutorial's loop."""
+    found = loaders(options.data, options.batch_size, augmented=True, workers=options.workers)
+    model = network(options.weights)
+    for parameter in model.parameters():
+        parameter.requires_grad = not frozen
+    model.classifier[1] = nn.Linear(model.last_channel, len(found["train"].dataset.classes))
+    learning = model.classifier[1].parameters() if frozen else model.parameters()
+    optimizer = torch.optim.SGD(learning, lr=0.001, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
+    criterion, scores, epochs, passes = nn.CrossEntropyLoss(), [], [], 0
+    for _ in range(options.epochs):
+        start = time.perf_counter()
+        model.train()
+        for inputs, targets in found["train"]:
+            optimizer.zero_grad()
+            outputs = model(inputs)
+            _, predicted = torch.max(outputs, 1)
+            loss = criterion(outputs, targets)
+            loss.backward()
+            optimizer.step()
+            loss.item(), torch.sum(predicted == targets.data)  # its running loss and accuracy
+            passes += len(inputs)
+        scheduler.step()
+        epochs.append(time.perf_counter() - start)
+        scores.append(accuracy(model, found["val"]))
+    return {"epochs": epochs, "val_acc": scores, "passes": passes}
+
+
+def lightning(options: argparse.Namespace) -> dict:
+    """`BackboneFinetuning` with its defaults."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import BackboneFinetuning, Callback
+
+    class Module(pl.LightningModule):
+        def __init__(self, classes: int):
+            super().__init__()
+            model = network(options.weights)
+            self.backbone = nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.head = nn.Linear(model.last_channel, classes)
+            self.right = self.total = 0
+
+        def forward(self, inputs):
+            return self.head(self.backbone(inputs))
+
+        def training_step(self, batch, _):
+            inputs, targets = batch
+            return nn.functional.cross_entropy(self(inputs), targets)
+
+        def validation_step(self, batch, _):
+            inputs, targets = batch
+            self.right += (self(inputs).argmax(dim=1) == targets).sum().item()
+            self.total += len(targets)
+
+        def on_validation_epoch_end(self):
+            scores.append(self.right / self.total)
+            self.right = self.total = 0
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(filter(lambda parameter: parameter.requires_grad, self.parameters()), lr=0.001)
+
+    class Clock(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.start = time.perf_counter()
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            epochs.append(time.perf_counter() - self.start)  # with the validation
+
+    scores, epochs = [], []
+    found = loaders(options.data, options.batch_size, augmented=True, workers=options.workers)
+    trainer = pl.Trainer(
+        max_epochs=options.epochs, callbacks=[BackboneFinetuning(), Clock()], logger=False, num_sanity_val_steps=0,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Module(len(found["train"].dataset.classes)), found["train"], found["val"])
+    return {"epochs": epochs, "val_acc": scores, "passes": options.epochs * len(found["train"].dataset)}
+
+
+def fastai(options: argparse.Namespace) -> dict:
+    """`fine_tune` with its defaults: one epoch of the head, then so many of everything, discriminative rates."""
+    from fastai.vision import all as vision
+
+    blocks = vision.ImageDataLoaders.from_folder(
+        options.data, train="train", valid="val", item_tfms=vision.Resize(256), bs=options.batch_size,
+        batch_tfms=[*vision.aug_transforms(size=224), vision.Normalize.from_stats(MEAN, STD)], num_workers=0,
+    )  # fmt: skip
+    base = network(options.weights)  # what `vision_learner` does, which would download the weights
+    model = nn.Sequential(base.features, vision.create_head(base.last_channel, blocks.c))
+    vision.apply_init(model[1], nn.init.kaiming_normal_)
+    learner = vision.Learner(blocks, model, splitter=vision.default_split, metrics=vision.accuracy)
+    with learner.no_bar(), learner.no_logging():
+        learner.fine_tune(options.epochs)
+    scores = [row[-1] for row in learner.recorder.values]
+    return {"epochs": [], "val_acc": scores, "passes": (options.epochs + 1) * len(blocks.train_ds)}
+
+
+def forward(options: argparse.Namespace) -> dict:
+    """One pass over train and val, in fp32 and eval mode, in torchvision's plain way."""
+    found = loaders(options.data, options.batch_size, augmented=False, workers=options.workers)
+    model, passes = network(options.weights).eval(), 0
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for batches in found.values():
+            for inputs, _ in batches:
+                model.features(inputs).mean(dim=(2, 3))
+                passes += len(inputs)
+    return {"epochs": [time.perf_counter() - start], "val_acc": [], "passes": passes}
+
+
+KINDS = {
+    "tutorial_frozen": lambda options: tutorial(options, frozen=True),
+    "tutorial_full": lambda options: tutorial(options, frozen=False),
+    "lightning": lightning,
+    "fastai": fastai,
+    "forward": forward,
+}
+
+
+def main() -> None:
+    """Runs one of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--data", required=True, help="a folder with train/<class>/ and val/<class>/")
+    parser.add_argument("--weights", required=True, help="a state_dict of torchvision's mobilenet_v2")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    result = KINDS[options.kind](options)
+    print(json.dumps({"kind": options.kind, "seconds": time.perf_counter() - START, **result}))
+
+
+if __name__ == "__main__":
+    main()
