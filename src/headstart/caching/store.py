@@ -20,7 +20,8 @@ from headstart.errors import UsageError
 from headstart.files import GB, replacing
 
 log = logging.getLogger(__name__)
-META, ROWS, INDEX, REMOVED = "meta.json", "rows.bin", "index.bin", ".removed"
+META, ROWS, INDEX, LOCK, REMOVED = "meta.json", "rows.bin", "index.bin", "append.lock", ".removed"
+FILES = (META, ROWS, INDEX, LOCK)
 RECORD = struct.Struct("<20sQI")  # of the index: a sample's digest, the place of its row, the row's checksum
 FLOATS = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)}
 
@@ -160,7 +161,7 @@ class ActivationStore:
         """Adds a row for each digest, `values` being `(len(digests), *shape)`."""
         assert self.layout == Layout.of(values), (self.layout, Layout.of(values))
         rows = self.layout.flatten(values).view(torch.uint8).numpy()
-        with FileLock(self.folder / "append.lock"):
+        with FileLock(self.folder / LOCK):
             first = self._add(ROWS, self.layout.row_bytes, rows.tobytes())
             records = [
                 RECORD.pack(bytes.fromhex(digest), first + i, _checksum(digest, rows[i]))
@@ -269,12 +270,16 @@ def make_room(
 
 
 def _found(root: Path) -> dict[Path, tuple[float, int]]:
-    """When each store was used and its bytes, longest ago first. Another process may be removing some right now."""
+    """When each store was used and its bytes, longest ago first. Another process may be removing some right now.
+
+    A folder that holds anything but a store's files is none: whatever lies under `root` by mistake is never removed.
+    """
     found = {}
     for folder in root.iterdir():
         try:
-            if folder.is_dir():
-                found[folder] = folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir())
+            files = list(folder.iterdir()) if folder.is_dir() else []
+            if files and all(file.name.startswith(FILES) for file in files):
+                found[folder] = folder.stat().st_mtime, sum(file.stat().st_size for file in files)
         except FileNotFoundError:
             continue
     return dict(sorted(found.items(), key=lambda item: item[1]))

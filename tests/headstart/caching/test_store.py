@@ -127,6 +127,19 @@ def test_what_a_killed_process_left_of_a_removal_is_removed(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["b"]
 
 
+@pytest.mark.parametrize("name", ["holiday.jpg", "rows"])
+def test_what_is_no_store_is_neither_counted_nor_removed(name, tmp_path):
+    filled(tmp_path / "a", 1)
+    (tmp_path / "b" / name).mkdir(parents=True)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / name).write_bytes(bytes(10**4))
+    shutil.copytree(tmp_path / "a", tmp_path / "c", dirs_exist_ok=True)
+    assert make_room(tmp_path, 1000, 2000, tmp_path / "a")
+    assert not make_room(tmp_path, 2000, 2000, tmp_path / "a")
+    assert (tmp_path / "b" / name).is_dir()
+    assert (tmp_path / "c" / name).stat().st_size == 10**4
+
+
 def test_a_disk_without_room_is_noticed(tmp_path, monkeypatch):
     filled(tmp_path / "a", 1)
     assert make_room(tmp_path, 1000, 10**9, tmp_path / "a")
