@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from filelock import FileLock, Timeout
@@ -104,27 +105,27 @@ class ActivationStore:
         self.folder = folder
         self.records: dict[str, tuple[int, int]] = {}  # digest -> place and checksum
         self.read = 0  # bytes of the index taken note of
-        self.layout = self._read_layout()
+        self.layout, self.born = self._read_meta()
         self.refresh()
 
-    def _read_layout(self) -> Layout | None:
-        """None where there is none yet, or it is damaged."""
+    def _read_meta(self) -> tuple[Layout | None, str]:
+        """The layout, None where there is none yet or it is damaged, and what tells a store from one in its place."""
         try:
             meta = json.loads((self.folder / META).read_text(encoding="utf-8"))
             layout = Layout(tuple(meta["shape"]), meta["channels_last"], meta["dtype"])
+            return (layout, meta["born"]) if meta["check"] == _check(layout) else (None, "")
         except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return layout if meta.get("check") == _check(layout) else None
+            return None, ""
 
     def begin(self, layout: Layout, anew: bool = False) -> None:
         """Makes the store ready for rows of this layout, empty if it is damaged, of another layout, or to be `anew`."""
-        if anew or self._read_layout() != layout:
+        if anew or self._read_meta()[0] != layout:
             # removed, never cut short: another process may have the old rows mapped
             for name in (META, INDEX, ROWS):
                 (self.folder / name).unlink(missing_ok=True)
-            self.records, self.read = {}, 0
+            self.records, self.read, self.born = {}, 0, uuid4().hex
             with replacing(self.folder / META) as stream:
-                json.dump(asdict(layout) | {"check": _check(layout)}, stream)
+                json.dump(asdict(layout) | {"check": _check(layout), "born": self.born}, stream)
         self.layout = layout
 
     def refresh(self) -> None:
@@ -191,10 +192,17 @@ class ActivationStore:
         return flat.view(total, self.layout.numel)
 
     def serve(self, digests: Sequence[str]) -> StoredRows:
-        """The rows of these samples, which must be there."""
+        """The rows of these samples, which must be there.
+
+        Raises:
+            FileNotFoundError: another process has begun the store anew since its index was read.
+        """
         places = torch.tensor([self.records[digest][0] for digest in digests])
         os.utime(self.folder)  # used now
-        return StoredRows(self.rows(), places, self.layout)
+        rows = self.rows()
+        if self._read_meta()[1] != self.born:  # whose first deed is to remove the old one, before any row is
+            raise FileNotFoundError(f"{self.folder} was begun anew")
+        return StoredRows(rows, places, self.layout)
 
 
 def _check(layout: Layout) -> str:

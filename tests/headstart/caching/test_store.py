@@ -99,6 +99,21 @@ def test_rows_outlive_their_store(tmp_path):
     assert rows([0, 1])[:, 0].tolist() == [2, 1]
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_rows_of_a_store_begun_anew_are_not_taken_for_those_of_its_index(removed, tmp_path):
+    reader = filled(tmp_path / "a", 1, 2)
+    if removed:
+        shutil.rmtree(tmp_path / "a")
+        filled(tmp_path / "a", 2, 1)
+    else:
+        writer = ActivationStore(tmp_path / "a")
+        writer.begin(writer.layout, anew=True)
+        writer.append(digests(2, 1), values_of(2, 1))
+        assert writer.born == ActivationStore(tmp_path / "a").born
+    with pytest.raises(FileNotFoundError, match="was begun anew"):
+        reader.serve(digests(1, 2))
+
+
 def used(folder, when):
     os.utime(folder, (when, when))
 
