@@ -159,8 +159,14 @@ class ActivationStore:
         return {d for d in in_order if _checksum(d, rows[self.records[d][0]]) != self.records[d][1]}
 
     def append(self, digests: Sequence[str], values: Tensor) -> None:
-        """Adds a row for each digest, `values` being `(len(digests), *shape)`."""
-        assert self.layout == Layout.of(values), (self.layout, Layout.of(values))
+        """Adds a row for each digest, `values` being `(len(digests), *shape)` in whatever memory format.
+
+        Raises:
+            ValueError: they are not of this shape or dtype.
+        """
+        expected, given = (len(digests), *self.layout.shape), tuple(values.shape)
+        if given != expected or str(values.dtype) != self.layout.dtype:
+            raise ValueError(f"{given} {values.dtype} where {expected} {self.layout.dtype} was expected")
         rows = self.layout.flatten(values).view(torch.uint8).numpy()
         with FileLock(self.folder / LOCK):
             first = self._add(ROWS, self.layout.row_bytes, rows.tobytes())

@@ -40,6 +40,28 @@ def test_rows_come_back_to_the_bit_in_their_memory_format(shape, dtype, tmp_path
         assert back.stride()[1:] == given.stride()[1:] or shape[1:] == (1, 1)
 
 
+def test_a_batch_in_another_memory_format_has_the_same_rows(tmp_path):
+    values = torch.randn(4, 2, 3, 5)
+    last = values.to(memory_format=torch.channels_last)
+    for name, first, second in (("a", values, last), ("b", last, values)):
+        (tmp_path / name).mkdir()
+        store = ActivationStore(tmp_path / name)
+        store.begin(Layout.of(first))
+        store.append(digests(0, 1), first[:2])
+        store.append(digests(2, 3), second[2:])
+        back = ActivationStore(tmp_path / name).serve(digests(*range(4)))(range(4))
+        assert torch.equal(back, values)
+        assert back.stride() == first.stride()
+
+
+@pytest.mark.parametrize("values", [values_of(1), values_of(1, 2, 3), values_of(1, 2).double(), torch.zeros(2, 1, 5)])
+def test_what_is_not_one_row_a_sample_is_refused(values, tmp_path):
+    store = filled(tmp_path / "a", 0)
+    with pytest.raises(ValueError, match=r"where \(2, 5\) torch.float32 was expected"):
+        store.append(digests(1, 2), values)
+    assert ActivationStore(tmp_path / "a").lacking(digests(0, 1, 2)) == digests(1, 2)
+
+
 def test_what_is_lacking_is_told_once_and_in_order(tmp_path):
     store = filled(tmp_path / "a", 1, 2)
     assert store.lacking(digests(9, 1, 3, 9, 2, 3)) == digests(9, 3)
