@@ -56,7 +56,7 @@ class Filler:
         """The rows of each split, whose samples' digests are given in their order.
 
         Raises:
-            NotCachedError: there is no room for them, or the folder cannot be used.
+            NotCachedError: there is no room for them, the folder cannot be used, or computing them failed.
         """
         places = {d: (split, i) for split, found in digests.items() for i, d in enumerate(found)}
         self.found = len(places)
@@ -65,23 +65,19 @@ class Filler:
             return rows
         with self._held():
             self._fill(places)
-            return self._serve(digests)
+            return self._each(lambda: self._serve(digests))
 
     def _complete(self, digests: dict[str, list[str]], places: dict[str, Any]) -> dict[str, StoredRows] | None:
         """The rows, if all are there: nobody need wait for whoever adds others to the store. None otherwise."""
 
         def is_complete() -> bool:
-            with suppress(OSError, RuntimeError):
-                store = ActivationStore(self.folder)
-                return places.keys() <= store.records.keys() and not store.lacking(list(places))
-            return False
+            store = ActivationStore(self.folder)
+            return places.keys() <= store.records.keys() and not store.lacking(list(places))
 
-        if not self._first(is_complete):
-            return None
-        rows = None
-        with suppress(OSError, RuntimeError, KeyError):  # somebody removes it in this moment
-            rows = self._serve(digests)
-        return rows if self.ranks.reduce_boolean_decision(rows is not None) else None
+        with suppress(NotCachedError):  # somebody may remove it in this moment
+            if self._first(is_complete):
+                return self._each(lambda: self._serve(digests))
+        return None
 
     def _serve(self, digests: dict[str, list[str]]) -> dict[str, StoredRows]:
         store = ActivationStore(self.folder)
@@ -103,9 +99,7 @@ class Filler:
         batches = self._computed([(*places[digest], digest) for digest in share])
         if lacking and not is_ready:
             self._first(lambda: self._begin(batches, len(lacking)))
-        error = self._append(batches)
-        if not self.ranks.reduce_boolean_decision(error is None):  # waits for all
-            raise NotCachedError(f"not all could be written to {self.folder}: {error or 'another process failed'}")
+        self._each(lambda: self._append(batches))
 
     def _look(self, wanted: list[str]) -> tuple[list[str], bool]:
         """What is lacking, and whether rows can be added at once: else it is not known yet how large they are."""
@@ -141,16 +135,12 @@ class Filler:
                 f"{self.limit / GB:g} or the disk leaves no room"
             )
 
-    def _append(self, batches: Iterator[tuple[list[str], Tensor]]) -> Exception | None:
-        """Computes and writes; a full disk is no reason to end the run, so the error is returned."""
-        try:
-            store = None
-            for digests, values in batches:
-                store = store or ActivationStore(self.folder)
-                store.append(digests, values)
-        except (OSError, NotCachedError) as error:
-            return error
-        return None
+    def _append(self, batches: Iterator[tuple[list[str], Tensor]]) -> None:
+        """Computes and writes."""
+        store = None
+        for digests, values in batches:
+            store = store or ActivationStore(self.folder)
+            store.append(digests, values)
 
     def _computed(self, samples: list[tuple[str, int, str]]) -> Iterator[tuple[list[str], Tensor]]:
         """Digests and rows, a batch at a time, of samples given as split, position and digest."""
@@ -173,12 +163,27 @@ class Filler:
         if self.trainer.is_global_zero:
             try:
                 outcome = work(), None
-            except (NotCachedError, OSError, NotImplementedError) as error:  # the last: a folder that knows no locks
-                outcome = None, str(error)
+            except Exception as error:  # as in `_each`
+                outcome = None, _told(error)
         value, reason = self.ranks.broadcast(outcome)
         if reason is not None:
             raise NotCachedError(reason)
         return value
+
+    def _each(self, work: Callable[[], T]) -> T:
+        """What each process finds, once all are done; where one cannot, all raise a NotCachedError."""
+        value, error = None, None
+        try:
+            value = work()
+        except Exception as problem:  # a full disk, a full device: the run can do without, and the others wait for this
+            error = problem
+        if not self.ranks.reduce_boolean_decision(error is None):
+            raise NotCachedError(_told(error) if error else "another process failed") from error
+        return value
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, (NotCachedError, OSError)) else f"{type(error).__name__}: {error}"
 
 
 @contextmanager

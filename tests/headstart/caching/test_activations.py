@@ -18,8 +18,9 @@ from pytorch_lightning.callbacks import Callback
 
 from headstart import checkpoint
 from headstart.activations import Activations
+from headstart.backbones.parts import InferenceCopy
 from headstart.caching.activations import ActivationCache, settled_prefix
-from headstart.caching.store import holding
+from headstart.caching.store import ActivationStore, holding
 from headstart.errors import UsageError
 from headstart.resume import recall
 from headstart.training import build_data, build_task, build_trainer, resume_point, write_facts
@@ -255,6 +256,37 @@ def test_an_unusable_folder_is_told_and_the_run_works(tiny, tmp_path, caplog):
         *_, cache = fit(tiny())
     assert cache.passes == 0
     assert "the activations of the frozen layers are not cached: " in caplog.text
+
+
+@pytest.mark.parametrize("batch", [1, 2], ids=["first batch", "later"])
+def test_a_failure_while_computing_is_told_and_the_run_works(batch, tiny, caplog, monkeypatch):
+    def forward(self, inputs):
+        calls.append(1)
+        if len(calls) == batch:
+            raise torch.OutOfMemoryError("no memory for a copy")
+        return plain(self, inputs)
+
+    plain, calls = InferenceCopy.forward, []
+    monkeypatch.setattr(InferenceCopy, "forward", forward)
+    with caplog.at_level(logging.INFO):
+        *_, watch, cache = fit(tiny())
+    assert not any(watch.kinds["train"])
+    assert cache.passes == 16 * (batch - 1)
+    assert "are not cached: OutOfMemoryError: no memory for a copy" in caplog.text
+    assert fit(tiny())[-1].passes == TRAIN_AND_VAL - 16 * (batch - 1)
+
+
+@pytest.mark.parametrize("error", [OSError, IndexError, RuntimeError])
+def test_rows_that_cannot_be_mapped_are_told_and_the_run_works(error, tiny, caplog, monkeypatch):
+    def serve(self, digests):
+        raise error("the folder went away")
+
+    monkeypatch.setattr(ActivationStore, "serve", serve)
+    with caplog.at_level(logging.INFO):
+        *_, watch, cache = fit(tiny())
+    assert not any(watch.kinds["train"])
+    assert cache.passes == TRAIN_AND_VAL
+    assert "the folder went away" in caplog.text
 
 
 def test_a_transform_that_does_not_tell_its_settings_is_not_cached(tiny, caplog):
