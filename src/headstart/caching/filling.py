@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
+from filelock import Timeout
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,6 +21,7 @@ from headstart.data.base import DataModule
 from headstart.files import GB
 
 BAR_AFTER_SECONDS = 1.0
+WAIT_SECONDS = 60.0
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -87,7 +89,18 @@ class Filler:
     def _held(self) -> Iterator[None]:
         """The store is this run's alone; its first process holds it for all."""
         with ExitStack() as stack:
-            self._first(lambda: stack.enter_context(holding(self.folder)))
+
+            def took(seconds: float) -> bool:
+                with suppress(Timeout):
+                    stack.enter_context(holding(self.folder, seconds))
+                    return True
+                return False
+
+            if not self._first(lambda: took(0)):
+                log.info("waiting for another process that computes the same activations (%s)", self.folder)
+                # the other processes are told again and again, for after half an hour of silence they would give up
+                while not self._first(lambda: took(WAIT_SECONDS)):
+                    pass
             yield
             self.ranks.barrier()  # until each has mapped its rows nobody may remove them
 

@@ -232,20 +232,16 @@ def limit_in_bytes(max_gb: float) -> float:
 
 
 @contextmanager
-def holding(folder: Path) -> Iterator[None]:
-    """While one process fills a store others wait, and then find what they need; nobody removes it meanwhile."""
+def holding(folder: Path, seconds: float = -1) -> Iterator[None]:
+    """While one process fills a store others wait, and then find what they need; nobody removes it meanwhile.
+
+    Raises:
+        Timeout: another process still has it after so many seconds; below 0 they have no end.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = _lock(folder)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that computes the same activations (%s)", folder)
-        lock.acquire()
-    try:
+    with _lock(folder).acquire(timeout=seconds):
         folder.mkdir(exist_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def _lock(folder: Path) -> FileLock:

@@ -8,17 +8,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
+from filelock import FileLock
 from hydra.conf import HydraConf
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from headstart import checkpoint
 from headstart.activations import Activations
 from headstart.backbones.parts import InferenceCopy
+from headstart.caching import filling
 from headstart.caching.activations import ActivationCache, settled_prefix
 from headstart.caching.store import ActivationStore, holding
 from headstart.errors import UsageError
@@ -450,6 +454,29 @@ def test_of_two_runs_at_once_one_computes(tiny, tmp_path):
                 assert line, "the run ended"
     told = [run.communicate(timeout=300)[1] for run in runs]
     assert sorted(map(computed, told)) == [(0, TRAIN_AND_VAL), (TRAIN_AND_VAL, 0)]
+
+
+def test_processes_hear_of_each_other_while_their_first_one_waits(tiny, tmp_path, monkeypatch):
+    fit(tiny())
+    (store,) = stores(tmp_path)
+    shutil.rmtree(store)
+    broadcast, told = SingleDeviceStrategy.broadcast, []
+
+    def counted(self, value, *where):
+        told.append(value)
+        if len(told) == 6:
+            other.release()
+        return broadcast(self, value, *where)
+
+    monkeypatch.setattr(SingleDeviceStrategy, "broadcast", counted)
+    monkeypatch.setattr(filling, "WAIT_SECONDS", 0.1)
+    with FileLock(f"{store}.lock", thread_local=False) as other:
+        end = Timer(20, other.release, [True])  # or this would wait for ever where nothing is told
+        end.start()
+        *_, cache = fit(tiny())
+    end.cancel()
+    assert len(told) > 6
+    assert cache.passes == TRAIN_AND_VAL
 
 
 def test_processes_of_a_run_share_the_work(tmp_path):
