@@ -134,7 +134,7 @@ class Filler:
         """Begins a store with the first batch, which tells how large the rows are."""
         digests, values = next(batches)
         layout = Layout.of(values)
-        self._make_room(layout, number)
+        self._make_room(layout, number, instead=True)
         store = ActivationStore(self.folder)
         store.begin(layout)
         store.append(digests, values)

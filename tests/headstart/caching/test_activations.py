@@ -253,6 +253,16 @@ def test_rows_of_other_samples_make_room_too(tiny, tmp_path):
     assert (stores(tmp_path)[0] / "rows.bin").stat().st_size == 68 * 128 * 4
 
 
+def test_a_damaged_store_leaves_its_room_to_its_rows(tiny, tmp_path):
+    limit = f"cache.max_gb={(68 * (128 * 4 + 32) + 1000) / 1e9}"
+    fit(tiny(limit))
+    (store,) = stores(tmp_path)
+    (store / "meta.json").write_text("{")
+    *_, watch, cache = fit(tiny(limit))
+    assert cache.passes == TRAIN_AND_VAL
+    assert all(watch.kinds["train"])
+
+
 def test_an_unusable_folder_is_told_and_the_run_works(tiny, tmp_path, caplog):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/stores").write_text("a file")
