@@ -157,6 +157,8 @@ class Filler:
 
     def _computed(self, samples: list[tuple[str, int, str]]) -> Iterator[tuple[list[str], Tensor]]:
         """Digests and rows, a batch at a time, of samples given as split, position and digest."""
+        if not samples:
+            return
         with _bar("Frozen layers", len(samples) if self.trainer.is_global_zero else 0) as advance:
             copy = InferenceCopy(self.prefix)
             for split, group in groupby(sorted(samples), key=lambda sample: sample[0]):
