@@ -6,6 +6,7 @@ import importlib
 import inspect
 import types
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from headstart.data import decode
 from headstart.data.samples import Samples
 
 DIGEST_BYTES = 20
+BACKENDS = torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn
 # Their versions stand for their code
 LIBRARIES = {"torch": torch.__version__, "torchvision": torchvision.__version__, "PIL": PIL.__version__}
 # What every module has; of these only its tensors and parts decide what it computes
@@ -103,8 +105,13 @@ def _decoder(samples: Samples) -> list[Any]:
 
 def _arithmetic(device: torch.device) -> list[Any]:
     """What lets the same operations give other numbers."""
-    tf32 = torch.backends.cudnn.allow_tf32 if device.type == "cuda" else None
-    return [device.type, torch.get_float32_matmul_precision(), tf32]
+    operations = [getattr(backend, name, None) for backend in BACKENDS for name in ("conv", "matmul")]
+    settings = [device.type, *(getattr(operation, "fp32_precision", None) for operation in operations)]
+    with suppress(RuntimeError):  # torch does not tell these when one of the above, which it has since 2.9, was set
+        settings.append(torch.get_float32_matmul_precision())
+    with suppress(RuntimeError):
+        settings.append(torch.backends.cudnn.allow_tf32)
+    return settings
 
 
 def _pieces(value: Any, above: list[Any]) -> Iterator[bytes]:

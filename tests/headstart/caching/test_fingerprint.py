@@ -66,6 +66,22 @@ def test_number_format_and_device_count(tiny):
     assert len({fingerprint(tiny), fingerprint(tiny.double()), fingerprint(tiny, device="cuda")}) == 3
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has one setting for all")
+@pytest.mark.parametrize("place", ["cuda.matmul", "cudnn.conv", "mkldnn.conv", "mkldnn.matmul"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_precision_of_an_operation_counts(place, device, tiny):
+    before = fingerprint(tiny, device=device)
+    backend, operation = place.split(".")
+    operation = getattr(getattr(torch.backends, backend), operation)
+    kept = operation.fp32_precision
+    operation.fp32_precision = "ieee" if kept == "tf32" else "tf32"
+    try:
+        assert fingerprint(tiny, device=device) != before
+    finally:
+        operation.fp32_precision = kept
+    assert fingerprint(tiny, device=device) == before
+
+
 @pytest.mark.parametrize("setting", ["image_size", "resize_size", "interpolation", "resize_mode"])
 def test_every_setting_of_the_transform_counts(setting, tiny):
     other = {"image_size": 17, "resize_size": 21, "interpolation": "bicubic", "resize_mode": "squash"}[setting]
