@@ -18,11 +18,14 @@ import torchvision
 from PIL import features
 from torch import Tensor, fx, nn
 
-from headstart.backbones import base
+from headstart.backbones import base, parts
 from headstart.data import decode
+from headstart.data.image_folder import PictureFiles
 from headstart.data.samples import Samples
 
 DIGEST_BYTES = 20
+# "jpg" is the version of its interface; libjpeg-turbo, where it is that, has one of its own
+CODECS = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
 BACKENDS = torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn
 # Their versions stand for their code
 LIBRARIES = {"torch": torch.__version__, "torchvision": torchvision.__version__, "PIL": PIL.__version__}
@@ -50,7 +53,7 @@ def of_prefix(prefix: nn.Module, transform: Any, samples: Samples, device: torch
     Raises:
         NoFingerprintError: a part keeps settings that cannot be read.
     """
-    return _digest(_decoder(samples), _arithmetic(device), transform, prefix, [base, decode])
+    return _digest(_decoder(samples), _arithmetic(device), transform, prefix, [base, decode, parts])
 
 
 def of_pictures(fixed: Any, samples: Samples) -> str:
@@ -93,14 +96,11 @@ def _decoder(samples: Samples) -> list[Any]:
     """What makes an input of a sample's content; nothing when the content that is hashed is the input already."""
     if samples.digests is None:
         return []
-    codecs = {name: features.version(name) for name in ("jpg", "zlib", "libtiff", "webp", "avif", "jpg_2000")}
+    codecs = {name: features.version(name) for name in CODECS}
     loaders = getattr(samples.load, "parts", [samples.load])  # of several folders each has its own
-    # of an object its class, but of its settings, which are the names of the files, only how much detail is decoded; a
-    # function stands for itself
-    bare = ("builtins", "functools")
-    kinds = [loader if type(loader).__module__ in bare else type(loader) for loader in loaders]
-    details = {getattr(loader, "least_side", None) for loader in loaders}
-    return [codecs, [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]], details]
+    # whose other setting is the names of the files
+    kinds = [(PictureFiles, loader.least_side) if type(loader) is PictureFiles else loader for loader in loaders]
+    return [codecs, [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]]
 
 
 def _arithmetic(device: torch.device) -> list[Any]:

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from PIL import features
 from torch import nn
 from torchvision.transforms import v2
 
@@ -13,6 +14,7 @@ from headstart.backbones.base import ImagePreprocess
 from headstart.backbones.parts import in_two_parts
 from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.backbones.torchvision import TorchvisionBackbone
+from headstart.caching import fingerprint as of_code
 from headstart.caching.fingerprint import NoFingerprintError, of_prefix, of_samples
 from headstart.data.decode import read_picture
 from headstart.data.image_folder import PictureFiles
@@ -25,6 +27,12 @@ PREPROCESS = ImagePreprocess(16, 20)
 
 def fingerprint(prefix, transform=PREPROCESS, samples=SAMPLES, device="cpu"):
     return of_prefix(prefix, transform, samples, torch.device(device))
+
+
+class Cropped(PictureFiles):
+    def __init__(self, paths, side):
+        super().__init__(paths)
+        self.side = side
 
 
 @pytest.fixture
@@ -109,10 +117,27 @@ def test_what_decodes_files_counts(tiny):
 
     files = [fingerprint(tiny, samples=of(PictureFiles([name]))) for name in "ab"]
     assert files[0] == files[1] != fingerprint(tiny) != fingerprint(tiny, samples=of(read_picture)) != files[0]
+    crops = [fingerprint(tiny, samples=of(Cropped(["a"], side))) for side in (8, 8, 9)]
+    assert files[0] != crops[0] == crops[1] != crops[2], "settings of a loader of one's own"
     for load in (lambda index: PICTURES[index], PICTURES.__getitem__):
         with pytest.raises(NoFingerprintError):
             fingerprint(tiny, samples=of(load))
         assert fingerprint(tiny, samples=Samples(["a"], [0], ["x", "y"], load)) == fingerprint(tiny)
+
+
+@pytest.mark.parametrize("codec", ["jpg", "libjpeg_turbo", "webp"])
+def test_the_version_of_a_codec_counts(codec, tiny, monkeypatch):
+    files = Samples(["a"], [0], ["x", "y"], PictureFiles(["a"]), digests=["1" * 40])
+    before, version = fingerprint(tiny, samples=files), features.version
+    monkeypatch.setattr(features, "version", lambda name: "0" if name == codec else version(name))
+    assert fingerprint(tiny, samples=files) != before
+
+
+@pytest.mark.parametrize("module", ["backbones.base", "backbones.parts", "data.decode"])
+def test_the_code_between_file_and_row_counts(module, tiny, monkeypatch):
+    before, code = fingerprint(tiny), of_code._code
+    monkeypatch.setattr(of_code, "_code", lambda name: (*code(name), *[b"#"][: name == f"headstart.{module}"]))
+    assert fingerprint(tiny) != before
 
 
 def test_a_hook_has_no_fingerprint(tiny):
@@ -135,9 +160,7 @@ def test_code_of_ones_own_counts(tmp_path, monkeypatch):
         spec.loader.exec_module(module)
         net = module.Net(2, 2)
         nn.init.zeros_(net.weight), nn.init.zeros_(net.bias)
-        from headstart.caching import fingerprint as code
-
-        code._code.cache_clear()
+        of_code._code.cache_clear()
         seen.add(fingerprint(net))
     assert len(seen) == 2
 
