@@ -4,8 +4,9 @@ import enum
 import hashlib
 import importlib
 import inspect
+import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -18,8 +19,7 @@ import torchvision
 from PIL import features
 from torch import Tensor, fx, nn
 
-from headstart.backbones import base, parts
-from headstart.data import decode
+from headstart.backbones import parts
 from headstart.data.image_folder import PictureFiles
 from headstart.data.samples import Samples
 
@@ -53,7 +53,7 @@ def of_prefix(prefix: nn.Module, transform: Any, samples: Samples, device: torch
     Raises:
         NoFingerprintError: a part keeps settings that cannot be read.
     """
-    return _digest(_decoder(samples), _arithmetic(device), transform, prefix, [base, decode, parts])
+    return _digest(_decoder(samples), _arithmetic(device), transform, prefix, parts)
 
 
 def of_pictures(fixed: Any, samples: Samples) -> str:
@@ -69,7 +69,7 @@ def of_pictures(fixed: Any, samples: Samples) -> str:
     Raises:
         NoFingerprintError: a part keeps settings that cannot be read.
     """
-    return _digest(_decoder(samples), torch.backends.cpu.get_cpu_capability(), fixed, [decode])
+    return _digest(_decoder(samples), torch.backends.cpu.get_cpu_capability(), fixed)
 
 
 def _digest(*parts: Any) -> str:
@@ -169,6 +169,7 @@ def _of_module(module: nn.Module, above: list[Any]) -> Iterator[bytes]:
         raise NoFingerprintError(f"a hook on {type(module).__name__} may change what it computes")
     if isinstance(module, fx.GraphModule):
         yield module.code.encode()
+        yield from _code_of(node.target for node in module.graph.nodes if node.op == "call_function")
     else:
         yield from _importable(type(module))
         own = {name: value for name, value in vars(module).items() if name not in COMMON}
@@ -178,27 +179,75 @@ def _of_module(module: nn.Module, above: list[Any]) -> Iterator[bytes]:
 
 
 def _importable(value: Callable[..., Any]) -> Iterator[bytes]:
-    """The name of a class or function by which it can be found again, and the code of the file it is in."""
+    """The name of a class or function by which it can be found again, and its code."""
     name = _qualified(value)
-    found: Any = importlib.import_module(value.__module__) if value.__module__ else None
+    try:
+        found: Any = importlib.import_module(value.__module__) if value.__module__ else None
+    except ImportError:
+        found = None
     for part in value.__qualname__.split("."):
         found = getattr(found, part, None)
     # torch's and Python's own are what their names say, although some are hidden behind others of the same name
     if found is not value and not _is_of_library(value):
         raise NoFingerprintError(f"{name} is made while the program runs, which does not tell what it does")
     yield name.encode()
-    for kind in value.__mro__ if isinstance(value, type) else [value]:
-        yield from _code(kind.__module__ or "")
+    yield from _code_of([value])
 
 
 def _is_of_library(value: Callable[..., Any]) -> bool:
     return "<" not in value.__qualname__ and (value.__module__ or "").split(".")[0] in {*LIBRARIES, "builtins"}
 
 
+def _code_of(values: Iterable[Any]) -> Iterator[bytes]:
+    """The files that decide what classes and functions do: their own, and those of one's own functions they use."""
+    seen: dict[Any, set[str]] = {}
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if value in seen:
+            continue
+        kinds = value.__mro__ if isinstance(value, type) else [value]
+        kinds = [kind for kind in kinds if not _is_told(getattr(kind, "__module__", None) or "")]
+        seen[value] = {kind.__module__ for kind in kinds}
+        waiting += [used for kind in kinds for used in _used(kind) if _is_ones_own(used.__module__)]
+    for module in sorted(set().union(*seen.values())):
+        yield from _code(module)
+
+
+def _used(value: Any) -> Iterator[Any]:
+    """Functions and classes that the code of a function, or of a class' methods, calls by a global name."""
+    # what a constructor does shows in what it leaves
+    parts = [part for name, part in vars(value).items() if name != "__init__"] if isinstance(value, type) else [value]
+    for function in (part for part in parts if isinstance(part, types.FunctionType)):
+        names = {name for code in _with_inner(function.__code__) for name in code.co_names}
+        found = [function.__globals__.get(name) for name in names]
+        found += [vars(module).get(name) for module in found if isinstance(module, types.ModuleType) for name in names]
+        yield from (used for used in found if isinstance(used, (type, types.FunctionType)))
+
+
+def _with_inner(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code of a function and of those defined in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _with_inner(constant)
+
+
+def _is_ones_own(module: str) -> bool:
+    """Whether a module is no installed package: these change with their version alone."""
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return file.endswith(".py") and "site-packages" not in Path(file).parts
+
+
+def _is_told(module: str) -> bool:
+    """Whether a module is of a library, whose version is told, or of Python itself."""
+    return module.split(".")[0] in {*LIBRARIES, *sys.stdlib_module_names, ""}
+
+
 @cache
 def _code(module: str) -> tuple[bytes, ...]:
-    """The text of a module's file; nothing for libraries, whose version is told, and for Python itself."""
-    if module.split(".")[0] in {*LIBRARIES, "builtins", "abc", "typing", "enum", "collections", "functools", ""}:
+    """The text of a module's file; nothing for libraries and for Python itself."""
+    if _is_told(module):
         return ()
     try:
         return (Path(inspect.getsourcefile(importlib.import_module(module))).read_bytes(),)

@@ -2,12 +2,13 @@
 
 import copy
 import importlib.util
+import sys
 from functools import partial
 
 import pytest
 import torch
 from PIL import features
-from torch import nn
+from torch import fx, nn
 from torchvision.transforms import v2
 
 from headstart.backbones.base import ImagePreprocess
@@ -135,9 +136,10 @@ def test_the_version_of_a_codec_counts(codec, tiny, monkeypatch):
 
 @pytest.mark.parametrize("module", ["backbones.base", "backbones.parts", "data.decode"])
 def test_the_code_between_file_and_row_counts(module, tiny, monkeypatch):
-    before, code = fingerprint(tiny), of_code._code
+    files = Samples(["a"], [0], ["x", "y"], PictureFiles(["a"]), digests=["1" * 40])
+    before, code = fingerprint(tiny, samples=files), of_code._code
     monkeypatch.setattr(of_code, "_code", lambda name: (*code(name), *[b"#"][: name == f"headstart.{module}"]))
-    assert fingerprint(tiny) != before
+    assert fingerprint(tiny, samples=files) != before
 
 
 def test_a_hook_has_no_fingerprint(tiny):
@@ -146,23 +148,104 @@ def test_a_hook_has_no_fingerprint(tiny):
         fingerprint(tiny)
 
 
-def test_code_of_ones_own_counts(tmp_path, monkeypatch):
-    seen = set()
-    for name, factor in (("one", 2), ("two", 3)):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "mine.py").write_text(
-            f"from torch import nn\n\nclass Net(nn.Linear):\n    def forward(self, x):\n        return x * {factor}\n"
-        )
-        spec = importlib.util.spec_from_file_location("mine", folder / "mine.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(__import__("sys").modules, "mine", module)
-        spec.loader.exec_module(module)
-        net = module.Net(2, 2)
-        nn.init.zeros_(net.weight), nn.init.zeros_(net.bias)
+OWN = """
+from torch import nn
+import {ops}
+from {ops} import twice, Scale
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.block = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+class Itself(Net):
+    def forward(self, x):
+        return self.block(self.stem(x) * 3)
+
+class ByName(Net):
+    def forward(self, x):
+        return self.block(twice(self.stem(x)))
+
+class ByModule(Net):
+    def forward(self, x):
+        return self.block({ops}.twice(self.stem(x)))
+
+class ByClass(Net):
+    def forward(self, x):
+        return self.block(Scale()(self.stem(x)))
+
+class InnerFunction(Net):
+    def forward(self, x):
+        return self.block((lambda y: self.again(y))(self.stem(x)))
+
+    def again(self, x):
+        return [twice(y) for y in [x]][0]
+"""
+OPS = """
+import {deep}
+
+def twice(x):
+    return {deep}.of(x, 2)
+
+class Scale:
+    def __call__(self, x):
+        return twice(x)
+"""
+DEEP = """
+def of(x, factor):
+    return x * factor
+"""
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Imports code of one's own, of up to three files of which a test changes one, anew."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names = {"ops": "own_ops", "deep": "own_deep"}
+    texts = {"own_net": OWN.format(**names), "own_ops": OPS.format(**names), "own_deep": DEEP}
+
+    def write(changed=""):
+        for name, text in texts.items():
+            (tmp_path / f"{name}.py").write_text(text + "# changed" * (name == changed))
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
         of_code._code.cache_clear()
-        seen.add(fingerprint(net))
-    assert len(seen) == 2
+        return importlib.import_module("own_net")
+
+    yield write
+    for name in texts:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("changed", ["own_net", "own_ops", "own_deep"])
+@pytest.mark.parametrize("kind", ["Itself", "ByName", "ByModule", "ByClass", "InnerFunction"])
+def test_code_of_ones_own_counts(kind, changed, written):
+    def made(module):
+        torch.manual_seed(0)
+        return fingerprint(getattr(module, kind)())
+
+    before, again, after = made(written()), made(written()), made(written(changed))
+    assert before == again
+    assert (before != after) == (kind != "Itself" or changed == "own_net"), "what is not used does not count"
+
+
+@pytest.mark.parametrize("changed", ["own_ops", "own_deep"])
+def test_code_of_functions_in_a_cut_prefix_counts(changed, written):
+    def made(module):
+        graph = fx.Graph()
+        graph.output(graph.call_function(module.twice, (graph.placeholder("x"),)))
+        return fingerprint(fx.GraphModule(nn.Module(), graph))
+
+    assert made(written()) == made(written()) != made(written(changed))
+
+
+def test_a_class_that_cannot_be_imported_has_no_fingerprint(tiny, tmp_path):
+    (tmp_path / "gone.py").write_text("class Transform:\n    pass\n")
+    spec = importlib.util.spec_from_file_location("gone", tmp_path / "gone.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(NoFingerprintError, match=r"gone\.Transform"):
+        fingerprint(tiny, module.Transform())
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vit_b_32"])
