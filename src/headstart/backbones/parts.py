@@ -23,7 +23,7 @@ def in_two_parts(backbone: Backbone, groups: int) -> tuple[nn.Module, nn.Module]
 
     To the bit, and so are the gradients. The parts are made of the backbone's own modules and parameters: what trains
     `rest` trains the backbone, and whether a module is in train or eval mode is decided where it always is. Only
-    modules that contain the cut are replaced by a record of their code; hooks on these do not run.
+    modules that contain the cut are replaced by a record of their code, without what compiled it.
 
     Make the parts when the backbone is on its device and its modules are its final ones: a part goes on using the
     modules it was made of, and buffers of the modules around the cut (mean, std) do not follow `backbone.to(...)`.
@@ -34,7 +34,7 @@ def in_two_parts(backbone: Backbone, groups: int) -> tuple[nn.Module, nn.Module]
         the activation in the memory format `prefix` gave it: in another, convolutions round differently.
 
     Raises:
-        NoCleanCutError: more than one tensor crosses the cut, or the code around it cannot be recorded.
+        NoCleanCutError: more than one tensor crosses the cut, or the code around it cannot be recorded or has hooks.
         ValueError: `groups` is not in 1..len(backbone.layer_groups()).
     """
     layer_groups = backbone.layer_groups()
@@ -99,13 +99,15 @@ class _Tracer(fx.Tracer):
         return not self.block.startswith(f"{module_qualified_name}.")
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
-        """Goes past hooks and in-place compilation, which cannot deal with a stand-in for a tensor."""
+        """Goes past in-place compilation, which cannot deal with a stand-in for a tensor."""
         return super().call_module(m, m.forward, args, kwargs)
 
 
 def _record(backbone: Backbone, block: str) -> fx.Graph:
     """The steps of one pass, with the modules around `block` in train mode as in eval mode."""
     around = [module for name, module in backbone.named_modules() if not name or block.startswith(f"{name}.")]
+    if any(module._forward_hooks or module._forward_pre_hooks for module in around):
+        raise NoCleanCutError(f"there are hooks around '{block}', which would not run, and may change what it is given")
     modes = [module.training for module in around]
     graphs = []
     try:

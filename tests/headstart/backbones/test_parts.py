@@ -274,13 +274,47 @@ def test_what_cannot_be_cut_is_told(run, message):
     assert [module.training for module in toy.modules()] == modes
 
 
-def test_hooks_and_compilation_around_the_cut_are_passed_by():
-    toy = Toy(plain).eval()
-    toy.compile()
-    toy.net.register_forward_hook(lambda *_: pytest.fail("was given a stand-in"))
-    prefix, rest = in_two_parts(toy, 2)
+class Nested(Backbone):
+    """Its blocks lie in a module that is called."""
+
+    num_features = 4
+    blocks = ["net.1", "net.2"]
+
+    def __init__(self):
+        super().__init__(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(self.normalise(inputs)).mean((2, 3))
+
+
+def double(module, given, *output):
+    return output[0] * 2 if output else (given[0] * 2,)
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize("place", ["", "net"])
+def test_hooks_around_the_cut_are_told(place, register):
+    nested = Nested().eval()
+    images = torch.rand(2, 3, 4, 4)
+    handle = getattr(nested.get_submodule(place), register)(double)
+    with pytest.raises(NoCleanCutError, match=r"hooks around 'net\.2'"):
+        in_two_parts(nested, 2)
+    handle.remove()
+    for block in nested.net:
+        getattr(block, register)(double)
+    prefix, rest = in_two_parts(nested, 2)
+    assert torch.equal(rest(prefix(images)), nested(images)), "those of a block run"
+
+
+def test_compilation_around_the_cut_is_passed_by():
+    nested = Nested().eval()
+    nested.net.compile(backend=lambda *_: pytest.fail("was given a stand-in"))
+    prefix, rest = in_two_parts(nested, 2)
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    assert torch.equal(rest(prefix(images)), toy.forward(images))
+    whole = rest(prefix(images))
+    nested.net._compiled_call_impl = None
+    assert torch.equal(whole, nested(images))
 
 
 @pytest.mark.parametrize("name", RUN)
