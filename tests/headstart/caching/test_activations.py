@@ -1,12 +1,13 @@
 """Whole runs: what is frozen is computed once, and the results are those of a run without a cache."""
 
 import logging
+import multiprocessing
 import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
+import socket
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from threading import Timer
 
@@ -29,7 +30,7 @@ from headstart.errors import UsageError
 from headstart.resume import recall
 from headstart.training import build_data, build_task, build_trainer, resume_point, write_facts
 
-SRC = Path(__file__).parents[3] / "src"
+WAITING = "waiting for another process that computes the same activations"
 TRAIN_AND_VAL = 68  # of the 80 made-up pictures; the others are test
 
 
@@ -438,32 +439,53 @@ def test_sizes_that_cannot_be_are_refused():
         ActivationCache("somewhere", max_gb=0)
 
 
-def start(tmp_path, name, *overrides):
-    """`train.py` in a process of its own."""
-    words = [
-        "data=fake", "data.num_samples=80", "data.image_size=16", "data.batch_size=8", "model.image_size=16",
-        "trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "compare_scratch=false",
-        "test=false", "optimizer=sgd", "finetuning=feature_extraction", f"hydra.run.dir={tmp_path / name}", *overrides,
-    ]  # fmt: skip
-    return subprocess.Popen([sys.executable, str(SRC / "train.py"), *words], stderr=subprocess.PIPE, text=True)
+def train_each(variables, cfgs):
+    """In a process of its own: one run after the other; how many samples it sent through the frozen prefix in each."""
+    os.environ.update(variables)
+    passes = []
+    for cfg in cfgs:
+        Path(cfg.paths.run).mkdir(parents=True, exist_ok=True)
+        notes = logging.FileHandler(Path(cfg.paths.run) / f"{os.getpid()}.log")
+        logging.getLogger("headstart").addHandler(notes)
+        logging.getLogger("headstart").setLevel(logging.INFO)
+        cache = fit(cfg)[-1]
+        passes.append(cache.passes if cache else None)
+    return passes
 
 
-def computed(stderr):
-    """How many samples the log says were computed, and found."""
-    return tuple(map(int, re.search(r"(\d+) samples computed, (\d+) found", stderr).groups()))
+@pytest.fixture
+def pair(monkeypatch):
+    """Two processes that have loaded everything: to start one from nothing takes many times what it trains for."""
+    root = Path(__file__).parents[3]
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{root / 'src'}")  # what it loads first asks no sys.path
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(2, context) as pool:
+
+        def submit(cfgs, *variables):
+            for cfg in cfgs:
+                OmegaConf.resolve(cfg)
+            return [pool.submit(train_each, more, cfgs) for more in variables]
+
+        yield submit
 
 
-def test_of_two_runs_at_once_one_computes(tiny, tmp_path):
+def told(cfg):
+    return "".join(file.read_text() for file in Path(cfg.paths.run).glob("*.log"))
+
+
+def test_of_two_runs_at_once_one_computes(tiny, tmp_path, pair):
     fit(tiny())  # for its name
     (store,) = stores(tmp_path)
     shutil.rmtree(store)
     with holding(store):
-        runs = [start(tmp_path, name) for name in "ab"]
-        for run in runs:
-            while "waiting for another process that computes the same" not in (line := run.stderr.readline()):
-                assert line, "the run ended"
-    told = [run.communicate(timeout=300)[1] for run in runs]
-    assert sorted(map(computed, told)) == [(0, TRAIN_AND_VAL), (TRAIN_AND_VAL, 0)]
+        cfgs = [tiny(), tiny()]
+        (one,), (other,) = (pair([cfg], {}) for cfg in cfgs)
+        while not all(WAITING in told(cfg) for cfg in cfgs):
+            assert not one.done(), one.result()
+            assert not other.done(), other.result()
+            time.sleep(0.05)
+    assert sorted(one.result() + other.result()) == [0, TRAIN_AND_VAL]
 
 
 def test_processes_hear_of_each_other_while_their_first_one_waits(tiny, tmp_path, monkeypatch):
@@ -489,14 +511,15 @@ def test_processes_hear_of_each_other_while_their_first_one_waits(tiny, tmp_path
     assert cache.passes == TRAIN_AND_VAL
 
 
-def test_processes_of_a_run_share_the_work(tmp_path):
-    told = {}
-    for name, words in {"cached": (), "again": (), "plain": ("cache=off",)}.items():
-        run = start(tmp_path, name, "trainer=ddp_cpu", "finetuning=top_k", *words)
-        told[name] = run.communicate(timeout=300)[1]
-        assert run.returncode == 0, told[name]
-    assert computed(told["cached"]) == (TRAIN_AND_VAL, 0)
-    assert computed(told["again"]) == (0, TRAIN_AND_VAL)
-    loaded = {name: checkpoint.load_task(tmp_path / name / "checkpoints/last.ckpt")[0] for name in told}
-    same_weights(loaded["cached"], loaded["plain"], 1e-5)
-    same_weights(loaded["again"], loaded["cached"])
+def test_processes_of_a_run_share_the_work(tiny, pair):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+    ranks = [launch | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    overrides = ["trainer=ddp_cpu", "finetuning=top_k", "optimizer=sgd", "data.batch_size=8"]
+    cfgs = [tiny(*overrides), tiny(*overrides), tiny(*overrides, "cache=off")]
+    assert [run.result() for run in pair(cfgs, *ranks)] == [[TRAIN_AND_VAL // 2, 0, None]] * 2
+    cached, again, plain = (checkpoint.load_task(Path(cfg.paths.run) / "checkpoints/last.ckpt")[0] for cfg in cfgs)
+    same_weights(cached, plain, 1e-5)
+    same_weights(again, cached)
