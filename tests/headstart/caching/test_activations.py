@@ -22,6 +22,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from headstart import checkpoint
 from headstart.activations import Activations
+from headstart.backbones import parts
 from headstart.backbones.parts import InferenceCopy
 from headstart.caching import filling
 from headstart.caching.activations import ActivationCache, settled_prefix
@@ -110,18 +111,29 @@ def same_weights(one, other, tolerance=0.0):
     ],
     ids=" ".join,
 )
-def test_a_cached_run_is_the_uncached_run(overrides, tiny, tmp_path):
+def test_a_cached_run_is_the_uncached_run(overrides, tiny, monkeypatch):
+    monkeypatch.setattr(parts, "_fold_batch_norm", lambda network: None)  # which rounds differently
     overrides = ["trainer.max_epochs=4", "optimizer=sgd", *overrides]
     plain, _, without, watch, _ = fit(tiny(*overrides, "cache=off"))
     assert not any(watch.kinds["train"] + watch.kinds["val"])
-    for _ in range(2):  # computed, then found
+    for place in ("computed", "found"):
         cached, _, trainer, watch, cache = fit(tiny(*overrides))
         assert any(watch.kinds["train"])
         assert len(watch.kinds["train"]) == without.global_step * without.accumulate_grad_batches
-        same_weights(cached, plain, 1e-5)
+        assert (cache.passes > 0) == (place == "computed")
+        same_weights(cached, plain, 1e-6)
         for name, value in without.callback_metrics.items():
-            torch.testing.assert_close(trainer.callback_metrics[name], value, rtol=0, atol=1e-5)
-    assert cache.passes == 0
+            torch.testing.assert_close(trainer.callback_metrics[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["frozen", "adapt_stats"])
+def test_folding_batch_norm_changes_a_run_by_rounding_alone(policy, tiny):
+    overrides = ["trainer.max_epochs=4", "optimizer=sgd", "finetuning=top_k", f"finetuning.batch_norm={policy}"]
+    plain, _, without, *_ = fit(tiny(*overrides, "cache=off"))
+    cached, _, trainer, *_ = fit(tiny(*overrides))
+    same_weights(cached, plain, 2e-5)  # of statistics that follow the data; of all else 1e-6
+    for name, value in without.callback_metrics.items():
+        torch.testing.assert_close(trainer.callback_metrics[name], value, rtol=0, atol=1e-5)
 
 
 def test_a_network_of_torchvision(tiny):
@@ -228,7 +240,7 @@ def test_too_little_room_is_told_and_the_run_works(known, tiny, caplog):
         *_, watch, cache = fit(tiny("cache.max_gb=1e-5"))
     assert not any(watch.kinds["train"] + watch.kinds["val"])
     assert "not cached: 68 activations of 128 take 3.7e-05 GB, for which cache.max_gb=1e-05 or the disk" in caplog.text
-    assert cache.passes <= 16
+    assert cache.passes == 0, "at most a batch is computed to see how large the rows are, and counts for nothing"
 
 
 def test_what_was_used_longest_ago_makes_room(tiny, tmp_path):
