@@ -168,12 +168,13 @@ def frozen(bench: Bench) -> dict[str, list[Run]]:
     }
     bench.ours(*words, "trainer.max_epochs=1", cache="warm")
     found = compared(quick, bench.options.rounds)
+    few = bench.options.rival_epochs or epochs
     rivals = {
-        f"tutorial, frozen, {epochs} epochs": lambda: bench.rival("tutorial_frozen", epochs),
-        f"Lightning's BackboneFinetuning, {epochs} epochs": lambda: bench.rival("lightning", epochs),
+        f"tutorial, frozen, {few} epochs": lambda: bench.rival("tutorial_frozen", few),
+        f"Lightning's BackboneFinetuning, {few} epochs": lambda: bench.rival("lightning", few),
     }
     if importlib.util.find_spec("fastai"):
-        rivals |= {f"fastai's fine_tune, {epochs} epochs": lambda: bench.rival("fastai", epochs)}
+        rivals |= {f"fastai's fine_tune, {few} epochs": lambda: bench.rival("fastai", few)}
     return found | compared(rivals, bench.options.slow_rounds)
 
 
@@ -324,6 +325,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slow-rounds", type=int, default=1, help="of the rivals that take minutes")
     parser.add_argument("--epochs", type=int, default=20, help="of feature extraction")
+    parser.add_argument("--rival-epochs", type=int, help="of what others do, when so many take too long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a folder for <part>.png and <part>.json")
     options = parser.parse_args()
