@@ -25,6 +25,7 @@ class CacheConfig:
     """What is computed once and kept on disk; a part that is null is not kept."""
 
     max_gb: float = 20
+    views: int | None = None
     activations: Any = None
     pictures: Any = None
 

@@ -1,7 +1,10 @@
 """Nothing frozen is computed twice: a stage trains from what its frozen layers made of each picture once."""
 
 import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -13,6 +16,8 @@ from headstart.caching import fingerprint
 from headstart.caching.filling import Filler, NotCachedError
 from headstart.caching.store import limit_in_bytes
 from headstart.data.base import DataModule
+from headstart.data.sampling import FixedViews
+from headstart.errors import UsageError
 from headstart.finetuning.base import frozen_prefix, strategy_of
 
 log = logging.getLogger(__name__)
@@ -31,13 +36,17 @@ class ActivationCache(Callback):
     Args:
         root: the folder of all stores, common with the pictures.
         max_gb: what all in it may take together, in gigabytes (10^9 bytes); what was used longest ago is removed.
+        views: where training pictures are augmented, so many versions of each, the same in every run, take the place of
+            new ones in every epoch, so that the frozen layers see each of these once; None: they are new, not cached.
 
     Attributes:
         passes: samples that this process has sent through a frozen prefix.
     """
 
-    def __init__(self, root: str, max_gb: float = 20):
-        self.root, self.limit = Path(root).expanduser(), limit_in_bytes(max_gb)
+    def __init__(self, root: str, max_gb: float = 20, views: int | None = None):
+        if views is not None and views < 1:
+            raise UsageError(f"cache.views={views}: give a number of versions of each picture, 1 or more, or null")
+        self.root, self.limit, self.views = Path(root).expanduser(), limit_in_bytes(max_gb), views
         self.passes = 0
         self.stage: int | None = None
         self.digests: dict[str, list[str]] = {}
@@ -79,21 +88,29 @@ class ActivationCache(Callback):
 
     def _serve(self, trainer: pl.Trainer, task: pl.LightningModule, groups: int, plain: bool) -> None:
         """Has the rest of the network trained from rows; for `plain` no augmentation is wanted."""
-        splits = _fixed_splits(trainer, plain)
+        data = trainer.datamodule
+        augmented = not plain and isinstance(data, DataModule) and data.train_transform is not data.eval_transform
+        splits = _fixed_splits(trainer, augmented and not self.views)
         if not splits:
             return
-        data = trainer.datamodule
         groups, prefix, rest = _cut(task.backbone, groups)
         device = trainer.strategy.root_device
         folder = self.root / fingerprint.of_prefix(prefix, data.eval_transform, data.samples, device)
-        filler = Filler(trainer, data, prefix, folder, self.limit)
+        wanted, inputs = {split: self._digests_of(data, split) for split in splits}, data.inputs
+        by_view = augmented and "train" in splits
+        if by_view:
+            wanted["train"] = fingerprint.of_views(data.train_transform, wanted["train"], self.views)
+            inputs = partial(_inputs_of_views, data, wanted["train"], self.views)
+        filler = Filler(trainer, inputs, prefix, folder, self.limit)
         try:
-            rows = filler.rows({split: self._digests_of(data, split) for split in splits})
+            rows = filler.rows(wanted)
         finally:
             self.passes += filler.passes
+        size = (filler.lacking + filler.found) * next(iter(rows.values())).layout.row_bytes
+        if by_view:
+            rows["train"] = FixedViews(rows["train"], self.views)
         task.go_on_with(rest)
         data.stored.update(rows)
-        size = (filler.lacking + filler.found) * next(iter(rows.values())).layout.row_bytes
         log.info(
             "frozen prefix of %d groups, %s: %d samples computed, %d found (%s, %.1f MB)",
             *(groups, " and ".join(splits), filler.lacking, filler.found, folder, size / 10**6),
@@ -119,8 +136,18 @@ def settled_prefix(task: pl.LightningModule) -> int:
     return count
 
 
-def _fixed_splits(trainer: pl.Trainer, plain: bool) -> list[str]:
-    """The splits whose inputs are the same in every epoch, or may be so where a stage wants them `plain`.
+def _inputs_of_views(
+    data: DataModule, digests: list[str], views: int, split: str, positions: Sequence[int]
+) -> Iterable[Any]:
+    """Batches of augmented training pictures, of which each place among the digests names one; of `val` plain ones."""
+    if split != "train":
+        return data.inputs(split, positions)
+    seeds = [int(digests[place][:15], 16) for place in positions]
+    return data.inputs(split, [place // views for place in positions], seeds)
+
+
+def _fixed_splits(trainer: pl.Trainer, is_random: bool) -> list[str]:
+    """The splits whose inputs are the same in every epoch; `is_random` says that those of `train` are not.
 
     Raises:
         NotCachedError: no rows can be served in such a run.
@@ -133,8 +160,11 @@ def _fixed_splits(trainer: pl.Trainer, plain: bool) -> list[str]:
     if trainer.num_nodes > 1:
         raise NotCachedError("the run is spread over several machines, which may have no folder in common")
     splits = []
-    if data.train_transform is not data.eval_transform and not plain:
-        log.info("train is not cached, for augmentation makes other pictures in every epoch (augmentation=none: not)")
+    if is_random:
+        log.info(
+            "train is not cached, for augmentation makes other pictures in every epoch "
+            "(not with augmentation=none, or with cache.views=8 versions of each picture)"
+        )
     elif _is_whole(trainer, "train"):
         splits.append("train")
     if data.num_samples["val"] and _is_whole(trainer, "val"):

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from headstart.backbones.parts import InferenceCopy
 from headstart.caching.store import RECORD, ActivationStore, Layout, StoredRows, holding, make_room
-from headstart.data.base import DataModule
 from headstart.files import GB
 
 BAR_AFTER_SECONDS = 1.0
 WAIT_SECONDS = 60.0
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Inputs = Callable[[str, Sequence[int]], Iterable[Any]]
 
 
 class NotCachedError(Exception):
@@ -38,7 +38,7 @@ class Filler:
 
     Args:
         trainer: its device computes, its processes share the work.
-        data: where the inputs come from.
+        inputs: split and positions -> batches of the inputs there, in this order.
         prefix: a batch of inputs -> activations; frozen.
         folder: of the store.
         limit: bytes that this store and all beside it may take.
@@ -49,8 +49,8 @@ class Filler:
         passes: samples that this process sent through the prefix.
     """
 
-    def __init__(self, trainer: pl.Trainer, data: DataModule, prefix: nn.Module, folder: Path, limit: float):
-        self.trainer, self.data, self.prefix, self.folder, self.limit = trainer, data, prefix, folder, limit
+    def __init__(self, trainer: pl.Trainer, inputs: Inputs, prefix: nn.Module, folder: Path, limit: float):
+        self.trainer, self.inputs, self.prefix, self.folder, self.limit = trainer, inputs, prefix, folder, limit
         self.ranks = trainer.strategy
         self.found, self.lacking, self.passes = 0, 0, 0
 
@@ -164,7 +164,7 @@ class Filler:
             for split, group in groupby(sorted(samples), key=lambda sample: sample[0]):
                 _, positions, digests = zip(*group, strict=True)
                 done = 0
-                for inputs in self.data.inputs(split, positions):
+                for inputs in self.inputs(split, positions):
                     if not isinstance(inputs, Tensor):
                         raise NotCachedError(f"the inputs are no tensors but {type(inputs).__name__}")
                     yield list(digests[done : done + len(inputs)]), copy(inputs.to(self.ranks.root_device))

@@ -88,6 +88,16 @@ def of_samples(samples: Samples, indices: list[int]) -> list[str]:
     return [_of_value(samples.load(index)) for index in indices]
 
 
+def of_views(transform: Any, digests: list[str], number: int) -> list[str]:
+    """A fingerprint of each of so many augmented versions of samples with these; those of a sample side by side."""
+    augmentation = _of_value(transform)
+    return [
+        hashlib.blake2b(f"{digest} {augmentation} {view}".encode(), digest_size=DIGEST_BYTES).hexdigest()
+        for digest in digests
+        for view in range(number)
+    ]
+
+
 def _of_value(value: Any) -> str:
     return hashlib.blake2b(b"".join(_pieces(value, [])), digest_size=DIGEST_BYTES).hexdigest()
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 from headstart.activations import Activations
 from headstart.data import splits
 from headstart.data.samples import Samples, decoded_at, listed, pool
-from headstart.data.sampling import EpochLoader, EpochSampler, Rows, StoredLoader
+from headstart.data.sampling import EpochLoader, EpochSampler, FixedViews, Rows, StoredLoader
 from headstart.data.splits import SPLITS
 from headstart.data.two_parts import Fixed, Load, Transform, TwoParts, as_it_is
 from headstart.errors import UsageError
@@ -78,8 +78,18 @@ class _Augmented(_Transformed):
         reseed_cpu(seed)
         return super().__getitem__(position)
 
-    def stored_batch(self, keys: Sequence[tuple[int, int]], rows: Rows) -> tuple[Activations, Tensor]:
-        return super().stored_batch([position for position, _ in keys], rows)
+    def stored_batch(self, keys: Sequence[tuple[int, int]], rows: Rows | FixedViews) -> tuple[Activations, Tensor]:
+        positions = [position for position, _ in keys]
+        return super().stored_batch(positions, (lambda _: rows(keys)) if isinstance(rows, FixedViews) else rows)
+
+
+class _AugmentedInputs(_Augmented):
+    """The same without targets."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        position, seed = key
+        reseed_cpu(seed)
+        return self.input(position)
 
 
 class DataModule(pl.LightningDataModule):
@@ -153,7 +163,7 @@ class DataModule(pl.LightningDataModule):
         self.eval_transform: Transform = _not_connected
         self.samples: Samples | None = None
         self.splits: dict[str, list[int]] = {}
-        self.stored: dict[str, Rows] = {}
+        self.stored: dict[str, Rows | FixedViews] = {}
         self.keep: Callable[[Samples, Transform], Load] = computed
 
     @abstractmethod
@@ -243,12 +253,18 @@ class DataModule(pl.LightningDataModule):
         weights = (1 / counts) if weighting == "balanced" else (1 / counts).sqrt()
         return (weights * counts.sum() / (weights * counts).sum()).tolist()
 
-    def inputs(self, split: str, positions: Sequence[int]) -> Iterable[Any]:
-        """Batches of the plain inputs at these positions of a split, in this order, all of them for this process."""
+    def inputs(self, split: str, positions: Sequence[int], seeds: Sequence[int] | None = None) -> Iterable[Any]:
+        """Batches of the inputs at these positions of a split, in this order, all of them for this process.
+
+        They are plain or, with a seed each, augmented.
+        """
         assert self.samples is not None, "call setup() first"
-        indices = [self.splits[split][position] for position in positions]
         options = self._loading() | {"persistent_workers": False}
-        return DataLoader(self._transformed(_Inputs, indices, self.eval_transform), **options)
+        if seeds is None:
+            indices = [self.splits[split][position] for position in positions]
+            return DataLoader(self._transformed(_Inputs, indices, self.eval_transform), **options)
+        dataset = self._transformed(_AugmentedInputs, self.splits[split], self.train_transform)
+        return DataLoader(dataset, sampler=list(zip(positions, seeds, strict=True)), **options)
 
     def in_two_parts(self, transform: Transform) -> tuple[Transform, Transform]:
         """The fixed part of one of the two transforms, and the random one; of an unknown one all may be random."""

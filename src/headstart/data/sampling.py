@@ -5,6 +5,7 @@ batch brings pictures or what a frozen part of the network made of them changes 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,6 +17,23 @@ from headstart.randomness import derive
 
 Rows = Callable[[Sequence[int]], Tensor]
 """Positions in a split -> the activations `(len(positions), ...)` of these samples."""
+
+
+@dataclass(frozen=True)
+class FixedViews:
+    """Activations of so many augmented versions of each sample, those of a sample side by side.
+
+    Args:
+        rows: of `num_samples * number` rows.
+        number: of versions.
+    """
+
+    rows: Rows
+    number: int
+
+    def __call__(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+        """Of each `(position, seed)` one version, chosen by the seed."""
+        return self.rows([position * self.number + seed % self.number for position, seed in keys])
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -26,6 +26,7 @@ from headstart.backbones import parts
 from headstart.backbones.parts import InferenceCopy
 from headstart.caching import filling
 from headstart.caching.activations import ActivationCache, settled_prefix
+from headstart.caching.fingerprint import of_samples, of_views
 from headstart.caching.store import ActivationStore, holding
 from headstart.errors import UsageError
 from headstart.resume import recall
@@ -230,6 +231,56 @@ def test_augmented_pictures_are_not_cached_but_those_of_validation(tiny, caplog)
     assert cache.passes == 12
     assert "train is not cached, for augmentation" in caplog.text
     assert "frozen prefix of 4 groups, val: 12 samples computed" in caplog.text
+
+
+VIEWS = ["augmentation=flip_crop", "cache.views=3", "trainer.max_epochs=3"]
+OF_VIEWS = 3 * 56 + 12
+
+
+def test_of_fixed_views_the_frozen_layers_see_each_once(tiny):
+    class Rows(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, index):
+            seen.update(row.numpy().tobytes() for row in batch[0].values)
+
+    seen = set()
+    *_, watch, cache = fit(tiny(*VIEWS), Rows())
+    assert all(watch.kinds["train"] + watch.kinds["val"])
+    assert cache.passes == OF_VIEWS
+    assert 56 < len(seen) <= 3 * 56, "epochs differ, within three versions of each"
+    assert fit(tiny(*VIEWS, "head=mlp"))[-1].passes == 0
+    assert fit(tiny(*VIEWS, "cache.views=4"))[-1].passes == 56, "the first three are there"
+    assert fit(tiny(*VIEWS, "augmentation.scale=0.5"))[-1].passes == 3 * 56
+    assert fit(tiny("cache.views=3"))[-1].passes == 56, "plain pictures have one version"
+
+
+def test_a_view_is_what_the_augmentation_makes_of_the_picture(tiny):
+    task, data, *_ = fit(tiny(*VIEWS, "trainer.max_epochs=1"), keep_rows := KeepRows())
+    rows, backbone = keep_rows.train, task.backbone.eval()
+    digests = of_views(data.train_transform, of_samples(data.samples, data.splits["train"]), 3)
+    for position, view in ((0, 0), (7, 2)):
+        torch.manual_seed(int(digests[3 * position + view][:15], 16))
+        picture = data.train_transform(data.samples.load(data.splits["train"][position]))
+        with torch.no_grad():
+            expected = backbone(picture[None])
+        got = rows([(position, 3 * 11 + view)])
+        torch.testing.assert_close(got.flatten(), expected.flatten(), rtol=0, atol=1e-5)
+
+
+class KeepRows(Callback):
+    """Keeps what serves the training pictures, which the end of training takes away."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, index):
+        self.train = trainer.datamodule.stored["train"]
+
+
+def test_fixed_views_and_interruption(tiny, tmp_path):
+    whole, *_ = fit(tiny(*VIEWS))
+    cfg = tiny(*VIEWS)
+    with pytest.raises(SystemExit):
+        fit(cfg, Stop(1, 2))
+    cfg.resume = cfg.paths.run
+    rest, *_ = fit(cfg)
+    same_weights(rest, whole)
 
 
 @pytest.mark.parametrize("known", [False, True])
