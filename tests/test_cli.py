@@ -180,10 +180,11 @@ def test_train_then_evaluate_then_sweep_as_processes(tmp_path):
     assert sweep.returncode == 0, sweep.stderr
     (folder,) = (tmp_path / "logs/train/multiruns").iterdir()
     rows = (folder / "sweep.csv").read_text().splitlines()
-    assert rows[0] == "job,score,run"
+    assert rows[0] == "job,score,run,seconds,parameters"
     assert len(rows) == 5
-    scores = [float(row.split(",")[-2]) for row in rows[1:]]
-    assert [row.split(",")[-1] for row in rows[1:]] == [str(folder / str(job)) for job in range(4)]
+    scores = [float(row.split(",")[1]) for row in rows[1:]]
+    assert [row.split(",")[2] for row in rows[1:]] == [str(folder / str(job)) for job in range(4)]
+    assert all(float(row.split(",")[3]) > 0 and int(row.split(",")[4]) > 300_000 for row in rows[1:])
     assert "seed=1 optimizer.lr=0.01" in sweep.stderr
     assert "data=fake" not in sweep.stderr.split("sweep: best val/acc")[1]
     kept = [json.loads((folder / str(job) / "metrics.json").read_text())["score"] for job in range(4)]

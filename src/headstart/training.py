@@ -41,11 +41,19 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Result:
-    """What a run gives: the best monitored score, the metrics of that model, and how many samples it learned from."""
+    """What a run gives.
+
+    Attributes:
+        score: the best monitored one.
+        metrics: of that model.
+        num_train: how many samples it learned from.
+        parameters: how many the model has.
+    """
 
     score: float | None
     metrics: dict[str, float]
     num_train: int
+    parameters: int
 
 
 def run(cfg: DictConfig) -> Result:
@@ -265,13 +273,14 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
     if cfg.test and data.num_samples["test"]:
         (tested,) = trainer.test(task, datamodule=data, ckpt_path=path or None, verbose=False)
         metrics |= tested
-    return Result(score, metrics, data.num_samples["train"])
+    return Result(score, metrics, data.num_samples["train"], sum(p.numel() for p in task.parameters()))
 
 
 @rank_zero_only
 def write_result(run: Path, result: Result, seconds: float) -> None:
     """Prints and writes the metrics of the run."""
-    content: dict[str, Any] = {"score": result.score, "seconds": round(seconds, 1), **result.metrics}
+    facts = {"score": result.score, "seconds": round(seconds, 1), "parameters": result.parameters}
+    content: dict[str, Any] = facts | result.metrics
     with replacing(run / "metrics.json") as stream:
         stream.write(json.dumps(content, indent=1) + "\n")
     for name, value in result.metrics.items():

@@ -2,7 +2,9 @@
 
 import atexit
 import csv
+import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,30 @@ from rich.console import Console
 from rich.table import Table
 
 
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        words: its overrides.
+        score: the best monitored one; None where it failed.
+        run: its directory.
+        seconds: how long it took.
+        parameters: of its model.
+    """
+
+    words: list[str]
+    score: float | None
+    run: str
+    seconds: float | None = None
+    parameters: int | None = None
+
+
 class SweepTable(Callback):
     """Prints one row a job, the best last, and keeps them in `sweep.csv` in the sweep's directory, failed jobs too."""
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[list[str], float | None, str]] = []  # overrides, score, run directory
+        self.jobs: list[Job] = []
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Remembers what a job was and its best monitored score."""
@@ -27,7 +48,10 @@ class SweepTable(Callback):
         score = job_return.return_value if job_return.status is JobStatus.COMPLETED else None
         folder = Path(config.hydra.sweep.dir)
         run = folder / config.hydra.sweep.subdir
-        self.jobs.append((list(job_return.overrides or []), score, str(run)))
+        facts = run / "metrics.json"
+        known = json.loads(facts.read_text(encoding="utf-8")) if score is not None and facts.is_file() else {}
+        words = list(job_return.overrides or [])
+        self.jobs.append(Job(words, score, str(run), known.get("seconds"), known.get("parameters")))
 
         self._write(folder / "sweep.csv")
         if len(self.jobs) == 1:
@@ -37,10 +61,10 @@ class SweepTable(Callback):
     def _write(self, file: Path) -> None:
         with file.open("w", newline="", encoding="utf-8") as stream:
             rows = csv.writer(stream)
-            rows.writerow(("job", "score", "run"))
-            rows.writerows(
-                (" ".join(job), "" if score is None else f"{score:.6g}", run) for job, score, run in self.jobs
-            )
+            rows.writerow(("job", "score", "run", "seconds", "parameters"))
+            for job in self.jobs:
+                score = None if job.score is None else f"{job.score:.6g}"
+                rows.writerow((" ".join(job.words), score, job.run, job.seconds, job.parameters))
 
     def _print(self, file: Path, monitor: str, mode: str) -> None:
         console = Console(stderr=True)
@@ -49,15 +73,20 @@ class SweepTable(Callback):
 
     def _table(self, monitor: str, mode: str) -> Table:
         # what all jobs share says nothing about their difference
-        shared = set.intersection(*(set(job) for job, _, _ in self.jobs)) if len(self.jobs) > 1 else set()
+        shared = set.intersection(*(set(job.words) for job in self.jobs)) if len(self.jobs) > 1 else set()
         table = Table("job", "run", title=f"sweep: best {monitor} of each job", title_justify="left")
-        table.add_column("score", justify="right")
+        for column in ("seconds", "parameters", "score"):
+            table.add_column(column, justify="right")
         sign = 1 if mode == "max" else -1
 
-        def goodness(job: tuple[list[str], float | None, str]) -> float:
-            return -math.inf if job[1] is None or math.isnan(job[1]) else sign * job[1]
+        def goodness(job: Job) -> float:
+            return -math.inf if job.score is None or math.isnan(job.score) else sign * job.score
 
-        for job, score, run in sorted(self.jobs, key=goodness):
-            words = " ".join(word for word in job if word not in shared)
-            table.add_row(words, Path(run).name, "failed" if score is None else f"{score:.4f}")
+        for job in sorted(self.jobs, key=goodness):
+            words = " ".join(word for word in job.words if word not in shared)
+            seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
+            parameters = "" if job.parameters is None else f"{job.parameters:,}"
+            table.add_row(
+                words, Path(job.run).name, seconds, parameters, "failed" if job.score is None else f"{job.score:.4f}"
+            )
         return table
