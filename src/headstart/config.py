@@ -41,6 +41,7 @@ class TrainConfig:
     mode: str = MISSING
     test: bool = True
     compare_scratch: bool = False
+    auto: bool = False
     model: Any = MISSING
     head: Any = MISSING
     data: Any = MISSING

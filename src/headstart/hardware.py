@@ -93,10 +93,28 @@ def _measured(backbone: Backbone) -> tuple[str, str]:
     return chosen, f"a step of {PROBE_BATCH} pictures takes {fp32:.2f} s in fp32, {bf16:.2f} s in bf16"
 
 
+def seconds_a_picture(backbone: Backbone, image_size: int, accelerator: str) -> float:
+    """How long learning from one picture of this size takes about, on the device that the trainer would choose.
+
+    Args:
+        backbone: takes pictures of that size.
+        image_size: side in pixels.
+        accelerator: the trainer's.
+    """
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
+    pictures = torch.randint(0, 256, (PROBE_BATCH, 3, image_size, image_size), dtype=torch.uint8, device=device)
+    backbone = backbone.eval().to(device)
+    precision = BF16 if on_gpu else FP32
+    return statistics.median([_step(backbone, pictures, precision) for _ in range(4)][1:]) / PROBE_BATCH
+
+
 def _step(backbone: Backbone, pictures: torch.Tensor, precision: str) -> float:
     """Seconds for forward and backward."""
     start = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == BF16):
+    with torch.autocast(pictures.device.type, torch.bfloat16, enabled=precision == BF16):
         features = backbone(pictures)
     features.float().square().mean().backward()
+    if pictures.is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - start

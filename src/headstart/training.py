@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
@@ -21,8 +22,9 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from headstart import checkpoint, resume
+from headstart import auto, checkpoint, resume
 from headstart.callbacks.batch_seeds import BatchSeeds
+from headstart.callbacks.blend import Blend
 from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.checkpoint_io import SafeCheckpointIO
@@ -31,7 +33,7 @@ from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
 from headstart.finetuning.base import refuse_sharding
-from headstart.hardware import choose_precision, faster_precision
+from headstart.hardware import choose_precision, faster_precision, seconds_a_picture
 from headstart.reporting.csv_log import CSVLogger
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
@@ -78,6 +80,8 @@ def train(cfg: DictConfig) -> Result:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     # cheap things first: a device that is not there is told before anything is scanned or downloaded
     point = resume_point(cfg)
+    if cfg.auto and cfg.resume is None:
+        settle(cfg)
     trainer = build_trainer(cfg, point)
     data = build_data(cfg)
     anchor(cfg)
@@ -91,6 +95,30 @@ def train(cfg: DictConfig) -> Result:
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
     return result
+
+
+def settle(cfg: DictConfig) -> None:
+    """Fills in what the data speak for, except what the command line says, and tells each in a sentence."""
+    data = build_data(cfg)
+    model = cfg.model.copy()
+    model.weights = None
+    limit = Timer(cfg.trainer.max_time).time_remaining() if cfg.trainer.max_time else None
+    with torch.random.fork_rng(devices=[]):
+        backbone = instantiate(model)
+        facts = auto.look(data, backbone.preprocess.image_size)
+        decisions = auto.decide(facts, limit, lambda size: seconds_a_picture(backbone, size, cfg.trainer.accelerator))
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    keys = {override.lstrip("+~").split("=")[0] for override in given}
+    told = auto.warnings(facts)
+    for decision in decisions:
+        if decision.key not in keys:
+            OmegaConf.update(cfg, decision.key, decision.value)
+            told.append(f"{decision.key}={decision.value}: {decision.reason}")
+    if rank_zero_only.rank == 0:
+        for sentence in told:
+            log.info(sentence)
+        with replacing(Path(cfg.paths.run) / "auto.txt") as stream:
+            stream.writelines(f"{sentence}\n" for sentence in told)
 
 
 def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:
@@ -262,6 +290,8 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
     watching = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == cfg.monitor]
     path = watching[0].best_model_path if watching and not trainer.fast_dev_run else ""
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    for blend in (callback for callback in trainer.callbacks if isinstance(callback, Blend) and path):
+        blend.keep_the_best(trainer, Path(path), cfg.monitor, cfg.mode)
     if path:  # callback_metrics hold the last epoch, not the best
         metrics = checkpoint.read(Path(path))["metrics"]
         log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], _short(Path(path)))

@@ -1,0 +1,110 @@
+"""What an expert would settle after a look at the data: `experiment=auto`."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.data.base import DataModule
+
+LOOKED_AT = 100  # pictures whose size is looked at
+SMALL_SIDE, SIZE_FOR_SMALL = 96, 128
+SAMPLES_TO_SEE, FEWEST_EPOCHS, MOST_EPOCHS = 16_000, 5, 30
+MARGIN = 0.8  # of the time limit: decoding, start and test take some, too
+UNBALANCED = 5
+FEW = 10
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the decisions rest on.
+
+    Attributes:
+        counts: training samples of each class.
+        num_val: validation samples.
+        short_side: median length of the pictures' shorter side in pixels; None where samples are no pictures.
+        image_size: side of the pictures for which the backbone's weights were made.
+    """
+
+    counts: Sequence[int]
+    num_val: int
+    short_side: float | None
+    image_size: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A setting and the reason for it.
+
+    Attributes:
+        key: as on the command line.
+        value: of it.
+        reason: a sentence.
+    """
+
+    key: str
+    value: Any
+    reason: str
+
+
+def look(data: DataModule, image_size: int) -> Facts:
+    """The facts of a data module that is set up; reads some pictures."""
+    train = data.splits["train"]
+    shapes = [data.samples.load(index).shape for index in train[:: max(len(train) // LOOKED_AT, 1)]]
+    sides = [min(shape[-2:]) for shape in shapes if len(shape) == 3]
+    return Facts(data.class_counts(), data.num_samples["val"], statistics.median(sides) if sides else None, image_size)
+
+
+def decide(
+    facts: Facts, limit: float | None = None, time_picture: Callable[[int], float] | None = None
+) -> list[Decision]:
+    """The settings that the facts speak for.
+
+    The number of epochs is that of the BiT rule (Kolesnikov et al. 2020, https://arxiv.org/abs/1912.11370, section 3.3:
+    500 steps for less than 20,000 samples), bounded below and above, at batches of 32.
+
+    Args:
+        facts: of the data.
+        limit: seconds that the run may take; None: as long as it likes.
+        time_picture: image size -> seconds that learning from a picture takes; asked where there is a limit.
+    """
+    size, decisions = facts.image_size, []
+    if facts.short_side is not None and facts.short_side <= SMALL_SIDE and size > SIZE_FOR_SMALL:
+        size = SIZE_FOR_SMALL
+        reason = f"half of the pictures are at most {facts.short_side:.0f} pixels high or wide: larger is only slower"
+        decisions.append(Decision("model.image_size", size, reason))
+    samples = sum(facts.counts)
+    epochs = min(max(math.ceil(SAMPLES_TO_SEE / samples), FEWEST_EPOCHS), MOST_EPOCHS)
+    reason = f"{samples} samples to learn from"
+    if limit is not None:
+        epoch = time_picture(size) * (samples + facts.num_val / 3)  # validation is a forward pass alone
+        possible = max(int(MARGIN * limit / epoch), 1)
+        if possible < epochs:
+            epochs, reason = possible, f"so many fit into trainer.max_time, at about {epoch:.0f} s each"
+    # the computed head takes the first one
+    decisions.append(
+        Decision("trainer.max_epochs", epochs + 1, f"1 for the computed head, {epochs} after it: {reason}")
+    )
+    most, fewest = max(facts.counts), min(facts.counts)
+    if most > UNBALANCED * fewest:
+        reason = f"the largest class has {most / fewest:.0f} times as many samples as the smallest"
+        decisions.append(Decision("data.class_weights", "sqrt", reason))
+    return decisions
+
+
+def warnings(facts: Facts) -> list[str]:
+    """What to expect of such data, in sentences."""
+    told = []
+    if min(facts.counts) < FEW:
+        told.append(
+            f"the smallest class has {min(facts.counts)} training samples: what it looks like elsewhere is a guess"
+        )
+    if facts.num_val:
+        error = 100 * math.sqrt(0.25 / facts.num_val)
+        if error > 2:
+            told.append(
+                f"{facts.num_val} validation samples cannot tell models apart that differ by less than {error:.0f} "
+                "points at an accuracy of one half (one standard error)"
+            )
+    return told

@@ -1,0 +1,76 @@
+"""The computed head's model, the fine-tuned one, and what lies between them: the best of these is kept."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from headstart.errors import UsageError
+from headstart.files import read_plain
+from headstart.finetuning.base import strategy_of
+
+log = logging.getLogger(__name__)
+PROBE = "probe.ckpt"
+
+
+class Blend(Callback):
+    """Keeps the model with the computed head and, after the fit, tries averages of its weights and the fine-tuned ones.
+
+    Averages are often better than both ends and than either under a shift of the data (WiSE-FT; Wortsman et al. 2022,
+    https://arxiv.org/abs/2109.01903, section 3). The best of all on validation is saved as the run's best checkpoint.
+
+    Args:
+        folder: of the run's checkpoints.
+        shares: of the fine-tuned weights in each average, above 0 and below 1.
+    """
+
+    def __init__(self, folder: str, shares: Sequence[float] = (0.25, 0.5, 0.75)):
+        if not all(0 < share < 1 for share in shares):
+            raise UsageError(f"callbacks.blend.shares={list(shares)}: give numbers between 0 and 1")
+        self.folder, self.shares = Path(folder), list(shares)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keeps the model of the stage in which the head is computed."""
+        strategy = strategy_of(trainer)
+        if strategy.plan[strategy.progress.stage].solved and not trainer.fast_dev_run:
+            trainer.save_checkpoint(self.folder / PROBE, weights_only=True)
+
+    def keep_the_best(self, trainer: pl.Trainer, best: Path, monitor: str, mode: str) -> None:
+        """Validates the averages, replaces `best` by one that is better, and says what won.
+
+        Args:
+            trainer: after its fit.
+            best: the checkpoint with the best score so far.
+            monitor: the metric to compare by.
+            mode: `max` or `min`.
+        """
+        task, data = trainer.lightning_module, trainer.datamodule
+        if not (self.folder / PROBE).is_file() or not data.num_samples["val"]:
+            return
+        probe, tuned = read_plain(self.folder / PROBE), read_plain(best)
+        if tuned["global_step"] <= probe["global_step"]:  # nothing was better than the probe; the last weights may mix
+            tuned = read_plain(self.folder / "last.ckpt")
+        scores = {name: saved["metrics"][monitor] for name, saved in (("probe", probe), ("fine-tuned", tuned))}
+        sign = 1 if mode == "max" else -1
+        held = max(sign * score for score in scores.values())
+        for share in self.shares:
+            task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], share))
+            (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
+            name = f"{share:g} of the way from probe to fine-tuned"
+            scores[name] = metrics[monitor]
+            if sign * metrics[monitor] > held:
+                held = sign * metrics[monitor]
+                trainer.save_checkpoint(best, weights_only=True)
+        winner = max(scores, key=lambda name: sign * scores[name])
+        log.info("kept: %s; %s of each: %s", winner, monitor, ", ".join(f"{n} {s:.4f}" for n, s in scores.items()))
+
+
+def _between(one: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The average of two states; counters are those of the second."""
+    return {
+        name: value.lerp(other[name].to(value), share) if value.is_floating_point() else other[name]
+        for name, value in one.items()
+    }

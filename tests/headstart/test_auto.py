@@ -1,0 +1,106 @@
+"""What `experiment=auto` settles, and what it keeps in the end."""
+
+import logging
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from headstart import checkpoint
+from headstart.auto import Facts, decide, look, warnings
+from headstart.callbacks.blend import Blend, _between
+from headstart.errors import UsageError
+from headstart.training import build_data, train
+
+
+def settled(**facts):
+    facts = {"counts": [100, 100], "num_val": 1000, "short_side": 400.0, "image_size": 224} | facts
+    return {decision.key: decision.value for decision in decide(Facts(**facts))}
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({}, {"trainer.max_epochs": 31}),
+        ({"counts": [340, 340]}, {"trainer.max_epochs": 25}),
+        ({"counts": [1700] * 10}, {"trainer.max_epochs": 6}),
+        ({"short_side": 32.0}, {"trainer.max_epochs": 31, "model.image_size": 128}),
+        ({"short_side": 8.0, "image_size": 32}, {"trainer.max_epochs": 31}),
+        ({"short_side": None}, {"trainer.max_epochs": 31}),
+        ({"counts": [500, 99]}, {"trainer.max_epochs": 28, "data.class_weights": "sqrt"}),
+        ({"counts": [500, 100]}, {"trainer.max_epochs": 28}),
+    ],
+    ids=str,
+)
+def test_settings(facts, expected):
+    assert settled(**facts) == expected
+
+
+def test_a_time_limit_bounds_the_epochs():
+    facts = Facts([500, 500], num_val=300, short_side=32.0, image_size=224)
+    asked = []
+    decisions = decide(facts, limit=100.0, time_picture=lambda size: asked.append(size) or 0.01)
+    assert {d.key: d.value for d in decisions}["trainer.max_epochs"] == 1 + math.floor(0.8 * 100 / 11)
+    assert asked == [128], "it is timed at the size that was settled"
+    assert "so many fit into trainer.max_time, at about 11 s each" in decisions[-1].reason
+    (least,) = (d for d in decide(facts, 1e-3, lambda size: 1.0) if d.key == "trainer.max_epochs")
+    assert least.value == 2
+
+
+def test_what_to_expect_is_told():
+    assert warnings(Facts([50, 50], 700, None, 224)) == []
+    few, noisy = warnings(Facts([8, 300], 100, None, 224))
+    assert "the smallest class has 8 training samples" in few
+    assert "differ by less than 5 points" in noisy
+
+
+def test_the_facts_are_those_of_the_data(quick):
+    data = build_data(quick())
+    facts = look(data, 32)
+    assert facts == Facts(data.class_counts(), data.num_samples["val"], 16, 32)
+
+
+AUTO = ["experiment=auto", "trainer.max_epochs=3", "data.num_classes=3", "data.num_samples=120"]
+
+
+def test_a_run_settles_what_is_open_and_keeps_the_best(quick, tmp_path, caplog):
+    cfg = quick(*AUTO)
+    with caplog.at_level(logging.INFO):
+        result = train(cfg)
+    assert OmegaConf.load(tmp_path / "run/config.yaml").trainer.max_epochs == 31
+    assert "trainer.max_epochs=31: 1 for the computed head" in (tmp_path / "run/auto.txt").read_text()
+    assert "the smallest class has" not in caplog.text
+    probe = checkpoint.read(tmp_path / "run/checkpoints/probe.ckpt")
+    best = checkpoint.read(tmp_path / "run/checkpoints/best.ckpt")
+    assert best["metrics"]["val/acc"] == result.score >= probe["metrics"]["val/acc"]
+    assert "kept: " in caplog.text
+
+
+def test_an_average_that_is_better_is_kept_and_tested(quick, tmp_path, monkeypatch, caplog):
+    """Whatever validation says of the half-way weights: they are made to win."""
+    monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 2)
+    monkeypatch.setattr("headstart.auto.FEWEST_EPOCHS", 2)
+    scores = iter([{"val/acc": 2.0}])
+    monkeypatch.setattr("pytorch_lightning.Trainer.validate", lambda *_, **__: [next(scores)])
+    cfg = quick(*AUTO, "callbacks.blend.shares=[0.5]")
+    with caplog.at_level(logging.INFO):
+        train(cfg)
+    states = [checkpoint.read(tmp_path / f"run/checkpoints/{name}.ckpt")["state_dict"] for name in ("probe", "best")]
+    last = checkpoint.read(tmp_path / "run/checkpoints/last.ckpt")["state_dict"]
+    weight = "backbone.stem.0.weight" if "backbone.stem.0.weight" in last else next(iter(last))
+    assert "kept: 0.5 of the way" in caplog.text
+    assert not torch.equal(states[0][weight], states[1][weight])
+
+
+def test_between():
+    one = {"weight": torch.zeros(2), "steps": torch.tensor(3)}
+    other = {"weight": torch.full((2,), 4.0), "steps": torch.tensor(7)}
+    between = _between(one, other, 0.25)
+    assert between["weight"].tolist() == [1.0, 1.0]
+    assert between["steps"] == 7
+
+
+def test_impossible_shares_are_refused():
+    with pytest.raises(UsageError, match="numbers between 0 and 1"):
+        Blend("x", [0.5, 1.0])
