@@ -49,7 +49,7 @@ class LearningTable(Callback):
             return
         self.logged = stage
         for logger in trainer.loggers:
-            logger.log_metrics({"stage": stage + 1}, step=trainer.global_step)
+            logger.log_metrics({"stage": stage + 1, "epoch": trainer.current_epoch}, step=trainer.global_step)
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("stages", as_markdown(title, rows), trainer.global_step)
 
