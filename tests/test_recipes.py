@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
+from hydra import compose, initialize_config_dir
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
@@ -18,7 +19,7 @@ from headstart.training import build_data, build_task, build_trainer
 
 RECIPES = (
     *("vgg16_cifar10", "vgg16_gap_cifar10", "vgg16_flatten_binary", "vgg16_sigmoid_binary", "gradual_unfreezing"),
-    *("resnet50_cats_dogs_finetuning", "resnet50_cats_dogs_feature_extraction"),
+    *("resnet50_cats_dogs_finetuning", "resnet50_cats_dogs_feature_extraction", "transfer_vs_scratch"),
 )
 
 
@@ -194,3 +195,20 @@ def test_adam_of_the_resnet50_recipes(trial):
     recipe = trial("resnet50_cats_dogs_feature_extraction", 64, 2, "model.image_size=64", "optimizer=adam")
     assert type(recipe.trainer.optimizers[0]) is torch.optim.Adam
     assert rates(recipe.trainer)["head"] == 1e-3
+
+
+def test_transfer_vs_scratch(composed):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        hydra = compose("train", ["experiment=transfer_vs_scratch"], return_hydra_config=True).hydra
+    assert hydra.mode.name == "MULTIRUN"
+    assert hydra.sweeper.params == {
+        "data.shots_per_class": "5,10,50,100", "finetuning": "scratch,probe,full", "seed": "0,1,2"
+    }  # fmt: skip
+    weights = {}
+    for strategy in ("scratch", "probe", "full"):
+        cfg = composed("experiment=transfer_vs_scratch", f"finetuning={strategy}", "data.shots_per_class=5")
+        check_config(cfg)
+        weights[strategy] = cfg.model.weights
+        assert not cfg.compare_scratch
+        assert cfg.finetuning.patience is None
+    assert weights == {"scratch": None, "probe": "letters", "full": "letters"}

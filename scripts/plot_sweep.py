@@ -1,0 +1,133 @@
+"""A picture and a table of a sweep: the score against a number that was swept, one line a strategy.
+
+python scripts/plot_sweep.py logs/transfer_vs_scratch/multiruns/<date> [--metric test/acc]
+
+Writes sweep.png and sweep.md beside sweep.csv, and prints the table: mean (lowest to highest) over the seeds. All that
+jobs differ in, beside the number and the seed, tells the lines apart.
+"""
+
+import argparse
+import csv
+import json
+import math
+import re
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from headstart.errors import UsageError
+
+Lines = dict[str, dict[float, list[float]]]  # line -> number that was swept -> a score a seed
+
+
+def read(folder: Path, metric: str, x: str, over: str) -> tuple[Lines, int]:
+    """The scores of a sweep, and how many jobs have none."""
+    file = folder / "sweep.csv"
+    if not file.is_file():
+        raise UsageError(f"{file} does not exist: give the folder of a sweep")
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    jobs = [words_of(row["job"]) for row in rows]
+    varied = [key for key in dict.fromkeys(k for job in jobs for k in job) if len({job.get(key) for job in jobs}) > 1]
+    lines: Lines = defaultdict(lambda: defaultdict(list))
+    for row, job in zip(rows, jobs, strict=True):
+        words = {key: job.get(key, "default") for key in varied if key not in (x, over)}
+        # one key need not be named on every line
+        name = " ".join(f"{key}={value}" if len(words) > 1 else value for key, value in words.items()) or "all"
+        score = score_of(row, folder, metric)
+        if score is not None:
+            lines[name][number(job, x)].append(score)
+    found = sum(len(scores) for points in lines.values() for scores in points.values())
+    if not found:
+        raise UsageError(f"no job of {file} has a {metric}")
+    return lines, len(rows) - found
+
+
+def words_of(job: str) -> dict[str, str]:
+    """`a.b=1 c=x` -> `{"a.b": "1", "c": "x"}`; a value may hold blanks."""
+    return dict(re.findall(r"([^\s=]+)=(.*?)(?=\s+[^\s=]+=|$)", job))
+
+
+def number(job: dict[str, str], x: str) -> float:
+    """What `x` was in this job."""
+    if x not in job:
+        raise UsageError(f"the sweep does not set {x}: --x=<one of {', '.join(job)}>")
+    try:
+        found = float(job[x])
+    except ValueError:
+        found = math.nan
+    if not found > 0:
+        raise UsageError(f"{x}={job[x]} has no place on a logarithmic axis: --x=<one of {', '.join(job)}>")
+    return found
+
+
+def score_of(row: dict[str, str], folder: Path, metric: str) -> float | None:
+    """The job's score, or the metric its run wrote; None where the job failed."""
+    if not row["score"] or metric == "score":
+        return float(row["score"]) if row["score"] else None
+    file = folder / Path(row["run"]).name / "metrics.json"  # wherever the sweep has been moved to
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    if metric not in metrics:
+        raise UsageError(f"{file} has no {metric}: --metric=<one of {', '.join(metrics)}>")
+    return metrics[metric]
+
+
+def table(lines: Lines, x: str) -> str:
+    """One row a number, one column a line, in Markdown."""
+    numbers = sorted({n for points in lines.values() for n in points})
+    rows = [[f"{n:g}", *(cell(points.get(n, [])) for points in lines.values())] for n in numbers]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [[x, *lines], ["---"] * (len(lines) + 1), *rows])
+
+
+def cell(scores: list[float]) -> str:
+    """Mean (lowest to highest)."""
+    if not scores:
+        return ""
+    spread = f" ({min(scores):.3f} to {max(scores):.3f})" if len(scores) > 1 else ""
+    return f"{statistics.mean(scores):.3f}{spread}"
+
+
+def draw(lines: Lines, x: str, metric: str) -> Figure:
+    """Mean and range of each line over a logarithmic axis."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in lines.items():
+        numbers = sorted(points)
+        (line,) = axes.plot(numbers, [statistics.mean(points[n]) for n in numbers], marker="o", label=name)
+        lowest, highest = [min(points[n]) for n in numbers], [max(points[n]) for n in numbers]
+        axes.fill_between(numbers, lowest, highest, alpha=0.2, color=line.get_color(), linewidth=0)
+    numbers = sorted({n for points in lines.values() for n in points})
+    axes.set(xlabel=x, ylabel="best monitored score" if metric == "score" else metric, xscale="log")
+    axes.set_xticks(numbers, [f"{n:g}" for n in numbers])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def main() -> None:
+    """Draws and prints what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the folder of a sweep, which holds sweep.csv")
+    parser.add_argument("--metric", default="score", help="of sweep.csv, or one of a run's metrics.json: test/acc")
+    parser.add_argument("--x", default="data.shots_per_class", help="the number along the axis")
+    parser.add_argument("--over", default="seed", help="what mean and range are taken over")
+    given = parser.parse_args()
+    try:
+        lines, failed = read(given.folder, given.metric, given.x, given.over)
+    except UsageError as reason:
+        sys.exit(f"error: {reason}")
+    text = table(lines, given.x)
+    (given.folder / "sweep.md").write_text(text + "\n", encoding="utf-8")
+    draw(lines, given.x, given.metric).savefig(given.folder / "sweep.png", dpi=120)
+    print(text)
+    if failed:
+        print(f"{failed} jobs have no score and are left out", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
