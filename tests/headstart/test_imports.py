@@ -29,8 +29,9 @@ ALLOWED = {
     "checkpoint": {"backbones", "files", "tasks"},
     "resume": set(),
     "cli": {"allocator"},
+    "auto": {"data"},
     "training": {
-        *("callbacks", "checkpoint", "checkpoint_io", "config", "data", "files", "finetuning", "hardware"),
+        *("auto", "callbacks", "checkpoint", "checkpoint_io", "config", "data", "files", "finetuning", "hardware"),
         *("reporting", "resume", "tasks"),
     },
     "evaluation": {"callbacks", "checkpoint", "config", "data", "hardware", "tasks"},
