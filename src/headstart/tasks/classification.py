@@ -180,8 +180,11 @@ class ClassificationTask(pl.LightningModule):
                 "this scheduler must know the length of the run: give trainer.max_epochs (or trainer.max_steps where "
                 "the data have no length), or scheduler=step, plateau or none"
             )
-        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        return int(steps) - self.epochs_without_steps * per_epoch
+        if self.epochs_without_steps:
+            self.trainer.fit_loop.setup_data()  # a run limited by steps alone does not know the length of an epoch yet
+            per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+            steps -= self.epochs_without_steps * per_epoch
+        return max(int(steps), 0)
 
     def lr_scheduler_step(self, scheduler: Schedule, metric: Any) -> None:
         """After every optimizer step. Epochs and validations are told by the hooks below; `Schedule` says why."""

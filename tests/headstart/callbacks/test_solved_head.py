@@ -81,6 +81,21 @@ def test_what_follows_has_the_whole_schedule(quick):
     assert solved.rates == full.rates
 
 
+def test_a_run_limited_by_steps_has_a_schedule_too(quick):
+    options = [
+        "scheduler=linear",
+        "optimizer=sgd",
+        "data.num_samples=64",
+        "data.batch_size=16",
+        "trainer.max_epochs=-1",
+    ]
+    full, solved = Rates(), Rates()
+    run(quick("finetuning=full", "+trainer.max_steps=6", *options), full)
+    run(quick("finetuning=lp_ft", "+trainer.max_steps=9", *options), solved)
+    assert len(full.rates) == 6
+    assert solved.rates == full.rates
+
+
 def test_lp_ft_starts_from_the_solution_and_goes_on(quick):
     class Heads(Callback):
         def on_train_epoch_end(self, trainer, pl_module):
