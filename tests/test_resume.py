@@ -35,6 +35,7 @@ HALF_EPOCHS = (
     "+trainer.val_check_interval=0.5",
 )  # fmt: skip
 AVERAGE = (*UNFREEZE, "callbacks=ema", "callbacks.ema.decay=0.9")
+MIXED = (*UNFREEZE, "task.mixup=0.4", "task.cutmix=1")
 PATIENCE = (*DATA, "finetuning=feature_extraction", "finetuning.patience=1", "optimizer.lr=0", "trainer.max_epochs=5")
 
 
@@ -160,6 +161,7 @@ KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
         pytest.param(HALF_EPOCHS, CHECK.AFTER, 3, KILL, id="killed when the epoch's last validation was saved"),
         pytest.param(HALF_EPOCHS, "on_train_batch_start", 8, TERM, id="SIGTERM before a validation amid an epoch"),
         pytest.param(AVERAGE, "on_train_batch_start", 8, TERM, id="SIGTERM with averaged weights"),
+        pytest.param(MIXED, "on_train_batch_start", 8, TERM, id="SIGTERM with mixed pictures"),
     ],
 )
 def test_ends_as_if_nothing_had_happened(overrides, event, count, number, quick, undisturbed, interrupted):

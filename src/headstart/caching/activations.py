@@ -90,7 +90,8 @@ class ActivationCache(Callback):
         """Has the rest of the network trained from rows; for `plain` no augmentation is wanted."""
         data = trainer.datamodule
         augmented = not plain and isinstance(data, DataModule) and data.train_transform is not data.eval_transform
-        splits = _fixed_splits(trainer, augmented and not self.views)
+        mixed = not plain and bool(task.mixing)
+        splits = _fixed_splits(trainer, _what_is_random(augmented and not self.views, mixed))
         if not splits:
             return
         groups, prefix, rest = _cut(task.backbone, groups)
@@ -146,8 +147,20 @@ def _inputs_of_views(
     return data.inputs(split, [place // views for place in positions], seeds)
 
 
-def _fixed_splits(trainer: pl.Trainer, is_random: bool) -> list[str]:
-    """The splits whose inputs are the same in every epoch; `is_random` says that those of `train` are not.
+def _what_is_random(augmented: bool, mixed: bool) -> str | None:
+    """Why training pictures are others in every epoch, and how they would not be; None: they are the same."""
+    if mixed:  # rows of frozen layers could be mixed instead, but a run with the cache would not be that without it
+        return "mixing makes other pictures in every epoch (not with task.mixup=0 task.cutmix=0)"
+    if augmented:
+        return (
+            "augmentation makes other pictures in every epoch "
+            "(not with augmentation=none, or with cache.views=8 versions of each picture)"
+        )
+    return None
+
+
+def _fixed_splits(trainer: pl.Trainer, random: str | None) -> list[str]:
+    """The splits whose inputs are the same in every epoch; `random` says why those of `train` are not, if so.
 
     Raises:
         NotCachedError: no rows can be served in such a run.
@@ -160,11 +173,8 @@ def _fixed_splits(trainer: pl.Trainer, is_random: bool) -> list[str]:
     if trainer.num_nodes > 1:
         raise NotCachedError("the run is spread over several machines, which may have no folder in common")
     splits = []
-    if is_random:
-        log.info(
-            "train is not cached, for augmentation makes other pictures in every epoch "
-            "(not with augmentation=none, or with cache.views=8 versions of each picture)"
-        )
+    if random:
+        log.info("train is not cached, for %s", random)
     elif _is_whole(trainer, "train"):
         splits.append("train")
     if data.num_samples["val"] and _is_whole(trainer, "val"):

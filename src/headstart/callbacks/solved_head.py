@@ -34,9 +34,10 @@ class SolvedHead(Callback):
         self.stage: int | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses a head that cannot be solved before anything is computed."""
+        """Refuses a head or a loss that cannot be solved before anything is computed."""
         if stage == "fit" and any(planned.solved for planned in strategy_of(trainer).plan):
             last_layer(pl_module.head)
+            _refuse_focal(pl_module.objective)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Solves the head of the first stage, or of the one a resumed run goes on with."""
@@ -95,6 +96,16 @@ def _features(task: pl.LightningModule, data: DataModule, positions: Sequence[in
         batches = (task.rest(rows(chunk).to(task.device)) for chunk in chunks)
     with torch.no_grad():
         return torch.cat([batch.float() for batch in batches])
+
+
+def _refuse_focal(objective: nn.Module) -> None:
+    """Raises a UsageError for the focal loss: it is not convex, so that there is no one best head."""
+    if gamma := getattr(objective, "focal_gamma", 0):
+        raise UsageError(
+            f"task.objective.focal_gamma={gamma}: a head is computed for the cross-entropy alone. Use "
+            "task.objective.focal_gamma=0, or let the head learn with "
+            "finetuning=feature_extraction (of lp_ft: finetuning.solve_head=false)"
+        )
 
 
 def last_layer(head: nn.Module) -> nn.Linear:

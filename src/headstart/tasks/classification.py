@@ -17,12 +17,14 @@ from headstart.backbones.base import Backbone
 from headstart.errors import UsageError, nearest
 from headstart.optim import parameter_groups, rate_ratios
 from headstart.schedules import VALIDATION, Schedule, build_scheduler, open_horizon
+from headstart.tasks.mixing import Mixing
 
 
 class ClassificationTask(pl.LightningModule):
     """Inputs -> logits `(batch, num_outputs)`; trained, validated and tested on `(inputs, targets)` batches.
 
-    Nothing here knows what an input is: a picture batch, or a dict of token tensors.
+    Nothing here knows what an input is: a picture batch, or a dict of token tensors. (`mixing` does, where it is asked
+    for.)
 
     Args:
         backbone: inputs -> features `(batch, num_features)`.
@@ -37,6 +39,8 @@ class ClassificationTask(pl.LightningModule):
         layer_lr_decay: rate of each layer group relative to the one above it.
         wake_up_steps: optimizer steps over which the rate of a layer group that wakes later than the first step rises
             to its scheduled value; 0: at once.
+        mixup, cutmix: above 0, training pictures are mixed with one another (`tasks/mixing.py`). Training metrics then
+            count what is seen of the mixed pictures, each against the class with the larger share.
         monitor: the metric that schedulers watching one (ReduceLROnPlateau) look at.
     """
 
@@ -53,6 +57,8 @@ class ClassificationTask(pl.LightningModule):
         backbone_lr_ratio: float = 0.1,
         layer_lr_decay: float = 1.0,
         wake_up_steps: int = 0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         monitor: str = "val/loss",
     ):
         super().__init__()
@@ -60,6 +66,7 @@ class ClassificationTask(pl.LightningModule):
         self.classes, self.monitor = list(classes), monitor
         self.class_weights = None if class_weights is None else list(class_weights)
         self.objective = objective(num_classes=len(self.classes), class_weights=class_weights)
+        self.mixing = Mixing(len(self.classes), mixup, cutmix)
         self.backbone = backbone
         self.head = head(in_features=backbone.num_features, num_outputs=self.objective.num_outputs)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -116,18 +123,25 @@ class ClassificationTask(pl.LightningModule):
     def training_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
         """Loss of one batch; what is counted, a callback logs (`callbacks/training_metrics.py`)."""
         inputs, targets = batch
+        # where nothing learns, the head is computed from plain samples, perhaps from activations of them
+        if self.mixing and self._learns():
+            inputs, targets = self.mixing(inputs, targets)
         logits = self(inputs)
         loss = self.objective.loss(logits, targets)
-        self.train_metrics.update(self.objective.probabilities(logits.detach()), targets)
+        counted = self.objective.hard_targets(targets)
+        self.train_metrics.update(self.objective.probabilities(logits.detach()), counted)
         self.train_loss.update(loss.detach(), self.objective.batch_weight(targets))
         return loss.requires_grad_()  # where nothing learns, Lightning still calls backward
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Lightning's; where nothing learns only the closure, since a scaler of gradients would miss them."""
-        if any(parameter.requires_grad for parameter in self.parameters()):
+        if self._learns():
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         else:
             optimizer_closure()
+
+    def _learns(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.parameters())
 
     def validation_step(self, batch: tuple[Any, Tensor], _: int) -> None:
         """Adds one batch to the validation metrics."""

@@ -1,4 +1,9 @@
-"""What the logits mean: softmax over N classes, one sigmoid unit for two, or a sigmoid a label."""
+"""What the logits mean: softmax over N classes, one sigmoid unit for two, or a sigmoid a label.
+
+Each can be trained with the focal loss instead of the cross-entropy (Lin et al. 2017, https://arxiv.org/abs/1708.02002,
+equation 4): the loss of a sample whose truth has the probability p counts (1 - p) ** focal_gamma times. The mean is
+over as many samples as without, so it is smaller. The alpha of that paper is what class weights are here.
+"""
 
 from collections.abc import Sequence
 
@@ -7,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MetricCollection
 from torchmetrics import classification as metrics
+from torchvision.ops import sigmoid_focal_loss
 
 from headstart.errors import UsageError
 
@@ -22,25 +28,42 @@ class Softmax(nn.Module):
         class_weights: weight of each class in the loss.
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016,
             https://arxiv.org/abs/1512.00567, section 7).
+        focal_gamma: 0, or 1 and more for the focal loss.
     """
 
     multi_label = False
 
-    def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0):
+    def __init__(
+        self,
+        num_classes: int,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
+    ):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UsageError(f"task.objective.label_smoothing={label_smoothing}: give a number from 0 to below 1")
         self.num_classes = self.num_outputs = num_classes
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.focal_gamma = label_smoothing, _checked(focal_gamma)
         self.register_buffer("weight", _as_tensor(class_weights), persistent=False)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of logits `(batch, N)` against class indices `(batch,)`."""
-        return functional.cross_entropy(logits, targets, self.weight, label_smoothing=self.label_smoothing)
+        """Mean loss of logits `(batch, N)` against class indices `(batch,)` or the classes' shares `(batch, N)`."""
+        if targets.ndim == 1 and not self.focal_gamma:
+            return functional.cross_entropy(logits, targets, self.weight, label_smoothing=self.label_smoothing)
+        log_p = logits.float().log_softmax(dim=1)
+        losses = -log_p * (1 - log_p.exp()) ** self.focal_gamma
+        even = self.label_smoothing / self.num_classes
+        shares = even + (1 - self.label_smoothing) * _shares(targets, self.num_classes)
+        return _weighted_sum(losses, shares, self.weight) / self.batch_weight(targets)
 
     def batch_weight(self, targets: Tensor) -> Tensor | int:
         """What the mean loss of a batch counts among others: its samples' class weights, so that batches add up."""
-        return len(targets) if self.weight is None else self.weight[targets].sum()
+        return _total_weight(targets, self.weight)
+
+    def hard_targets(self, targets: Tensor) -> Tensor:
+        """Class indices `(batch,)` for metrics; of mixed samples the class with the larger share."""
+        return _strongest(targets)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits `(batch, N)` -> probabilities `(batch, N)`."""
@@ -61,29 +84,38 @@ class OneSigmoid(nn.Module):
     Args:
         num_classes: must be 2.
         class_weights: weight of each of the two classes in the loss.
+        focal_gamma: 0, or 1 and more for the focal loss.
     """
 
     num_outputs = 1
     multi_label = False
 
-    def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None):
+    def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, focal_gamma: float = 0.0):
         super().__init__()
         if num_classes != 2:
             raise UsageError(
                 f"task=binary has one sigmoid unit and needs 2 classes, the data has {num_classes}: "
                 "use task=classification"
             )
+        self.focal_gamma = _checked(focal_gamma)
         self.register_buffer("weight", _as_tensor(class_weights), persistent=False)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of logits `(batch, 1)` against class indices `(batch,)`."""
+        """Mean loss of logits `(batch, 1)` against class indices `(batch,)` or both classes' shares `(batch, 2)`."""
+        if targets.ndim == 2 or self.focal_gamma:
+            losses = torch.cat(_focal_losses(logits, self.focal_gamma), dim=1)
+            return _weighted_sum(losses, _shares(targets, 2), self.weight) / self.batch_weight(targets)
         weight = None if self.weight is None else self.weight[targets]
         losses = functional.binary_cross_entropy_with_logits(logits[:, 0], targets.to(logits), weight, reduction="none")
         return losses.mean() if weight is None else losses.sum() / weight.sum()
 
     def batch_weight(self, targets: Tensor) -> Tensor | int:
         """What the mean loss of a batch counts among others: its samples' class weights, so that batches add up."""
-        return len(targets) if self.weight is None else self.weight[targets].sum()
+        return _total_weight(targets, self.weight)
+
+    def hard_targets(self, targets: Tensor) -> Tensor:
+        """Class indices `(batch,)` for metrics; of mixed samples the class with the larger share."""
+        return _strongest(targets)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits `(batch, 1)` -> probabilities of both classes `(batch, 2)`."""
@@ -105,22 +137,32 @@ class MultiLabel(nn.Module):
     Args:
         num_classes: N.
         class_weights: weight of each label in the loss.
+        focal_gamma: 0, or 1 and more for the focal loss.
     """
 
     multi_label = True
 
-    def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None):
+    def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, focal_gamma: float = 0.0):
         super().__init__()
         self.num_classes = self.num_outputs = num_classes
+        self.focal_gamma = _checked(focal_gamma)
         self.register_buffer("weight", _as_tensor(class_weights), persistent=False)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of logits `(batch, N)` against zeros and ones `(batch, N)`."""
+        """Mean loss of logits `(batch, N)` against zeros and ones, or the labels' shares between, `(batch, N)`."""
+        if self.focal_gamma:
+            absent, present = _focal_losses(logits, self.focal_gamma)
+            losses = (1 - targets) * absent + targets * present
+            return (losses if self.weight is None else losses * self.weight).mean()
         return functional.binary_cross_entropy_with_logits(logits, targets.to(logits), self.weight)
 
     def batch_weight(self, targets: Tensor) -> int:
         """What the mean loss of a batch counts among others: the number of its samples."""
         return len(targets)
+
+    def hard_targets(self, targets: Tensor) -> Tensor:
+        """Zeros and ones `(batch, N)` for metrics; of mixed samples the labels with more than half a share."""
+        return (targets > 0.5).long()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits `(batch, N)` -> probability of each label `(batch, N)`, which need not sum to 1."""
@@ -153,6 +195,46 @@ def _single_label_metrics(n: int) -> MetricCollection:
             "ece": metrics.MulticlassCalibrationError(n, n_bins=CALIBRATION_BINS, norm="l1"),
         }
     )
+
+
+def _checked(focal_gamma: float) -> float:
+    if focal_gamma == 0 or 1 <= focal_gamma < float("inf"):
+        return focal_gamma
+    raise UsageError(
+        f"task.objective.focal_gamma={focal_gamma}: give 0 for none, or a number from 1 on, such as 2 "
+        "(below 1 the gradient has no bound where the network is sure)"
+    )
+
+
+def _focal_losses(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """The focal loss of each logit if its label is absent, and if it is present; with 0 the cross-entropy."""
+    logits = logits.float()
+    truths = torch.zeros_like(logits), torch.ones_like(logits)
+    absent, present = (sigmoid_focal_loss(logits, truth, alpha=-1, gamma=gamma) for truth in truths)
+    return absent, present
+
+
+def _shares(targets: Tensor, n: int) -> Tensor:
+    """Class indices `(batch,)` or shares `(batch, n)` -> shares `(batch, n)`."""
+    return functional.one_hot(targets, n) if targets.ndim == 1 else targets
+
+
+def _strongest(targets: Tensor) -> Tensor:
+    return targets if targets.ndim == 1 else targets.argmax(dim=1)
+
+
+def _weighted_sum(losses: Tensor, shares: Tensor, weight: Tensor | None) -> Tensor:
+    """Sum over a batch of what each class would lose, `(batch, n)`, by its share and weight.
+
+    Linear in the shares, so that a mixed sample has the mixed loss of its two.
+    """
+    return (losses * shares if weight is None else losses * shares * weight).sum()
+
+
+def _total_weight(targets: Tensor, weight: Tensor | None) -> Tensor | int:
+    if weight is None:
+        return len(targets)
+    return (weight[targets] if targets.ndim == 1 else targets * weight).sum()
 
 
 def _as_tensor(weights: Sequence[float] | None) -> Tensor | None:

@@ -160,6 +160,14 @@ def test_a_head_with_hidden_layers_is_refused_before_anything_is_computed(quick,
         last_layer(MLPHead(4, 2, hidden_sizes=[3]))
 
 
+def test_a_loss_that_is_not_convex_is_refused_before_anything_is_computed(quick, monkeypatch):
+    monkeypatch.setattr(SolvedHead, "_solve", None)
+    for strategy in ("lp_ft", "probe"):
+        with pytest.raises(UsageError, match="focal_gamma=2: a head is computed for the cross-entropy alone"):
+            train(quick(f"finetuning={strategy}", "task.objective.focal_gamma=2"))
+    train(quick("finetuning=lp_ft", "finetuning.solve_head=false", "task.objective.focal_gamma=2"))
+
+
 def test_random_weights_have_no_features_worth_a_probe(quick):
     trainer, *_ = run(quick("finetuning=probe", "model.weights=null"))
     assert trainer.current_epoch == 2, "everything learns"

@@ -26,6 +26,7 @@ RANDOM = {
     "flip_crop": augmentation.flip_crop,
     "trivial_augment": augmentation.trivial_augment,
     "affine": partial(augmentation.affine, degrees=30, shear=10, zoom=0.2, shift=0.1, flip=0.5),
+    "flip_crop_erase": partial(augmentation.flip_crop, erase=0.5),
 }
 
 
@@ -99,6 +100,37 @@ def test_affine_comes_after_the_preprocess():
     assert augmentation.affine(Whiten(), shift=1.0)(photo()).min() < 255  # what the move uncovers is not white
 
 
+ERASABLE = {
+    "flip_crop": partial(augmentation.flip_crop, scale=1.0, flip=0.0),
+    "trivial_augment": augmentation.trivial_augment,
+    "affine": augmentation.affine,
+}
+
+
+@pytest.mark.parametrize("name", ERASABLE)
+def test_what_is_erased_is_a_grey_rectangle(name):
+    white = torch.full((3, 24, 24), 255, dtype=torch.uint8)
+    transform = ERASABLE[name](Preprocess(), erase=1.0)
+    for _ in range(10):
+        grey = (transform(white) == 124).all(dim=0)
+        rows, columns = grey.any(dim=1).sum(), grey.any(dim=0).sum()
+        if name == "trivial_augment":  # which leaves grey of its own
+            assert grey.float().mean() > 0.01
+        else:
+            assert 0.01 < grey.float().mean() < 0.36
+            assert grey.sum() == rows * columns
+
+
+def test_erasing_is_off_until_asked_and_disturbs_nothing():
+    for make in ERASABLE.values():
+        torch.manual_seed(5)
+        plain = make(Preprocess())(photo(24, 24))
+        after = torch.get_rng_state()
+        torch.manual_seed(5)
+        assert torch.equal(make(Preprocess(), erase=0.0)(photo(24, 24)), plain)
+        assert torch.equal(torch.get_rng_state(), after)
+
+
 @pytest.mark.parametrize(("flip", "flipped"), [(0.0, 0), (1.0, 10)])
 def test_flip_is_left_and_right(flip, flipped):
     transform = augmentation.affine(Preprocess(), flip=flip)
@@ -117,6 +149,7 @@ def test_scale_bounds_the_crop():
         (augmentation.flip_crop, {"scale": 0.0}, "augmentation.scale=0.0: give a number from"),
         (augmentation.flip_crop, {"flip": 1.5}, "augmentation.flip=1.5"),
         (augmentation.trivial_augment, {"scale": 2}, "augmentation.scale=2"),
+        (augmentation.trivial_augment, {"erase": 2}, "augmentation.erase=2"),
         (augmentation.affine, {"zoom": 1.2}, "augmentation.zoom=1.2"),
         (augmentation.affine, {"degrees": -5}, "augmentation.degrees=-5"),
         (augmentation.affine, {"shift": 20}, "augmentation.shift=20: give a number from 0 to 1"),

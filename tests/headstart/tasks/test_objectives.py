@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional
+from torchvision.ops import sigmoid_focal_loss
 
 from headstart.errors import UsageError
 from headstart.tasks.objectives import MultiLabel, OneSigmoid, Softmax
@@ -84,3 +85,80 @@ def test_multi_label_metrics():
     result = {name: value.item() for name, value in metrics.compute().items()}
     assert result["acc"] == pytest.approx(0.75)
     assert result["acc_exact"] == pytest.approx(0.5)
+
+
+def every_objective(**options):
+    """Each objective with and without class weights: it, logits and hard targets for it, and the targets as shares."""
+    generator = torch.Generator().manual_seed(0)
+    for weights in (None, [1.0, 2.0, 5.0]):
+        logits, targets = torch.randn(6, 3, generator=generator), torch.tensor([0, 1, 2, 2, 1, 1])
+        yield Softmax(3, weights, **options), logits, targets, functional.one_hot(targets, 3).float()
+        yield MultiLabel(3, weights, **options), logits, functional.one_hot(targets, 3), functional.one_hot(targets, 3)
+        two = targets.clamp_max(1)
+        yield OneSigmoid(2, weights and weights[:2], **options), logits[:, :1], two, functional.one_hot(two, 2).float()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_shares_of_one_are_hard_targets(gamma):
+    for objective, logits, hard, shares in every_objective(focal_gamma=gamma):
+        torch.testing.assert_close(objective.loss(logits, shares), objective.loss(logits, hard))
+        assert float(objective.batch_weight(shares)) == float(objective.batch_weight(hard))
+        assert torch.equal(objective.hard_targets(shares), hard)
+        assert torch.equal(objective.hard_targets(hard), hard)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_a_mixed_batch_loses_and_weighs_what_its_two_halves_do(gamma):
+    for objective, logits, hard, shares in every_objective(focal_gamma=gamma):
+        other, total = shares.roll(1, 0), 0.0
+        for share, targets in ((0.7, hard), (0.3, hard.roll(1, 0))):
+            total += share * objective.loss(logits, targets) * objective.batch_weight(targets)
+        mixed = 0.7 * shares + 0.3 * other
+        torch.testing.assert_close(objective.loss(logits, mixed) * objective.batch_weight(mixed), total)
+        assert torch.equal(objective.hard_targets(mixed), hard)  # against the larger share
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_batches_add_up(gamma):
+    for objective, logits, hard, shares in every_objective(focal_gamma=gamma):
+        for targets in (hard, 0.7 * shares + 0.3 * shares.roll(1, 0)):
+            parts = [(logits[:2], targets[:2]), (logits[2:], targets[2:])]
+            total = sum(objective.loss(*part) * objective.batch_weight(part[1]) for part in parts)
+            torch.testing.assert_close(total, objective.loss(logits, targets) * objective.batch_weight(targets))
+
+
+def test_smoothing_of_shares_is_that_of_hard_targets():
+    for objective, logits, hard, shares in every_objective():
+        if isinstance(objective, Softmax):
+            objective.label_smoothing = 0.2
+            torch.testing.assert_close(objective.loss(logits, shares), objective.loss(logits, hard))
+
+
+def test_focal_loss_of_sigmoids_is_that_of_torchvision():
+    logits, targets = torch.randn(8, 3), torch.randint(0, 2, (8, 3))
+    expected = sigmoid_focal_loss(logits, targets.float(), alpha=-1, gamma=2, reduction="mean")
+    torch.testing.assert_close(MultiLabel(3, focal_gamma=2).loss(logits, targets), expected)
+    expected = sigmoid_focal_loss(logits[:, 0], targets[:, 0].float(), alpha=-1, gamma=1.5, reduction="mean")
+    torch.testing.assert_close(OneSigmoid(2, focal_gamma=1.5).loss(logits[:, :1], targets[:, 0]), expected)
+
+
+def test_focal_loss_of_two_softmax_units_is_that_of_one_sigmoid():
+    logits, targets = torch.randn(8, 1), torch.tensor([0, 1] * 4)
+    two = torch.cat([torch.zeros(8, 1), logits], dim=1)
+    for weights in (None, [1.0, 5.0]):
+        expected = OneSigmoid(2, weights, focal_gamma=2).loss(logits, targets)
+        torch.testing.assert_close(Softmax(2, weights, focal_gamma=2).loss(two, targets), expected)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.0])
+def test_focal_loss_has_a_gradient_where_the_network_is_sure(gamma):
+    logits = torch.tensor([[300.0, 0.0], [-300.0, 0.0]], requires_grad=True)
+    Softmax(2, focal_gamma=gamma).loss(logits, torch.tensor([0, 0])).backward()
+    torch.testing.assert_close(logits.grad, torch.tensor([[0.0, 0.0], [-0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("objective", [Softmax, OneSigmoid, MultiLabel])
+@pytest.mark.parametrize("gamma", [-1.0, 0.5, float("nan"), float("inf")])
+def test_focal_gamma_out_of_range(objective, gamma):
+    with pytest.raises(UsageError, match=f"task.objective.focal_gamma={gamma}: give 0 for none"):
+        objective(2, focal_gamma=gamma)
