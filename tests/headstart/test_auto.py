@@ -1,5 +1,6 @@
 """What `experiment=auto` settles, and what it keeps in the end."""
 
+import csv
 import logging
 import math
 
@@ -9,8 +10,9 @@ from omegaconf import OmegaConf
 
 from headstart import checkpoint
 from headstart.auto import Facts, decide, look, warnings
-from headstart.callbacks.blend import Blend, _between
+from headstart.callbacks.blend import SHARE, Blend, _between
 from headstart.errors import UsageError
+from headstart.tasks.classification import ClassificationTask
 from headstart.training import build_data, train
 
 
@@ -91,6 +93,60 @@ def test_an_average_that_is_better_is_kept_and_tested(quick, tmp_path, monkeypat
     weight = "backbone.stem.0.weight" if "backbone.stem.0.weight" in last else next(iter(last))
     assert "kept: 0.5 of the way" in caplog.text
     assert not torch.equal(states[0][weight], states[1][weight])
+
+
+def test_of_several_better_averages_the_best_is_kept_and_a_resumed_run_leaves_it_alone(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 2)
+    monkeypatch.setattr("headstart.auto.FEWEST_EPOCHS", 2)
+    scores = iter([{"val/acc": 2.0}, {"val/acc": 3.0}, {"val/acc": 2.5}])
+    monkeypatch.setattr("pytorch_lightning.Trainer.validate", lambda *_, **__: [next(scores)])
+    cfg = quick(*AUTO)
+    assert train(cfg).score == 3.0
+    best = tmp_path / "run/checkpoints/best.ckpt"
+    kept = checkpoint.read(best)
+    assert kept["metrics"][SHARE] == 0.5
+    cfg.resume = cfg.paths.run  # as after an interruption of the test
+    assert train(cfg).score == 3.0
+    assert all(torch.equal(value, kept["state_dict"][name]) for name, value in checkpoint.read(best)["state_dict"].items())
+
+
+def test_averages_are_no_points_of_the_curves(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 2)
+    monkeypatch.setattr("headstart.auto.FEWEST_EPOCHS", 2)
+    train(quick(*AUTO))
+    with (tmp_path / "run/csv/metrics.csv").open() as stream:
+        epochs = [row["epoch"] for row in csv.DictReader(stream) if row["val/acc"]]
+    assert epochs == ["0", "1", "2"]
+
+
+def test_a_probe_that_was_not_validated_is_validated_with_the_averages(quick, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 3)
+    monkeypatch.setattr("headstart.auto.FEWEST_EPOCHS", 3)
+    with caplog.at_level(logging.INFO):
+        train(quick(*AUTO, "+trainer.check_val_every_n_epoch=2", "optimizer.lr=10"))
+    assert "kept: probe; val/acc of each: probe 1.0000, fine-tuned 0." in caplog.text
+    best, probe = (checkpoint.read(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("best", "probe"))
+    assert all(torch.equal(value, probe["state_dict"][name]) for name, value in best["state_dict"].items())
+
+
+def test_averages_are_validated_themselves_beside_a_moving_average(quick, monkeypatch):
+    """What that has kept since the fit must not take their place."""
+    monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 1)
+    monkeypatch.setattr("headstart.auto.FEWEST_EPOCHS", 1)
+    heads = []
+
+    def note(task, batch, index):
+        heads.append(task.head[0].weight.clone())
+        step(task, batch, index)
+
+    step = ClassificationTask.validation_step
+    monkeypatch.setattr(ClassificationTask, "validation_step", note)
+    ema = "+callbacks.ema._target_=headstart.callbacks.ema.EMA"
+    train(quick(*AUTO, ema, "test=false", "callbacks.blend.shares=[0.25,0.75]", "data.batch_size=64"))
+    probe, tuned, *averages = heads
+    assert len(averages) == 2
+    for average, share in zip(averages, (0.25, 0.75), strict=True):
+        assert torch.allclose(average, probe.lerp(tuned, share), atol=1e-6)
 
 
 def test_between():

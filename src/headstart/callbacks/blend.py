@@ -13,7 +13,9 @@ from headstart.files import read_plain
 from headstart.finetuning.base import strategy_of
 
 log = logging.getLogger(__name__)
-PROBE = "probe.ckpt"
+LAST, PROBE = "last.ckpt", "probe.ckpt"
+SHARE = "share of fine-tuned"
+"""Beside the metrics of an average that is saved, so that nobody takes it for the fine-tuned model."""
 
 
 class Blend(Callback):
@@ -39,7 +41,9 @@ class Blend(Callback):
             trainer.save_checkpoint(self.folder / PROBE, weights_only=True)
 
     def keep_the_best(self, trainer: pl.Trainer, best: Path, monitor: str, mode: str) -> None:
-        """Validates the averages, replaces `best` by one that is better, and says what won.
+        """Validates the averages, replaces `best` by the best of them where it is better, and says what won.
+
+        A run that is gone on with after that has nothing left to compare.
 
         Args:
             trainer: after its fit.
@@ -51,21 +55,43 @@ class Blend(Callback):
         if not (self.folder / PROBE).is_file() or not data.num_samples["val"]:
             return
         probe, tuned = read_plain(self.folder / PROBE), read_plain(best)
-        if tuned["global_step"] <= probe["global_step"]:  # nothing was better than the probe; the last weights may mix
-            tuned = read_plain(self.folder / "last.ckpt")
-        scores = {name: saved["metrics"][monitor] for name, saved in (("probe", probe), ("fine-tuned", tuned))}
+        if SHARE in tuned["metrics"]:
+            log.info("kept: %s", _named(tuned["metrics"][SHARE]))
+            return
+        if tuned["global_step"] <= probe["global_step"] and (self.folder / LAST).is_file():
+            tuned = read_plain(self.folder / LAST)  # nothing was better than the probe; the last weights may mix
+        if tuned["global_step"] <= probe["global_step"]:
+            return
         sign = 1 if mode == "max" else -1
-        held = max(sign * score for score in scores.values())
-        for share in self.shares:
+        found = {0.0: probe["metrics"], 1.0: tuned["metrics"]}
+        # a run that validates every other epoch has no score of the probe
+        tried = self.shares if monitor in probe["metrics"] else [0.0, *self.shares]
+        for share in tried:
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], share))
-            (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
-            name = f"{share:g} of the way from probe to fine-tuned"
-            scores[name] = metrics[monitor]
-            if sign * metrics[monitor] > held:
-                held = sign * metrics[monitor]
-                trainer.save_checkpoint(best, weights_only=True)
-        winner = max(scores, key=lambda name: sign * scores[name])
-        log.info("kept: %s; %s of each: %s", winner, monitor, ", ".join(f"{n} {s:.4f}" for n, s in scores.items()))
+            found[share] = _validated(trainer, task, data)
+        winner = max(found, key=lambda share: sign * found[share][monitor])  # of equals the first: no average
+        if winner in tried:
+            task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], winner))
+            trainer.callback_metrics.update({**found[winner], SHARE: winner})
+            trainer.save_checkpoint(best, weights_only=True)
+        told = ", ".join(f"{_named(share)} {found[share][monitor]:.4f}" for share in found)
+        log.info("kept: %s; %s of each: %s", _named(winner), monitor, told)
+
+
+def _validated(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:
+    """Metrics of the task as it is; they are no points of the run's curves."""
+    loggers, trainer.loggers = trainer.loggers, []
+    try:
+        (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
+    finally:
+        trainer.loggers = loggers
+    return metrics
+
+
+def _named(share: float) -> str:
+    """A model by its share of the fine-tuned weights."""
+    ends = {0.0: "probe", 1.0: "fine-tuned"}
+    return ends.get(share) or f"{share:g} of the way from probe to fine-tuned"
 
 
 def _between(one: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:
