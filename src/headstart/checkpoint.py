@@ -15,6 +15,8 @@ from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
 LAST = "last.ckpt"
+PROBE = "probe.ckpt"
+"""Written by `callbacks/blend.py` to average weights with: no run goes on from it."""
 
 
 def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
@@ -57,7 +59,8 @@ def newest_valid(run: Path) -> Path | None:
 def _sort_out(folder: Path) -> tuple[dict[Path, tuple[int, int]], dict[Path, UnreadableError]]:
     """Step and epoch of what training can go on from, of `last.ckpt` alone if that can be; and why not from others."""
     usable, useless = {}, {}
-    for path in sorted(folder.glob("*.ckpt"), key=lambda path: (path.name != LAST, path.name)):
+    found = [path for path in folder.glob("*.ckpt") if path.name != PROBE]
+    for path in sorted(found, key=lambda path: (path.name != LAST, path.name)):
         try:
             usable[path] = _progress(path)
         except UnreadableError as error:

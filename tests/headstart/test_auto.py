@@ -107,7 +107,17 @@ def test_of_several_better_averages_the_best_is_kept_and_a_resumed_run_leaves_it
     assert kept["metrics"][SHARE] == 0.5
     cfg.resume = cfg.paths.run  # as after an interruption of the test
     assert train(cfg).score == 3.0
-    assert all(torch.equal(value, kept["state_dict"][name]) for name, value in checkpoint.read(best)["state_dict"].items())
+    again = checkpoint.read(best)["state_dict"]
+    assert all(torch.equal(value, again[name]) for name, value in kept["state_dict"].items())
+
+
+def test_a_run_that_was_killed_after_its_probe_was_kept_begins_anew(quick, tmp_path):
+    cfg = quick(*AUTO)
+    train(cfg)
+    for name in ("best", "last"):
+        (tmp_path / f"run/checkpoints/{name}.ckpt").unlink()
+    cfg.resume = cfg.paths.run
+    assert train(cfg).score == 1.0
 
 
 def test_averages_are_no_points_of_the_curves(quick, tmp_path, monkeypatch):

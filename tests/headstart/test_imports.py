@@ -17,7 +17,7 @@ ALLOWED = {
     "heads": set(),
     "backbones": {"files"},
     "data": {"activations", "files", "randomness"},
-    "callbacks": {"backbones", "data", "files", "finetuning", "logistic_regression", "randomness"},
+    "callbacks": {"backbones", "checkpoint", "data", "files", "finetuning", "logistic_regression", "randomness"},
     "optim": {"backbones"},
     "schedules": set(),
     "signatures": set(),

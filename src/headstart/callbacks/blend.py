@@ -8,12 +8,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from headstart.checkpoint import LAST, PROBE
 from headstart.errors import UsageError
 from headstart.files import read_plain
 from headstart.finetuning.base import strategy_of
 
 log = logging.getLogger(__name__)
-LAST, PROBE = "last.ckpt", "probe.ckpt"
 SHARE = "share of fine-tuned"
 """Beside the metrics of an average that is saved, so that nobody takes it for the fine-tuned model."""
 
