@@ -30,30 +30,18 @@ class SolvedHead(Callback):
     To be placed behind the activation cache.
     """
 
-    def __init__(self) -> None:
-        self.stage: int | None = None
-
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuses a head or a loss that cannot be solved before anything is computed."""
         if stage == "fit" and any(planned.solved for planned in strategy_of(trainer).plan):
             last_layer(pl_module.head)
             _refuse_focal(pl_module.objective)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Solves the head of the first stage, or of the one a resumed run goes on with."""
-        self._follow(trainer, pl_module)
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Solves the head of a stage that has just begun."""
-        self._follow(trainer, pl_module)
-
-    def _follow(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Solves the head of a stage that begins; a run that goes on inside it or behind it has its solution."""
         strategy = strategy_of(trainer)
-        if strategy.progress.stage == self.stage:
-            return
-        self.stage = strategy.progress.stage
-        if strategy.plan[self.stage].solved and not trainer.should_stop:
-            self._solve(trainer, task)
+        progress = strategy.progress
+        if strategy.plan[progress.stage].solved and progress.began == trainer.current_epoch:
+            self._solve(trainer, pl_module)
 
     def _solve(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         data, layer = trainer.datamodule, last_layer(task.head)

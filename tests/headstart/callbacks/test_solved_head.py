@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,29 @@ def test_random_weights_have_no_features_worth_a_probe(quick):
     trainer, *_ = run(quick("finetuning=probe", "model.weights=null"))
     assert trainer.current_epoch == 2, "everything learns"
     assert trainer.optimizers[0].state
+
+
+class Interrupt(Callback):
+    """Sends the process a signal while a step is under way."""
+
+    def __init__(self, epoch, batch):
+        self.place = epoch, batch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.place == (trainer.current_epoch, batch_idx):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("place", [(0, 1), (0, 3), (1, 1)], ids=["inside", "behind", "in the next stage"])
+def test_what_is_solved_is_not_solved_again_when_a_run_goes_on(place, quick, tmp_path, monkeypatch):
+    words = ["finetuning=lp_ft", "augmentation=flip_crop", "callbacks=blend", "cache=off"]
+    cfg = quick(*words, "data.num_samples=96")
+    _, whole, _ = run(cfg)
+    cfg.paths.run = str(tmp_path / "interrupted")
+    with pytest.raises(SystemExit):
+        run(cfg, Interrupt(*place))
+    monkeypatch.setattr(SolvedHead, "_solve", None)
+    cfg.resume = cfg.paths.run
+    _, resumed, _ = run(cfg)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
