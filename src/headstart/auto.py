@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,14 @@ class Facts:
     """What the decisions rest on.
 
     Attributes:
-        counts: training samples of each class.
+        num_train: training samples.
+        counts: of these, those of each class; one with several labels is in several.
         num_val: validation samples.
         short_side: median length of the pictures' shorter side in pixels; None where samples are no pictures.
         image_size: side of the pictures for which the backbone's weights were made.
     """
 
+    num_train: int
     counts: Sequence[int]
     num_val: int
     short_side: float | None
@@ -53,41 +55,48 @@ def look(data: DataModule, image_size: int) -> Facts:
     train = data.splits["train"]
     shapes = [data.samples.load(index).shape for index in train[:: max(len(train) // LOOKED_AT, 1)]]
     sides = [min(shape[-2:]) for shape in shapes if len(shape) == 3]
-    return Facts(data.class_counts(), data.num_samples["val"], statistics.median(sides) if sides else None, image_size)
+    short_side = statistics.median(sides) if sides else None
+    return Facts(len(train), data.class_counts(), data.num_samples["val"], short_side, image_size)
 
 
 def decide(
-    facts: Facts, limit: float | None = None, time_picture: Callable[[int], float] | None = None
+    facts: Facts,
+    given: Collection[str] = (),
+    limit: float | None = None,
+    time_picture: Callable[[int], float] | None = None,
+    computes_head: bool = True,
 ) -> list[Decision]:
-    """The settings that the facts speak for.
+    """The settings that the facts speak for, but for those that are given.
 
     The number of epochs is that of the BiT rule (Kolesnikov et al. 2020, https://arxiv.org/abs/1912.11370, section 3.3:
     500 steps for less than 20,000 samples), bounded below and above, at batches of 32.
 
     Args:
         facts: of the data.
+        given: keys that are settled already.
         limit: seconds that the run may take; None: as long as it likes.
         time_picture: image size -> seconds that learning from a picture takes; asked where there is a limit.
+        computes_head: whether the first epoch computes the head.
     """
     size, decisions = facts.image_size, []
-    if facts.short_side is not None and facts.short_side <= SMALL_SIDE and size > SIZE_FOR_SMALL:
+    is_small = facts.short_side is not None and facts.short_side <= SMALL_SIDE
+    if is_small and size > SIZE_FOR_SMALL and "model.image_size" not in given:
         size = SIZE_FOR_SMALL
         reason = f"half of the pictures are at most {facts.short_side:.0f} pixels high or wide: larger is only slower"
         decisions.append(Decision("model.image_size", size, reason))
-    samples = sum(facts.counts)
-    epochs = min(max(math.ceil(SAMPLES_TO_SEE / samples), FEWEST_EPOCHS), MOST_EPOCHS)
-    reason = f"{samples} samples to learn from"
-    if limit is not None:
-        epoch = time_picture(size) * (samples + facts.num_val / 3)  # validation is a forward pass alone
-        possible = max(int(MARGIN * limit / epoch), 1)
-        if possible < epochs:
-            epochs, reason = possible, f"so many fit into trainer.max_time, at about {epoch:.0f} s each"
-    # the computed head takes the first one
-    decisions.append(
-        Decision("trainer.max_epochs", epochs + 1, f"1 for the computed head, {epochs} after it: {reason}")
-    )
+    if "trainer.max_epochs" not in given:
+        epochs = min(max(math.ceil(SAMPLES_TO_SEE / facts.num_train), FEWEST_EPOCHS), MOST_EPOCHS)
+        reason = f"{facts.num_train} samples to learn from"
+        if limit is not None:
+            epoch = time_picture(size) * (facts.num_train + facts.num_val / 3)  # validation is a forward pass alone
+            possible = max(int(MARGIN * limit / epoch), 1)
+            if possible < epochs:
+                epochs, reason = possible, f"so many fit into trainer.max_time, at about {epoch:.0f} s each"
+        if computes_head:
+            epochs, reason = epochs + 1, f"1 for the computed head, {epochs} after it: {reason}"
+        decisions.append(Decision("trainer.max_epochs", epochs, reason))
     most, fewest = max(facts.counts), min(facts.counts)
-    if most > UNBALANCED * fewest:
+    if "data.class_weights" not in given and most > UNBALANCED * fewest > 0:
         reason = f"the largest class has {most / fewest:.0f} times as many samples as the smallest"
         decisions.append(Decision("data.class_weights", "sqrt", reason))
     return decisions

@@ -102,18 +102,28 @@ def settle(cfg: DictConfig) -> None:
     data = build_data(cfg)
     model = cfg.model.copy()
     model.weights = None
-    limit = Timer(cfg.trainer.max_time).time_remaining() if cfg.trainer.max_time else None
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    given = {override.lstrip("+~").split("=")[0] for override in overrides}
+    if cfg.data.sampler == "balanced":  # either makes up for rare classes
+        given.add("data.class_weights")
+    # of several processes each would measure, and settle, something else
+    limited = cfg.trainer.max_time and cfg.trainer.devices == 1
+    limit = Timer(cfg.trainer.max_time).time_remaining() if limited else None
+    computes_head = bool(cfg.finetuning.get("solve_head")) and cfg.model.get("weights") is not None
     with torch.random.fork_rng(devices=[]):
-        backbone = instantiate(model)
-        facts = auto.look(data, backbone.preprocess.image_size)
-        decisions = auto.decide(facts, limit, lambda size: seconds_a_picture(backbone, size, cfg.trainer.accelerator))
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    keys = {override.lstrip("+~").split("=")[0] for override in given}
+        facts = auto.look(data, instantiate(model).preprocess.image_size)
+
+        def time_picture(size: int) -> float:
+            model.image_size = size  # some networks take pictures of one size alone
+            return seconds_a_picture(instantiate(model), size, cfg.trainer.accelerator)
+
+        decisions = auto.decide(facts, given, limit, time_picture, computes_head)
     told = auto.warnings(facts)
+    if cfg.trainer.max_time and not limited:
+        told.append("trainer.max_time ends the run, but on several devices the number of epochs is not fitted to it")
     for decision in decisions:
-        if decision.key not in keys:
-            OmegaConf.update(cfg, decision.key, decision.value)
-            told.append(f"{decision.key}={decision.value}: {decision.reason}")
+        OmegaConf.update(cfg, decision.key, decision.value)
+        told.append(f"{decision.key}={decision.value}: {decision.reason}")
     if rank_zero_only.rank == 0:
         for sentence in told:
             log.info(sentence)
@@ -125,6 +135,7 @@ def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:
     """Trains the same network from random weights on the same samples, and prints both results."""
     scratch = cfg.copy()
     scratch.model.weights = None
+    scratch.auto = False  # the same settings, for what was measured once would come out otherwise now
     scratch.paths.run = f"{cfg.paths.run}/scratch"
     scratch.resume = cfg.resume and scratch.paths.run
     log.info("\nThe same network from random weights, on the same samples:")

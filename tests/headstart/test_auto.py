@@ -3,21 +3,24 @@
 import csv
 import logging
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+import headstart.training
 from headstart import checkpoint
 from headstart.auto import Facts, decide, look, warnings
 from headstart.callbacks.blend import SHARE, Blend, _between
 from headstart.errors import UsageError
 from headstart.tasks.classification import ClassificationTask
-from headstart.training import build_data, train
+from headstart.training import build_data, settle, train
 
 
 def settled(**facts):
     facts = {"counts": [100, 100], "num_val": 1000, "short_side": 400.0, "image_size": 224} | facts
+    facts = {"num_train": sum(facts["counts"])} | facts
     return {decision.key: decision.value for decision in decide(Facts(**facts))}
 
 
@@ -32,6 +35,8 @@ def settled(**facts):
         ({"short_side": None}, {"trainer.max_epochs": 31}),
         ({"counts": [500, 99]}, {"trainer.max_epochs": 28, "data.class_weights": "sqrt"}),
         ({"counts": [500, 100]}, {"trainer.max_epochs": 28}),
+        ({"counts": [500, 0]}, {"trainer.max_epochs": 31}),
+        ({"counts": [500, 500], "num_train": 600}, {"trainer.max_epochs": 28}),
     ],
     ids=str,
 )
@@ -40,19 +45,30 @@ def test_settings(facts, expected):
 
 
 def test_a_time_limit_bounds_the_epochs():
-    facts = Facts([500, 500], num_val=300, short_side=32.0, image_size=224)
+    facts = Facts(1000, [500, 500], num_val=300, short_side=32.0, image_size=224)
     asked = []
     decisions = decide(facts, limit=100.0, time_picture=lambda size: asked.append(size) or 0.01)
     assert {d.key: d.value for d in decisions}["trainer.max_epochs"] == 1 + math.floor(0.8 * 100 / 11)
     assert asked == [128], "it is timed at the size that was settled"
     assert "so many fit into trainer.max_time, at about 11 s each" in decisions[-1].reason
-    (least,) = (d for d in decide(facts, 1e-3, lambda size: 1.0) if d.key == "trainer.max_epochs")
+    (least,) = (d for d in decide(facts, (), 1e-3, lambda size: 1.0) if d.key == "trainer.max_epochs")
     assert least.value == 2
 
 
+def test_what_is_given_is_neither_settled_nor_reckoned_without():
+    facts = Facts(600, [500, 100], num_val=300, short_side=32.0, image_size=224)
+    asked = []
+    given = {"model.image_size"}
+    decide(facts, given, limit=100.0, time_picture=lambda size: asked.append(size) or 0.01)
+    assert asked == [224], "it is timed at the size that is given"
+    assert decide(facts, {*given, "trainer.max_epochs"}) == []
+    (epochs,) = decide(facts, given, computes_head=False)
+    assert (epochs.value, epochs.reason) == (27, "600 samples to learn from")
+
+
 def test_what_to_expect_is_told():
-    assert warnings(Facts([50, 50], 700, None, 224)) == []
-    few, noisy = warnings(Facts([8, 300], 100, None, 224))
+    assert warnings(Facts(100, [50, 50], 700, None, 224)) == []
+    few, noisy = warnings(Facts(308, [8, 300], 100, None, 224))
     assert "the smallest class has 8 training samples" in few
     assert "differ by less than 5 points" in noisy
 
@@ -60,7 +76,7 @@ def test_what_to_expect_is_told():
 def test_the_facts_are_those_of_the_data(quick):
     data = build_data(quick())
     facts = look(data, 32)
-    assert facts == Facts(data.class_counts(), data.num_samples["val"], 16, 32)
+    assert facts == Facts(data.num_samples["train"], data.class_counts(), data.num_samples["val"], 16, 32)
 
 
 AUTO = ["experiment=auto", "trainer.max_epochs=3", "data.num_classes=3", "data.num_samples=120"]
@@ -93,6 +109,32 @@ def test_an_average_that_is_better_is_kept_and_tested(quick, tmp_path, monkeypat
     weight = "backbone.stem.0.weight" if "backbone.stem.0.weight" in last else next(iter(last))
     assert "kept: 0.5 of the way" in caplog.text
     assert not torch.equal(states[0][weight], states[1][weight])
+
+
+def test_a_balanced_sampler_needs_no_class_weights(quick, monkeypatch):
+    monkeypatch.setattr("headstart.auto.UNBALANCED", 0.5)
+    for words, weights in ([], "sqrt"), (["data.sampler=balanced"], "none"):
+        cfg = quick(*AUTO, *words)
+        Path(cfg.paths.run).mkdir(exist_ok=True)
+        settle(cfg)
+        assert cfg.data.class_weights == weights
+
+
+def test_the_time_is_measured_once_by_one_process_with_the_network_as_it_will_be(quick, monkeypatch):
+    def measured(backbone, size, accelerator):
+        asked.append((size, backbone.preprocess.image_size))
+        return 1e-9
+
+    monkeypatch.setattr("headstart.training.seconds_a_picture", measured)
+    monkeypatch.setattr("headstart.auto.SIZE_FOR_SMALL", 8)
+    monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 5)
+    cfg = quick(*AUTO, "trainer.max_time='00:00:10:00'", "compare_scratch=true", "trainer.max_epochs=2")
+    asked = []
+    headstart.training.run(cfg)
+    assert asked == [(8, 8)]
+    cfg.trainer.devices = 2
+    settle(cfg)
+    assert len(asked) == 1, "two processes would settle on different numbers of epochs"
 
 
 def test_of_several_better_averages_the_best_is_kept_and_a_resumed_run_leaves_it_alone(quick, tmp_path, monkeypatch):
