@@ -7,6 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -63,12 +64,17 @@ def faster_precision(build: Callable[[], Backbone], key: str, known: Path) -> st
     """
     on = [platform.node(), platform.machine(), torch.__version__, torch.get_num_threads(), key]
     place = hashlib.sha256(json.dumps(on).encode()).hexdigest()[:16]
-    answers = json.loads(known.read_text()) if known.is_file() else {}
+    answers: dict[str, tuple[str, str]] = {}
+    with suppress(OSError, ValueError):  # not there yet, or damaged: then it is measured again
+        answers = json.loads(known.read_text())
     if place not in answers:
         with torch.random.fork_rng(devices=[]):  # a run's random numbers do not depend on whether this was known
             answers[place] = _measured(build())
-        with replacing(known) as stream:
-            json.dump(answers, stream, indent=1)
+        try:
+            with replacing(known) as stream:
+                json.dump(answers, stream, indent=1)
+        except OSError as error:
+            log.warning("the next run will measure the faster precision again: %s", error)
     chosen, told = answers[place]
     if told:
         log.info("precision %s: %s", chosen, told)
@@ -94,7 +100,7 @@ def _measured(backbone: Backbone) -> tuple[str, str]:
 
 
 def seconds_a_picture(backbone: Backbone, image_size: int, accelerator: str) -> float:
-    """How long learning from one picture of this size takes about, on the device that the trainer would choose.
+    """How long learning from one picture takes about, on the GPU if the trainer would take one, else on the CPU.
 
     Args:
         backbone: takes pictures of that size.

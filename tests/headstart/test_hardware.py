@@ -50,6 +50,9 @@ def test_an_answer_is_remembered_for_the_same_network_alone(monkeypatch, tmp_pat
     ask = lambda key: faster_precision(lambda: None, key, tmp_path / "cache/known.json")  # noqa: E731
     assert [ask("a"), ask("a"), ask("b"), ask("a")] == [BF16, BF16, FP32, BF16]
     assert len(json.loads((tmp_path / "cache/known.json").read_text())) == 2
+    (tmp_path / "cache/known.json").write_text("{")
+    answers.append((FP32, "third"))
+    assert ask("a") == FP32, "a damaged file is as good as none"
 
 
 def test_short_steps_stay_in_fp32_and_random_numbers_as_they_were(tmp_path):
