@@ -115,7 +115,7 @@ class Bench:
                 f"data.root={data or self.data}",
                 "data.test_fraction=0",
             ),
-            *("model=mobilenet_v2", f"model.weights={self.weights}", "trainer.enable_progress_bar=false"),
+            *(f"model={self.options.model}", f"model.weights={self.weights}", "trainer.enable_progress_bar=false"),
             *("logger=csv", "test=false", f"seed={self.options.seed}", f"+callbacks.clock.file={logs / 'clock.json'}"),
             *("+callbacks.clock._target_=benchmark.Clock", *words),
         ]
@@ -322,6 +322,9 @@ def main() -> None:
     parser.add_argument("part", choices=[*PARTS, "steps"])
     parser.add_argument("--data", required=True)
     parser.add_argument("--weights", required=True)
+    parser.add_argument(
+        "--model", default="mobilenet_v2", help="another one for staged and growth, which have no rivals"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slow-rounds", type=int, default=1, help="of the rivals that take minutes")
     parser.add_argument("--epochs", type=int, default=20, help="of feature extraction")
