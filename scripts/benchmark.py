@@ -29,6 +29,7 @@ from pathlib import Path
 from pytorch_lightning.callbacks import Callback
 
 ROOT = Path(__file__).parents[1]
+MANY_EPOCHS = 12  # of more the first ones are told
 
 
 @dataclass
@@ -271,11 +272,23 @@ def growth(bench: Bench) -> dict[str, list[Run]]:
     return compared(cases, bench.options.rounds)
 
 
-def show(found: dict[str, list[Run]]) -> None:
+def reached(run: Run, accuracy: float) -> str:
+    """After how many epochs and seconds validation first was so good; a rival's pictures are proportional to epochs."""
+    scores, epochs = run.facts.get("val_acc", []), run.facts.get("epochs", [])
+    place = next((i for i, score in enumerate(scores) if score >= accuracy), None)
+    if place is None:
+        return "never" if scores else ""
+    return f"{place + 1} epochs, {run.seconds - sum(epochs[place + 1 :]):.0f} s"
+
+
+def show(found: dict[str, list[Run]], accuracy: float) -> None:
     """A table in Markdown; ratios are to the first row."""
     first = statistics.median(run.seconds for run in next(iter(found.values())))
-    print("| | seconds | range | ratio | processor s | peak GB | pictures through the network | val acc: best, last |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| | seconds | range | ratio | processor s | peak GB | pictures through the network | val acc: best, last "
+        f"| {accuracy} reached after |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, runs in found.items():
         seconds = [run.seconds for run in runs]
         middle = statistics.median(seconds)
@@ -284,11 +297,13 @@ def show(found: dict[str, list[Run]]) -> None:
         print(
             f"| {name} | {middle:.1f} | {min(seconds):.1f}-{max(seconds):.1f} | {middle / first:.2f} "
             f"| {statistics.median(run.cpu for run in runs):.0f} | {max(run.peak for run in runs):.2f} "
-            f"| {runs[0].facts.get('passes', '')} | {told} |"
+            f"| {runs[0].facts.get('passes', '')} | {told} | {reached(runs[0], accuracy)} |"
         )
     for name, runs in found.items():
-        if runs[0].facts.get("epochs"):
-            print(f"\nseconds of each epoch, {name}: {', '.join(f'{s:.1f}' for s in runs[0].facts['epochs'])}", end="")
+        if epochs := runs[0].facts.get("epochs"):
+            more = ", ..." if len(epochs) > MANY_EPOCHS else ""
+            told = ", ".join(f"{seconds:.1f}" for seconds in epochs[:MANY_EPOCHS])
+            print(f"\nseconds of each epoch, {name}: {told}{more}", end="")
     print()
 
 
@@ -329,6 +344,7 @@ def main() -> None:
     parser.add_argument("--slow-rounds", type=int, default=1, help="of the rivals that take minutes")
     parser.add_argument("--epochs", type=int, default=20, help="of feature extraction")
     parser.add_argument("--rival-epochs", type=int, help="of what others do, when so many take too long")
+    parser.add_argument("--accuracy", type=float, default=0.95, help="on validation: when is it reached?")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a folder for <part>.png and <part>.json")
     options = parser.parse_args()
@@ -337,7 +353,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         found = PARTS[options.part](Bench(options, Path(folder)))
-    show(found)
+    show(found, options.accuracy)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         content = {name: [asdict(run) for run in runs] for name, runs in found.items()}
