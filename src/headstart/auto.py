@@ -1,13 +1,25 @@
 """What an expert would settle after a look at the data: `experiment=auto`."""
 
+import logging
 import math
 import statistics
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from headstart.data.base import DataModule
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.utilities import rank_zero_only
 
+from headstart.data.base import DataModule
+from headstart.files import replacing
+from headstart.hardware import seconds_a_picture
+
+log = logging.getLogger(__name__)
 LOOKED_AT = 100  # pictures whose size is looked at
 SMALL_SIDE, SIZE_FOR_SMALL = 96, 128
 SAMPLES_TO_SEE, FEWEST_EPOCHS, MOST_EPOCHS = 16_000, 5, 30
@@ -48,6 +60,44 @@ class Decision:
     key: str
     value: Any
     reason: str
+
+
+def settle(cfg: DictConfig, data: DataModule) -> None:
+    """Fills in what the data speak for, except what the command line says, and tells each in a sentence.
+
+    Args:
+        cfg: of the run; is changed.
+        data: set up as it says.
+    """
+    model = cfg.model.copy()
+    model.weights = None
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    given = {override.lstrip("+~").split("=")[0] for override in overrides}
+    if cfg.data.sampler == "balanced":  # either makes up for rare classes
+        given.add("data.class_weights")
+    # of several processes each would measure, and settle, something else
+    limited = cfg.trainer.max_time and cfg.trainer.devices == 1
+    limit = Timer(cfg.trainer.max_time).time_remaining() if limited else None
+    computes_head = bool(cfg.finetuning.get("solve_head")) and cfg.model.get("weights") is not None
+    with torch.random.fork_rng(devices=[]):
+        facts = look(data, instantiate(model).preprocess.image_size)
+
+        def time_picture(size: int) -> float:
+            model.image_size = size  # some networks take pictures of one size alone
+            return seconds_a_picture(instantiate(model), size, cfg.trainer.accelerator)
+
+        decisions = decide(facts, given, limit, time_picture, computes_head)
+    told = warnings(facts)
+    if cfg.trainer.max_time and not limited:
+        told.append("trainer.max_time ends the run, but on several devices the number of epochs is not fitted to it")
+    for decision in decisions:
+        OmegaConf.update(cfg, decision.key, decision.value)
+        told.append(f"{decision.key}={decision.value}: {decision.reason}")
+    if rank_zero_only.rank == 0:
+        for sentence in told:
+            log.info(sentence)
+        with replacing(Path(cfg.paths.run) / "auto.txt") as stream:
+            stream.writelines(f"{sentence}\n" for sentence in told)
 
 
 def look(data: DataModule, image_size: int) -> Facts:

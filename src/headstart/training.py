@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
@@ -33,7 +32,7 @@ from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
 from headstart.finetuning.base import refuse_sharding
-from headstart.hardware import choose_precision, faster_precision, seconds_a_picture
+from headstart.hardware import choose_precision, faster_precision
 from headstart.reporting.csv_log import CSVLogger
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
@@ -81,7 +80,7 @@ def train(cfg: DictConfig) -> Result:
     # cheap things first: a device that is not there is told before anything is scanned or downloaded
     point = resume_point(cfg)
     if cfg.auto and cfg.resume is None:
-        settle(cfg)
+        auto.settle(cfg, build_data(cfg))
     trainer = build_trainer(cfg, point)
     data = build_data(cfg)
     anchor(cfg)
@@ -95,40 +94,6 @@ def train(cfg: DictConfig) -> Result:
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
     return result
-
-
-def settle(cfg: DictConfig) -> None:
-    """Fills in what the data speak for, except what the command line says, and tells each in a sentence."""
-    data = build_data(cfg)
-    model = cfg.model.copy()
-    model.weights = None
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    given = {override.lstrip("+~").split("=")[0] for override in overrides}
-    if cfg.data.sampler == "balanced":  # either makes up for rare classes
-        given.add("data.class_weights")
-    # of several processes each would measure, and settle, something else
-    limited = cfg.trainer.max_time and cfg.trainer.devices == 1
-    limit = Timer(cfg.trainer.max_time).time_remaining() if limited else None
-    computes_head = bool(cfg.finetuning.get("solve_head")) and cfg.model.get("weights") is not None
-    with torch.random.fork_rng(devices=[]):
-        facts = auto.look(data, instantiate(model).preprocess.image_size)
-
-        def time_picture(size: int) -> float:
-            model.image_size = size  # some networks take pictures of one size alone
-            return seconds_a_picture(instantiate(model), size, cfg.trainer.accelerator)
-
-        decisions = auto.decide(facts, given, limit, time_picture, computes_head)
-    told = auto.warnings(facts)
-    if cfg.trainer.max_time and not limited:
-        told.append("trainer.max_time ends the run, but on several devices the number of epochs is not fitted to it")
-    for decision in decisions:
-        OmegaConf.update(cfg, decision.key, decision.value)
-        told.append(f"{decision.key}={decision.value}: {decision.reason}")
-    if rank_zero_only.rank == 0:
-        for sentence in told:
-            log.info(sentence)
-        with replacing(Path(cfg.paths.run) / "auto.txt") as stream:
-            stream.writelines(f"{sentence}\n" for sentence in told)
 
 
 def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:

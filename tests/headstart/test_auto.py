@@ -11,11 +11,11 @@ from omegaconf import OmegaConf
 
 import headstart.training
 from headstart import checkpoint
-from headstart.auto import Facts, decide, look, warnings
+from headstart.auto import Facts, decide, look, settle, warnings
 from headstart.callbacks.blend import SHARE, Blend, _between
 from headstart.errors import UsageError
 from headstart.tasks.classification import ClassificationTask
-from headstart.training import build_data, settle, train
+from headstart.training import build_data, train
 
 
 def settled(**facts):
@@ -116,7 +116,7 @@ def test_a_balanced_sampler_needs_no_class_weights(quick, monkeypatch):
     for words, weights in ([], "sqrt"), (["data.sampler=balanced"], "none"):
         cfg = quick(*AUTO, *words)
         Path(cfg.paths.run).mkdir(exist_ok=True)
-        settle(cfg)
+        settle(cfg, build_data(cfg))
         assert cfg.data.class_weights == weights
 
 
@@ -125,7 +125,7 @@ def test_the_time_is_measured_once_by_one_process_with_the_network_as_it_will_be
         asked.append((size, backbone.preprocess.image_size))
         return 1e-9
 
-    monkeypatch.setattr("headstart.training.seconds_a_picture", measured)
+    monkeypatch.setattr("headstart.auto.seconds_a_picture", measured)
     monkeypatch.setattr("headstart.auto.SIZE_FOR_SMALL", 8)
     monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 5)
     cfg = quick(*AUTO, "trainer.max_time='00:00:10:00'", "compare_scratch=true", "trainer.max_epochs=2")
@@ -133,7 +133,7 @@ def test_the_time_is_measured_once_by_one_process_with_the_network_as_it_will_be
     headstart.training.run(cfg)
     assert asked == [(8, 8)]
     cfg.trainer.devices = 2
-    settle(cfg)
+    settle(cfg, build_data(cfg))
     assert len(asked) == 1, "two processes would settle on different numbers of epochs"
 
 

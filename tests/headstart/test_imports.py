@@ -29,7 +29,7 @@ ALLOWED = {
     "checkpoint": {"backbones", "files", "tasks"},
     "resume": set(),
     "cli": {"allocator"},
-    "auto": {"data"},
+    "auto": {"data", "files", "hardware"},
     "training": {
         *("auto", "callbacks", "checkpoint", "checkpoint_io", "config", "data", "files", "finetuning", "hardware"),
         *("reporting", "resume", "tasks"),

@@ -14,82 +14,17 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from headstart.activations import Activations
 from headstart.data import splits
+from headstart.data.datasets import Augmented, AugmentedInputs, Inputs, Transformed
 from headstart.data.samples import Samples, decoded_at, listed, pool
 from headstart.data.sampling import EpochLoader, EpochSampler, FixedViews, Rows, StoredLoader
 from headstart.data.splits import SPLITS
 from headstart.data.two_parts import Fixed, Load, Transform, TwoParts, as_it_is
 from headstart.errors import UsageError
-from headstart.randomness import reseed_cpu
 
 log = logging.getLogger(__name__)
-
-
-class _Transformed(Dataset):
-    """Some samples of a pool, each loaded and transformed when asked for: `(input, target)`.
-
-    Args:
-        samples: the pool.
-        indices: which of them.
-        fixed: index in the pool -> the sample after what is done to it every time.
-        random: what is done to it in addition.
-    """
-
-    def __init__(self, samples: Samples, indices: list[int], fixed: Load, random: Transform):
-        self.samples, self.indices, self.fixed, self.random = samples, indices, fixed, random
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> tuple[Any, Any]:
-        return self.input(position), self.target(position)
-
-    def input(self, position: int) -> Any:
-        """One sample as the model takes it."""
-        return self.random(self.fixed(self.indices[position]))
-
-    def target(self, position: int) -> Any:
-        """Its label or labels."""
-        target = self.samples.targets[self.indices[position]]
-        # a list of labels as it is would be collated label by label
-        return torch.tensor(target) if self.samples.multi_label else target
-
-    def stored_batch(self, positions: Sequence[int], rows: Rows) -> tuple[Activations, Tensor]:
-        """The batch of these samples with stored activations as its inputs."""
-        return Activations(rows(positions)), default_collate([self.target(position) for position in positions])
-
-
-class _Inputs(_Transformed):
-    """The same without targets."""
-
-    def __getitem__(self, position: int) -> Any:
-        return self.input(position)
-
-
-class _Augmented(_Transformed):
-    """The same for training, where a sample is asked for as `(position, seed)`: the seed decides the augmentation."""
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, Any]:
-        position, seed = key
-        # whichever process loads it, and whatever it loaded before
-        reseed_cpu(seed)
-        return super().__getitem__(position)
-
-    def stored_batch(self, keys: Sequence[tuple[int, int]], rows: Rows | FixedViews) -> tuple[Activations, Tensor]:
-        positions = [position for position, _ in keys]
-        return super().stored_batch(positions, (lambda _: rows(keys)) if isinstance(rows, FixedViews) else rows)
-
-
-class _AugmentedInputs(_Augmented):
-    """The same without targets."""
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        position, seed = key
-        reseed_cpu(seed)
-        return self.input(position)
 
 
 class DataModule(pl.LightningDataModule):
@@ -262,8 +197,8 @@ class DataModule(pl.LightningDataModule):
         options = self._loading() | {"persistent_workers": False}
         if seeds is None:
             indices = [self.splits[split][position] for position in positions]
-            return DataLoader(self._transformed(_Inputs, indices, self.eval_transform), **options)
-        dataset = self._transformed(_AugmentedInputs, self.splits[split], self.train_transform)
+            return DataLoader(self._transformed(Inputs, indices, self.eval_transform), **options)
+        dataset = self._transformed(AugmentedInputs, self.splits[split], self.train_transform)
         return DataLoader(dataset, sampler=list(zip(positions, seeds, strict=True)), **options)
 
     def in_two_parts(self, transform: Transform) -> tuple[Transform, Transform]:
@@ -272,7 +207,7 @@ class DataModule(pl.LightningDataModule):
             return transform.fixed, transform.random
         return (transform, as_it_is) if transform is self.eval_transform else (as_it_is, transform)
 
-    def _transformed(self, kind: type[_Transformed], indices: list[int], transform: Transform) -> _Transformed:
+    def _transformed(self, kind: type[Transformed], indices: list[int], transform: Transform) -> Transformed:
         fixed, random = self.in_two_parts(transform)
         return kind(self.samples, indices, self.keep(self.samples, fixed), random)
 
@@ -293,9 +228,9 @@ class DataModule(pl.LightningDataModule):
             remedy = "" if split == "train" else f" or data.{split}_fraction > 0"
             raise UsageError(f"the {split} split is empty: give the data a {split} folder{remedy}")
         if not training:
-            dataset = self._transformed(_Transformed, indices, self.eval_transform)
+            dataset = self._transformed(Transformed, indices, self.eval_transform)
             return StoredLoader(dataset, sampler=self._share(dataset), **self._loading())
-        dataset, sampler = self._transformed(_Augmented, indices, self.train_transform), self._order(indices)
+        dataset, sampler = self._transformed(Augmented, indices, self.train_transform), self._order(indices)
         drop_last = self._ends_on_one(len(sampler))
         return EpochLoader(dataset, sampler, drop_last=drop_last, trainer=self.trainer, **self._loading())
 
