@@ -197,7 +197,8 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
 
 def precision_probe(cfg: DictConfig) -> Callable[[], str] | None:
     """Finds the faster precision on a CPU; None where the backbone never learns, or several processes would ask."""
-    if cfg.trainer.devices != 1 or not get_class(cfg.finetuning._target_).learns_backbone:
+    one_process = cfg.trainer.devices == 1 and cfg.trainer.get("num_nodes", 1) == 1
+    if not one_process or not get_class(cfg.finetuning._target_).learns_backbone:
         return None
     model = cfg.model.copy()
     model.weights = None

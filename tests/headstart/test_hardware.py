@@ -75,4 +75,5 @@ def test_where_the_backbone_never_learns_nothing_is_measured(quick):
     assert precision_probe(quick("finetuning=probe")) is None
     assert precision_probe(quick("finetuning=feature_extraction")) is None
     assert precision_probe(quick("trainer.devices=2")) is None
+    assert precision_probe(quick("+trainer.num_nodes=2")) is None
     assert precision_probe(quick("finetuning=gradual")) is not None
