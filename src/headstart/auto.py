@@ -67,7 +67,7 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
 
     Args:
         cfg: of the run; is changed.
-        data: set up as it says.
+        data: set up as it says; is changed alike.
     """
     model = cfg.model.copy()
     model.weights = None
@@ -93,6 +93,7 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
     for decision in decisions:
         OmegaConf.update(cfg, decision.key, decision.value)
         told.append(f"{decision.key}={decision.value}: {decision.reason}")
+    data.weighting = cfg.data.class_weights
     if rank_zero_only.rank == 0:
         for sentence in told:
             log.info(sentence)

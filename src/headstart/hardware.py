@@ -38,11 +38,16 @@ def choose_precision(asked: str | int, accelerator: str, measure: Callable[[], s
     """
     if asked != "auto":
         return asked
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if _takes_gpu(accelerator):
         return BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     if measure and accelerator in ("auto", "cpu") and _computes_bf16():
         return measure()
     return FP32
+
+
+def _takes_gpu(accelerator: str) -> bool:
+    """Whether a trainer with this accelerator computes on a CUDA device."""
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def _computes_bf16() -> bool:
@@ -107,7 +112,7 @@ def seconds_a_picture(backbone: Backbone, image_size: int, accelerator: str) -> 
         image_size: side in pixels.
         accelerator: the trainer's.
     """
-    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    on_gpu = _takes_gpu(accelerator)
     device = "cuda" if on_gpu else "cpu"
     pictures = torch.randint(0, 256, (PROBE_BATCH, 3, image_size, image_size), dtype=torch.uint8, device=device)
     backbone = backbone.eval().to(device)

@@ -79,10 +79,12 @@ def train(cfg: DictConfig) -> Result:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     # cheap things first: a device that is not there is told before anything is scanned or downloaded
     point = resume_point(cfg)
+    data = None
     if cfg.auto and cfg.resume is None:
-        auto.settle(cfg, build_data(cfg))
+        data = build_data(cfg)
+        auto.settle(cfg, data)
     trainer = build_trainer(cfg, point)
-    data = build_data(cfg)
+    data = data or build_data(cfg)
     anchor(cfg)
     show_data(data)
     task = build_task(cfg, data, point)

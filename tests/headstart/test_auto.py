@@ -116,8 +116,9 @@ def test_a_balanced_sampler_needs_no_class_weights(quick, monkeypatch):
     for words, weights in ([], "sqrt"), (["data.sampler=balanced"], "none"):
         cfg = quick(*AUTO, *words)
         Path(cfg.paths.run).mkdir(exist_ok=True)
-        settle(cfg, build_data(cfg))
-        assert cfg.data.class_weights == weights
+        data = build_data(cfg)
+        settle(cfg, data)
+        assert cfg.data.class_weights == data.weighting == weights
 
 
 def test_the_time_is_measured_once_by_one_process_with_the_network_as_it_will_be(quick, monkeypatch):
