@@ -242,8 +242,10 @@ def steps(options: argparse.Namespace) -> None:
 
 
 def staged(bench: Bench) -> dict[str, list[Run]]:
-    """Gradual unfreezing, a third of the groups at a time, with the activation cache, warm and cold, and without."""
-    words = ["finetuning=gradual", "finetuning.groups=3", "finetuning.patience=null", "trainer.max_epochs=4"]
+    """Gradual unfreezing in four stages, the last from its own on, with the activation cache and without."""
+    every = bench.options.stage_epochs
+    words = [f"finetuning.{word}" for word in (f"groups={bench.options.groups}", f"every={every}", "patience=null")]
+    words += ["finetuning=gradual", f"trainer.max_epochs={4 * every}"]
     cases = {
         "gradual, nothing cached": lambda: bench.ours(*words, "cache=off"),
         "gradual, cached, cold": lambda: bench.ours(*words),
@@ -343,6 +345,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slow-rounds", type=int, default=1, help="of the rivals that take minutes")
     parser.add_argument("--epochs", type=int, default=20, help="of feature extraction")
+    parser.add_argument("--stage-epochs", type=int, default=1, help="of each stage of staged")
+    parser.add_argument("--groups", type=int, default=3, help="that wake in each stage of staged")
     parser.add_argument("--rival-epochs", type=int, help="of what others do, when so many take too long")
     parser.add_argument("--accuracy", type=float, default=0.95, help="on validation: when is it reached?")
     parser.add_argument("--seed", type=int, default=0)

@@ -13,10 +13,12 @@ Each is written as its own introduction or manual has it, and imports nothing of
     python scripts/rivals.py tutorial_frozen --data cats_dogs --weights mobilenet_v2.pth --epochs 20
 
 prints a line of JSON: seconds on the clock from the start of the process, those of the epochs alone, the validation
-accuracy after each epoch, training pictures that went through the network.
+accuracy after each epoch, training pictures that went through the network; with `--test` also the accuracy on
+`<data>/test` of the epoch that validation likes best.
 """
 
 import argparse
+import copy
 import json
 import time
 
@@ -30,23 +32,46 @@ from torchvision import transforms  # noqa: E402
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def loaders(data: str, batch_size: int, augmented: bool, workers: int) -> dict:
-    """Of `<data>/train` and `<data>/val`, transformed as the tutorial does."""
-    plain = transforms.Compose(
-        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    )
-    random = transforms.Compose(
-        [
-            *(transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()),
-            *(transforms.ToTensor(), transforms.Normalize(MEAN, STD)),
-        ]
-    )
+class Best:
+    """The weights that did best on validation."""
+
+    def __init__(self):
+        self.score, self.weights = -1.0, None
+
+    def look(self, score: float, model: nn.Module) -> None:
+        """Keeps the weights if they are better than any before."""
+        if score > self.score:
+            self.score, self.weights = score, copy.deepcopy(model.state_dict())
+
+
+def resize_to(size: int) -> int:
+    """Shorter side from which a square of this size is cut, 256 for 224."""
+    return round(size * 256 / 224)
+
+
+def loaders(options: argparse.Namespace, augmented: bool) -> dict:
+    """Of `<data>/train`, `<data>/val` and perhaps `<data>/test`, transformed as the tutorial does."""
+    end = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    size = options.image_size
+    plain = transforms.Compose([transforms.Resize(resize_to(size)), transforms.CenterCrop(size), *end])
+    random = transforms.Compose([transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip(), *end])
     found = {}
-    for split in ("train", "val"):
+    for split in ("train", "val", *(["test"] if options.test else [])):
         transform = random if augmented and split == "train" else plain
-        pictures = torchvision.datasets.ImageFolder(f"{data}/{split}", transform)
-        found[split] = torch.utils.data.DataLoader(pictures, batch_size, shuffle=split == "train", num_workers=workers)
+        pictures = torchvision.datasets.ImageFolder(f"{options.data}/{split}", transform)
+        shuffle = split == "train"
+        found[split] = torch.utils.data.DataLoader(
+            pictures, options.batch_size, shuffle=shuffle, num_workers=options.workers
+        )
     return found
+
+
+def tested(model: nn.Module, best: Best, found: dict) -> dict:
+    """Accuracy of the best weights on test, where that is asked for."""
+    if "test" not in found:
+        return {}
+    model.load_state_dict(best.weights)
+    return {"test_acc": accuracy(model, found["test"])}
 
 
 def network(weights: str) -> nn.Module:
@@ -69,7 +94,7 @@ def accuracy(model: nn.Module, batches) -> float:
 
 def tutorial(options: argparse.Namespace, frozen: bool) -> dict:
     """The tutorial's loop."""
-    found = loaders(options.data, options.batch_size, augmented=True, workers=options.workers)
+    found = loaders(options, augmented=True)
     model = network(options.weights)
     for parameter in model.parameters():
         parameter.requires_grad = not frozen
@@ -77,7 +102,7 @@ def tutorial(options: argparse.Namespace, frozen: bool) -> dict:
     learning = model.classifier[1].parameters() if frozen else model.parameters()
     optimizer = torch.optim.SGD(learning, lr=0.001, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
-    criterion, scores, epochs, passes = nn.CrossEntropyLoss(), [], [], 0
+    criterion, scores, epochs, passes, best = nn.CrossEntropyLoss(), [], [], 0, Best()
     for _ in range(options.epochs):
         start = time.perf_counter()
         model.train()
@@ -93,7 +118,8 @@ def tutorial(options: argparse.Namespace, frozen: bool) -> dict:
         scheduler.step()
         epochs.append(time.perf_counter() - start)
         scores.append(accuracy(model, found["val"]))
-    return {"epochs": epochs, "val_acc": scores, "passes": passes}
+        best.look(scores[-1], model)
+    return {"epochs": epochs, "val_acc": scores, "passes": passes, **tested(model, best, found)}
 
 
 def lightning(options: argparse.Namespace) -> dict:
@@ -123,6 +149,7 @@ def lightning(options: argparse.Namespace) -> dict:
 
         def on_validation_epoch_end(self):
             scores.append(self.right / self.total)
+            best.look(scores[-1], self)
             self.right = self.total = 0
 
         def configure_optimizers(self):
@@ -135,37 +162,52 @@ def lightning(options: argparse.Namespace) -> dict:
         def on_train_epoch_end(self, trainer, pl_module):
             epochs.append(time.perf_counter() - self.start)  # with the validation
 
-    scores, epochs = [], []
-    found = loaders(options.data, options.batch_size, augmented=True, workers=options.workers)
+    scores, epochs, best = [], [], Best()
+    found = loaders(options, augmented=True)
     trainer = pl.Trainer(
         max_epochs=options.epochs, callbacks=[BackboneFinetuning(), Clock()], logger=False, num_sanity_val_steps=0,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(Module(len(found["train"].dataset.classes)), found["train"], found["val"])
-    return {"epochs": epochs, "val_acc": scores, "passes": options.epochs * len(found["train"].dataset)}
+    module = Module(len(found["train"].dataset.classes))
+    trainer.fit(module, found["train"], found["val"])
+    passes = options.epochs * len(found["train"].dataset)
+    return {"epochs": epochs, "val_acc": scores, "passes": passes, **tested(module, best, found)}
 
 
 def fastai(options: argparse.Namespace) -> dict:
     """`fine_tune` with its defaults: one epoch of the head, then so many of everything, discriminative rates."""
     from fastai.vision import all as vision
 
+    class KeepBest(vision.Callback):
+        order = 60  # after the Recorder
+
+        def after_epoch(self):
+            best.look(self.recorder.values[-1][-1], self.model)
+
+    best, size = Best(), options.image_size
     blocks = vision.ImageDataLoaders.from_folder(
-        options.data, train="train", valid="val", item_tfms=vision.Resize(256), bs=options.batch_size,
-        batch_tfms=[*vision.aug_transforms(size=224), vision.Normalize.from_stats(MEAN, STD)], num_workers=0,
+        options.data, train="train", valid="val", item_tfms=vision.Resize(resize_to(size)), bs=options.batch_size,
+        batch_tfms=[*vision.aug_transforms(size=size), vision.Normalize.from_stats(MEAN, STD)], num_workers=0,
     )  # fmt: skip
     base = network(options.weights)  # what `vision_learner` does, which would download the weights
     model = nn.Sequential(base.features, vision.create_head(base.last_channel, blocks.c))
     vision.apply_init(model[1], nn.init.kaiming_normal_)
-    learner = vision.Learner(blocks, model, splitter=vision.default_split, metrics=vision.accuracy)
+    learner = vision.Learner(blocks, model, splitter=vision.default_split, metrics=vision.accuracy, cbs=KeepBest())
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(options.epochs)
     scores = [row[-1] for row in learner.recorder.values]
-    return {"epochs": [], "val_acc": scores, "passes": (options.epochs + 1) * len(blocks.train_ds)}
+    result = {"epochs": [], "val_acc": scores, "passes": (options.epochs + 1) * len(blocks.train_ds)}
+    if options.test:
+        model.load_state_dict(best.weights)
+        pictures = blocks.test_dl(vision.get_image_files(f"{options.data}/test"), with_labels=True)
+        with learner.no_bar(), learner.no_logging():
+            result["test_acc"] = learner.validate(dl=pictures)[-1]
+    return result
 
 
 def forward(options: argparse.Namespace) -> dict:
     """One pass over train and val, in fp32 and eval mode, in torchvision's plain way."""
-    found = loaders(options.data, options.batch_size, augmented=False, workers=options.workers)
+    found = loaders(options, augmented=False)
     model, passes = network(options.weights).eval(), 0
     start = time.perf_counter()
     with torch.inference_mode():
@@ -194,6 +236,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--test", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)

@@ -1,0 +1,146 @@
+"""How good each method is on the same few pictures: strategies of this project against what others do.
+
+    python scripts/compare_methods.py --data cats_dogs --weights mobilenet_v2.pth --draws 5 --out results
+    python scripts/compare_methods.py --out results             only the table of what is there
+
+`--data` is a folder with train/<class>/ and perhaps val/ and test/. A draw takes so many pictures of each class from
+train; val and test are the same for all draws, cut from train where there is no such folder. All methods, with
+MobileNetV2, learn from the same pictures, keep what is best on val and are tested once. `rivals.py` says what the
+others do (fastai only if it is installed; `--python` names an interpreter that has it). A result is a line of
+`<out>/results.jsonl`; what is there already is not run again. In the table: mean (lowest to highest) over the draws.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmark import timed
+
+OURS = {
+    "probe": ["finetuning=probe"],
+    "feature_extraction": ["finetuning=feature_extraction"],
+    "full": ["finetuning=full"],
+    "gradual": ["experiment=gradual_unfreezing"],
+    "lp_ft": ["finetuning=lp_ft"],
+    "auto": ["experiment=auto"],
+}
+RIVALS = ("tutorial_frozen", "tutorial_full", "lightning", "fastai")
+
+
+def links(pictures: list[Path], folder: Path) -> None:
+    """Links to pictures under `folder/<class>/`."""
+    for picture in pictures:
+        place = folder / picture.parent.name / picture.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(picture.resolve())
+
+
+def draw(options: argparse.Namespace, shots: int, number: int, folder: Path) -> None:
+    """Makes train, val and test of one draw."""
+    for kind in sorted(path for path in (options.data / "train").iterdir() if path.is_dir()):
+        pool = sorted(kind.iterdir())
+        random.Random(0).shuffle(pool)
+        for split, most in (("val", options.val), ("test", options.test)):
+            own = options.data / split / kind.name
+            if own.is_dir():
+                chosen = sorted(own.iterdir())
+                random.Random(0).shuffle(chosen)
+                links(chosen[:most], folder / split)
+            else:
+                links(pool[:most], folder / split)
+                pool = pool[most:]
+        random.Random(number).shuffle(pool)
+        links(pool[:shots], folder / "train")
+
+
+def ours(options: argparse.Namespace, words: list[str], epochs: int, seed: int, folder: Path) -> dict:
+    """`src/train.py` with an empty cache."""
+    command = [
+        *(sys.executable, "src/train.py", "data=image_folder", f"data.root={folder}", f"seed={seed}", "logger=csv"),
+        *("model=mobilenet_v2", f"model.weights={options.weights.resolve()}", "trainer.enable_progress_bar=false"),
+        *(f"+callbacks.clock.file={folder / 'clock.json'}", "+callbacks.clock._target_=benchmark.Clock"),
+        *([] if options.image_size == 224 else [f"model.image_size={options.image_size}"]),
+        *([] if "experiment=auto" in words else [f"trainer.max_epochs={epochs}"]),
+        *words,
+    ]
+    places = {"HEADSTART_LOGS": str(folder / "logs"), "HEADSTART_CACHE": str(folder / "cache")}
+    run, printed = timed(command, PYTHONPATH=str(Path(__file__).parent), **places)
+    (metrics,) = (folder / "logs").glob("*/runs/*/metrics.json")
+    found = json.loads(metrics.read_text())
+    passes = json.loads((folder / "clock.json").read_text())["passes"]
+    kept = [line for line in printed.splitlines() if line.startswith("kept")]
+    return {"seconds": run.seconds, "val": found["val/acc"], "test": found["test/acc"], "passes": passes, "kept": kept}
+
+
+def rival(options: argparse.Namespace, kind: str, epochs: int, seed: int, folder: Path) -> dict:
+    """`rivals.py`."""
+    words = ["--data", str(folder), "--weights", str(options.weights.resolve()), "--epochs", str(epochs)]
+    words += ["--seed", str(seed), "--image-size", str(options.image_size), "--test"]
+    run, printed = timed([options.python, "scripts/rivals.py", kind, *words])
+    found = json.loads(printed.strip().splitlines()[-1])
+    return {"seconds": run.seconds, "val": max(found["val_acc"]), "test": found["test_acc"], "passes": found["passes"]}
+
+
+def table(results: list[dict]) -> None:
+    """A line a method and number of pictures, as Markdown."""
+    print("| data | a class | method | val | test | seconds | pictures through the network |\n" + "|---" * 7 + "|")
+    groups: dict[tuple, list[dict]] = {}
+    for row in results:
+        groups.setdefault((row["data"], row["shots"], row["method"]), []).append(row)
+    for (data, shots, method), rows in sorted(groups.items()):
+        told = []
+        for key in ("val", "test"):
+            values = [row[key] for row in rows]
+            told.append(f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+        seconds = sorted(row["seconds"] for row in rows)[len(rows) // 2]
+        passes = sum(row["passes"] for row in rows) / len(rows)
+        print(f"| {data} | {shots} | {method}, {len(rows)} | {told[0]} | {told[1]} | {seconds:.0f} | {passes:.0f} |")
+
+
+def main() -> None:
+    """Runs what is missing, then shows all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--weights", type=Path, help="a state_dict of torchvision's mobilenet_v2")
+    parser.add_argument("--methods", nargs="+", default=[*OURS, *RIVALS], choices=[*OURS, *RIVALS])
+    parser.add_argument("--with", nargs="+", default=[], dest="words", help="more words for each of ours")
+    parser.add_argument("--label", default="", help="behind the method's name, to tell --with apart")
+    parser.add_argument("--shots", type=int, nargs="+", default=[5, 10, 25], help="pictures of a class")
+    parser.add_argument("--draws", type=int, nargs="+", default=[5], help="how many; several numbers: these ones")
+    parser.add_argument("--epochs", type=int, default=20, help="of all but probe and auto")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--val", type=int, default=100, help="pictures of a class at most")
+    parser.add_argument("--test", type=int, default=60, help="likewise")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter for rivals")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "results.jsonl"
+    done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    draws = range(options.draws[0]) if len(options.draws) == 1 else options.draws
+    for number in draws if options.data else []:
+        for shots in options.shots:
+            for method in options.methods:
+                name = f"{method}{options.label}"
+                key = {"data": options.data.name, "shots": shots, "draw": number, "method": name}
+                if any(key.items() <= row.items() for row in done):
+                    continue
+                print(key, file=sys.stderr, flush=True)
+                with tempfile.TemporaryDirectory() as folder:
+                    draw(options, shots, number, Path(folder))
+                    if method in OURS:
+                        words = [*OURS[method], *options.words]
+                        result = ours(options, words, options.epochs, number, Path(folder))
+                    else:
+                        result = rival(options, method, options.epochs, number, Path(folder))
+                done.append(key | result)
+                with file.open("a") as stream:
+                    stream.write(json.dumps(done[-1]) + "\n")
+    table(done)
+
+
+if __name__ == "__main__":
+    main()
