@@ -42,6 +42,7 @@ class TrainConfig:
     test: bool = True
     compare_scratch: bool = False
     auto: bool = False
+    lr_find: bool = False
     model: Any = MISSING
     head: Any = MISSING
     data: Any = MISSING
@@ -123,7 +124,7 @@ def check_config(config: DictConfig) -> None:
         )
     # what the source files tell takes a tenth of a second; what only the imported parts tell takes several
     for parameters_of in (_readable_parameters, _imported_parameters):
-        problems = [*_component_problems(config, parameters_of), *_mode_problems(config)]
+        problems = [*_component_problems(config, parameters_of), *_mode_problems(config), *_rate_problems(config)]
         if problems:
             raise UsageError("the configuration has mistakes:\n  - " + "\n  - ".join(problems))
 
@@ -143,6 +144,11 @@ def _mode_problems(config: DictConfig) -> Iterator[str]:
     right = best_is(config.monitor)
     if config.mode != right:
         yield f"mode={config.mode} contradicts monitor={config.monitor}, which is best at its {right}: mode={right}"
+
+
+def _rate_problems(config: DictConfig) -> Iterator[str]:
+    if config.lr_find and (config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1):
+        yield "lr_find=true runs on one device: find the rate with trainer=auto, then give optimizer.lr=<rate>"
 
 
 def _component_problems(config: DictConfig, parameters_of: ParametersOf) -> Iterator[str]:

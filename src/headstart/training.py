@@ -19,11 +19,13 @@ from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint, Progres
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
 from headstart import auto, checkpoint, resume
 from headstart.callbacks.batch_seeds import BatchSeeds
 from headstart.callbacks.blend import Blend
+from headstart.callbacks.range_test import RangeTest
 from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.checkpoint_io import SafeCheckpointIO
@@ -87,6 +89,8 @@ def train(cfg: DictConfig) -> Result:
     data = data or build_data(cfg)
     anchor(cfg)
     show_data(data)
+    if cfg.lr_find and cfg.resume is None:
+        find_rate(cfg, data)
     task = build_task(cfg, data, point)
     if point:  # not before the checkpoint is found to fit: a refused change must not stay
         trainer.callbacks.insert(1, LambdaCallback(on_train_start=lambda *_: write_facts(run, cfg, task)))
@@ -102,7 +106,8 @@ def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:
     """Trains the same network from random weights on the same samples, and prints both results."""
     scratch = cfg.copy()
     scratch.model.weights = None
-    scratch.auto = False  # the same settings, for what was measured once would come out otherwise now
+    # the same settings, for what was measured once would come out otherwise now
+    scratch.auto = scratch.lr_find = False
     scratch.paths.run = f"{cfg.paths.run}/scratch"
     scratch.resume = cfg.resume and scratch.paths.run
     log.info("\nThe same network from random weights, on the same samples:")
@@ -111,6 +116,34 @@ def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:
         print(f"\ntransfer against scratch, {transfer.num_train} labelled samples:")
         for name, value in transfer.metrics.items():
             print(f"  {name}: {value:.4f} against {reference.metrics[name]:.4f}")
+
+
+def find_rate(cfg: DictConfig, data: DataModule) -> None:
+    """Puts the rate that a range test suggests into the config; the test leaves nothing else but a picture of it.
+
+    It is a training of its own, on a task of its own, so that strategy and caches serve it as they do the run.
+    """
+    if cfg.trainer.fast_dev_run:
+        log.info("lr_find=true: not in a run that sees one batch")
+        return
+    rehearsal = cfg.copy()
+    rehearsal.update({"scheduler": None, "callbacks": {}, "logger": {}})
+    rehearsal.trainer.update({"max_epochs": -1, "max_time": None, "limit_val_batches": 1})
+    rehearsal.trainer.enable_progress_bar = False
+    OmegaConf.update(rehearsal, "trainer.enable_checkpointing", False, force_add=True)
+    started = time.monotonic()
+    with isolate_rng():
+        trainer, test = build_trainer(rehearsal), RangeTest()
+        trainer.callbacks.append(test)
+        trainer.fit(build_task(rehearsal, data), data)
+    found = float(f"{test.suggestion():.2g}")
+    log.info(
+        "optimizer.lr=%g instead of %g: a range test of %d steps, %.0f s (lr_find.png)",
+        *(found, cfg.optimizer.lr, len(test.losses), time.monotonic() - started),
+    )
+    cfg.optimizer.lr = found
+    if rank_zero_only.rank == 0:
+        test.draw(Path(cfg.paths.run) / "lr_find.png")
 
 
 def resume_point(cfg: DictConfig) -> Path | None:
