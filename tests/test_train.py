@@ -54,6 +54,21 @@ def test_the_run_alone_is_enough_to_test_again(quick, tmp_path):
     assert file == pytest.approx(again)
 
 
+def test_a_flip_at_test_time_is_saved_and_can_be_asked_for_later(quick, tmp_path):
+    runs = {}
+    for flip in ("false", "true"):
+        run = tmp_path / flip
+        train(quick(f"task.test_time_flip={flip}", f"paths.run={run}"))
+        runs[flip] = json.loads((run / "metrics.json").read_text())
+    assert runs["true"]["val/loss"] == runs["false"]["val/loss"]
+    assert runs["true"]["test/loss"] != runs["false"]["test/loss"]
+    task, _ = checkpoint.load_task(tmp_path / "true/checkpoints/best.ckpt")
+    assert task.test_time_flip
+    again = evaluated(tmp_path / "false", "test_time_flip=true")
+    assert again["test/loss"] == pytest.approx(runs["true"]["test/loss"], rel=1e-5)
+    assert not (tmp_path / "false/metrics_test.json").exists(), "it is not the run's own result"
+
+
 def test_one_rate_curve_a_group(quick, tmp_path):
     train(quick("scheduler=none", "optimizer.lr=0.01", "task.layer_lr_decay=0.5"))
     with (tmp_path / "run/csv/metrics.csv").open() as file:

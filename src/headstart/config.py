@@ -82,6 +82,7 @@ class EvaluateConfig:
     run: str = MISSING
     split: str = "test"
     checkpoint: str = "best"
+    test_time_flip: bool | None = None
     data: OtherData = field(default_factory=OtherData)
     trainer: OtherTrainer = field(default_factory=OtherTrainer)
 

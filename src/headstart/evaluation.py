@@ -22,7 +22,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     """The metrics `<split>/<name>` of a run's checkpoint on one split.
 
     They are also written to `metrics_<split>.json` of the run (`metrics_<split>_<checkpoint>.json` for another than the
-    best), unless `data.root` names other pictures.
+    best), unless `data.root` or `test_time_flip` asks for something else than the run's own test.
     """
     if cfg.split not in SPLITS:
         raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
@@ -30,6 +30,8 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     if home is None and cfg.data.root is None:
         log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)
     task, trained = checkpoint.load_task(path)
+    if cfg.test_time_flip is not None:
+        task.test_time_flip = cfg.test_time_flip
     # one process, for a distributed sampler would count some samples twice; and all of the split
     trained.trainer.update({"devices": 1, "strategy": "auto", "limit_test_batches": None, "fast_dev_run": False})
     for part in ("data", "trainer"):
@@ -52,7 +54,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     )
     (tested,) = trainer.test(task, dataloaders=data.loader(cfg.split), verbose=False)
     metrics = {f"{cfg.split}/{name.removeprefix('test/')}": value for name, value in tested.items()}
-    if home and cfg.data.root is None:
+    if home and cfg.data.root is None and cfg.test_time_flip is None:
         name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
         target = home / f"metrics_{name}.json"
         target.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")

@@ -41,6 +41,7 @@ class ClassificationTask(pl.LightningModule):
             to its scheduled value; 0: at once.
         mixup, cutmix: above 0, training pictures are mixed with one another (`tasks/mixing.py`). Training metrics then
             count what is seen of the mixed pictures, each against the class with the larger share.
+        test_time_flip: in tests and predictions the logits are the mean of a picture's and its mirror image's.
         monitor: the metric that schedulers watching one (ReduceLROnPlateau) look at.
     """
 
@@ -59,6 +60,7 @@ class ClassificationTask(pl.LightningModule):
         wake_up_steps: int = 0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        test_time_flip: bool = False,
         monitor: str = "val/loss",
     ):
         super().__init__()
@@ -67,6 +69,7 @@ class ClassificationTask(pl.LightningModule):
         self.class_weights = None if class_weights is None else list(class_weights)
         self.objective = objective(num_classes=len(self.classes), class_weights=class_weights)
         self.mixing = Mixing(len(self.classes), mixup, cutmix)
+        self.test_time_flip = test_time_flip
         self.backbone = backbone
         self.head = head(in_features=backbone.num_features, num_outputs=self.objective.num_outputs)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -145,17 +148,16 @@ class ClassificationTask(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Any, Tensor], _: int) -> None:
         """Adds one batch to the validation metrics."""
-        self._evaluate(batch, "val", self.val_metrics, self.val_loss)
+        self._evaluate(batch, self(batch[0]), "val", self.val_metrics, self.val_loss)
 
     def test_step(self, batch: tuple[Any, Tensor], _: int) -> None:
         """Adds one batch to the test metrics."""
-        self._evaluate(batch, "test", self.test_metrics, self.test_loss)
+        self._evaluate(batch, self.tested_logits(batch[0]), "test", self.test_metrics, self.test_loss)
 
     def _evaluate(
-        self, batch: tuple[Any, Tensor], split: str, metrics: MetricCollection, mean_loss: MeanMetric
+        self, batch: tuple[Any, Tensor], logits: Tensor, split: str, metrics: MetricCollection, mean_loss: MeanMetric
     ) -> None:
-        inputs, targets = batch
-        logits = self(inputs)
+        _, targets = batch
         metrics.update(self.objective.probabilities(logits), targets)
         mean_loss.update(self.objective.loss(logits, targets), self.objective.batch_weight(targets))
         self.log(f"{split}/loss", mean_loss, on_epoch=True, prog_bar=split == "val")
@@ -164,7 +166,15 @@ class ClassificationTask(pl.LightningModule):
     def predict_step(self, batch: Any, _: int) -> Tensor:
         """Probabilities `(batch, num_classes)` of a batch of inputs, with or without targets."""
         inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
-        return self.objective.probabilities(self(inputs))
+        return self.objective.probabilities(self.tested_logits(inputs))
+
+    def tested_logits(self, inputs: Any) -> Tensor:
+        """Logits `(batch, num_outputs)` of a network that is in use, with what `test_time_flip` asks for."""
+        if not self.test_time_flip:
+            return self(inputs)
+        if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+            raise UsageError("task.test_time_flip=true: only pictures have a mirror image")
+        return (self(inputs) + self(inputs.flip(-1))) / 2
 
     def configure_optimizers(self) -> Any:
         """One named optimizer group a layer group, all of them from the first step on."""

@@ -49,7 +49,8 @@ def test_rates_rise_exponentially_and_in_proportion(quick):
     trainer.fit(task, data)
     assert [rates["head"] for rates in seen] == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
     assert [rates["stage3"] for rates in seen] == pytest.approx([0.25 * rates["head"] for rates in seen])
-    assert len(test.losses) == 5 and all(map(math.isfinite, test.losses))
+    assert len(test.losses) == 5
+    assert all(map(math.isfinite, test.losses))
 
 
 @pytest.mark.parametrize("words", [[], ["finetuning=feature_extraction"], ["finetuning=unfreeze_at"]], ids=str)
@@ -58,7 +59,8 @@ def test_it_leaves_no_trace(words, quick, tmp_path):
     found = quick(*words, "lr_find=true", f"paths.run={tmp_path / 'found'}")
     train(found)
     rate = OmegaConf.load(tmp_path / "found/config.yaml").optimizer.lr
-    assert rate != quick().optimizer.lr and (tmp_path / "found/lr_find.png").stat().st_size > 5000
+    assert rate != quick().optimizer.lr
+    assert (tmp_path / "found/lr_find.png").stat().st_size > 5000
     train(quick(*words, f"optimizer.lr={rate}", f"paths.run={tmp_path / 'given'}"))
     one, other = (checkpoint.read(tmp_path / name / "checkpoints/last.ckpt") for name in ("found", "given"))
     for name, value in one["state_dict"].items():
@@ -84,5 +86,5 @@ def test_a_resumed_run_keeps_its_rate(quick, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("strategy", ["probe", "lp_ft"])
 def test_a_computed_head_has_nothing_to_find(strategy, quick):
-    with pytest.raises(UsageError, match="Give optimizer.lr=<rate>"):
+    with pytest.raises(UsageError, match=r"Give optimizer.lr=<rate>"):
         train(quick("lr_find=true", f"finetuning={strategy}"))
