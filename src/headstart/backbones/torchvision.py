@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from headstart.backbones.base import Backbone, ImagePreprocess
+from headstart.backbones.low_rank import add_low_rank, merged
 from headstart.backbones.torchvision_families import Family, cut, find_family
 from headstart.backbones.weights import (
     StateDict,
@@ -42,6 +43,7 @@ class TorchvisionBackbone(Backbone):
         output: `penultimate` (all but the last layer), `pooled` (mean of the last feature map over its pixels) or
             `flattened` (that map as one long vector).
         resize_mode: how a picture becomes square: `crop`, `squash` or `letterbox`.
+        lora_rank: rank of updates that a transformer's matrices get, for `finetuning=lora`; None for none.
 
     Raises:
         UsageError: a name, entry, size or output that does not exist; weights that cannot be had or do not fit.
@@ -55,6 +57,7 @@ class TorchvisionBackbone(Backbone):
         image_size: int | None = None,
         output: str = "penultimate",
         resize_mode: str = "crop",
+        lora_rank: int | None = None,
     ):
         _check_name(name)
         family = find_family(name)
@@ -79,6 +82,8 @@ class TorchvisionBackbone(Backbone):
             self._load(state, family, str(weights), ignore={*cut_off, *family.ignore})
             for key, tensor in constants.items():
                 getattr(self, key).copy_(tensor)
+        if lora_rank is not None:
+            add_low_rank(self.net, lora_rank)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -186,7 +191,7 @@ def _read_local(source: Enum | Path | None) -> tuple[StateDict | None, StateDict
     if state is None or not any(key.startswith("net.") for key in state):
         return state, StateDict()
     constants = StateDict({key: state.pop(key) for key in ("mean", "std") if key in state})
-    return StateDict({key.removeprefix("net."): tensor for key, tensor in state.items()}), constants
+    return StateDict({key.removeprefix("net."): tensor for key, tensor in merged(state).items()}), constants
 
 
 def _preset_entry(name: str, source: Enum | Path | None) -> Enum:

@@ -1,0 +1,72 @@
+"""Low-rank updates of a transformer's weights."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from headstart.errors import UsageError
+
+
+class LowRank(nn.Module):
+    """A matrix plus a product of two thin ones, which begins at zero: `W + up @ down`.
+
+    LoRA (Hu et al. 2022, https://arxiv.org/abs/2106.09685, section 4.1) without its constant factor alpha / rank, which
+    under Adam only scales the rate; use `task.backbone_lr_ratio` for that.
+
+    Args:
+        weight: the matrix, `(rows, columns)`.
+        rank: columns of `up` and rows of `down`.
+    """
+
+    def __init__(self, weight: Tensor, rank: int):
+        super().__init__()
+        rows, columns = weight.shape
+        self.down = nn.Parameter(torch.empty(rank, columns))
+        self.up = nn.Parameter(torch.zeros(rows, rank))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The updated matrix, as large as `weight`."""
+        return weight + self.up @ self.down
+
+
+def add_low_rank(network: nn.Module, rank: int) -> None:
+    """Gives every matrix of the attentions and linear layers of a transformer a low-rank update, in place.
+
+    A matrix that stacks the projections to queries, keys and values has one update for all three.
+
+    Raises:
+        UsageError: the network has no attention, or the rank is no whole number of at least 1.
+    """
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise UsageError(f"model.lora_rank={rank}: give a whole number of at least 1, such as 8, or null")
+    modules = list(network.modules())
+    if not any("Attention" in type(module).__name__ for module in modules):
+        raise UsageError(
+            f"model.lora_rank={rank} is for transformers, and this network has no attention: use finetuning=bitfit "
+            "to train few parameters of it, or a model such as vit_b_16 or swin_t"
+        )
+    for module in modules:
+        names = {"weight": isinstance(module, nn.Linear), "in_proj_weight": isinstance(module, nn.MultiheadAttention)}
+        for name, applies in names.items():
+            if applies and getattr(module, name) is not None:
+                parametrize.register_parametrization(module, name, LowRank(getattr(module, name), rank))
+
+
+def low_rank_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters of all low-rank updates in a network."""
+    updates = (module for module in network.modules() if isinstance(module, LowRank))
+    return [parameter for update in updates for parameter in update.parameters()]
+
+
+def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with each low-rank update added to its matrix, named as in a network without updates."""
+    found = dict(state)
+    mark = ".parametrizations."
+    for key in [key for key in state if mark in key and key.endswith(".original")]:
+        owner, _, name = key.removesuffix(".original").rpartition(mark)
+        update = f"{owner}{mark}{name}.0"
+        found[f"{owner}.{name}"] = found.pop(key) + found.pop(f"{update}.up") @ found.pop(f"{update}.down")
+    return found

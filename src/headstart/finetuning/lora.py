@@ -1,0 +1,43 @@
+"""Low-rank updates only."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import nn
+
+from headstart.backbones.low_rank import low_rank_parameters
+from headstart.errors import UsageError
+from headstart.finetuning.base import Stage, StagedFinetuning
+
+
+class LoRA(StagedFinetuning):
+    """All groups of a transformer learn, but of each only the low-rank updates of its matrices (`model.lora_rank`).
+
+    LoRA (Hu et al. 2022, https://arxiv.org/abs/2106.09685): the optimizer keeps no state for the matrices themselves.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.low_rank: set[int] = set()
+
+    def stages(self, groups: Sequence[str]) -> list[Stage]:
+        """One stage."""
+        return [Stage(frozenset(groups))]
+
+    def make_plan(self, task: pl.LightningModule) -> None:
+        """Finds the updates.
+
+        Raises:
+            UsageError: there are none.
+        """
+        super().make_plan(task)
+        self.low_rank = {id(parameter) for parameter in low_rank_parameters(task.backbone)}
+        if not self.low_rank:
+            raise UsageError(
+                "finetuning=lora trains low-rank updates, and the backbone has none: add model.lora_rank=8"
+            )
+
+    def learns(self, parameter: nn.Parameter) -> bool:
+        """Only the updates."""
+        return id(parameter) in self.low_rank
