@@ -1,0 +1,143 @@
+"""One model out of several runs: the average of their weights, which costs no more to use than one of them.
+
+python scripts/average_runs.py logs/train/multiruns/<date> --out logs/averages/<name>
+
+The greedy soup of Wortsman et al. 2022 (https://arxiv.org/abs/2203.05482, section 2): from the best run downwards each
+one joins the average if validation does not get worse by it. The runs must have started from the same weights, have
+learned the same classes and hold out the same validation pictures, so vary the seed but not that of the data:
+
+python src/train.py -m finetuning=lp_ft data.seed=0 seed=0,1,2 model=... data=...
+
+`--out` becomes a run directory: src/evaluate.py run=<out> tests it.
+"""
+
+import argparse
+import csv
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from headstart import checkpoint, cli
+from headstart.checkpoint_io import SafeCheckpointIO
+from headstart.errors import UsageError
+from headstart.evaluation import build_evaluation_data
+from headstart.hardware import choose_precision
+from headstart.resume import CONFIG, find_checkpoint
+
+State = dict[str, Tensor]
+
+
+def find(folders: list[Path]) -> list[Path]:
+    """The runs among these folders and, of sweeps, below them."""
+    runs = [
+        run for folder in folders for run in ([folder] if (folder / CONFIG).is_file() else sorted(folder.iterdir()))
+    ]
+    found = [run for run in runs if (run / CONFIG).is_file()]
+    if len(found) < 2:
+        raise UsageError(f"{', '.join(map(str, folders))}: found {len(found)} runs, and an average takes two or more")
+    return found
+
+
+def held_out(run: Path) -> set[str]:
+    """What the run validated on."""
+    with (run / "split.csv").open(newline="", encoding="utf-8") as stream:
+        return {row["name"] for row in csv.DictReader(stream) if row["split"] == "val"}
+
+
+def check(runs: list[Path], contents: list[dict[str, Any]]) -> None:
+    """Raises a UsageError where an average would mean nothing, or could not be validated honestly."""
+    first, *others = zip(runs, contents, strict=True)
+    for run, content in others:
+        for key in ("classes", "preprocess"):
+            if content["hyper_parameters"][key] != first[1]["hyper_parameters"][key]:
+                raise UsageError(f"{run} and {first[0]} differ in their {key}: their weights cannot be averaged")
+        shapes, wanted = ({k: v.shape for k, v in c["state_dict"].items()} for c in (content, first[1]))
+        if shapes != wanted:
+            raise UsageError(f"{run} and {first[0]} have different networks: their weights cannot be averaged")
+        if held_out(run) != held_out(first[0]):
+            raise UsageError(
+                f"{run} learned from pictures that {first[0]} held out: give all runs the same data.seed, and vary seed"
+            )
+
+
+def average(states: list[State]) -> State:
+    """The mean of floating-point tensors; of counters those of the first."""
+    return {
+        name: sum(state[name] for state in states) / len(states) if value.is_floating_point() else value
+        for name, value in states[0].items()
+    }
+
+
+class Validation:
+    """What the first run held out, and its task to try weights in."""
+
+    def __init__(self, path: Path):
+        self.task, config = checkpoint.load_task(path)
+        config.data.split_file = str(path.parents[1] / "split.csv")
+        self.loader = build_evaluation_data(config, self.task, "val").loader("val")
+        self.trainer = _trainer(config)
+
+    def __call__(self, state: State) -> dict[str, float]:
+        """Metrics `val/<name>` of these weights."""
+        self.task.load_state_dict(state)
+        (metrics,) = self.trainer.validate(self.task, self.loader, verbose=False)
+        return metrics
+
+
+def _trainer(config: DictConfig) -> Any:
+    config.trainer.update({"devices": 1, "strategy": "auto", "limit_val_batches": None, "fast_dev_run": False})
+    config.trainer.precision = choose_precision("auto", config.trainer.accelerator)
+    config.trainer.enable_progress_bar = False
+    return instantiate(config.trainer, logger=False, enable_checkpointing=False)
+
+
+def soup(states: list[State], validate: Any, monitor: str, sign: int) -> tuple[list[int], State, dict[str, float]]:
+    """The greedy soup of states in the order of their scores: which joined, the average, and its metrics."""
+    joined, best, metrics = [0], states[0], validate(states[0])
+    for place in range(1, len(states)):
+        tried = average([states[index] for index in [*joined, place]])
+        found = validate(tried)
+        if sign * found[monitor] >= sign * metrics[monitor]:
+            joined, best, metrics = [*joined, place], tried, found
+    return joined, best, metrics
+
+
+def main() -> None:
+    """Averages and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories, or that of a sweep")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    cli.quiet()
+    if options.out.exists():
+        raise UsageError(f"there is a {options.out} already: give another --out")
+    found = [(run, checkpoint.read(find_checkpoint(str(run), "best"))) for run in find(options.runs)]
+    config = found[0][1]["hyper_parameters"]["config"]
+    monitor, sign = config["monitor"], 1 if config["mode"] == "max" else -1
+    found.sort(key=lambda pair: -sign * pair[1]["metrics"][monitor])
+    runs, contents = [run for run, _ in found], [content for _, content in found]
+    check(runs, contents)
+    validate = Validation(find_checkpoint(str(runs[0]), "best"))
+    joined, state, metrics = soup([content["state_dict"] for content in contents], validate, monitor, sign)
+    options.out.mkdir(parents=True)
+    for name in (CONFIG, "split.csv", "classes.json"):
+        shutil.copy(runs[0] / name, options.out / name)
+    (options.out / "checkpoints").mkdir()
+    kept = {key: contents[0][key] for key in ("epoch", "global_step", "pytorch-lightning_version", "hyper_parameters")}
+    saved = kept | {"state_dict": state, "metrics": metrics, "averaged": [str(runs[index]) for index in joined]}
+    SafeCheckpointIO().save_checkpoint(saved, options.out / "checkpoints" / "best.ckpt")
+    for run, content in found:
+        print(f"{run}: {monitor} {content['metrics'][monitor]:.4f}")
+    print(f"average of {len(joined)} of {len(runs)}: {monitor} {metrics[monitor]:.4f}, in {options.out}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UsageError as error:
+        sys.exit(f"error: {error}")
