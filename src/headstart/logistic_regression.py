@@ -26,12 +26,24 @@ class Solution:
         bias: `(num_outputs,)`.
         penalty: the chosen one.
         losses: penalty -> mean loss of the samples held out, at the best temperature; empty when none could be.
+        held_out: logits and targets of the samples held out under the chosen penalty; None when none could be.
     """
 
     weight: Tensor
     bias: Tensor
     penalty: float
     losses: dict[float, float]
+    held_out: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A penalty on samples held out: their loss at the best temperature, that factor, their logits and targets."""
+
+    loss: float
+    factor: float
+    logits: Tensor
+    targets: Tensor
 
 
 def solve(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed: int = 0) -> Solution:
@@ -54,12 +66,14 @@ def solve(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed:
     scale = centred.square().sum(dim=1).mean().sqrt().clamp_min(1e-12)
     reduced, basis = _reduced(centred / scale)
     tried = _held_out(reduced, targets, loss, num_outputs, seed)
-    penalty = min(tried, key=lambda p: tried[p][0], default=DEFAULT_PENALTY)
-    factor = tried[penalty][1] if tried else 1.0
+    penalty = min(tried, key=lambda p: tried[p].loss, default=DEFAULT_PENALTY)
+    best = tried.get(penalty)
+    factor = best.factor if best else 1.0
     *_, (_, weight, bias) = _path(reduced, targets, loss, num_outputs, last=penalty)
     weight = factor * (weight if basis is None else weight @ basis) / scale
-    losses = {penalty: value for penalty, (value, _) in tried.items()}
-    return Solution(weight, factor * bias - weight @ mean, penalty, losses)
+    losses = {penalty: trial.loss for penalty, trial in tried.items()}
+    held_out = (best.factor * best.logits, best.targets) if best else None
+    return Solution(weight, factor * bias - weight @ mean, penalty, losses, held_out)
 
 
 def _reduced(features: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -71,21 +85,20 @@ def _reduced(features: Tensor) -> tuple[Tensor, Tensor | None]:
     return features @ basis.T, basis
 
 
-def _held_out(
-    features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed: int
-) -> dict[float, tuple[float, float]]:
-    """Penalty -> mean loss of what was held out, and the factor of the logits that gives it.
+def _held_out(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed: int) -> dict[float, _Trial]:
+    """Each penalty on what was held out.
 
     Penalties weaker than two that were no improvement are left out: they are the slowest, and no better.
     """
     folds = _folds(targets, seed)
     paths = [_path(features[kept], targets[kept], loss, num_outputs) for kept, _ in folds]
     truth = torch.cat([targets[held] for _, held in folds]) if folds else targets
-    tried: dict[float, tuple[float, float]] = {}
+    tried: dict[float, _Trial] = {}
     for fits in zip(*paths, strict=True):
         logits = torch.cat([features[held] @ w.T + b for (_, held), (_, w, b) in zip(folds, fits, strict=True)])
-        tried[fits[0][0]] = _at_best_temperature(logits, truth, loss)
-        if min(list(tried.values())[:-2], default=(float("inf"),))[0] < min(list(tried.values())[-2:])[0]:
+        tried[fits[0][0]] = _Trial(*_at_best_temperature(logits, truth, loss), logits, truth)
+        losses = [trial.loss for trial in tried.values()]
+        if min(losses[:-2], default=float("inf")) < min(losses[-2:]):
             break
     return tried
 

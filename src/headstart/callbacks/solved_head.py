@@ -56,7 +56,10 @@ class SolvedHead(Callback):
         with torch.no_grad():
             layer.weight.copy_(trainer.strategy.broadcast(solution.weight))
             layer.bias.copy_(trainer.strategy.broadcast(solution.bias))
-        held_out = f", held-out loss {solution.losses[solution.penalty]:.3f}" if solution.losses else ""
+        held_out = ""
+        if solution.held_out:  # for few samples a better guess at what to expect than a small validation split
+            accuracy = _accuracy(task.objective, *solution.held_out)
+            held_out = f", held-out loss {solution.losses[solution.penalty]:.3f}, accuracy {accuracy:.3f}"
         log.info(
             "head solved: logistic regression on %d x %d features, penalty %.0e%s (%.1f s)",
             *(*features.shape, solution.penalty, held_out, time.monotonic() - start),
@@ -84,6 +87,12 @@ def _features(task: pl.LightningModule, data: DataModule, positions: Sequence[in
         batches = (task.rest(rows(chunk).to(task.device)) for chunk in chunks)
     with torch.no_grad():
         return torch.cat([batch.float() for batch in batches])
+
+
+def _accuracy(objective: nn.Module, logits: Tensor, targets: Tensor) -> float:
+    metrics = objective.training_metrics().to(logits.device)
+    metrics.update(objective.probabilities(logits), targets)
+    return metrics["acc"].compute().item()
 
 
 def _refuse_focal(objective: nn.Module) -> None:

@@ -192,6 +192,8 @@ class StagedFinetuning(BaseFinetuning):
 
     def _stop_when_done(self, trainer: pl.Trainer, epoch: int) -> None:
         """`epoch`: the one about to go on or to begin."""
+        if trainer.should_stop:  # told already
+            return
         last = self.progress.stage == len(self.plan) - 1
         if last and self.plan[-1].solved and epoch > self.progress.began:
             log.info("the head is solved, nothing else learns: the run ends")
