@@ -36,6 +36,7 @@ class Facts:
         num_train: training samples.
         counts: of these, those of each class; one with several labels is in several.
         num_val: validation samples.
+        fewest_val: of these, those of the class that has fewest.
         short_side: median length of the pictures' shorter side in pixels; None where samples are no pictures.
         image_size: side of the pictures for which the backbone's weights were made.
     """
@@ -43,6 +44,7 @@ class Facts:
     num_train: int
     counts: Sequence[int]
     num_val: int
+    fewest_val: int
     short_side: float | None
     image_size: int
 
@@ -107,7 +109,8 @@ def look(data: DataModule, image_size: int) -> Facts:
     shapes = [data.samples.load(index).shape for index in train[:: max(len(train) // LOOKED_AT, 1)]]
     sides = [min(shape[-2:]) for shape in shapes if len(shape) == 3]
     short_side = statistics.median(sides) if sides else None
-    return Facts(len(train), data.class_counts(), data.num_samples["val"], short_side, image_size)
+    num_val, val_counts = data.num_samples["val"], data.class_counts("val")
+    return Facts(len(train), data.class_counts(), num_val, min(val_counts), short_side, image_size)
 
 
 def decide(
@@ -149,7 +152,11 @@ def decide(
     most, fewest = max(facts.counts), min(facts.counts)
     if "data.class_weights" not in given and most > UNBALANCED * fewest > 0:
         reason = f"the largest class has {most / fewest:.0f} times as many samples as the smallest"
-        decisions.append(Decision("data.class_weights", "sqrt", reason))
+        decisions.append(Decision("data.class_weights", "balanced", reason))
+    # by plain accuracy a model that never names a rare class can be the best
+    one_class_each = sum(facts.counts) == facts.num_train
+    if "monitor" not in given and one_class_each and most > UNBALANCED * fewest > 0:
+        decisions.append(Decision("monitor", "val/acc_macro", "every class counts alike, however rare"))
     return decisions
 
 
@@ -166,5 +173,10 @@ def warnings(facts: Facts) -> list[str]:
             told.append(
                 f"{facts.num_val} validation samples cannot tell models apart that differ by less than {error:.0f} "
                 "points at an accuracy of one half (one standard error)"
+            )
+        if facts.fewest_val < FEW:
+            told.append(
+                f"one class has {facts.fewest_val} validation samples: what is said of it, and averages over classes, "
+                "hang on single pictures"
             )
     return told

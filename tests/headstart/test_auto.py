@@ -19,7 +19,7 @@ from headstart.training import build_data, train
 
 
 def settled(**facts):
-    facts = {"counts": [100, 100], "num_val": 1000, "short_side": 400.0, "image_size": 224} | facts
+    facts = {"counts": [100, 100], "num_val": 1000, "fewest_val": 100, "short_side": 400.0, "image_size": 224} | facts
     facts = {"num_train": sum(facts["counts"])} | facts
     return {decision.key: decision.value for decision in decide(Facts(**facts))}
 
@@ -33,9 +33,13 @@ def settled(**facts):
         ({"short_side": 32.0}, {"trainer.max_epochs": 31, "model.image_size": 128}),
         ({"short_side": 8.0, "image_size": 32}, {"trainer.max_epochs": 31}),
         ({"short_side": None}, {"trainer.max_epochs": 31}),
-        ({"counts": [500, 99]}, {"trainer.max_epochs": 28, "data.class_weights": "sqrt"}),
+        (
+            {"counts": [500, 99]},
+            {"trainer.max_epochs": 28, "data.class_weights": "balanced", "monitor": "val/acc_macro"},
+        ),
         ({"counts": [500, 100]}, {"trainer.max_epochs": 28}),
         ({"counts": [500, 0]}, {"trainer.max_epochs": 31}),
+        ({"counts": [500, 60], "num_train": 520}, {"trainer.max_epochs": 31, "data.class_weights": "balanced"}),
         ({"counts": [500, 500], "num_train": 600}, {"trainer.max_epochs": 28}),
     ],
     ids=str,
@@ -45,7 +49,7 @@ def test_settings(facts, expected):
 
 
 def test_a_time_limit_bounds_the_epochs():
-    facts = Facts(1000, [500, 500], num_val=300, short_side=32.0, image_size=224)
+    facts = Facts(1000, [500, 500], num_val=300, fewest_val=100, short_side=32.0, image_size=224)
     asked = []
     decisions = decide(facts, limit=100.0, time_picture=lambda size: asked.append(size) or 0.01)
     assert {d.key: d.value for d in decisions}["trainer.max_epochs"] == 1 + math.floor(0.8 * 100 / 11)
@@ -56,7 +60,7 @@ def test_a_time_limit_bounds_the_epochs():
 
 
 def test_what_is_given_is_neither_settled_nor_reckoned_without():
-    facts = Facts(600, [500, 100], num_val=300, short_side=32.0, image_size=224)
+    facts = Facts(600, [500, 100], num_val=300, fewest_val=100, short_side=32.0, image_size=224)
     asked = []
     given = {"model.image_size"}
     decide(facts, given, limit=100.0, time_picture=lambda size: asked.append(size) or 0.01)
@@ -67,16 +71,19 @@ def test_what_is_given_is_neither_settled_nor_reckoned_without():
 
 
 def test_what_to_expect_is_told():
-    assert warnings(Facts(100, [50, 50], 700, None, 224)) == []
-    few, noisy = warnings(Facts(308, [8, 300], 100, None, 224))
+    assert warnings(Facts(100, [50, 50], 700, 350, None, 224)) == []
+    assert warnings(Facts(100, [50, 50], 0, 0, None, 224)) == []
+    few, noisy, rare = warnings(Facts(308, [8, 300], 100, 3, None, 224))
     assert "the smallest class has 8 training samples" in few
     assert "differ by less than 5 points" in noisy
+    assert "one class has 3 validation samples" in rare
 
 
 def test_the_facts_are_those_of_the_data(quick):
     data = build_data(quick())
     facts = look(data, 32)
-    assert facts == Facts(data.num_samples["train"], data.class_counts(), data.num_samples["val"], 16, 32)
+    counts = data.class_counts("val")
+    assert facts == Facts(data.num_samples["train"], data.class_counts(), sum(counts), min(counts), 16, 32)
 
 
 AUTO = ["experiment=auto", "trainer.max_epochs=3", "data.num_classes=3", "data.num_samples=120"]
@@ -113,12 +120,13 @@ def test_an_average_that_is_better_is_kept_and_tested(quick, tmp_path, monkeypat
 
 def test_a_balanced_sampler_needs_no_class_weights(quick, monkeypatch):
     monkeypatch.setattr("headstart.auto.UNBALANCED", 0.5)
-    for words, weights in ([], "sqrt"), (["data.sampler=balanced"], "none"):
+    for words, weights in ([], "balanced"), (["data.sampler=balanced"], "none"):
         cfg = quick(*AUTO, *words)
         Path(cfg.paths.run).mkdir(exist_ok=True)
         data = build_data(cfg)
         settle(cfg, data)
         assert cfg.data.class_weights == data.weighting == weights
+        assert (cfg.monitor, cfg.mode, cfg.task.monitor) == ("val/acc_macro", "max", "val/acc_macro")
 
 
 def test_the_time_is_measured_once_by_one_process_with_the_network_as_it_will_be(quick, monkeypatch):
