@@ -24,6 +24,9 @@ def settled(**facts):
     return {decision.key: decision.value for decision in decide(Facts(**facts))}
 
 
+UNEVEN = {"data.class_weights": "balanced", "monitor": "val/acc_macro"}
+
+
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
