@@ -1,7 +1,7 @@
-"""Tests a trained run again, from nothing but its directory or checkpoint.
+"""How good a trained run is, where it fails and why, from nothing but its directory or checkpoint.
 
 python src/evaluate.py run=logs/train/runs/<date>                      the test split of the run
-python src/evaluate.py run=<run> split=val
+python src/evaluate.py run=last split=val explain=8                    with maps of the 8 worst mistakes
 python src/evaluate.py run=<run> data.root=other/pictures              another data set with the same class names
 """
 
@@ -15,8 +15,9 @@ config.register()
 
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Prints each metric as `name: value`."""
-    path = resume.find_checkpoint(cfg.run, cfg.checkpoint)
+    """Prints each metric as `name: value`; tables and pictures go into the run's `evaluation_<split>`."""
+    run = resume.latest_run(cfg.logs) if cfg.run == "last" else cfg.run
+    path = resume.find_checkpoint(run, cfg.checkpoint)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.evaluation import evaluate
 

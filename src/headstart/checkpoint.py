@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.backbones.base import ImagePreprocess
+from headstart.checkpoint_io import SafeCheckpointIO
 from headstart.errors import UsageError
 from headstart.files import UnreadableError, read_plain
 from headstart.tasks.classification import ClassificationTask
@@ -122,5 +123,17 @@ def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
     backbone.pretrained = facts["pretrained"]
     task = instantiate(config.task)(backbone=backbone, classes=facts["classes"], class_weights=facts["class_weights"])
     task.load_state_dict(content["state_dict"])
+    task.objective.temperature = facts.get("temperature", 1.0)
     task.save_hyperparameters(facts)
     return task.eval(), config
+
+
+def keep_temperature(path: Path, temperature: float) -> None:
+    """Writes the temperature of the model's probabilities into its checkpoint, from which `load_task` takes it.
+
+    Raises:
+        UsageError: the checkpoint cannot be read or written.
+    """
+    content = read(path)
+    content["hyper_parameters"]["temperature"] = temperature
+    SafeCheckpointIO().save_checkpoint(content, path)

@@ -5,7 +5,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
@@ -83,6 +83,13 @@ class EvaluateConfig:
     split: str = "test"
     checkpoint: str = "best"
     test_time_flip: bool | None = None
+    logs: str = MISSING
+    calibrate: bool = False
+    worst: int = 24
+    explain: Union[bool, int] = False  # noqa: UP007 - of the newer spelling OmegaConf 2.3 knows nothing
+    neighbours: Union[bool, int] = False  # noqa: UP007
+    embedding: bool = False
+    label_errors: bool = False
     data: OtherData = field(default_factory=OtherData)
     trainer: OtherTrainer = field(default_factory=OtherTrainer)
 

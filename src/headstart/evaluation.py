@@ -1,19 +1,30 @@
 """A trained run on a split, from nothing but its directory."""
 
-import json
 import logging
 from pathlib import Path
 
+import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import Tensor, nn
 
-from headstart import checkpoint
+from headstart import checkpoint, inspection
+from headstart.calibration import fit_temperature
+from headstart.callbacks.collection import Collection
 from headstart.callbacks.progress import ProgressBar
 from headstart.config import check_config
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError, nearest
 from headstart.hardware import choose_precision
+from headstart.inspection import Inspection
+from headstart.reporting.bootstrap import intervals, statistics_of
+from headstart.reporting.evaluation_files import Evaluation, as_json, clear, metrics_table, write_evaluation
+from headstart.reporting.predictions import Predictions
+from headstart.reporting.reliability import calibration_error
 from headstart.tasks.classification import ClassificationTask
+from headstart.tasks.objectives import CALIBRATION_BINS
 
 log = logging.getLogger(__name__)
 
@@ -21,17 +32,49 @@ log = logging.getLogger(__name__)
 def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     """The metrics `<split>/<name>` of a run's checkpoint on one split.
 
-    They are also written to `metrics_<split>.json` of the run (`metrics_<split>_<checkpoint>.json` for another than the
-    best), unless `data.root` or `test_time_flip` asks for something else than the run's own test.
+    Everything else goes into a folder of the run (`output_folder`) and, where the run's own split is evaluated, the
+    metrics into `metrics_<split>.json` beside it (`metrics_<split>_<checkpoint>.json` for another than the best).
     """
     if cfg.split not in SPLITS:
         raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
+    inspection.check(cfg)
     home = path.parents[1] if (path.parents[1] / "split.csv").is_file() else None
     if home is None and cfg.data.root is None:
         log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)
     task, trained = checkpoint.load_task(path)
-    if cfg.test_time_flip is not None:
-        task.test_time_flip = cfg.test_time_flip
+    adapt(trained, cfg, home)
+    check_config(trained)
+    data = build_evaluation_data(trained, task, cfg.split)
+    inspection.check_data(cfg, task, data)
+    collection = Collection(features=bool(cfg.embedding or cfg.neighbours))
+    trainer = build_trainer(trained, collection)
+    if cfg.calibrate:
+        calibrate(path, task, data, trainer, collection)
+    tested = test(task, data, cfg.split, trainer)
+    folder = output_folder(path, home, cfg)
+    evaluation = assess(task, data, cfg.split, collection.logits, tested)
+    evaluation.facts = {
+        "checkpoint": path.name,
+        "split": cfg.split,
+        "data_root": cfg.data.root,
+        "samples": len(evaluation.predictions),
+        "temperature": task.objective.temperature,
+    }
+    clear(folder)
+    write_evaluation(folder, evaluation)
+    Console(stderr=True).print(metrics_table(f"{cfg.split}, {len(evaluation.predictions):,} samples", evaluation))
+    features = collection.features if collection.wants_features else None
+    Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).answer()
+    log.info("tables and pictures: %s", folder)
+    metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
+    if home and cfg.data.root is None:
+        name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
+        (home / f"metrics_{name}.json").write_text(as_json(metrics), encoding="utf-8")
+    return metrics
+
+
+def adapt(trained: DictConfig, cfg: DictConfig, home: Path | None) -> None:
+    """Changes the run's config to that of an evaluation: one process, all samples, the pictures that are asked for."""
     # one process, for a distributed sampler would count some samples twice; and all of the split
     trained.trainer.update({"devices": 1, "strategy": "auto", "limit_test_batches": None, "fast_dev_run": False})
     for part in ("data", "trainer"):
@@ -42,23 +85,85 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     else:  # other pictures: how the run cut its own does not apply to them
         trained.data.update({"split_file": None, "val_fraction": 0, "test_fraction": 0, "train_fraction": 1})
         trained.data.update({"shots_per_class": None, "fold": None, "num_folds": None})
-    check_config(trained)
-    data = build_evaluation_data(trained, task, cfg.split)
     if trained.trainer.precision in ("auto", "16-mixed"):  # no CPU has the latter; all else stays as the run had it
         trained.trainer.precision = choose_precision("auto", trained.trainer.accelerator)
-    trainer = instantiate(
-        trained.trainer,
-        callbacks=[ProgressBar()] if trained.trainer.enable_progress_bar else None,
-        logger=False,
-        enable_checkpointing=False,
-    )
-    (tested,) = trainer.test(task, dataloaders=data.loader(cfg.split), verbose=False)
-    metrics = {f"{cfg.split}/{name.removeprefix('test/')}": value for name, value in tested.items()}
-    if home and cfg.data.root is None and cfg.test_time_flip is None:
-        name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
-        target = home / f"metrics_{name}.json"
-        target.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    return metrics
+
+
+def build_trainer(trained: DictConfig, collection: Collection) -> pl.Trainer:
+    """A trainer that tests, and keeps what comes out."""
+    bar = [ProgressBar()] if trained.trainer.enable_progress_bar else []
+    return instantiate(trained.trainer, callbacks=[*bar, collection], logger=False, enable_checkpointing=False)
+
+
+def test(task: ClassificationTask, data: DataModule, split: str, trainer: pl.Trainer) -> dict[str, float]:
+    """The metrics of a split by name, without a prefix: the same code as at the end of training."""
+    (tested,) = trainer.test(task, dataloaders=data.loader(split), verbose=False)
+    return {name.removeprefix("test/"): value for name, value in tested.items()}
+
+
+def calibrate(
+    path: Path, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collection: Collection
+) -> None:
+    """Fits the temperature on val, never on what is tested, and keeps it in the checkpoint."""
+    if not data.num_samples["val"]:
+        raise UsageError("calibrate=true fits the temperature on val, which this run does not have: leave it out")
+    test(task, data, "val", trainer)
+    targets = data.targets("val", range(data.num_samples["val"]))
+    temperature = fit_temperature(collection.logits, targets)
+    if temperature is None:
+        log.warning("val cannot tell the temperature (has the model no mistake there?): it stays as it was")
+        return
+    errors = []
+    for task.objective.temperature in (1.0, temperature):
+        predictions = predict(task, data, "val", collection.logits)
+        errors.append(calibration_error(predictions, CALIBRATION_BINS))
+    checkpoint.keep_temperature(path, temperature)
+    log.info("temperature %.3f, kept in %s; val/ece %.4f before, %.4f after", temperature, path.name, *errors)
+
+
+def predict(task: ClassificationTask, data: DataModule, split: str, logits: Tensor) -> Predictions:
+    """What these logits say about the samples of a split."""
+    targets = data.targets(split, range(len(logits)))
+    probabilities = task.objective.probabilities(logits)
+    paths = inspection.paths_of(data, split)
+    return Predictions(paths, task.classes, targets, probabilities, task.objective.multi_label)
+
+
+def assess(
+    task: ClassificationTask, data: DataModule, split: str, logits: Tensor, metrics: dict[str, float]
+) -> Evaluation:
+    """The intervals of the metrics, and the predictions, with and without a temperature."""
+    objective = task.objective.cpu()
+    predictions, uncalibrated, temperature = predict(task, data, split, logits), None, objective.temperature
+    if temperature != 1:
+        objective.temperature = 1.0
+        uncalibrated = predict(task, data, split, logits)
+        objective.temperature = temperature
+    losses, weights = of_each(objective, logits, predictions.targets)
+    statistics = statistics_of(predictions, losses, weights, CALIBRATION_BINS)
+    limits = intervals({name: statistics[name] for name in metrics}, len(predictions), data.seed)
+    return Evaluation({}, metrics, limits, predictions, uncalibrated, CALIBRATION_BINS)
+
+
+def of_each(objective: nn.Module, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each sample, and what it counts in the mean, both `(samples,)`."""
+
+    def one(row: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        row, target = row[None], target[None]
+        return objective.loss(row, target), torch.as_tensor(objective.batch_weight(target), dtype=row.dtype)
+
+    with torch.no_grad():
+        return torch.vmap(one)(logits, targets)
+
+
+def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:
+    """`evaluation_<split>` in the run, or beside a checkpoint without one.
+
+    For another checkpoint than the best `_<checkpoint>` follows, for other pictures `_on_<their folder>`.
+    """
+    checkpoint_name = "" if path.stem == "best" else f"_{path.stem}"
+    other = "" if cfg.data.root is None else f"_on_{Path(cfg.data.root).expanduser().resolve().name}"
+    return (home or path.parent) / f"evaluation_{cfg.split}{checkpoint_name}{other}"
 
 
 def build_evaluation_data(trained: DictConfig, task: ClassificationTask, split: str) -> DataModule:

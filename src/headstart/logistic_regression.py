@@ -61,10 +61,8 @@ def solve(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed:
         num_outputs: columns of the logits.
         seed: of the folds.
     """
-    mean = features.mean(dim=0)
-    centred = features - mean
-    scale = centred.square().sum(dim=1).mean().sqrt().clamp_min(1e-12)
-    reduced, basis = _reduced(centred / scale)
+    centred, mean, scale = _scaled(features)
+    reduced, basis = _reduced(centred)
     tried = _held_out(reduced, targets, loss, num_outputs, seed)
     penalty = min(tried, key=lambda p: tried[p].loss, default=DEFAULT_PENALTY)
     best = tried.get(penalty)
@@ -74,6 +72,34 @@ def solve(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed:
     losses = {penalty: trial.loss for penalty, trial in tried.items()}
     held_out = (best.factor * best.logits, best.targets) if best else None
     return Solution(weight, factor * bias - weight @ mean, penalty, losses, held_out)
+
+
+def out_of_fold(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed: int = 0) -> Tensor | None:
+    """The logits `(samples, num_outputs)` of each sample by a solution that has not seen it, at the best temperature.
+
+    Penalty and temperature are chosen as by `solve`, which these arguments are of.
+
+    Returns:
+        None where a class has a single sample, so that nothing can be held out.
+    """
+    reduced, _ = _reduced(_scaled(features)[0])
+    tried = _held_out(reduced, targets, loss, num_outputs, seed)
+    if not tried:
+        return None
+    penalty = min(tried, key=lambda p: tried[p][0])
+    logits = features.new_zeros(len(features), num_outputs)
+    for kept, held in _folds(targets, seed, many=len(targets)):
+        *_, (_, weight, bias) = _path(reduced[kept], targets[kept], loss, num_outputs, last=penalty)
+        logits[held] = tried[penalty][1] * (reduced[held] @ weight.T + bias)
+    return logits
+
+
+def _scaled(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Centred and divided by one number to a mean squared norm of 1; the mean, and that number."""
+    mean = features.mean(dim=0)
+    centred = features - mean
+    scale = centred.square().sum(dim=1).mean().sqrt().clamp_min(1e-12)
+    return centred / scale, mean, scale
 
 
 def _reduced(features: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -108,8 +134,11 @@ def _at_best_temperature(logits: Tensor, targets: Tensor, loss: Loss) -> tuple[f
     return min((loss(factor * logits, targets).item(), factor) for factor in factors)
 
 
-def _folds(targets: Tensor, seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Positions to learn from and positions held out; none where a class is too small to be in both."""
+def _folds(targets: Tensor, seed: int, many: int = MANY) -> list[tuple[Tensor, Tensor]]:
+    """Positions to learn from and positions held out; none where a class is too small to be in both.
+
+    Of more than `many` samples the first fold alone.
+    """
     if targets.ndim == 1:
         number, kind = min(FOLDS, int(targets.unique(return_counts=True)[1].min())), StratifiedKFold
     else:
@@ -118,7 +147,7 @@ def _folds(targets: Tensor, seed: int) -> list[tuple[Tensor, Tensor]]:
         return []
     cuts = kind(number, shuffle=True, random_state=seed).split(targets.cpu(), targets.cpu())
     folds = [(torch.from_numpy(kept), torch.from_numpy(held)) for kept, held in cuts]
-    return folds if len(targets) <= MANY else folds[:1]
+    return folds if len(targets) <= many else folds[:1]
 
 
 def _path(

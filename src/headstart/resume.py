@@ -80,6 +80,21 @@ def find_checkpoint(run: str, checkpoint: str = "best") -> Path:
     raise UsageError(f"run={run}: no checkpoint {checkpoint!r} in its checkpoints folder; there are: {names}")
 
 
+def latest_run(logs: str) -> str:
+    """The directory of the run that was started last, of whatever name.
+
+    Args:
+        logs: the folder of all runs.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = sorted(Path(logs).expanduser().glob(f"*/runs/*/{CONFIG}"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise UsageError(f"run=last: there is no run in {logs} yet; give a run directory, or logs=<folder>")
+    return str(found[-1].parent)
+
+
 def was_restarted() -> bool:
     """Whether a cluster or torchrun has started this launch again, after a requeue or a crash."""
     return any(int(os.environ.get(key, 0)) > 0 for key in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))

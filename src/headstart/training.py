@@ -180,6 +180,7 @@ def build_task(cfg: DictConfig, data: DataModule, point: Path | None = None) -> 
     """Backbone and head for the data's classes, or the checkpoint's; tells the data what the inputs look like."""
     if point:
         task, _ = checkpoint.load_task(point)
+        task.objective.temperature = 1.0  # it fitted the weights as they were, and is not handed on
         if task.classes != data.classes:
             raise UsageError(f"{point} knows the classes {task.classes}, but the data have {data.classes}")
     else:

@@ -24,9 +24,10 @@ ALLOWED = {
     "finetuning": {"backbones", "config"},
     "tasks": {"activations", "backbones", "optim", "schedules"},
     "caching": {"backbones", "data", "files", "finetuning"},
-    "reporting": {"backbones", "finetuning"},
+    "calibration": set(),
+    "reporting": {"backbones", "files", "finetuning"},
     "checkpoint_io": {"files"},
-    "checkpoint": {"backbones", "files", "tasks"},
+    "checkpoint": {"backbones", "checkpoint_io", "files", "tasks"},
     "resume": set(),
     "cli": {"allocator"},
     "auto": {"data", "files", "hardware"},
@@ -34,7 +35,10 @@ ALLOWED = {
         *("auto", "callbacks", "checkpoint", "checkpoint_io", "config", "data", "files", "finetuning", "hardware"),
         *("reporting", "resume", "tasks"),
     },
-    "evaluation": {"callbacks", "checkpoint", "config", "data", "hardware", "tasks"},
+    "inspection": {"backbones", "caching", "data", "logistic_regression", "reporting", "tasks"},
+    "evaluation": {
+        *("calibration", "callbacks", "checkpoint", "config", "data", "hardware", "inspection", "reporting", "tasks"),
+    },
 }
 
 

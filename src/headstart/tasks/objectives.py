@@ -3,6 +3,9 @@
 Each can be trained with the focal loss instead of the cross-entropy (Lin et al. 2017, https://arxiv.org/abs/1708.02002,
 equation 4): the loss of a sample whose truth has the probability p counts (1 - p) ** focal_gamma times. The mean is
 over as many samples as without, so it is smaller. The alpha of that paper is what class weights are here.
+
+Logits are divided by `temperature` to become probabilities, 1 until somebody calibrates the trained model
+(`headstart/calibration.py`); the loss does not know it.
 """
 
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MetricCollection
 from torchmetrics import classification as metrics
+from torchmetrics.utilities import dim_zero_cat
 from torchvision.ops import sigmoid_focal_loss
 
 from headstart.errors import UsageError
@@ -44,6 +48,7 @@ class Softmax(nn.Module):
         if not 0 <= label_smoothing < 1:
             raise UsageError(f"task.objective.label_smoothing={label_smoothing}: give a number from 0 to below 1")
         self.num_classes = self.num_outputs = num_classes
+        self.temperature = 1.0
         self.label_smoothing, self.focal_gamma = label_smoothing, _checked(focal_gamma)
         self.register_buffer("weight", _as_tensor(class_weights), persistent=False)
 
@@ -67,7 +72,7 @@ class Softmax(nn.Module):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits `(batch, N)` -> probabilities `(batch, N)`."""
-        return logits.float().softmax(dim=1)
+        return (logits.float() / self.temperature).softmax(dim=1)
 
     def training_metrics(self) -> MetricCollection:
         """Cheap enough for every training step."""
@@ -97,6 +102,7 @@ class OneSigmoid(nn.Module):
                 f"task=binary has one sigmoid unit and needs 2 classes, the data has {num_classes}: "
                 "use task=classification"
             )
+        self.temperature = 1.0
         self.focal_gamma = _checked(focal_gamma)
         self.register_buffer("weight", _as_tensor(class_weights), persistent=False)
 
@@ -119,7 +125,7 @@ class OneSigmoid(nn.Module):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits `(batch, 1)` -> probabilities of both classes `(batch, 2)`."""
-        second = logits.float().sigmoid()
+        second = (logits.float() / self.temperature).sigmoid()
         return torch.cat([1 - second, second], dim=1)
 
     def training_metrics(self) -> MetricCollection:
@@ -145,6 +151,7 @@ class MultiLabel(nn.Module):
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, focal_gamma: float = 0.0):
         super().__init__()
         self.num_classes = self.num_outputs = num_classes
+        self.temperature = 1.0
         self.focal_gamma = _checked(focal_gamma)
         self.register_buffer("weight", _as_tensor(class_weights), persistent=False)
 
@@ -166,7 +173,7 @@ class MultiLabel(nn.Module):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits `(batch, N)` -> probability of each label `(batch, N)`, which need not sum to 1."""
-        return logits.float().sigmoid()
+        return (logits.float() / self.temperature).sigmoid()
 
     def training_metrics(self) -> MetricCollection:
         """Cheap enough for every training step."""
@@ -180,9 +187,35 @@ class MultiLabel(nn.Module):
                 "acc": metrics.MultilabelAccuracy(n, average="micro"),
                 "acc_exact": metrics.MultilabelExactMatch(n),
                 "f1_macro": metrics.MultilabelF1Score(n, average="macro"),
-                "auroc_macro": metrics.MultilabelAUROC(n, average="macro"),
+                "auroc_macro": PresentLabelsAUROC(n, average="none"),
             }
         )
+
+
+class PresentClassesAUROC(metrics.MulticlassAUROC):
+    """The mean over the classes that some samples have and some have not.
+
+    torchmetrics counts the others as 0, so that a split that lacks a class would look worse than it is.
+    """
+
+    def compute(self) -> Tensor:
+        """The mean; 0 where there is no such class."""
+        targets = dim_zero_cat(self.target)
+        return _mean_of_present(super().compute(), functional.one_hot(targets, self.num_classes))
+
+
+class PresentLabelsAUROC(metrics.MultilabelAUROC):
+    """The same for several labels a sample."""
+
+    def compute(self) -> Tensor:
+        """The mean; 0 where there is no such label."""
+        return _mean_of_present(super().compute(), dim_zero_cat(self.target))
+
+
+def _mean_of_present(areas: Tensor, truth: Tensor) -> Tensor:
+    number = truth.sum(dim=0)
+    present = (number > 0) & (number < len(truth))
+    return areas[present].mean() if present.any() else areas.new_zeros(())
 
 
 def _single_label_metrics(n: int) -> MetricCollection:
@@ -191,7 +224,7 @@ def _single_label_metrics(n: int) -> MetricCollection:
             "acc": metrics.MulticlassAccuracy(n, average="micro"),
             "acc_macro": metrics.MulticlassAccuracy(n, average="macro"),
             "f1_macro": metrics.MulticlassF1Score(n, average="macro"),
-            "auroc_macro": metrics.MulticlassAUROC(n, average="macro"),
+            "auroc_macro": PresentClassesAUROC(n, average="none"),
             "ece": metrics.MulticlassCalibrationError(n, n_bins=CALIBRATION_BINS, norm="l1"),
         }
     )

@@ -1,0 +1,50 @@
+"""The features of a whole split, out of the activation cache or into it."""
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from headstart.backbones.base import Backbone
+from headstart.backbones.parts import InferenceCopy
+from headstart.caching import fingerprint
+from headstart.caching.activations import ActivationCache
+from headstart.caching.filling import Filler, NotCachedError
+from headstart.data.base import DataModule
+
+log = logging.getLogger(__name__)
+
+
+def features_of(
+    backbone: Backbone, data: DataModule, split: str, trainer: pl.Trainer, cache: ActivationCache | None
+) -> Tensor:
+    """What the backbone makes of each plain sample of a split, `(samples, num_features)` in fp32 on the CPU.
+
+    Found where a run or an earlier evaluation has kept it, else computed and kept; without a cache, or where it cannot
+    serve, which the log then says, computed alone.
+    """
+    positions = range(data.num_samples[split])
+    backbone.to(trainer.strategy.root_device)
+    if cache is not None:
+        try:
+            return _kept(backbone, data, split, trainer, cache)(positions).float()
+        except (NotCachedError, fingerprint.NoFingerprintError) as reason:
+            log.info("the features of %s are not cached: %s", split, reason)
+    copy = InferenceCopy(backbone)
+    batches = (copy(_moved(inputs, trainer)).float().cpu() for inputs in data.inputs(split, positions))
+    return torch.cat(list(batches))
+
+
+def _kept(backbone: Backbone, data: DataModule, split: str, trainer: pl.Trainer, cache: ActivationCache) -> Any:
+    device = trainer.strategy.root_device
+    folder = cache.root / fingerprint.of_prefix(backbone, data.eval_transform, data.samples, device)
+    filler = Filler(trainer, data.inputs, backbone, folder, cache.limit)
+    rows = filler.rows({split: fingerprint.of_samples(data.samples, data.splits[split])})
+    log.info("features of %s: %d samples computed, %d found (%s)", split, filler.lacking, filler.found, folder)
+    return rows[split]
+
+
+def _moved(inputs: Any, trainer: pl.Trainer) -> Any:
+    return trainer.strategy.batch_to_device(inputs)

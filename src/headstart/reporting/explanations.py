@@ -1,0 +1,107 @@
+"""Which parts of a picture speak for a class: a map of the last layer that still has places.
+
+With captum: Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) where that layer is a feature map
+`(batch, channels, height, width)`; gradient times activation, added up over the channels of each token (HiResCAM,
+Draelos and Carin 2020, https://arxiv.org/abs/2011.08891), where it is a row of tokens as in a vision transformer.
+"""
+
+import importlib.util
+import math
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headstart.backbones.base import Backbone
+from headstart.errors import UsageError
+
+COARSEST = 4
+"""Places a side that a map should have: of a smaller last map, as of small pictures, an earlier one is taken."""
+
+
+def require_captum() -> None:
+    """Raises a UsageError where the library is not installed."""
+    if importlib.util.find_spec("captum") is None:
+        raise UsageError('explain needs the library captum: pip install -e ".[explain]", or leave explain out')
+
+
+def explain(network: nn.Module, backbone: Backbone, pictures: Tensor, classes: list[int]) -> Tensor:
+    """How much each place of a picture speaks for a class.
+
+    Args:
+        network: pictures -> logits `(batch, num_outputs)`; with one logit, class 0 is what lowers it.
+        backbone: the part of it that the map is taken from.
+        pictures: uint8 `(batch, 3, height, width)`, on the network's device.
+        classes: one a picture.
+
+    Returns:
+        `(batch, height, width)` on the CPU, from 0 to 1 for each picture; zeros where nothing speaks for the class.
+
+    Raises:
+        UsageError: captum is not installed, or the backbone has no layer with places, as one that flattens at once.
+    """
+    require_captum()
+    layer, tokens = _layer_with_places(backbone, pictures[:1])
+    chosen = torch.tensor(classes, device=pictures.device)
+    maps = _attributed(_Chosen(network), layer, tokens, pictures / 255, chosen)
+    enlarged = functional.interpolate(maps[:, None], pictures.shape[-2:], mode="bilinear")[:, 0]
+    return (enlarged / enlarged.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).cpu()
+
+
+class _Chosen(nn.Module):
+    """The logit of each picture's own class."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor, chosen: Tensor) -> Tensor:
+        logits = self.network(pictures)
+        if logits.shape[1] == 1:
+            return logits[:, 0] * (2 * chosen - 1)
+        return logits.gather(1, chosen[:, None])[:, 0]
+
+
+def _attributed(network: nn.Module, layer: nn.Module, tokens: bool, pictures: Tensor, chosen: Tensor) -> Tensor:
+    """What captum says, `(batch, rows, columns)`, without what speaks against the class."""
+    from captum.attr import LayerGradCam, LayerGradientXActivation
+
+    with torch.enable_grad(), warnings.catch_warnings():
+        # captum asks the pictures for gradients, too, and says so
+        warnings.filterwarnings("ignore", "Input Tensor .* did not already require gradients")
+        if not tokens:
+            return (
+                LayerGradCam(network, layer).attribute(pictures, additional_forward_args=chosen)[:, 0].relu().detach()
+            )
+        method = LayerGradientXActivation(network, layer)
+        # what goes into the last block: of what leaves it, the head sees the class token alone
+        found = method.attribute(pictures, additional_forward_args=chosen, attribute_to_layer_input=True)
+    found = (found[0] if isinstance(found, tuple) else found).sum(dim=2).relu().detach()
+    side = math.isqrt(found.shape[1])
+    return found[:, found.shape[1] - side**2 :].reshape(-1, side, side)  # special tokens come first
+
+
+def _layer_with_places(backbone: Backbone, picture: Tensor) -> tuple[nn.Module, bool]:
+    """The last module whose output is a map, not too coarse; or the last block, where it is given tokens."""
+    outputs: list[tuple[nn.Module, torch.Size]] = []
+
+    def note(module: nn.Module, inputs: tuple, output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs.append((module, output.shape))
+
+    handles = [module.register_forward_hook(note) for module in backbone.modules() if module is not backbone]
+    try:
+        with torch.no_grad():
+            backbone(picture)
+    finally:
+        for handle in handles:
+            handle.remove()
+    last = backbone.get_submodule(backbone.blocks[-1])
+    if any(module is last and len(shape) == 3 for module, shape in outputs):
+        return last, True
+    maps = [(module, min(shape[-2:])) for module, shape in outputs if len(shape) == 4]
+    fine = [module for module, side in maps if side >= COARSEST] or [module for module, side in maps if side > 1]
+    if not fine:
+        raise UsageError(f"explain: {type(backbone).__name__} has no layer with places that a map could show")
+    return fine[-1], False
