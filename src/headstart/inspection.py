@@ -67,7 +67,12 @@ class Inspection:
     def answer(self) -> None:
         """Writes all that is asked for."""
         if not self.mistakes:
-            log.info("no mistake in %s: there are none to show", self.split)
+            number = len(self.predictions)
+            log.info(
+                "no mistake among %d samples of %s, which the bootstrap takes for certainty: the accuracy may be %.3f "
+                "(Clopper and Pearson)",
+                *(number, self.split, 0.025 ** (1 / number)),
+            )
         elif is_picture(self._input(self.split, self.mistakes[0].position)):
             self._show_mistakes()
         if self.cfg.embedding:
@@ -109,7 +114,7 @@ class Inspection:
 
     def _show_neighbours(self, mistakes: Sequence[Mistake], number: int) -> None:
         """Each mistake before the training pictures whose features are nearest (cosine, centred on their mean)."""
-        train = features_of(self.task.backbone, self.data, "train", self.trainer, self._cache)
+        train = self._train_features
         mean = train.mean(dim=0)
         positions = [mistake.position for mistake in mistakes]
         similarity = normalize(self.features[positions] - mean) @ normalize(train - mean).T
@@ -137,13 +142,21 @@ class Inspection:
     def _show_label_errors(self) -> None:
         """Of the training samples, judged on features that know nothing of their labels."""
         backbone = starting_backbone(self.trained, self.task)
-        features = features_of(backbone, self.data, "train", self.trainer, self._cache)
+        if backbone is self.task.backbone:
+            features = self._train_features
+        else:
+            features = features_of(backbone, self.data, "train", self.trainer, self._cache)
         targets = self.data.targets("train", range(len(features)))
         logits = out_of_fold(features, targets, cross_entropy, len(self.task.classes), self.data.seed)
         assert logits is not None, "check_data has counted the samples of each class"
         errors = find_label_errors(logits.softmax(dim=1), targets, self.task.classes)
+        agreed = (logits.argmax(dim=1) == targets).float().mean().item()
         write_label_errors(self.folder / "label_errors.csv", errors, paths_of(self.data, "train"))
-        log.info("%d of %d training samples may have a wrong label", len(errors), len(targets))
+        log.info(
+            "%d of %d training labels are in doubt; the model that doubts them agrees with %.1f %% of all, and what it "
+            "cannot tell apart it doubts in vain",
+            *(len(errors), len(targets), 100 * agreed),
+        )
         if errors and is_picture(self._input("train", 0)):
             tiles = [
                 Tile(
@@ -154,6 +167,10 @@ class Inspection:
             ]
             title = f"labels in doubt, {len(tiles)} of {len(errors)}"
             save(self.folder / "label_errors.png", contact_sheet(tiles, COLUMNS, title))
+
+    @cached_property
+    def _train_features(self) -> Tensor:
+        return features_of(self.task.backbone, self.data, "train", self.trainer, self._cache)
 
     @cached_property
     def _cache(self) -> Any:

@@ -17,6 +17,8 @@ CELLS = 20_000_000
 """Samples times draws held at a time (80 MB)."""
 FEW = 128
 """Up to so many positives they are compared with every negative; with more, sorting and adding up is faster."""
+ROWS = 1024
+"""So many positives are compared at a time."""
 
 Statistic = Callable[[Tensor], Tensor]  # counts (samples, draws) -> the metric of each draw (draws,)
 
@@ -121,21 +123,37 @@ def calibration_errors(confidence: Tensor, right: Tensor, counts: Tensor, bins: 
 
 
 def _auroc_macro(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
-    """The mean area under the ROC curves of the classes of which a draw has some samples and some not."""
-    areas = torch.stack([_auroc(scores[:, c], truth[:, c], counts) for c in range(scores.shape[1])])
+    """The mean area under the ROC curves of the classes of which a draw has some samples and some not.
+
+    The area is the share of pairs of a positive and a negative in the right order, equals half (Mann-Whitney).
+    """
+    number = truth.sum(dim=0)
+    areas = counts.new_full((len(number), counts.shape[1]), torch.nan)
+    for c in (number > FEW).nonzero()[:, 0].tolist():
+        areas[c] = _auroc_by_sorting(scores[:, c], truth[:, c], counts)
+    few = ((number > 0) & (number <= FEW)).nonzero()[:, 0]
+    if len(few):
+        for classes in few.split(max(1, ROWS // int(number[few].max()))):
+            areas[classes] = _aurocs_by_pairs(scores[:, classes].T, truth[:, classes].T, counts)
     return areas.nanmean(dim=0)
 
 
-def _auroc(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
-    """Of each draw the share of pairs of a positive and a negative in the right order, equals half (Mann-Whitney)."""
+def _auroc_by_sorting(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+    """Of one class in each draw."""
     positives, negatives = counts[truth], counts[~truth]
-    of_positives, of_negatives = scores[truth], scores[~truth]
-    if len(positives) <= FEW:
-        above = (of_positives[:, None] > of_negatives).float() + (of_positives[:, None] == of_negatives).float() / 2
-        below = above @ negatives
-    else:
-        of_negatives, order = of_negatives.sort()
-        reached = torch.cat([counts.new_zeros(1, counts.shape[1]), negatives[order].cumsum(dim=0)])
-        edges = (torch.searchsorted(of_negatives, of_positives, right=right) for right in (False, True))
-        below = sum(reached[edge] for edge in edges) / 2
+    of_negatives, order = scores[~truth].sort()
+    reached = torch.cat([counts.new_zeros(1, counts.shape[1]), negatives[order].cumsum(dim=0)])
+    edges = (torch.searchsorted(of_negatives, scores[truth], right=right) for right in (False, True))
+    below = sum(reached[edge] for edge in edges) / 2
     return (positives * below).sum(dim=0) / (positives.sum(dim=0) * negatives.sum(dim=0))
+
+
+def _aurocs_by_pairs(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+    """Of several classes `(classes, samples)` in each draw, by one product of matrices."""
+    place, sample = truth.nonzero(as_tuple=True)
+    own, others = scores[place, sample][:, None], scores[place]
+    above = ((own > others).float() + (own == others).float() / 2) * ~truth[place]
+    zeros = counts.new_zeros(len(truth), counts.shape[1])
+    ordered = zeros.index_add(0, place, (above @ counts) * counts[sample])
+    positives = zeros.index_add(0, place, counts[sample])
+    return ordered / (positives * (counts.sum(dim=0) - positives))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 from torch import Tensor
@@ -28,20 +29,32 @@ WORST = 5
 def confusion(matrix: Tensor, classes: list[str]) -> Figure:
     """The confusion matrix `(classes, classes)`, rows the truth; colours are shares of a row, numbers are samples."""
     counts, number = matrix.numpy(), len(classes)
-    side = float(np.clip(2.5 + 0.45 * number, 4.5, 11.5) if number <= NUMBERED else np.clip(0.15 * number + 4, 9, 20))
+    side = _side(number)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    # of many classes each mistake is a small share, which must be seen all the same
+    scale = PowerNorm(1 if number <= NUMBERED else 0.4, vmin=0, vmax=1)
+    picture = axes.imshow(shares, cmap="Blues", norm=scale, interpolation="nearest")
     if number <= NUMBERED:
         for row, column in np.ndindex(number, number):
             colour = "white" if shares[row, column] > 0.5 else "black"
             shown = f"{counts[row, column]:,}" if counts[row, column] else ""
             axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=9)
     _name_both_axes(axes, classes, size=9 if number <= NUMBERED else 5.5)
-    axes.set(xlabel="predicted", ylabel="true", title="confusion matrix")
-    figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
+    size = max(10.0, 0.8 * side)
+    axes.set_xlabel("predicted", fontsize=size)
+    axes.set_ylabel("true", fontsize=size)
+    axes.set_title("confusion matrix", fontsize=1.2 * size)
+    figure.colorbar(picture, ax=axes, shrink=0.8, aspect=30).set_label("share of the true class", fontsize=size)
     return figure
+
+
+def _side(number: int) -> float:
+    """Of a confusion matrix of so many classes, in inches: room for the numbers, then for the names."""
+    if number <= NUMBERED:
+        return max(2.5 + 0.45 * number, 4.5)
+    return max(0.15 * number + 4, 9) if number <= NAMED else 14
 
 
 def _name_both_axes(axes: Axes, classes: list[str], size: float) -> None:
@@ -67,7 +80,7 @@ def label_confusion(counts: dict[str, Sequence[int]], classes: list[str]) -> Fig
     axes.invert_yaxis()
     axes.set(xlabel="samples", title="labels")
     axes.grid(alpha=0.3, axis="x")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 
@@ -92,7 +105,7 @@ def reliability(bins: dict[str, list[tuple[float, float, int]]], errors: dict[st
     below.set_ylim(bottom=0)
     for axes in (above, below):
         axes.grid(alpha=0.3)
-    above.legend(loc="upper left")
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8)
     return figure
 
 
@@ -107,7 +120,7 @@ def roc(predictions: Predictions) -> Figure:
     axes = figure.axes[0]
     axes.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=QUIET)
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -121,7 +134,7 @@ def precision_recall(predictions: Predictions) -> Figure:
     figure = _curves(predictions, curve, "AP", "precision and recall")
     axes = figure.axes[0]
     axes.set(xlabel="recall", ylabel="precision")
-    axes.legend(loc="lower left", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -131,7 +144,7 @@ Curve = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, float]]
 def _curves(predictions: Predictions, curve: Curve, area: str, title: str) -> Figure:
     """Curves of the classes that some samples have and some have not; an empty frame that says so where none is."""
     found = {c: curve(*_of_class(predictions, c)) for c in _drawn_classes(predictions)}
-    figure = Figure(figsize=(6, 5.6), layout="constrained")
+    figure = Figure(figsize=(6, 6.4), layout="constrained")
     axes = figure.subplots()
     axes.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.grid(alpha=0.3)
@@ -152,7 +165,7 @@ def _curves(predictions: Predictions, curve: Curve, area: str, title: str) -> Fi
     if len(found) > 1:
         grid = np.linspace(0, 1, 201)
         mean = np.mean([np.interp(grid, x, y) for x, y, _ in found.values()], axis=0)
-        label = f"mean of {len(found)}, {area} {np.mean([value for *_, value in found.values()]):.3f}"
+        label = f"mean of {len(found)} classes, {area} {np.mean([value for *_, value in found.values()]):.3f}"
         axes.plot(grid, mean, color="black", linewidth=2, label=label)
     return figure
 

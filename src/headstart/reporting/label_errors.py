@@ -1,7 +1,8 @@
 """Samples that may carry a wrong label, by confident learning.
 
-Northcutt et al. 2021, https://arxiv.org/abs/1911.00068, with their own library cleanlab: a sample is suspected where a
-model that has not learned from it gives another class more probability than that class's samples get on average.
+Northcutt et al. 2021, https://arxiv.org/abs/1911.00068, with their own library cleanlab. From probabilities by models
+that have not learned from a sample it estimates how many samples of each class truly are of which other, and suspects
+so many of the least likely ones, by their class as well as by the pair of classes ("C+NR" there).
 """
 
 import importlib.util
@@ -53,7 +54,7 @@ def find_label_errors(probabilities: Tensor, targets: Tensor, classes: list[str]
     require_cleanlab()
     from cleanlab.filter import find_label_issues
 
-    suspected = find_label_issues(targets.numpy(), probabilities.numpy(), filter_by="confident_learning", n_jobs=1)
+    suspected = find_label_issues(targets.numpy(), probabilities.numpy(), filter_by="both", n_jobs=1)
     given = probabilities.gather(1, targets[:, None])[:, 0]
     others = probabilities.scatter(1, targets[:, None], -1)
     highest, suggested = others.max(dim=1)
