@@ -5,7 +5,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
-from headstart.logistic_regression import DEFAULT_PENALTY, MANY, PENALTIES, _folds, solve
+from headstart.logistic_regression import DEFAULT_PENALTY, MANY, PENALTIES, _folds, out_of_fold, solve
 from headstart.tasks.objectives import MultiLabel, OneSigmoid, Softmax
 
 
@@ -89,3 +89,20 @@ def test_folds(samples, folds):
     assert len(cuts) == folds
     for kept, held in cuts:
         assert sorted(torch.cat([kept, held]).tolist()) == list(range(samples))
+
+
+@pytest.mark.parametrize("samples", [120, 5100], ids=["few", "many"])
+def test_out_of_fold_logits_know_nothing_of_their_own_label(samples):
+    """Labels at random, more features than they need to be learned by heart: whoever knows them is right."""
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(samples, 20, generator=random)
+    targets = torch.randint(0, 2, (samples,), generator=random)
+    features[:, 0] += targets * (samples > 1000)  # where there is something to learn, it is learned
+    logits = out_of_fold(features, targets, functional.cross_entropy, 2)
+    right = (logits.argmax(dim=1) == targets).float().mean()
+    assert (right > 0.6) == (samples > 1000)
+    assert logits.abs().sum(dim=1).min() > 0  # of every sample
+
+
+def test_out_of_fold_needs_two_of_each_class():
+    assert out_of_fold(torch.randn(3, 2), torch.tensor([0, 0, 1]), functional.cross_entropy, 2) is None

@@ -1,0 +1,251 @@
+"""Evaluations of whole runs: what they say, write and refuse."""
+
+import csv
+import json
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from headstart import checkpoint, resume
+from headstart.cli import CONF
+from headstart.errors import UsageError
+from headstart.evaluation import evaluate
+from headstart.training import build_data, build_task, train
+
+TABLES = {"predictions.csv", "mistakes.csv", "metrics.csv", "classes.csv", "evaluation.json"}
+PICTURES = {"confusion.png", "reliability.png", "roc.png", "precision_recall.png"}
+OF_CLASSES = {"confusion.csv", "confused.csv"}
+# noise as strong as the colours, so that there are mistakes
+UNSURE = ("data.num_classes=3", "optimizer.lr=1e-4", "trainer.max_epochs=1")
+
+
+def evaluated(run, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", [f"run={run}", *overrides])
+    return evaluate(cfg, resume.find_checkpoint(cfg.run, cfg.checkpoint))
+
+
+def files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def rows(file):
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metric", "kept"),
+    [
+        (["data.num_classes=3"], "ece", OF_CLASSES),
+        (["task=binary"], "ece", OF_CLASSES),
+        (["task=multilabel", "data.multi_label=true", "data.num_classes=3"], "acc_exact", set()),
+        (["data.class_weights=sqrt", "task.objective.label_smoothing=0.1", "data.num_classes=4"], "ece", OF_CLASSES),
+    ],
+    ids=["softmax", "binary", "labels", "weights"],
+)
+def test_an_evaluation_says_what_training_said_and_how_sure_it_is(overrides, metric, kept, quick, tmp_path):
+    trained = train(quick("trainer.max_epochs=1", "optimizer.lr=1e-4", *overrides))
+    metrics = evaluated(tmp_path / "run")
+    assert metrics == pytest.approx({k: v for k, v in trained.metrics.items() if k.startswith("test/")}, abs=1e-6)
+    folder = tmp_path / "run/evaluation_test"
+    assert files(folder) - {"mistakes.png"} == TABLES | PICTURES | kept
+    content = json.loads((folder / "evaluation.json").read_text())
+    assert metric in content["metrics"]
+    for name, found in content["metrics"].items():
+        assert found["value"] == pytest.approx(metrics[f"test/{name}"])
+        if name != "ece":  # drawing samples makes bins uneven: its draws lie higher
+            assert found["low"] - 1e-6 <= found["value"] <= found["high"] + 1e-6, name
+    loss, written = metrics["test/loss"], rows(folder / "predictions.csv")
+    assert len(written) == content["samples"] == 12
+    right = sum(row["right"] == "1" for row in written) / 12
+    assert right == pytest.approx(metrics["test/acc_exact" if metric == "acc_exact" else "test/acc"])
+    assert content["metrics"]["loss"]["low"] < loss < content["metrics"]["loss"]["high"]
+
+
+def test_the_loss_of_each_sample_adds_up_to_the_loss(quick, tmp_path):
+    """The interval of the loss is of the very loss that is printed: weights, smoothing and focus included."""
+    from headstart.evaluation import of_each
+
+    for overrides in (["task.objective.focal_gamma=2", "data.class_weights=balanced"], ["task=binary"]):
+        task = build_task(cfg := quick(*overrides), build_data(cfg))
+        logits = torch.randn(20, task.objective.num_outputs)
+        targets = torch.arange(20) % 2
+        losses, weights = of_each(task.objective, logits, targets)
+        assert (losses @ weights / weights.sum()).item() == pytest.approx(task.objective.loss(logits, targets).item())
+
+
+def test_everything_that_can_be_asked(quick, tmp_path):
+    pytest.importorskip("captum")
+    pytest.importorskip("cleanlab")
+    train(quick(*UNSURE))
+    asked = "explain=2", "neighbours=true", "embedding=true", "label_errors=true", "worst=3"
+    evaluated(tmp_path / "run", "split=val", *asked)
+    folder = tmp_path / "run/evaluation_val"
+    assert files(folder) >= {"mistakes.png", "explanations.png", "neighbours.png", "embedding.png"}
+    mistakes = rows(folder / "mistakes.csv")
+    assert mistakes, "without a mistake this test shows nothing"
+    assert len(rows(folder / "embedding.csv")) == 12
+    neighbours = rows(folder / "neighbours.csv")
+    names = {row["name"] for row in rows(tmp_path / "run/split.csv") if row["split"] == "train"}
+    assert {row["neighbour"] for row in neighbours} <= names
+    assert [row["rank"] for row in neighbours[:5]] == list("12345")
+    assert {row["path"] for row in rows(folder / "label_errors.csv")} <= names
+    # a plain evaluation afterwards leaves no picture of another
+    evaluated(tmp_path / "run", "split=val", "worst=0")
+    assert files(folder) == TABLES | PICTURES | OF_CLASSES
+
+
+def test_several_labels_can_be_asked_about_too(quick, tmp_path):
+    pytest.importorskip("captum")
+    train(quick("task=multilabel", "data.multi_label=true", *UNSURE))
+    evaluated(tmp_path / "run", "explain=true", "neighbours=2", "embedding=true")
+    assert files(tmp_path / "run/evaluation_test") >= {"explanations.png", "neighbours.png", "embedding.png"}
+    with pytest.raises(UsageError, match="label_errors=true needs one class a sample"):
+        evaluated(tmp_path / "run", "label_errors=true")
+
+
+def test_features_are_found_where_training_left_them(quick, tmp_path, caplog):
+    caplog.set_level("INFO")
+    train(quick(*UNSURE, "finetuning=probe"))
+    evaluated(tmp_path / "run", "neighbours=true")
+    assert "features of train: 0 samples computed, 56 found" in caplog.text
+    train(quick(*UNSURE, "finetuning=probe", "cache=off", f"paths.run={tmp_path / 'other'}"))
+    caplog.clear()
+    evaluated(tmp_path / "other", "neighbours=true")
+    assert "found" not in caplog.text
+    ours, theirs = (rows(tmp_path / name / "evaluation_test/neighbours.csv") for name in ("run", "other"))
+    assert [row["neighbour"] for row in ours] == [row["neighbour"] for row in theirs]
+
+
+def test_labels_are_judged_by_the_backbone_as_it_began(quick, tmp_path, monkeypatch):
+    from headstart import inspection
+
+    train(quick(*UNSURE))
+    path = tmp_path / "run/checkpoints/best.ckpt"
+    task, trained = checkpoint.load_task(path)
+    began = inspection.starting_backbone(trained, task)
+    assert not torch.equal(began.stem[0].weight, task.backbone.stem[0].weight)
+    from headstart.backbones.tiny_resnet import TinyResNet
+
+    assert torch.equal(began.stem[0].weight, TinyResNet().stem[0].weight)
+    trained.finetuning._target_ = "headstart.finetuning.probe.Probe"
+    assert inspection.starting_backbone(trained, task) is task.backbone
+
+
+def test_a_temperature_is_kept_with_the_model(quick, tmp_path):
+    before = train(quick(*UNSURE, "data.num_samples=300")).metrics
+    path = tmp_path / "run/checkpoints/best.ckpt"
+    weights = checkpoint.read(path)["state_dict"]
+    after = evaluated(tmp_path / "run", "calibrate=true")
+    assert after["test/acc"] == pytest.approx(before["test/acc"])
+    assert after["test/loss"] == pytest.approx(before["test/loss"], abs=1e-6)
+    assert after["test/ece"] != pytest.approx(before["test/ece"], abs=1e-4)
+    task, _ = checkpoint.load_task(path)
+    assert task.objective.temperature != 1
+    assert all(torch.equal(value, weights[key]) for key, value in checkpoint.read(path)["state_dict"].items())
+    logits = torch.tensor([[1.0, 2.0, 4.0]])
+    expected = (logits / task.objective.temperature).softmax(dim=1)
+    assert torch.equal(task.objective.probabilities(logits), expected)
+    content = json.loads((tmp_path / "run/evaluation_test/evaluation.json").read_text())
+    assert content["temperature"] == task.objective.temperature
+    assert content["ece"]["before temperature"] == pytest.approx(before["test/ece"], abs=1e-6)
+    assert content["ece"]["after"] == pytest.approx(after["test/ece"], abs=1e-6)
+    # fitted anew it is the same, and evaluated again it is used
+    assert evaluated(tmp_path / "run", "calibrate=true") == pytest.approx(after)
+    assert evaluated(tmp_path / "run") == pytest.approx(after)
+
+
+def test_training_that_goes_on_forgets_the_temperature(quick, tmp_path):
+    cfg = quick(*UNSURE, "data.num_samples=300")
+    train(cfg)
+    path = tmp_path / "run/checkpoints/best.ckpt"
+    checkpoint.keep_temperature(path, 2.0)
+    assert checkpoint.load_task(path)[0].objective.temperature == 2.0
+    task = build_task(cfg, build_data(cfg), path)
+    assert task.objective.temperature == 1.0
+    assert "temperature" not in task.hparams
+
+
+def test_without_a_mistake_there_is_no_temperature(quick, tmp_path, caplog):
+    train(quick("trainer.max_epochs=6", "optimizer.lr=1e-2"))
+    evaluated(tmp_path / "run", "calibrate=true")
+    assert checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")[0].objective.temperature == 1.0
+    assert "val cannot tell the temperature" in caplog.text
+
+
+def pictures(root, classes, number):
+    for place, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for i in range(number):
+            colours = torch.randint(0, 255, (16, 16, 3), generator=torch.Generator().manual_seed(99 * place + i))
+            Image.fromarray(colours.to(torch.uint8).numpy()).save(root / name / f"{i}.png")
+
+
+def test_other_pictures_absent_classes_and_a_single_one(composed, tmp_path, caplog):
+    caplog.set_level("INFO")
+    pictures(tmp_path / "mine", ["a", "b", "c"], 10)
+    train(composed(
+        "data=image_folder", f"data.root={tmp_path / 'mine'}", "trainer=cpu", "trainer.max_epochs=1",
+        "model.image_size=16", "trainer.enable_progress_bar=false", "data.val_fraction=0.3", "data.test_fraction=0.3",
+    ))  # fmt: skip
+    evaluated(tmp_path / "run")
+    paths = {row["path"] for row in rows(tmp_path / "run/evaluation_test/predictions.csv")}
+    assert paths == {row["name"] for row in rows(tmp_path / "run/split.csv") if row["split"] == "test"}
+    pictures(tmp_path / "two", ["c", "a"], 5)
+    metrics = evaluated(tmp_path / "run", f"data.root={tmp_path / 'two'}")
+    folder = tmp_path / "run/evaluation_test_on_two"
+    assert {row["path"].split("/")[0] for row in rows(folder / "predictions.csv")} == {"a", "c"}
+    content = json.loads((folder / "evaluation.json").read_text())
+    assert [row["support"] for row in content["classes"]] == [5, 0, 5]
+    area = content["metrics"]["auroc_macro"]
+    assert area["low"] <= area["value"] == pytest.approx(metrics["test/auroc_macro"]) <= area["high"]
+    assert json.loads((tmp_path / "run/metrics_test.json").read_text()) != metrics
+    pictures(tmp_path / "one", ["b"], 1)
+    metrics = evaluated(tmp_path / "run", f"data.root={tmp_path / 'one'}", "embedding=true")
+    content = json.loads((tmp_path / "run/evaluation_test_on_one/evaluation.json").read_text())
+    assert content["metrics"]["acc"]["low"] == content["metrics"]["acc"]["high"] == metrics["test/acc"]
+    assert content["metrics"]["auroc_macro"]["low"] is None
+
+
+def test_another_checkpoint_has_a_folder_of_its_own(quick, tmp_path):
+    train(quick("trainer.max_epochs=1"))
+    evaluated(tmp_path / "run", "checkpoint=last")
+    assert (tmp_path / "run/evaluation_test_last/evaluation.json").is_file()
+    assert (tmp_path / "run/metrics_test_last.json").is_file()
+    alone = tmp_path / "elsewhere/model.ckpt"
+    alone.parent.mkdir()
+    alone.write_bytes((tmp_path / "run/checkpoints/best.ckpt").read_bytes())
+    evaluated(alone)
+    assert (tmp_path / "elsewhere/evaluation_test_model/evaluation.json").is_file()
+
+
+def test_the_last_run_is_found(tmp_path):
+    with pytest.raises(UsageError, match="run=last: there is no run in"):
+        resume.latest_run(str(tmp_path))
+    for place, name in enumerate(("train/runs/b", "other/runs/a")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+        import os
+
+        os.utime(tmp_path / name / "config.yaml", (place, place))
+    assert resume.latest_run(str(tmp_path)) == str(tmp_path / "other/runs/a")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["calibrate=true", "data.root=x"], "calibrate=True is about the run's own pictures: leave data.root out"),
+        (["neighbours=3", "data.root=x"], "neighbours=3 is about the run's own pictures"),
+        (["label_errors=true", "data.root=x"], "label_errors=True is about the run's own pictures"),
+        (["explain=-1"], "explain=-1: give a number of pictures, 0 for none"),
+        (["worst=-2"], "worst=-2: give a number of pictures"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_contradictions_are_refused_before_anything_is_loaded(overrides, told, tmp_path):
+    (tmp_path / "no.ckpt").touch()
+    with pytest.raises(UsageError, match=told):
+        evaluated(tmp_path / "no.ckpt", *overrides)
