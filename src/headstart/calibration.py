@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 BOUNDS = 0.05, 20.0
-"""Temperatures outside say that the samples cannot tell one: no mistake among them, or no better than chance."""
+"""Temperatures outside say that the samples cannot tell one: they are no better than chance, or nearly all right."""
 
 
 def fit_temperature(logits: Tensor, targets: Tensor) -> float | None:
@@ -20,6 +20,8 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float | None:
     Returns:
         the temperature, 1 where the probabilities are right as they are; None where the samples cannot tell.
     """
+    if _all_right(logits, targets):
+        return None  # the lower, the better
     logits = logits.double()
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
@@ -33,6 +35,12 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float | None:
     optimizer.step(closure)
     found = log_temperature.exp().item()
     return found if BOUNDS[0] < found < BOUNDS[1] else None
+
+
+def _all_right(logits: Tensor, targets: Tensor) -> bool:
+    if targets.ndim == 1 and logits.shape[1] > 1:
+        return bool((logits.argmax(dim=1) == targets).all())
+    return bool(((logits > 0) == targets.view_as(logits).bool()).all())
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

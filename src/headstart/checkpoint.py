@@ -21,13 +21,14 @@ PROBE = "probe.ckpt"
 
 
 def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
-    """What a checkpoint must hold beside the weights: the composed config, class names, preprocessing; plain data."""
+    """What a checkpoint must hold beside the weights: the composed config, class names and so on; plain data."""
     return {
         "config": OmegaConf.to_container(config, resolve=True),
         "classes": task.classes,
         "preprocess": asdict(task.backbone.preprocess),
         "pretrained": task.backbone.pretrained,
         "class_weights": task.class_weights,
+        "temperature": task.objective.temperature,
     }
 
 

@@ -147,13 +147,10 @@ def assess(
 
 def of_each(objective: nn.Module, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of each sample, and what it counts in the mean, both `(samples,)`."""
-
-    def one(row: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        row, target = row[None], target[None]
-        return objective.loss(row, target), torch.as_tensor(objective.batch_weight(target), dtype=row.dtype)
-
+    each = list(zip(logits.split(1), targets.split(1), strict=True))
     with torch.no_grad():
-        return torch.vmap(one)(logits, targets)
+        losses = torch.stack([objective.loss(row, target) for row, target in each])
+    return losses, torch.tensor([float(objective.batch_weight(target)) for _, target in each])
 
 
 def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:

@@ -39,3 +39,11 @@ def test_no_other_temperature_is_better():
 def test_without_a_mistake_there_is_none():
     targets = torch.arange(3).repeat(10)
     assert fit_temperature(torch.nn.functional.one_hot(targets).float(), targets) is None
+    assert fit_temperature(torch.tensor([[-1.0], [2.0]]), torch.tensor([0, 1])) is None
+    labels = torch.tensor([[0, 1], [1, 1]])
+    assert fit_temperature(labels - 0.5, labels) is None
+
+
+def test_guesses_have_no_temperature():
+    logits, targets = drawn(2000, 4)
+    assert fit_temperature(logits, targets.roll(1)) is None

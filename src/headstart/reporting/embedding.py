@@ -28,6 +28,8 @@ def in_two_dimensions(features: Tensor, seed: int = 0) -> tuple[np.ndarray, str]
     more and for fewer than four.
     """
     samples = len(features)
+    if samples == 1:
+        return np.zeros((1, 2)), "PCA"
     number = min(COMPONENTS, *features.shape)
     reduced = PCA(number, random_state=seed).fit_transform(features.numpy())
     if not 4 <= samples <= MOST_FOR_TSNE:

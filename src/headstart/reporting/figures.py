@@ -120,7 +120,7 @@ def roc(predictions: Predictions) -> Figure:
     axes = figure.axes[0]
     axes.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=QUIET)
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    _legend_below(figure)
     return figure
 
 
@@ -134,8 +134,13 @@ def precision_recall(predictions: Predictions) -> Figure:
     figure = _curves(predictions, curve, "AP", "precision and recall")
     axes = figure.axes[0]
     axes.set(xlabel="recall", ylabel="precision")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    _legend_below(figure)
     return figure
+
+
+def _legend_below(figure: Figure) -> None:
+    if figure.axes[0].get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
 
 
 Curve = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, float]]
