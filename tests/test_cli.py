@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,6 +89,9 @@ def test_train_refuses_in_a_sentence(arguments, told, command):
         ("", "run"),
         ("run=nowhere", "run=nowhere: no such file or folder"),
         ("rnu=nowhere", "there is no 'rnu', did you mean 'run'?"),
+        ("run=last logs=nowhere", "run=last: there is no run in nowhere yet"),
+        ("run=nowhere explian=3", "there is no 'explian', did you mean 'explain'?"),
+        ("run=nowhere explain=many", "Value 'many' of type 'str'"),
     ],
 )
 def test_evaluate_refuses_in_a_sentence(arguments, told, command):
@@ -118,6 +122,15 @@ def test_help_is_a_help():
     assert done.returncode == 0
     assert "python src/train.py model=resnet50 data=cats_dogs" in done.stdout
     assert re.search(r"^finetuning: .*feature_extraction, full", done.stdout, re.MULTILINE)
+
+
+def test_the_help_of_evaluate_tells_every_word():
+    done = shell("src/evaluate.py", "--help")
+    assert done.returncode == 0
+    config = OmegaConf.load(ROOT / "conf/evaluate.yaml")
+    words = [key for key in config if key not in ("defaults", "hydra", "data", "trainer")]
+    words += [f"{part}.{key}" for part in ("data", "trainer") for key in config[part]]
+    assert [word for word in words if word not in done.stdout] == []
 
 
 @pytest.mark.parametrize(

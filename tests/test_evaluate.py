@@ -239,9 +239,9 @@ def test_the_last_run_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["calibrate=true", "data.root=x"], "calibrate=True is about the run's own pictures: leave data.root out"),
+        (["calibrate=true", "data.root=x"], "calibrate=true is about the run's own pictures: leave data.root out"),
         (["neighbours=3", "data.root=x"], "neighbours=3 is about the run's own pictures"),
-        (["label_errors=true", "data.root=x"], "label_errors=True is about the run's own pictures"),
+        (["label_errors=true", "data.root=x"], "label_errors=true is about the run's own pictures"),
         (["explain=-1"], "explain=-1: give a number of pictures, 0 for none"),
         (["worst=-2"], "worst=-2: give a number of pictures"),
     ],

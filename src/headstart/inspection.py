@@ -75,6 +75,8 @@ class Inspection:
             )
         elif is_picture(self._input(self.split, self.mistakes[0].position)):
             self._show_mistakes()
+        else:
+            log.warning("the samples are no pictures: mistakes are in mistakes.csv alone")
         if self.cfg.embedding:
             self._show_embedding()
         if self.cfg.label_errors:
@@ -210,7 +212,7 @@ def check(cfg: DictConfig) -> None:
     if cfg.data.root is not None:
         for key in ("calibrate", "neighbours", "label_errors"):
             if cfg[key]:
-                raise UsageError(f"{key}={cfg[key]} is about the run's own pictures: leave data.root out")
+                raise UsageError(f"{key}={str(cfg[key]).lower()} is about the run's own pictures: leave data.root out")
 
 
 def check_data(cfg: DictConfig, task: ClassificationTask, data: DataModule) -> None:

@@ -1,0 +1,74 @@
+"""How many wrong labels `evaluate.py label_errors=true` finds, where it is known which are wrong.
+
+python scripts/flip_labels.py logs/train/runs/<date> [--share 0.05] [--draws 5]
+
+A share of the run's training labels, which are taken for right, is given other classes at random, and what is then in
+doubt is compared with it. Prints precision and recall, mean (lowest to highest) over the draws.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from headstart import checkpoint, cli, config
+from headstart.caching.features import features_of
+from headstart.callbacks.collection import Collection
+from headstart.errors import UsageError
+from headstart.evaluation import build_evaluation_data, build_trainer
+from headstart.inspection import starting_backbone
+from headstart.logistic_regression import out_of_fold
+from headstart.reporting.label_errors import find_label_errors
+from headstart.resume import find_checkpoint
+
+
+def features_and_labels(run: str) -> tuple[Tensor, Tensor]:
+    """Of the run's training samples."""
+    task, trained = checkpoint.load_task(find_checkpoint(run))
+    trained.data.split_file = str(Path(run) / "split.csv")
+    data = build_evaluation_data(trained, task, "train")
+    cache = instantiate(trained.cache.activations) if trained.cache and trained.cache.activations else None
+    backbone = starting_backbone(trained, task)
+    features = features_of(backbone, data, "train", build_trainer(trained, Collection()), cache)
+    return features, data.targets("train", range(len(features)))
+
+
+def found(features: Tensor, labels: Tensor, share: float, seed: int) -> tuple[float, float]:
+    """Precision and recall."""
+    random = torch.Generator().manual_seed(seed)
+    number, classes = round(share * len(labels)), int(labels.max()) + 1
+    flipped = torch.randperm(len(labels), generator=random)[:number]
+    given = labels.clone()
+    given[flipped] = (given[flipped] + torch.randint(1, classes, (number,), generator=random)) % classes
+    logits = out_of_fold(features, given, cross_entropy, classes, seed)
+    errors = find_label_errors(logits.softmax(dim=1), given, [str(c) for c in range(classes)])
+    hits = len({error.position for error in errors} & set(flipped.tolist()))
+    return hits / max(len(errors), 1), hits / number
+
+
+def main() -> None:
+    """Prints what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run directory")
+    parser.add_argument("--share", type=float, default=0.05, help="of the labels that are made wrong")
+    parser.add_argument("--draws", type=int, default=5)
+    given = parser.parse_args()
+    config.register()
+    cli.quiet()
+    try:
+        features, labels = features_and_labels(given.run)
+    except UsageError as reason:
+        sys.exit(f"error: {reason}")
+    results = [found(features, labels, given.share, seed) for seed in range(given.draws)]
+    print(f"{round(given.share * len(labels))} of {len(labels)} labels made wrong, {given.draws} draws")
+    for name, values in zip(("precision", "recall"), zip(*results, strict=True), strict=True):
+        print(f"{name} {statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+
+
+if __name__ == "__main__":
+    main()
