@@ -214,6 +214,25 @@ def test_other_pictures_absent_classes_and_a_single_one(composed, tmp_path, capl
     assert content["metrics"]["auroc_macro"]["low"] is None
 
 
+def test_the_mean_with_the_mirror_image_is_what_is_judged(quick, tmp_path):
+    train(quick(*UNSURE))
+    plain = evaluated(tmp_path / "run", "embedding=true")
+    metrics = evaluated(tmp_path / "run", "test_time_flip=true", "embedding=true")
+    assert metrics["test/loss"] != pytest.approx(plain["test/loss"], abs=1e-6)
+    folder = tmp_path / "run/evaluation_test_flipped"
+    content = json.loads((folder / "evaluation.json").read_text())
+    assert content["metrics"]["loss"]["low"] < metrics["test/loss"] < content["metrics"]["loss"]["high"]
+    task, _ = checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")
+    data = build_data(quick(*UNSURE))
+    data.connect(task.backbone.preprocess, task.backbone.preprocess)
+    task.test_time_flip = True
+    with torch.no_grad():
+        said = torch.cat([task.predict_step(batch, 0) for batch in data.loader("test")])
+    written = [[float(row[f"p(class_{c})"]) for c in range(3)] for row in rows(folder / "predictions.csv")]
+    assert torch.allclose(torch.tensor(written), said, atol=1e-5)
+    assert len(rows(folder / "embedding.csv")) == len(said)
+
+
 def test_another_checkpoint_has_a_folder_of_its_own(quick, tmp_path):
     train(quick("trainer.max_epochs=1"))
     evaluated(tmp_path / "run", "checkpoint=last")
@@ -242,6 +261,7 @@ def test_the_last_run_is_found(tmp_path):
         (["calibrate=true", "data.root=x"], "calibrate=true is about the run's own pictures: leave data.root out"),
         (["neighbours=3", "data.root=x"], "neighbours=3 is about the run's own pictures"),
         (["label_errors=true", "data.root=x"], "label_errors=true is about the run's own pictures"),
+        (["calibrate=true", "test_time_flip=true"], "fits what the run does of itself: leave test_time_flip out"),
         (["explain=-1"], "explain=-1: give a number of pictures, 0 for none"),
         (["worst=-2"], "worst=-2: give a number of pictures"),
     ],

@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     """The metrics `<split>/<name>` of a run's checkpoint on one split.
 
-    Everything else goes into a folder of the run (`output_folder`) and, where the run's own split is evaluated, the
-    metrics into `metrics_<split>.json` beside it (`metrics_<split>_<checkpoint>.json` for another than the best).
+    Everything else goes into a folder of the run (`output_folder`), and the metrics also into `metrics_<split>.json`
+    beside it (`metrics_<split>_<checkpoint>.json` for another than the best), unless `data.root` or `test_time_flip`
+    asks for something else than the run's own test.
     """
     if cfg.split not in SPLITS:
         raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
@@ -42,6 +43,8 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     if home is None and cfg.data.root is None:
         log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)
     task, trained = checkpoint.load_task(path)
+    if cfg.test_time_flip is not None:
+        task.test_time_flip = cfg.test_time_flip
     adapt(trained, cfg, home)
     check_config(trained)
     data = build_evaluation_data(trained, task, cfg.split)
@@ -58,6 +61,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
         "split": cfg.split,
         "data_root": cfg.data.root,
         "samples": len(evaluation.predictions),
+        "test_time_flip": task.test_time_flip,
         "temperature": task.objective.temperature,
     }
     clear(folder)
@@ -67,7 +71,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).answer()
     log.info("tables and pictures: %s", folder)
     metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
-    if home and cfg.data.root is None:
+    if home and cfg.data.root is None and cfg.test_time_flip is None:
         name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
         (home / f"metrics_{name}.json").write_text(as_json(metrics), encoding="utf-8")
     return metrics
@@ -114,7 +118,8 @@ def calibrate(
         log.warning("val cannot tell the temperature (has the model no mistake there?): it stays as it was")
         return
     errors = []
-    for task.objective.temperature in (1.0, temperature):
+    for candidate in (1.0, temperature):
+        task.objective.temperature = candidate
         predictions = predict(task, data, "val", collection.logits)
         errors.append(calibration_error(predictions, CALIBRATION_BINS))
     checkpoint.keep_temperature(path, temperature)
@@ -156,11 +161,13 @@ def of_each(objective: nn.Module, logits: Tensor, targets: Tensor) -> tuple[Tens
 def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:
     """`evaluation_<split>` in the run, or beside a checkpoint without one.
 
-    For another checkpoint than the best `_<checkpoint>` follows, for other pictures `_on_<their folder>`.
+    For another checkpoint than the best `_<checkpoint>` follows, for other pictures `_on_<their folder>`, with
+    `test_time_flip` set anew `_flipped` or `_unflipped`.
     """
     checkpoint_name = "" if path.stem == "best" else f"_{path.stem}"
     other = "" if cfg.data.root is None else f"_on_{Path(cfg.data.root).expanduser().resolve().name}"
-    return (home or path.parent) / f"evaluation_{cfg.split}{checkpoint_name}{other}"
+    flip = {None: "", True: "_flipped", False: "_unflipped"}[cfg.test_time_flip]
+    return (home or path.parent) / f"evaluation_{cfg.split}{checkpoint_name}{other}{flip}"
 
 
 def build_evaluation_data(trained: DictConfig, task: ClassificationTask, split: str) -> DataModule:

@@ -209,6 +209,8 @@ def check(cfg: DictConfig) -> None:
     for key in ("worst", "explain", "neighbours"):
         if cfg[key] < 0:
             raise UsageError(f"{key}={cfg[key]}: give a number of pictures, 0 for none")
+    if cfg.calibrate and cfg.test_time_flip is not None:
+        raise UsageError("calibrate=true fits what the run does of itself: leave test_time_flip out")
     if cfg.data.root is not None:
         for key in ("calibrate", "neighbours", "label_errors"):
             if cfg[key]:

@@ -14,7 +14,7 @@ class Collection(Callback):
     For one process: of several each would have its share alone.
 
     Args:
-        features: whether what the head is given is kept, too.
+        features: whether what the head is given is kept, too; of a picture that is seen twice, the first time's.
     """
 
     def __init__(self, features: bool = False):
@@ -28,12 +28,17 @@ class Collection(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listens to the head, so that nothing is computed twice."""
         self._clear()
-        self._handle = pl_module.head.register_forward_hook(self._keep)
+        self._handle = pl_module.head.register_forward_pre_hook(self._keep)
 
-    def _keep(self, head: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
-        self._logits.append(logits.detach().float().cpu())
-        if self.wants_features:
+    def _keep(self, head: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self.wants_features and len(self._features) == len(self._logits):
             self._features.append(inputs[0].detach().float().cpu())
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Any, index: int, *_: int
+    ) -> None:
+        """Takes what the step returns."""
+        self._logits.append(outputs.detach().float().cpu())
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leaves the head as it was."""

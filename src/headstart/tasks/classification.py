@@ -150,9 +150,11 @@ class ClassificationTask(pl.LightningModule):
         """Adds one batch to the validation metrics."""
         self._evaluate(batch, self(batch[0]), "val", self.val_metrics, self.val_loss)
 
-    def test_step(self, batch: tuple[Any, Tensor], _: int) -> None:
-        """Adds one batch to the test metrics."""
-        self._evaluate(batch, self.tested_logits(batch[0]), "test", self.test_metrics, self.test_loss)
+    def test_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
+        """Adds one batch to the test metrics; its logits `(batch, num_outputs)` are for callbacks."""
+        logits = self.tested_logits(batch[0])
+        self._evaluate(batch, logits, "test", self.test_metrics, self.test_loss)
+        return logits
 
     def _evaluate(
         self, batch: tuple[Any, Tensor], logits: Tensor, split: str, metrics: MetricCollection, mean_loss: MeanMetric
