@@ -233,6 +233,17 @@ def test_the_mean_with_the_mirror_image_is_what_is_judged(quick, tmp_path):
     assert len(rows(folder / "embedding.csv")) == len(said)
 
 
+def test_a_run_from_before_a_setting_existed_can_be_evaluated(quick, tmp_path):
+    metrics = train(quick("trainer.max_epochs=1")).metrics
+    path = tmp_path / "run/checkpoints/best.ckpt"
+    content = checkpoint.read(path)
+    for key in ("lr_find", "auto", "compare_scratch"):
+        del content["hyper_parameters"]["config"][key]
+    del content["hyper_parameters"]["temperature"]
+    torch.save(content, path)
+    assert evaluated(tmp_path / "run")["test/loss"] == pytest.approx(metrics["test/loss"], abs=1e-6)
+
+
 def test_another_checkpoint_has_a_folder_of_its_own(quick, tmp_path):
     train(quick("trainer.max_epochs=1"))
     evaluated(tmp_path / "run", "checkpoint=last")

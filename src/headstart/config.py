@@ -155,7 +155,7 @@ def _mode_problems(config: DictConfig) -> Iterator[str]:
 
 
 def _rate_problems(config: DictConfig) -> Iterator[str]:
-    if config.lr_find and (config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1):
+    if config.get("lr_find") and (config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1):
         yield "lr_find=true runs on one device: find the rate with trainer=auto, then give optimizer.lr=<rate>"
 
 
