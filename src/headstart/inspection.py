@@ -69,8 +69,8 @@ class Inspection:
         if not self.mistakes:
             number = len(self.predictions)
             log.info(
-                "no mistake among %d samples of %s, which the bootstrap takes for certainty: the accuracy may be as low "
-                "as %.3f (Clopper and Pearson)",
+                "no mistake among %d samples of %s, which the bootstrap takes for certainty: the accuracy may be no "
+                "more than %.3f (Clopper and Pearson)",
                 *(number, self.split, 0.025 ** (1 / number)),
             )
         elif is_picture(self._input(self.split, self.mistakes[0].position)):
