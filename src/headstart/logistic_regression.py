@@ -86,11 +86,11 @@ def out_of_fold(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int,
     tried = _held_out(reduced, targets, loss, num_outputs, seed)
     if not tried:
         return None
-    penalty = min(tried, key=lambda p: tried[p][0])
+    penalty = min(tried, key=lambda p: tried[p].loss)
     logits = features.new_zeros(len(features), num_outputs)
     for kept, held in _folds(targets, seed, many=len(targets)):
         *_, (_, weight, bias) = _path(reduced[kept], targets[kept], loss, num_outputs, last=penalty)
-        logits[held] = tried[penalty][1] * (reduced[held] @ weight.T + bias)
+        logits[held] = tried[penalty].factor * (reduced[held] @ weight.T + bias)
     return logits
 
 
