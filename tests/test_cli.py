@@ -97,6 +97,27 @@ def test_evaluate_refuses_in_a_sentence(arguments, told, command):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "add run=<run directory or checkpoint> and input=<picture, folder"),
+        ("run=nowhere", "add input=<picture, folder"),
+        ("run=nowhere input=x", "run=nowhere: no such file or folder"),
+        ("run=nowhere inptu=x", "there is no 'inptu', did you mean 'input'?"),
+        ("run=nowhere input=x top_k=0", "top_k=0: give a whole number of at least 1"),
+        ("run=nowhere input=x format=cvs", "format=cvs, did you mean 'csv'?: choose one of csv, json, jsonl"),
+        ("run=nowhere input=x output=a.txt", "ends in none of .csv, .json, .jsonl"),
+        ("run=nowhere input=x output=.", "output=. is a folder"),
+        ("run=nowhere input=x batch_size=0", "batch_size=0"),
+    ],
+)
+def test_predict_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("predict", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
 def test_our_own_faults_show_a_traceback_and_exit_with_1(command, monkeypatch):
     from headstart import training
 
