@@ -1,5 +1,6 @@
 """What may be asked of `predict.py` and `export.py`, checked before torch is loaded."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -41,6 +42,9 @@ def check_export(cfg: DictConfig) -> None:
     _at_least_one("pictures", cfg.pictures)
     if cfg.quantize is not None and cfg.format != "onnx":
         raise UsageError(f"quantize={cfg.quantize} format={cfg.format}: only format=onnx can be quantized here")
+    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if cfg.format == "onnx" and not find_spec(name)]
+    if absent:
+        raise UsageError(f'format=onnx needs {", ".join(absent)}: pip install -e ".[onnx]"')
     for key in ("tolerance", "max_accuracy_loss"):
         if not 0 <= cfg[key] <= 1:
             raise UsageError(f"{key}={cfg[key]}: give a number from 0 to 1")

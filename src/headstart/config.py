@@ -112,8 +112,8 @@ class ExportConfig:
     output: str | None = None
     resize: str = "inside"
     quantize: str | None = None
-    pictures: int = 200
-    tolerance: float = 0.01
+    pictures: int | None = None
+    tolerance: float = 0.02
     max_accuracy_loss: float = 0.05
     data: OtherData = field(default_factory=OtherData)
 

@@ -37,6 +37,9 @@ ALLOWED = {
     "choices": set(),
     "inference": {"tasks"},
     "prediction": {"checkpoint", "choices", "data", "files", "hardware", "inference", "reporting"},
+    "formats": {"backbones", "checkpoint", "inference"},
+    "held_out": {"data", "tasks"},
+    "exporting": {"checkpoint", "choices", "files", "formats", "held_out", "inference"},
     "evaluation": {"callbacks", "checkpoint", "config", "data", "hardware", "tasks"},
 }
 
