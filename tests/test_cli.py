@@ -118,6 +118,36 @@ def test_predict_refuses_in_a_sentence(arguments, told, command):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "add run=<run directory or checkpoint> and format=<onnx, torch_export, torchscript, safetensors>"),
+        ("run=nowhere format=torchscript", "run=nowhere: no such file or folder"),
+        ("run=nowhere format=onx", "format=onx, did you mean 'onnx'?"),
+        ("run=nowhere format=torchscript resize=within", "resize=within: choose one of inside, outside"),
+        ("run=nowhere format=torchscript quantize=int8", "only format=onnx can be quantized"),
+        ("run=nowhere format=torchscript tolerance=2", "tolerance=2.0: give a number from 0 to 1"),
+        ("run=nowhere format=torchscript pictures=0", "pictures=0: give a whole number of at least 1"),
+        ("run=nowhere format=torchscript output=.", "output=. is a folder: give a file such as model.pt"),
+        ("run=nowhere format=torchscript quantise=int8", "did you mean 'quantize'?"),
+    ],
+)
+def test_export_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("export", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
+def test_export_says_how_to_get_what_onnx_needs(command, monkeypatch):
+    from headstart import choices
+
+    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    code, error = command("export", "run=nowhere", "format=onnx")
+    assert code == 2
+    assert 'format=onnx needs onnx, onnxscript, onnxruntime: pip install -e ".[onnx]"' in error
+
+
 def test_our_own_faults_show_a_traceback_and_exit_with_1(command, monkeypatch):
     from headstart import training
 

@@ -140,7 +140,7 @@ def check(reference: Run, exported: Run, pictures: HeldOut, several: bool) -> Pa
 def refuse_difference(cfg: DictConfig, parity: Parity) -> None:
     """Raises ExportFailed above the tolerance; int8 is measured by what it costs."""
     if cfg.quantize:
-        before, after = parity.accuracy
+        before, after = parity.accuracy.values()
         if not before - after <= cfg.max_accuracy_loss:
             raise ExportFailed(
                 f"with {cfg.quantize} the accuracy on {parity.pictures} pictures of val is {after:.4f} instead of "
@@ -149,8 +149,8 @@ def refuse_difference(cfg: DictConfig, parity: Parity) -> None:
     elif not parity.largest <= cfg.tolerance:
         raise ExportFailed(
             f"on {parity.pictures} pictures the probabilities of the file differ from those of the checkpoint by up to "
-            f"{parity.largest:.2g}: more than tolerance={cfg.tolerance}. Where the resize is what differs, resize=outside "
-            "leaves it out"
+            f"{parity.largest:.2g}: more than tolerance={cfg.tolerance}. If it is the resize that differs, "
+            "resize=outside leaves it out"
         )
 
 
@@ -184,7 +184,7 @@ def tell(target: Path, about: dict[str, Any]) -> None:
     print(f"largest difference of a probability: {parity['largest']:.2g}")
     print(f"top-1 agreement: {parity['agreement']:.4f}")
     if parity["accuracy"]:
-        before, after = parity["accuracy"]
+        before, after = parity["accuracy"].values()
         print(f"accuracy on them: {after:.4f}, of the checkpoint {before:.4f}")
     height, width = times["picture"]
     print(

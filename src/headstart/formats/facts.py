@@ -53,6 +53,8 @@ def _steps(preprocess: ImagePreprocess, resize_inside: bool, normalised: bool) -
     """What whoever uses the file has to do, in order and in words."""
     size, side, how = preprocess.image_size, preprocess.resize_size, f"antialiased {preprocess.interpolation}"
     steps = [
+        f"a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size while its shorter side keeps {preprocess.decode_side} "
+        "pixels, as it was in training",
         "turn the picture as its EXIF orientation says",
         "8-bit RGB: transparency on white, 16-bit grey divided by 257 and rounded, the first frame of several",
     ]

@@ -22,13 +22,13 @@ class Parity:
         largest: the largest difference between two probabilities; NaN if there is one among them.
         agreement: share of the pictures for which both decide alike.
         pictures: how many.
-        accuracy: of the checkpoint and of the export, or None without labels. Of several labels each counts.
+        accuracy: of `checkpoint` and `export`, or None without labels. Of several labels each counts.
     """
 
     largest: float
     agreement: float
     pictures: int
-    accuracy: tuple[float, float] | None
+    accuracy: dict[str, float] | None
 
 
 @torch.inference_mode()
@@ -54,7 +54,8 @@ def compare(reference: Run, exported: Run, pictures: Iterable[Tensor], targets: 
     agreement = (same.all(dim=1) if several else same).float().mean().item()
     accuracy = None
     if targets is not None:
-        accuracy = tuple((side == targets).float().mean().item() for side in decided)
+        values = ((side == targets).float().mean().item() for side in decided)
+        accuracy = dict(zip(("checkpoint", "export"), values, strict=True))
     return Parity(max(_largest(ours, theirs), batched, key=_nan_last), agreement, len(pairs), accuracy)
 
 
