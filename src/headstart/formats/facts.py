@@ -7,11 +7,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from headstart import __version__, checkpoint
+from headstart import checkpoint
 from headstart.backbones.base import ImagePreprocess
 from headstart.inference import Classifier
 
-PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "pillow")
+PACKAGES = ("headstart", "torch", "torchvision", "onnx", "onnxruntime", "safetensors", "pillow")
 
 
 def facts(classifier: Classifier, trained: DictConfig, path: Path, form: str, resize_inside: bool) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def facts(classifier: Classifier, trained: DictConfig, path: Path, form: str, re
         # where the weights once came from is of no use, and may be a path
         "model": {key: value for key, value in model.items() if key != "weights"},
         "metrics": _metrics(path),
-        "versions": {"headstart": __version__} | {name: v for name in PACKAGES if (v := _version(name))},
+        "versions": {name: v for name in PACKAGES if (v := _version(name))},
     }
 
 
