@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[1]
 
 def speed(run: Path, folder: Path, rounds: int) -> None:
     """Prints pictures a second of the three, and ratios."""
+    from headstart.allocator import keep_freed_memory
+
+    keep_freed_memory()  # as the entry points do
     import torch
     from omegaconf import OmegaConf
 
