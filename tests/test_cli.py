@@ -101,6 +101,57 @@ def test_evaluate_refuses_in_a_sentence(arguments, told, command):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "add run=<run directory or checkpoint> and input=<picture, folder"),
+        ("run=nowhere", "add input=<picture, folder"),
+        ("run=nowhere input=x", "run=nowhere: no such file or folder"),
+        ("run=nowhere inptu=x", "there is no 'inptu', did you mean 'input'?"),
+        ("run=nowhere input=x top_k=0", "top_k=0: give a whole number of at least 1"),
+        ("run=nowhere input=x format=cvs", "format=cvs, did you mean 'csv'?: choose one of csv, json, jsonl"),
+        ("run=nowhere input=x output=a.txt", "ends in none of .csv, .json, .jsonl"),
+        ("run=nowhere input=x output=.", "output=. is a folder"),
+        ("run=nowhere input=x batch_size=0", "batch_size=0"),
+    ],
+)
+def test_predict_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("predict", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "add run=<run directory or checkpoint> and format=<onnx, torch_export, torchscript, safetensors>"),
+        ("run=nowhere format=torchscript", "run=nowhere: no such file or folder"),
+        ("run=nowhere format=onx", "format=onx, did you mean 'onnx'?"),
+        ("run=nowhere format=torchscript resize=within", "resize=within: choose one of inside, outside"),
+        ("run=nowhere format=torchscript quantize=int8", "only format=onnx can be quantized"),
+        ("run=nowhere format=torchscript tolerance=2", "tolerance=2.0: give a number from 0 to 1"),
+        ("run=nowhere format=torchscript pictures=0", "pictures=0: give a whole number of at least 1"),
+        ("run=nowhere format=torchscript output=.", "output=. is a folder: give a file such as model.pt"),
+        ("run=nowhere format=torchscript quantise=int8", "did you mean 'quantize'?"),
+    ],
+)
+def test_export_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("export", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
+def test_export_says_how_to_get_what_onnx_needs(command, monkeypatch):
+    from headstart import choices
+
+    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    code, error = command("export", "run=nowhere", "format=onnx")
+    assert code == 2
+    assert 'format=onnx needs onnx, onnxscript, onnxruntime: pip install -e ".[onnx]"' in error
+
+
 def test_our_own_faults_show_a_traceback_and_exit_with_1(command, monkeypatch):
     from headstart import training
 

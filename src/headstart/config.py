@@ -94,6 +94,37 @@ class EvaluateConfig:
     trainer: OtherTrainer = field(default_factory=OtherTrainer)
 
 
+@dataclass
+class PredictConfig:
+    """Every key of `conf/predict.yaml`."""
+
+    run: str = MISSING
+    input: str = MISSING
+    checkpoint: str = "best"
+    top_k: int = 5
+    format: str | None = None
+    output: str | None = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+    trainer: OtherTrainer = field(default_factory=OtherTrainer)
+
+
+@dataclass
+class ExportConfig:
+    """Every key of `conf/export.yaml`."""
+
+    run: str = MISSING
+    format: str = MISSING
+    checkpoint: str = "best"
+    output: str | None = None
+    resize: str = "inside"
+    quantize: str | None = None
+    pictures: int | None = None
+    tolerance: float = 0.02
+    max_accuracy_loss: float = 0.05
+    data: OtherData = field(default_factory=OtherData)
+
+
 # The types a command line can give, and what to call them
 PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
 OPTIONAL = ("augmentation", "scheduler")
@@ -106,6 +137,8 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="export_schema", node=ExportConfig)
     OmegaConf.register_new_resolver("best_is", best_is, replace=True)
     OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
     # Hydra's own record of how a run was started is not written over when it goes on

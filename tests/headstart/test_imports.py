@@ -39,6 +39,12 @@ ALLOWED = {
     "evaluation": {
         *("calibration", "callbacks", "checkpoint", "config", "data", "hardware", "inspection", "reporting", "tasks"),
     },
+    "choices": set(),
+    "inference": {"tasks"},
+    "prediction": {"checkpoint", "choices", "data", "files", "hardware", "inference", "reporting"},
+    "formats": {"backbones", "checkpoint", "inference"},
+    "held_out": {"data", "tasks"},
+    "exporting": {"checkpoint", "choices", "files", "formats", "held_out", "inference"},
 }
 
 
@@ -71,7 +77,7 @@ def test_packages_re_export_nothing():
 def test_the_command_line_is_checked_before_torch_is_loaded():
     """`--help` and a misspelt word are answered at once."""
     heavy = {"torch", "pytorch_lightning", "torchvision", "torchmetrics"}
-    for name in ("allocator", "errors", "config", "cli", "resume", "signatures"):
+    for name in ("allocator", "choices", "errors", "config", "cli", "resume", "signatures"):
         tree = ast.parse((SRC / "headstart" / f"{name}.py").read_text(encoding="utf-8"))
         names = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         names |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
