@@ -16,8 +16,7 @@ config.register()
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Prints each metric as `name: value`; tables and pictures go into the run's `evaluation_<split>`."""
-    run = resume.latest_run(cfg.logs) if cfg.run == "last" else cfg.run
-    path = resume.find_checkpoint(run, cfg.checkpoint)
+    path = resume.find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.evaluation import evaluate
 

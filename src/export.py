@@ -19,7 +19,7 @@ config.register()
 def main(cfg: DictConfig) -> None:
     """Prints what was measured; leaves with 1, and without a file, when it is not what the checkpoint gives."""
     choices.check_export(cfg)
-    path = resume.find_checkpoint(cfg.run, cfg.checkpoint)
+    path = resume.find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.exporting import ExportFailed, export
 

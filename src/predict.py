@@ -19,7 +19,7 @@ config.register()
 def main(cfg: DictConfig) -> None:
     """Writes a row a picture; leaves with 1 when none could be read."""
     choices.check_predict(cfg)
-    path = resume.find_checkpoint(cfg.run, cfg.checkpoint)
+    path = resume.find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.prediction import predict
 

@@ -175,12 +175,13 @@ def test_help_is_a_help():
     assert re.search(r"^finetuning: .*feature_extraction, full", done.stdout, re.MULTILINE)
 
 
-def test_the_help_of_evaluate_tells_every_word():
-    done = shell("src/evaluate.py", "--help")
+@pytest.mark.parametrize("name", ["evaluate", "predict", "export"])
+def test_the_help_tells_every_word(name):
+    done = shell(f"src/{name}.py", "--help")
     assert done.returncode == 0
-    config = OmegaConf.load(ROOT / "conf/evaluate.yaml")
+    config = OmegaConf.load(ROOT / f"conf/{name}.yaml")
     words = [key for key in config if key not in ("defaults", "hydra", "data", "trainer")]
-    words += [f"{part}.{key}" for part in ("data", "trainer") for key in config[part]]
+    words += [f"{part}.{key}" for part in ("data", "trainer") if part in config for key in config[part]]
     assert [word for word in words if word not in done.stdout] == []
 
 

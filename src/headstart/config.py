@@ -101,6 +101,7 @@ class PredictConfig:
     run: str = MISSING
     input: str = MISSING
     checkpoint: str = "best"
+    logs: str = MISSING
     top_k: int = 5
     format: str | None = None
     output: str | None = None
@@ -116,6 +117,7 @@ class ExportConfig:
     run: str = MISSING
     format: str = MISSING
     checkpoint: str = "best"
+    logs: str = MISSING
     output: str | None = None
     resize: str = "inside"
     quantize: str | None = None

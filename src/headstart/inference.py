@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from headstart.backbones.low_rank import merge
 from headstart.tasks.classification import ClassificationTask
 
 
@@ -9,12 +10,15 @@ class Classifier(nn.Module):
     """Backbone, head and what the logits mean; neither loss nor metrics nor optimizer.
 
     Args:
-        task: the trained one, in eval mode; its modules are used, not copied.
+        task: the trained one, in eval mode; its modules are used, not copied, and low-rank updates become part of the
+            matrices they belong to.
     """
 
     def __init__(self, task: ClassificationTask):
         super().__init__()
         self.backbone, self.head, self.objective = task.backbone, task.head, task.objective
+        self.test_time_flip = task.test_time_flip
+        merge(self.backbone)
         self.classes, self.preprocess = task.classes, task.backbone.preprocess
         self.eval()
 
@@ -23,4 +27,7 @@ class Classifier(nn.Module):
 
         With one class a picture they sum to 1, also with a single sigmoid unit; of several labels each stands alone.
         """
-        return self.objective.probabilities(self.head(self.backbone(pictures)))
+        logits = self.head(self.backbone(pictures))
+        if self.test_time_flip:
+            logits = (logits + self.head(self.backbone(pictures.flip(-1)))) / 2
+        return self.objective.probabilities(logits)

@@ -61,12 +61,18 @@ def _launch() -> str | None:
     return f"torchrun-{launch}" if launch else None
 
 
-def find_checkpoint(run: str, checkpoint: str = "best") -> Path:
+def find_checkpoint(run: str, checkpoint: str = "best", logs: str = "logs") -> Path:
     """The checkpoint file of a run directory, or the file itself.
+
+    Args:
+        run: a directory, a file, or `last`: the run that was started last.
+        checkpoint: which file of the directory's checkpoints.
+        logs: the folder of all runs, for `last`.
 
     Raises:
         UsageError: there is none.
     """
+    run = latest_run(logs) if run == "last" else run
     path = Path(run).expanduser().resolve()
     if path.is_file():
         return path

@@ -40,7 +40,7 @@ ALLOWED = {
         *("calibration", "callbacks", "checkpoint", "config", "data", "hardware", "inspection", "reporting", "tasks"),
     },
     "choices": set(),
-    "inference": {"tasks"},
+    "inference": {"backbones", "tasks"},
     "prediction": {"checkpoint", "choices", "data", "files", "hardware", "inference", "reporting"},
     "formats": {"backbones", "checkpoint", "inference"},
     "held_out": {"data", "tasks"},
