@@ -52,7 +52,8 @@ class RangeTest(Callback):
                 "that no rate makes it fall. Give optimizer.lr=<rate>, or let the head learn with "
                 "finetuning=feature_extraction (of lp_ft: finetuning.solve_head=false)"
             )
-        strategy.plan, strategy.patience = [Stage(strategy.plan[0].learning)], None
+        strategy.plan = [Stage(strategy.plan[0].learning)]
+        strategy.patience = strategy.goal = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _: int) -> None:
         """Sets the rates of the step that follows."""

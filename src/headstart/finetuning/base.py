@@ -89,6 +89,7 @@ class StagedFinetuning(BaseFinetuning):
             list, one for each stage, whose last one holds on. In frozen groups it is always frozen, in a backbone
             without pretrained weights it always trains.
         patience: validations without improvement, counted in the last stage, that end the run; None: never.
+        goal: score of the monitored metric that ends the run once it is reached, in whatever stage; None: none does.
 
     Attributes:
         learns_backbone: whether any group of the backbone learns in any stage.
@@ -96,14 +97,19 @@ class StagedFinetuning(BaseFinetuning):
 
     learns_backbone = True
 
-    def __init__(self, batch_norm: str | Sequence[str] = "frozen", patience: int | None = None):
+    def __init__(
+        self,
+        batch_norm: str | Sequence[str] = "frozen",
+        patience: int | None = None,
+        goal: float | None = None,
+    ):
         super().__init__()
         self.batch_norm = [batch_norm] if isinstance(batch_norm, str) else list(batch_norm)
         for policy in self.batch_norm or ["none"]:
             if policy not in BATCH_NORM:
                 hint = nearest(str(policy), BATCH_NORM)
                 raise UsageError(f"finetuning.batch_norm={policy}{hint}: choose one of {', '.join(BATCH_NORM)}")
-        self.patience = at_least_one("patience", patience)
+        self.patience, self.goal = at_least_one("patience", patience), goal
         self.plan: list[Stage] = []
         self.progress = Progress()
 
@@ -198,7 +204,12 @@ class StagedFinetuning(BaseFinetuning):
         if last and self.plan[-1].solved and epoch > self.progress.began:
             log.info("the head is solved, nothing else learns: the run ends")
             trainer.should_stop = True
-        if last and self.patience is not None and self.progress.waited >= self.patience:
+        monitor, best = trainer.lightning_module.monitor, self.progress.best
+        sign = 1 if best_is(monitor) == "max" else -1
+        if self.goal is not None and best is not None and sign * best >= sign * self.goal:
+            log.info("%s is %.4f: the run ends (finetuning.goal=%g)", monitor, best, self.goal)
+            trainer.should_stop = True
+        elif last and self.patience is not None and self.progress.waited >= self.patience:
             log.info("no improvement in %d validations: the run ends (finetuning.patience)", self.progress.waited)
             trainer.should_stop = True
 
