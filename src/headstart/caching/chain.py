@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,11 @@ from headstart.backbones.parts import NoCleanCutError, in_parts, in_two_parts
 from headstart.caching import fingerprint
 from headstart.caching.filling import Filler, Inputs, NotCachedError
 from headstart.caching.store import RECORD, Layout, StoredRows
+from headstart.files import GB
 
 log = logging.getLogger(__name__)
+NOT_KEPT = "the activations behind %d groups are not kept for a later stage: %s"
+Rows = tuple[int, dict[str, StoredRows]]
 
 
 @dataclass(frozen=True)
@@ -28,20 +32,12 @@ class Cut:
     rest: nn.Module
 
 
-@dataclass(frozen=True)
-class Kept:
-    """The rows that are there behind so many layer groups, of each split."""
-
-    groups: int
-    rows: dict[str, StoredRows]
-
-
 class Chain:
     """Finds or computes the rows of a stage and, where it computes, on the way there those of later stages.
 
     From pictures to the shortest prefix, from its rows to the next one, and so on to the stage's own. What does not
-    work on the way is told and left out, for the later stage to try by itself. The store of a prefix is the same however
-    its rows were computed. All processes of a run must call everything here alike.
+    work on the way is told and left out, for the later stage to try by itself. The store of a prefix is the same
+    however its rows were computed. All processes of a run must call everything here alike.
 
     Args:
         trainer: whose module has the backbone, and whose data module the pictures.
@@ -79,59 +75,57 @@ class Chain:
         self._tell(cut, filler, rows, "")
         return cut.rest, rows
 
-    def _on_the_way(self, last: Cut, shorter: Sequence[int]) -> Kept | None:
-        """The rows of the longest of the shorter prefixes, all of which are kept now if that works."""
-        kept = None
+    def _on_the_way(self, last: Cut, shorter: Sequence[int]) -> Rows | None:
+        """Keeps the rows of shorter prefixes, as far as that works; how many groups the longest has, and its rows."""
+        source = None
         for cut in self._that_fit(last, shorter):
             try:
                 filler = self._filler(cut)
-                rows = filler.found_rows() or self._computed(cut, filler, kept)
+                rows = filler.found_rows() or self._computed(cut, filler, source)
             except (NotCachedError, fingerprint.NoFingerprintError) as reason:
-                log.info("activations behind %d groups are not kept for a later stage: %s", cut.groups, reason)
+                log.info(NOT_KEPT, cut.groups, reason)
                 continue
             self._tell(cut, filler, rows, " for a later stage")
-            kept = Kept(cut.groups, rows)
-        return kept
+            source = cut.groups, rows
+        return source
 
     def _that_fit(self, last: Cut, shorter: Sequence[int]) -> list[Cut]:
-        """The shorter prefixes, ascending, as far as their rows have room beside those of the stages before theirs."""
+        """The shorter prefixes, ascending; without those whose rows would drive out the ones needed before them."""
         cuts = {}
         for groups in shorter:
-            try:
+            with suppress(NoCleanCutError):  # which the later stage will tell
                 cut = _cut(self.backbone, groups)
                 cuts[cut.groups] = cut
-            except NoCleanCutError as reason:
-                log.info("activations behind %d groups are not kept for a later stage: %s", groups, reason)
-        cuts.pop(last.groups, None)
         room, fitting = self.limit - self._bytes(last), []
-        for groups in sorted(cuts, reverse=True):
-            room -= self._bytes(cuts[groups])
+        for cut in (cuts[groups] for groups in sorted(cuts, reverse=True) if groups < last.groups):
+            room -= self._bytes(cut)
             if room < 0:
-                log.info(
-                    "activations behind %d groups and fewer find no room in cache.max_gb beside the others", groups
-                )
+                log.info(NOT_KEPT, cut.groups, f"cache.max_gb={self.limit / GB:g} has no room for them beside others")
                 break
-            fitting.insert(0, cuts[groups])
+            fitting.insert(0, cut)
         return fitting
 
     @torch.no_grad()
     def _bytes(self, cut: Cut) -> int:
-        """What the rows of a prefix take, as one picture tells."""
+        """What the rows of a prefix take, as one picture tells; nothing where it is none."""
         index = self.data.splits[next(iter(self.digests))][0]
         picture = self.data.eval_transform(self.data.samples.load(index))
-        layout = Layout.of(cut.prefix(torch.as_tensor(picture)[None].to(self.trainer.strategy.root_device)))
+        if not isinstance(picture, Tensor):
+            return 0
+        layout = Layout.of(cut.prefix(picture[None].to(self.trainer.strategy.root_device)))
         return sum(map(len, self.digests.values())) * (layout.row_bytes + RECORD.size)
 
-    def _computed(self, cut: Cut, filler: Filler, source: Kept | None) -> dict[str, StoredRows]:
+    def _computed(self, cut: Cut, filler: Filler, source: Rows | None) -> dict[str, StoredRows]:
         """The rows of a prefix, computed from those of a shorter one or, if there are none, from pictures."""
         if source:
+            groups, rows = source
             try:
-                _, between, _ = in_parts(self.backbone, [source.groups, cut.groups])
-                return filler.filled_rows(between, partial(_batches, source.rows, self.data.batch_size), is_dear=True)
+                _, between, _ = in_parts(self.backbone, [groups, cut.groups])
+                return filler.filled_rows(between, partial(_batches, rows, self.data.batch_size), must_pay=False)
             except NoCleanCutError as reason:
                 log.info("activations behind %d groups are computed from pictures: %s", cut.groups, reason)
         try:
-            return filler.filled_rows(cut.prefix, self.inputs, is_dear=False)
+            return filler.filled_rows(cut.prefix, self.inputs, must_pay=True)
         finally:
             self.passes += filler.passes
 

@@ -68,20 +68,20 @@ class Filler:
                 return self._each(self._serve)
         return None
 
-    def filled_rows(self, network: nn.Module, inputs: Inputs, is_dear: bool) -> dict[str, StoredRows]:
+    def filled_rows(self, network: nn.Module, inputs: Inputs, must_pay: bool) -> dict[str, StoredRows]:
         """Likewise, after computing those that are lacking.
 
         Args:
             network: a batch of inputs -> activations; frozen.
             inputs: split and positions -> batches of the inputs there, in this order.
-            is_dear: they are computed also where that is faster than reading them back.
+            must_pay: whether rows that are clearly faster to compute than to read back are refused.
 
         Raises:
-            NotCachedError: there is no room for them, the folder cannot be used, computing them failed, or they are
-                clearly faster to compute than to read.
+            NotCachedError: there is no room for them, the folder cannot be used, computing them failed, or they do not
+                pay.
         """
         with self._held():
-            self._fill(network, inputs, is_dear)
+            self._fill(network, inputs, must_pay)
             return self._each(self._serve)
 
     def _serve(self) -> dict[str, StoredRows]:
@@ -107,14 +107,14 @@ class Filler:
             yield
             self.ranks.barrier()  # until each has mapped its rows nobody may remove them
 
-    def _fill(self, network: nn.Module, inputs: Inputs, is_dear: bool) -> None:
+    def _fill(self, network: nn.Module, inputs: Inputs, must_pay: bool) -> None:
         """Computes what is lacking, by all processes."""
         lacking, is_ready = self._first(lambda: self._look(list(self.places)))
         self.lacking, self.found = len(lacking), len(self.places) - len(lacking)
         share = lacking[self.trainer.global_rank :: self.trainer.world_size]
         batches = self._computed([(*self.places[digest], digest) for digest in share], network, inputs)
         if lacking and not is_ready:
-            self._first(lambda: self._begin(batches, len(lacking), is_dear))
+            self._first(lambda: self._begin(batches, len(lacking), must_pay))
         self._each(lambda: self._append(batches))
 
     def _look(self, wanted: list[str]) -> tuple[list[str], bool]:
@@ -133,13 +133,13 @@ class Filler:
             return wanted, True
         return lacking, True
 
-    def _begin(self, batches: Iterator[tuple[list[str], Tensor]], number: int, is_dear: bool) -> None:
-        """Begins a store with the first batch, which tells how large the rows are, and the second: how dear."""
+    def _begin(self, batches: Iterator[tuple[list[str], Tensor]], number: int, must_pay: bool) -> None:
+        """Begins a store with the first batch, which tells how large the rows are, and the second, which how dear."""
         began = [next(batches)]
         layout = Layout.of(began[0][1])
-        self._make_room(layout, number, instead=True)
-        if not is_dear:
+        if must_pay:  # before others lose their room
             began += _checked(batches, layout)
+        self._make_room(layout, number, instead=True)
         store = ActivationStore(self.folder)
         store.begin(layout)
         for digests, values in began:
