@@ -573,13 +573,16 @@ def test_processes_hear_of_each_other_while_their_first_one_waits(tiny, tmp_path
     assert cache.passes == TRAIN_AND_VAL
 
 
-def test_processes_of_a_run_share_the_work(tiny, pair):
+@pytest.mark.parametrize(
+    "finetuning", [["finetuning=top_k"], ["finetuning=gradual", "trainer.max_epochs=3"]], ids=["top_k", "gradual"]
+)
+def test_processes_of_a_run_share_the_work(finetuning, tiny, pair):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
     ranks = [launch | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    overrides = ["trainer=ddp_cpu", "finetuning=top_k", "optimizer=sgd", "data.batch_size=8"]
+    overrides = ["trainer=ddp_cpu", *finetuning, "optimizer=sgd", "data.batch_size=8"]
     cfgs = [tiny(*overrides), tiny(*overrides), tiny(*overrides, "cache=off")]
     assert [run.result() for run in pair(cfgs, *ranks)] == [[TRAIN_AND_VAL // 2, 0, None]] * 2
     cached, again, plain = (checkpoint.load_task(Path(cfg.paths.run) / "checkpoints/last.ckpt")[0] for cfg in cfgs)
