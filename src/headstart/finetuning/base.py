@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 import pytorch_lightning as pl
@@ -144,15 +145,18 @@ class StagedFinetuning(BaseFinetuning):
         assert last.epochs is None, "the last stage lasts to the end"
         if any(stage.epochs is None and not stage.solved for stage in before) and not trainer.limit_val_batches:
             raise UsageError("a stage ends when validation stops improving, but trainer.limit_val_batches=0")
-        begins = 0
-        for number, stage in enumerate(before, start=2):
-            begins += 1 if stage.solved else stage.epochs or 0
+        for number, begins in enumerate(self.begins()[1:], start=2):
             if trainer.max_epochs is not None and 0 < trainer.max_epochs <= begins and not trainer.fast_dev_run:
                 log.warning(
                     "stage %d of %d would begin with epoch %d, but trainer.max_epochs=%d: it never does",
                     *(number, len(self.plan), begins, trainer.max_epochs),
                 )
                 return
+
+    def begins(self) -> list[int]:
+        """The epoch in which each stage of the plan begins; one that ends when it will counts as no epoch."""
+        lengths = [1 if stage.solved else stage.epochs or 0 for stage in self.plan[:-1]]
+        return [0, *accumulate(lengths)]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Freezes, and lets DDP wrap the model again: it never synchronises what was frozen when it wrapped."""
