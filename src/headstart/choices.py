@@ -1,4 +1,4 @@
-"""What may be asked of `predict.py` and `export.py`, checked before torch is loaded."""
+"""What may be asked of `predict.py`, `export.py` and `serve.py`, checked before torch is loaded."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,6 +49,19 @@ def check_export(cfg: DictConfig) -> None:
         if not 0 <= cfg[key] <= 1:
             raise UsageError(f"{key}={cfg[key]}: give a number from 0 to 1")
     _refuse_folder(cfg.output, f"a file such as model{FORMATS[cfg.format]}")
+
+
+def check_serve(cfg: DictConfig) -> None:
+    """Raises a UsageError for what cannot be asked, whatever the run is."""
+    _given(cfg, run="run directory or checkpoint")
+    _at_least_one("top_k", cfg.top_k)
+    if not 0 <= cfg.port <= 65535:
+        raise UsageError(f"port={cfg.port}: give a number from 0 to 65535")
+    if cfg.max_mb <= 0:
+        raise UsageError(f"max_mb={cfg.max_mb}: give a number above 0")
+    _one_of("accelerator", cfg.accelerator, ("auto", "cpu", "gpu", "mps"))
+    if absent := [name for name in ("fastapi", "uvicorn") if not find_spec(name)]:
+        raise UsageError(f'serving needs {", ".join(absent)}: pip install -e ".[serve]"')
 
 
 def _given(cfg: DictConfig, **needed: str) -> None:

@@ -127,6 +127,20 @@ class ExportConfig:
     data: OtherData = field(default_factory=OtherData)
 
 
+@dataclass
+class ServeConfig:
+    """Every key of `conf/serve.yaml`."""
+
+    run: str = MISSING
+    checkpoint: str = "best"
+    logs: str = MISSING
+    host: str = "127.0.0.1"
+    port: int = 8000
+    top_k: int = 5
+    max_mb: float = 20
+    accelerator: str = "auto"
+
+
 # The types a command line can give, and what to call them
 PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
 OPTIONAL = ("augmentation", "scheduler")
@@ -141,6 +155,7 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="export_schema", node=ExportConfig)
+    store.store(name="serve_schema", node=ServeConfig)
     OmegaConf.register_new_resolver("best_is", best_is, replace=True)
     OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
     # Hydra's own record of how a run was started is not written over when it goes on

@@ -43,6 +43,7 @@ ALLOWED = {
     "inference": {"backbones", "tasks"},
     "prediction": {"checkpoint", "choices", "data", "files", "hardware", "inference", "reporting"},
     "formats": {"backbones", "checkpoint", "inference"},
+    "serving": {"checkpoint", "data", "inference", "reporting"},
     "held_out": {"data", "tasks"},
     "exporting": {"checkpoint", "choices", "files", "formats", "held_out", "inference"},
 }

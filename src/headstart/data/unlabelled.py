@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import torch
 from torch import Tensor
@@ -54,11 +54,20 @@ class PictureReader(Dataset):
 
     def __getitem__(self, name: str) -> tuple[str, Tensor | None, str | None]:
         try:
-            picture = read_picture(name, self.preprocess.decode_side)
-            _refuse_too_long(picture, self.preprocess)
+            return name, prepared(name, self.preprocess), None
         except UnreadablePicture as error:
             return name, None, error.reason
-        return name, self.preprocess(picture), None
+
+
+def prepared(source: str | BinaryIO, preprocess: Preprocess) -> Tensor:
+    """One picture, from a file name or a stream, ready for the model: uint8 `(3, image_size, image_size)`.
+
+    Raises:
+        UnreadablePicture: it cannot be decoded right.
+    """
+    picture = read_picture(source, preprocess.decode_side)
+    _refuse_too_long(picture, preprocess)
+    return preprocess(picture)
 
 
 def batches(
