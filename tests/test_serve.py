@@ -146,7 +146,7 @@ def test_as_a_process(run):
         address = next(found for line in server.stderr if (found := re.search(r"http://\S+:\d+", line))).group()
         request = urllib.request.Request(f"{address}/predict", file_of(), {"Content-Type": "image/png"})
         with urllib.request.urlopen(request, timeout=60) as answer:
-            assert len(json.load(answer)["classes"]) == 2
+            assert len(json.load(answer)["classes"]) == 3
         server.send_signal(signal.SIGINT)
         assert server.wait(60) in (0, 130)
     finally:
