@@ -13,11 +13,12 @@ from PIL import Image
 
 from headstart import checkpoint, inspection, resume
 from headstart.backbones.tiny_resnet import TinyResNet
+from headstart.building import build_data, build_task
 from headstart.caching.features import features_of
 from headstart.cli import CONF
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate, of_each
-from headstart.training import build_data, build_task, train
+from headstart.training import train
 
 TABLES = {"predictions.csv", "mistakes.csv", "metrics.csv", "classes.csv", "evaluation.json"}
 PICTURES = {"confusion.png", "reliability.png", "roc.png", "precision_recall.png"}

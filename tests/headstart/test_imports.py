@@ -31,9 +31,12 @@ ALLOWED = {
     "resume": set(),
     "cli": {"allocator"},
     "auto": {"data", "files", "hardware"},
+    "building": {
+        *("callbacks", "checkpoint", "checkpoint_io", "config", "data", "finetuning", "hardware", "reporting", "tasks"),
+    },
+    "lr_find": {"building", "callbacks", "data"},
     "training": {
-        *("auto", "callbacks", "checkpoint", "checkpoint_io", "config", "data", "files", "finetuning", "hardware"),
-        *("reporting", "resume", "tasks"),
+        *("auto", "building", "callbacks", "checkpoint", "data", "files", "lr_find", "reporting", "resume", "tasks"),
     },
     "inspection": {"backbones", "caching", "data", "logistic_regression", "reporting", "tasks"},
     "evaluation": {

@@ -24,13 +24,14 @@ from headstart import checkpoint
 from headstart.activations import Activations
 from headstart.backbones import parts
 from headstart.backbones.parts import InferenceCopy
+from headstart.building import build_data, build_task, build_trainer
 from headstart.caching import filling
 from headstart.caching.activations import ActivationCache, settled_prefix
 from headstart.caching.fingerprint import of_samples, of_views
 from headstart.caching.store import ActivationStore, holding
 from headstart.errors import UsageError
 from headstart.resume import recall
-from headstart.training import build_data, build_task, build_trainer, resume_point, write_facts
+from headstart.training import resume_point, write_facts
 
 WAITING = "waiting for another process that computes the same activations"
 TRAIN_AND_VAL = 68  # of the 80 made-up pictures; the others are test

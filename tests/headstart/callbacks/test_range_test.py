@@ -8,9 +8,10 @@ import torch
 from omegaconf import OmegaConf
 
 from headstart import checkpoint
+from headstart.building import build_data, build_task, build_trainer
 from headstart.callbacks.range_test import RangeTest, longest_valley, smoothed
 from headstart.errors import UsageError
-from headstart.training import build_data, build_task, build_trainer, train
+from headstart.training import train
 
 
 def test_the_valley_is_the_long_way_down():

@@ -11,9 +11,10 @@ from hydra.utils import instantiate
 from pytorch_lightning.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from headstart.building import build_data, build_task, build_trainer
 from headstart.errors import UsageError
 from headstart.finetuning.base import StagedFinetuning
-from headstart.training import build_data, build_task, build_trainer, resume_point, train
+from headstart.training import resume_point, train
 
 
 class Recorder(Callback):
