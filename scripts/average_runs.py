@@ -25,9 +25,9 @@ from torch import Tensor
 from headstart import checkpoint, cli
 from headstart.checkpoint_io import SafeCheckpointIO
 from headstart.errors import UsageError
-from headstart.evaluation import build_evaluation_data
 from headstart.hardware import choose_precision
 from headstart.resume import CONFIG, find_checkpoint
+from headstart.run_data import SPLIT_FILE, load_data
 
 State = dict[str, Tensor]
 
@@ -78,8 +78,8 @@ class Validation:
 
     def __init__(self, path: Path):
         self.task, config = checkpoint.load_task(path)
-        config.data.split_file = str(path.parents[1] / "split.csv")
-        self.loader = build_evaluation_data(config, self.task, "val").loader("val")
+        config.data.split_file = str(path.parent.parent / SPLIT_FILE)
+        self.loader = load_data(config.data, self.task, "val").loader("val")
         self.trainer = _trainer(config)
 
     def __call__(self, state: State) -> dict[str, float]:

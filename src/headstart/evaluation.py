@@ -6,7 +6,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from headstart.reporting.bootstrap import intervals, statistics_of
 from headstart.reporting.evaluation_files import Evaluation, as_json, clear, metrics_table, write_evaluation
 from headstart.reporting.predictions import Predictions
 from headstart.reporting.reliability import calibration_error
+from headstart.run_data import data_config, load_data, run_of
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
 
@@ -39,7 +40,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     if cfg.split not in SPLITS:
         raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
     inspection.check(cfg)
-    home = path.parents[1] if (path.parents[1] / "split.csv").is_file() else None
+    home = run_of(path)
     if home is None and cfg.data.root is None:
         log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)
     task, trained = checkpoint.load_task(path)
@@ -47,7 +48,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
         task.test_time_flip = cfg.test_time_flip
     adapt(trained, cfg, home)
     check_config(trained)
-    data = build_evaluation_data(trained, task, cfg.split)
+    data = load_data(trained.data, task, cfg.split, home)
     inspection.check_data(cfg, task, data)
     collection = Collection(features=bool(cfg.embedding or cfg.neighbours))
     trainer = build_trainer(trained, collection)
@@ -81,14 +82,8 @@ def adapt(trained: DictConfig, cfg: DictConfig, home: Path | None) -> None:
     """Changes the run's config to that of an evaluation: one process, all samples, the pictures that are asked for."""
     # one process, for a distributed sampler would count some samples twice; and all of the split
     trained.trainer.update({"devices": 1, "strategy": "auto", "limit_test_batches": None, "fast_dev_run": False})
-    for part in ("data", "trainer"):
-        given = {key: value for key, value in cfg[part].items() if value is not None}
-        trained[part] = OmegaConf.merge(trained[part], given)
-    if cfg.data.root is None:
-        trained.data.split_file = str(home / "split.csv") if home else None
-    else:  # other pictures: how the run cut its own does not apply to them
-        trained.data.update({"split_file": None, "val_fraction": 0, "test_fraction": 0, "train_fraction": 1})
-        trained.data.update({"shots_per_class": None, "fold": None, "num_folds": None})
+    trained.data = data_config(trained, cfg.data, home)
+    trained.trainer.update({key: value for key, value in cfg.trainer.items() if value is not None})
     if trained.trainer.precision in ("auto", "16-mixed"):  # no CPU has the latter; all else stays as the run had it
         trained.trainer.precision = choose_precision("auto", trained.trainer.accelerator)
 
@@ -168,19 +163,3 @@ def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:
     other = "" if cfg.data.root is None else f"_on_{Path(cfg.data.root).expanduser().resolve().name}"
     flip = {None: "", True: "_flipped", False: "_unflipped"}[cfg.test_time_flip]
     return (home or path.parent) / f"evaluation_{cfg.split}{checkpoint_name}{other}{flip}"
-
-
-def build_evaluation_data(trained: DictConfig, task: ClassificationTask, split: str) -> DataModule:
-    """The run's data, or other pictures under the run's class map."""
-    data = instantiate(trained.data, classes=task.classes)
-    data.prepare_data()
-    data.setup("test")
-    data.connect(task.backbone.preprocess, task.backbone.preprocess)
-    if (
-        not data.num_samples[split]
-        and trained.data.split_file is None
-        and sum(map(bool, data.num_samples.values())) == 1
-    ):
-        # other pictures that lie in class folders alone, not in split folders: all of them are what was asked for
-        data.splits = {split: next(filter(None, data.splits.values()))}
-    return data

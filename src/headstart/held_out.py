@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
+from headstart.run_data import SPLIT_FILE, data_config, load_data, run_of
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
@@ -85,22 +85,12 @@ def held_out(trained: DictConfig, given: DictConfig, path: Path, task: Classific
 
 
 def _val_data(trained: DictConfig, given: DictConfig, path: Path, task: ClassificationTask) -> DataModule:
-    config = OmegaConf.merge(trained.data, {key: value for key, value in given.items() if value is not None})
-    split_file = path.parents[1] / "split.csv"
-    if given.root is None and not split_file.is_file():
-        raise UsageError(f"there is no {split_file}, which would say what the model learned from")
-    if given.root is None:
-        config.split_file = str(split_file)
-    else:  # how the run cut its own data does not apply to others
-        config.update({"split_file": None, "val_fraction": 0, "test_fraction": 0, "train_fraction": 1})
-        config.update({"shots_per_class": None, "fold": None, "num_folds": None})
-    data = instantiate(config, classes=task.classes)
-    data.setup("test")
-    data.connect(task.backbone.preprocess, task.backbone.preprocess)
-    if given.root is not None and not data.num_samples["val"]:
-        data.splits = {"train": [], "test": [], "val": next(filter(None, data.splits.values()), [])}
+    home = run_of(path)
+    if given.root is None and home is None:
+        raise UsageError(f"there is no {path.parent.parent / SPLIT_FILE}, which would say what the model learned from")
+    data = load_data(data_config(trained, given, home), task, "val", home, download=False)
     if not data.num_samples["val"]:
-        raise UsageError("its val split is empty")
+        raise UsageError("the val split is empty")
     return data
 
 

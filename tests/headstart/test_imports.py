@@ -40,14 +40,16 @@ ALLOWED = {
     },
     "inspection": {"backbones", "caching", "data", "logistic_regression", "reporting", "tasks"},
     "evaluation": {
-        *("calibration", "callbacks", "checkpoint", "config", "data", "hardware", "inspection", "reporting", "tasks"),
+        *("calibration", "callbacks", "checkpoint", "config", "data", "hardware", "inspection", "reporting"),
+        *("run_data", "tasks"),
     },
+    "run_data": {"data", "tasks"},
     "choices": set(),
     "inference": {"backbones", "tasks"},
     "prediction": {"checkpoint", "choices", "data", "files", "hardware", "inference", "reporting"},
     "formats": {"backbones", "checkpoint", "inference"},
     "serving": {"checkpoint", "data", "inference", "reporting"},
-    "held_out": {"data", "tasks"},
+    "held_out": {"data", "run_data", "tasks"},
     "exporting": {"checkpoint", "choices", "files", "formats", "held_out", "inference"},
 }
 
