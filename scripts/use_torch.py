@@ -47,7 +47,11 @@ def load_safetensors(model: str) -> tuple[Callable[[torch.Tensor], torch.Tensor]
     network.eval()
 
     def run(pictures: torch.Tensor) -> torch.Tensor:
-        logits = network((pictures / 255 - mean) / std)
+        pictures = (pictures / 255 - mean) / std
+        logits = network(pictures)
+        if facts["test_time_flip"]:
+            logits = (logits + network(pictures.flip(-1))) / 2
+        logits = logits / facts["temperature"]
         if facts["objective"] == "Softmax":
             return logits.softmax(dim=1)
         present = logits.sigmoid()

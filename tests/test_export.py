@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 
-from headstart import exporting
+from headstart import checkpoint, exporting
 from headstart.backbones.base import ImagePreprocess
 from headstart.cli import CONF
 from headstart.data.decode import UnreadablePicture, read_picture
@@ -23,6 +24,7 @@ from headstart.errors import UsageError
 from headstart.exporting import ExportFailed, export
 from headstart.prediction import predict
 from headstart.resume import find_checkpoint
+from headstart.run_data import run_of
 from headstart.training import train
 
 ROOT = Path(__file__).parents[1]
@@ -133,6 +135,31 @@ def test_the_file_alone_gives_what_the_checkpoint_gives(form, resize, trained, z
     rows = predictions(run, zoo, tmp_path)
     script = "use_onnx.py" if form == "onnx" else "use_torch.py"
     agree(rows, used(script, target, [row["file"] for row in rows]), 0.02)
+
+
+@pytest.mark.parametrize("form", ["torchscript", "safetensors"])
+def test_temperature_and_flips_go_along(form, trained, zoo, tmp_path):
+    """Also where the file has the weights alone: who uses it must be told."""
+    words = "finetuning=scratch", "model=resnet18", "model.weights=null", "model.image_size=32"
+    run = trained(*words, "task.test_time_flip=true")
+    checkpoint.keep_temperature(run / "checkpoints/best.ckpt", 0.2)
+    about = exported(run, form)
+    assert (about["temperature"], about["test_time_flip"]) == (0.2, True)
+    rows = predictions(run, zoo, tmp_path)
+    agree(rows, used("use_torch.py", run / f"export/best{ENDINGS[form]}", [row["file"] for row in rows]), 0.02)
+    flip, divide = (
+        "take the mean of the logits of the picture and of its mirror",
+        "divide the logits by the temperature",
+    )
+    assert [step.startswith((flip, divide, "softmax")) for step in about["to_be_done_after"]] == [True] * (
+        3 if form == "safetensors" else 0
+    )
+
+
+def test_a_checkpoint_may_lie_anywhere():
+    cfg = OmegaConf.create({"output": None, "quantize": None, "format": "onnx"})
+    assert exporting.output_file(cfg, Path("/best.ckpt")) == Path("/export/best.onnx")
+    assert run_of(Path("/best.ckpt")) is None
 
 
 @pytest.mark.parametrize("form", FORMATS[:1] + FORMATS[-1:])

@@ -85,7 +85,7 @@ def output_file(cfg: DictConfig, path: Path) -> Path:
     """As asked; else in the `export` folder of the run, or beside a checkpoint that is in none."""
     if cfg.output is not None:
         return Path(cfg.output).expanduser()
-    home = path.parents[1] if (path.parents[1] / "config.yaml").is_file() else path.parent
+    home = path.parent.parent if (path.parent.parent / "config.yaml").is_file() else path.parent
     return home / "export" / f"{path.stem}{'_' + cfg.quantize if cfg.quantize else ''}{FORMATS[cfg.format]}"
 
 

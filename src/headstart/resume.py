@@ -40,7 +40,7 @@ def run_directory(resume: str | None, runs: str, started: str) -> str:
             raise UsageError(f"resume=last: there is no run in {runs} yet; leave resume out, or give name=<name>")
         return str(found[-1].parent.resolve())
     path = Path(resume).expanduser().resolve()
-    run = path.parents[1] if path.is_file() else path
+    run = path.parent.parent if path.is_file() else path
     if not (run / CONFIG).is_file():
         raise UsageError(
             f"resume={resume} is no run: give `last`, a run directory such as logs/train/runs/<date>, "

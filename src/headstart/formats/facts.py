@@ -37,6 +37,9 @@ def facts(classifier: Classifier, trained: DictConfig, path: Path, form: str, re
         "resize": "inside" if resize_inside else "outside",
         "preprocess": _preprocess(preprocess) | {"mean": _values(backbone.mean), "std": _values(backbone.std)},
         "to_be_done_before": _steps(preprocess, resize_inside, normalised=form != "safetensors"),
+        "to_be_done_after": _steps_after(classifier) if form == "safetensors" else [],
+        "temperature": classifier.objective.temperature,
+        "test_time_flip": classifier.test_time_flip,
         # where the weights once came from is of no use, and may be a path
         "model": {key: value for key, value in model.items() if key != "weights"},
         "metrics": _metrics(path),
@@ -69,6 +72,14 @@ def _steps(preprocess: ImagePreprocess, resize_inside: bool, normalised: bool) -
     return steps
 
 
+def _steps_after(classifier: Classifier) -> list[str]:
+    """What makes probabilities of the logits, which are all that weights alone give."""
+    flip = ["take the mean of the logits of the picture and of its mirror image"] if classifier.test_time_flip else []
+    temperature = classifier.objective.temperature
+    divide = [f"divide the logits by the temperature {temperature}"] if temperature != 1 else []
+    return [*flip, *divide, "softmax" if type(classifier.objective).__name__ == "Softmax" else "sigmoid"]
+
+
 def _values(tensor: Any) -> list[float]:
     return [round(value, 6) for value in tensor.flatten().tolist()]
 
@@ -76,7 +87,7 @@ def _values(tensor: Any) -> list[float]:
 def _metrics(path: Path) -> dict[str, float]:
     """Those of the saved weights, and of the test after training where it was of these weights."""
     metrics = dict(checkpoint.read(path).get("metrics", {}))
-    written = path.parents[1] / "metrics.json"
+    written = path.parent.parent / "metrics.json"
     if path.stem == "best" and written.is_file():
         content = json.loads(written.read_text(encoding="utf-8"))
         metrics |= {name: value for name, value in content.items() if name.startswith("test/")}
