@@ -47,7 +47,8 @@ def compare(reference: Run, exported: Run, pictures: Iterable[Tensor], targets: 
     for picture in pictures:
         pair = torch.stack([picture, picture.flip(2)])
         pairs.append((reference(pair[:1])[0], exported(pair[:1])[0]))
-        batched = max(batched, _largest(torch.cat([reference(pair[:1]), reference(pair[1:])]), exported(pair)))
+        apart = torch.cat([reference(pair[:1]), reference(pair[1:])])
+        batched = max(batched, _largest(apart, exported(pair)), key=_nan_last)
     ours, theirs = (torch.stack(side) for side in zip(*pairs, strict=True))
     decided = decide(ours, several), decide(theirs, several)
     same = decided[0] == decided[1]

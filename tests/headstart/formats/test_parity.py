@@ -37,9 +37,10 @@ def test_what_goes_wrong_in_batches_alone_is_found():
     assert compare(answers(), wrong, PICTURES, None, several=False).largest == pytest.approx(0.3, abs=1e-6)
 
 
-def test_a_nan_is_no_agreement():
+@pytest.mark.parametrize("least", [1, 2], ids=["always", "in batches alone"])
+def test_a_nan_is_no_agreement(least):
     def broken(pictures):
-        return answers()(pictures) * float("nan")
+        return answers()(pictures) * (float("nan") if len(pictures) >= least else 1)
 
     parity = compare(answers(), broken, PICTURES, None, several=False)
     assert not parity.largest <= 1
