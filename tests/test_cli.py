@@ -86,7 +86,8 @@ def test_train_refuses_in_a_sentence(arguments, told, command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("", "run"),
+        ("", "add run=<run directory, checkpoint or last>"),
+        ("run=nowhere split=tset", "split=tset, did you mean 'test'?: choose one of train, val, test"),
         ("run=nowhere", "run=nowhere: no such file or folder"),
         ("rnu=nowhere", "there is no 'rnu', did you mean 'run'?"),
         ("run=last logs=nowhere", "run=last: there is no run in nowhere yet"),
@@ -104,7 +105,7 @@ def test_evaluate_refuses_in_a_sentence(arguments, told, command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("", "add run=<run directory or checkpoint> and input=<picture, folder"),
+        ("", "add run=<run directory, checkpoint or last> and input=<picture, folder"),
         ("run=nowhere", "add input=<picture, folder"),
         ("run=nowhere input=x", "run=nowhere: no such file or folder"),
         ("run=nowhere inptu=x", "there is no 'inptu', did you mean 'input'?"),
@@ -125,7 +126,7 @@ def test_predict_refuses_in_a_sentence(arguments, told, command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("", "add run=<run directory or checkpoint> and format=<onnx, torch_export, torchscript, safetensors>"),
+        ("", "add run=<run directory, checkpoint or last> and format=<onnx, torch_export, torchscript, safetensors>"),
         ("run=nowhere format=torchscript", "run=nowhere: no such file or folder"),
         ("run=nowhere format=onx", "format=onx, did you mean 'onnx'?"),
         ("run=nowhere format=torchscript resize=within", "resize=within: choose one of inside, outside"),

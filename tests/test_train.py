@@ -246,7 +246,6 @@ def test_binary_task_refuses_three_classes(quick):
     [
         ("run=nowhere", "run=nowhere: no such file or folder"),
         ("checkpoint=bset", "no checkpoint 'bset' in its checkpoints folder; there are: best, last"),
-        ("split=tets", "split=tets, did you mean 'test'"),
     ],
 )
 def test_evaluate_refuses_with_what_to_type(override, message, quick, tmp_path):

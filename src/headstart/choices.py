@@ -1,4 +1,4 @@
-"""What may be asked of `predict.py`, `export.py` and `serve.py`, checked before torch is loaded."""
+"""What may be asked of `evaluate.py`, `predict.py`, `export.py` and `serve.py`, checked before torch is loaded."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,6 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError, nearest
 
+RUN = "run directory, checkpoint or last"
+SPLITS = ("train", "val", "test")
 ROWS = ("csv", "json", "jsonl")
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt", "safetensors": ".safetensors"}
 """What a model can be exported as, and how its file ends."""
@@ -14,9 +16,15 @@ RESIZES = ("inside", "outside")
 QUANTIZATIONS = ("int8",)
 
 
+def check_evaluate(cfg: DictConfig) -> None:
+    """Raises a UsageError for what cannot be asked, whatever the run is."""
+    _given(cfg, run=RUN)
+    _one_of("split", cfg.split, SPLITS)
+
+
 def check_predict(cfg: DictConfig) -> None:
     """Raises a UsageError for what cannot be asked, whatever the run and the pictures are."""
-    _given(cfg, run="run directory or checkpoint", input="picture, folder, pattern, or - for names on standard input")
+    _given(cfg, run=RUN, input="picture, folder, pattern, or - for names on standard input")
     _one_of("format", cfg.format, (None, *ROWS))
     _at_least_one("top_k", cfg.top_k)
     _at_least_one("batch_size", cfg.batch_size)
@@ -35,7 +43,7 @@ def row_format(form: str | None, output: str | None) -> str:
 
 def check_export(cfg: DictConfig) -> None:
     """Raises a UsageError for what cannot be asked, whatever the run is."""
-    _given(cfg, run="run directory or checkpoint", format=", ".join(FORMATS))
+    _given(cfg, run=RUN, format=", ".join(FORMATS))
     _one_of("format", cfg.format, tuple(FORMATS))
     _one_of("resize", cfg.resize, RESIZES)
     _one_of("quantize", cfg.quantize, (None, *QUANTIZATIONS))

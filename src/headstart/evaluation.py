@@ -15,8 +15,9 @@ from headstart.calibration import fit_temperature
 from headstart.callbacks.collection import Collection
 from headstart.callbacks.progress import ProgressBar
 from headstart.config import check_config
-from headstart.data.base import SPLITS, DataModule
-from headstart.errors import UsageError, nearest
+from headstart.data.base import DataModule
+from headstart.errors import UsageError
+from headstart.files import replacing
 from headstart.hardware import choose_precision
 from headstart.inspection import Inspection
 from headstart.reporting.bootstrap import intervals, statistics_of
@@ -37,8 +38,6 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     beside it (`metrics_<split>_<checkpoint>.json` for another than the best), unless `data.root` or `test_time_flip`
     asks for something else than the run's own test.
     """
-    if cfg.split not in SPLITS:
-        raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
     inspection.check(cfg)
     home = run_of(path)
     if home is None and cfg.data.root is None:
@@ -74,7 +73,8 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
     if home and cfg.data.root is None and cfg.test_time_flip is None:
         name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
-        (home / f"metrics_{name}.json").write_text(as_json(metrics), encoding="utf-8")
+        with replacing(home / f"metrics_{name}.json") as stream:
+            stream.write(as_json(metrics))
     return metrics
 
 

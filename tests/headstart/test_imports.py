@@ -40,7 +40,7 @@ ALLOWED = {
     },
     "inspection": {"backbones", "caching", "data", "logistic_regression", "reporting", "tasks"},
     "evaluation": {
-        *("calibration", "callbacks", "checkpoint", "config", "data", "hardware", "inspection", "reporting"),
+        *("calibration", "callbacks", "checkpoint", "config", "data", "files", "hardware", "inspection", "reporting"),
         *("run_data", "tasks"),
     },
     "run_data": {"data", "tasks"},
