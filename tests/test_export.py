@@ -192,6 +192,12 @@ def test_a_file_that_answers_otherwise_is_not_kept(trained, monkeypatch):
     assert not list((run / "export").iterdir())
 
 
+def test_where_nothing_can_be_written_is_told(trained, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"output=.*file/model\.pt cannot be written: "):
+        exported(trained(), "torchscript", f"output={tmp_path / 'file/model.pt'}")
+
+
 def test_generated_pictures_take_the_place_of_data_that_are_gone(trained, tmp_path, caplog):
     folder = tmp_path / "pictures"
     for name in ("a", "b"):

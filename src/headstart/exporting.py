@@ -5,6 +5,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,7 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
         raise UsageError(f"quantize={cfg.quantize} needs pictures of the run: give data.root=<folder>")
     target = output_file(cfg, path)
     about = facts(classifier, trained, path, cfg.format, inside) | {"quantize": cfg.quantize}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
+    with scratch_folder(target) as scratch:
         file = Path(scratch) / target.name
         write(cfg, classifier, inside, file, about, pictures)
         exported, reference = prepared(LOAD[cfg.format](file, classifier), classifier, inside), whole(classifier)
@@ -79,6 +79,22 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
         keep(file, target, about)
     tell(target, about)
     return about
+
+
+@contextmanager
+def scratch_folder(target: Path) -> Iterator[str]:
+    """A folder beside the file that is to be, for what is not checked yet.
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-")
+    except OSError as error:
+        raise UsageError(f"output={target} cannot be written: {error.strerror or error}") from error
+    with folder as name:
+        yield name
 
 
 def output_file(cfg: DictConfig, path: Path) -> Path:
