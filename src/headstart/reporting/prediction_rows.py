@@ -115,8 +115,8 @@ FORMATS: dict[str, type[RowWriter]] = {"csv": CSVRows, "json": JSONList, "jsonl"
 
 def _csv_line(fields: Sequence[str]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(fields)
-    return line.getvalue()
+    csv.writer(line, lineterminator="\r\n").writerow(fields)  # for it quotes what its own ending consists of, no more
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _json(prediction: Prediction) -> str:

@@ -33,6 +33,12 @@ def test_csv():
     assert rows[1]["error"] == "truncated"
 
 
+def test_a_file_name_with_line_breaks_is_one_row():
+    names = ["new\nline.jpg", "carriage\rreturn.jpg", 'quote".jpg']
+    lines = written("csv", [Prediction(name, error="empty file") for name in names])
+    assert [row["file"] for row in csv.DictReader(io.StringIO(lines, newline=""))] == names
+
+
 @pytest.mark.parametrize("chunks", [[ROWS], [ROWS[:1], ROWS[1:]], [ROWS, []]])
 def test_json_is_one_list_and_json_lines_are_its_items(chunks):
     expected = [
