@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +102,21 @@ def test_evaluate_refuses_in_a_sentence(arguments, told, command):
     assert code == 2
     assert told in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", ["~/x", "Bücher", "it's", 'a"b', "a(1).jpg", "x=y", "a{b", "#1"])
+def test_a_path_that_hydra_cannot_read_is_to_be_quoted(name, command):
+    code, error = command("predict", "run=nowhere", f"input={name}")
+    assert code == 2
+    assert "Traceback" not in error
+    (quoted,) = shlex.split(error.rsplit("taken as it is: ", 1)[1])
+    code, error = command("predict", "run=nowhere", quoted)
+    assert (code, "run=nowhere: no such file or folder" in error) == (2, True), error
+    assert compose_override(quoted) == name
+
+
+def compose_override(typed):
+    return OverridesParser.create().parse_override(typed).value()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -102,6 +103,9 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         if isinstance(cause, UsageError):
             return str(cause)
     for cause in chain:
+        if isinstance(cause, OverrideParseException):
+            return f"{cause.override}: {_in_quotes(cause.override)}"
+    for cause in chain:
         if type(cause).__name__ == "MisconfigurationException":  # by name: Lightning is slow to import
             return str(cause)
     if str(error).startswith("Config group override"):  # Hydra raises a bare ValueError for `scheduler=null`
@@ -112,6 +116,16 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         told = "\n  ".join(line for line in lines if not line.startswith(NOISE) and "$VALUE" not in line)
         return told + _suggestions(config_name, arguments)
     return None
+
+
+def _in_quotes(override: str) -> str:
+    """What to type instead of a value that has characters of Hydra's own grammar in it."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return "give a setting as key=value"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    typed = shlex.quote(f'{key}="{escaped}"')
+    return f"Hydra cannot read this value; in quotes of its own it is taken as it is: {typed}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
