@@ -24,7 +24,8 @@ def main(cfg: DictConfig) -> None:
     from headstart.exporting import ExportFailed, export
 
     try:
-        export(cfg, path)
+        with cli.terminated_as_interrupted():
+            export(cfg, path)
     except ExportFailed as failure:
         sys.stderr.write(f"\nerror: {failure}. Nothing was written\n")
         sys.exit(cli.FAILURE)

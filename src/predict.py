@@ -23,7 +23,9 @@ def main(cfg: DictConfig) -> None:
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.prediction import predict
 
-    if not predict(cfg, path):
+    with cli.terminated_as_interrupted():
+        found = predict(cfg, path)
+    if not found:
         sys.exit(cli.FAILURE)
 
 

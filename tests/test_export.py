@@ -1,10 +1,13 @@
 """Exports through the function the entry point calls; used by the example programs as separate processes."""
 
 import csv
+import importlib
 import importlib.util
 import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from headstart import checkpoint, exporting
+from headstart import checkpoint, cli, exporting
 from headstart.backbones.base import ImagePreprocess
 from headstart.cli import CONF
 from headstart.data.decode import UnreadablePicture, read_picture
@@ -196,6 +199,22 @@ def test_where_nothing_can_be_written_is_told(trained, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"output=.*file/model\.pt cannot be written: "):
         exported(trained(), "torchscript", f"output={tmp_path / 'file/model.pt'}")
+
+
+def test_a_stop_leaves_no_litter(trained, monkeypatch):
+    run = trained()
+    monkeypatch.syspath_prepend(ROOT / "src")
+    entry = importlib.import_module("export")
+    monkeypatch.setattr(exporting, "check", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(sys, "argv", ["export.py", f"run={run}", "format=torchscript"])
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what would end the tests
+    try:
+        with pytest.raises(SystemExit) as leaving:
+            cli.run(entry.main, "export")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert leaving.value.code == cli.TERMINATED
+    assert not list((run / "export").iterdir())
 
 
 def test_generated_pictures_take_the_place_of_data_that_are_gone(trained, tmp_path, caplog):

@@ -3,13 +3,16 @@
 import logging
 import os
 import shlex
+import signal
 import sys
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -64,6 +67,23 @@ def run(main: Callable[[], Any], config_name: str) -> None:
             traceback.print_exc()
         sys.stderr.write(f"\nerror: {message or error}\n")
         sys.exit(FAILURE if message is None else USAGE)
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM leaves as Ctrl-C does, by an exception: what is open is closed."""
+    if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread alone
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def quiet() -> None:

@@ -1,15 +1,12 @@
 """The classes of pictures that nobody labelled, written as they are found."""
 
 import logging
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
 
 import torch
@@ -80,7 +77,7 @@ def predict(cfg: DictConfig, path: Path) -> bool:
     pictures = batches(paths.names, model.preprocess, cfg.batch_size or trained.data.batch_size, cfg.num_workers)
     top_k = min(cfg.top_k, len(model.classes))
     tally = Tally()
-    with terminated_as_interrupted(), opened(cfg.output) as stream, progress_bar(paths.total, cfg.output) as bar:
+    with opened(cfg.output) as stream, progress_bar(paths.total, cfg.output) as bar:
         writer = FORMATS[row_format(cfg.format, cfg.output)](stream, top_k)
         try:
             classify(fabric, model, pictures, top_k, writer, tally, bar)
@@ -177,20 +174,3 @@ def progress_bar(total: int | None, output: str | None) -> Progress:
     bar = Progress(*columns, console=console, transient=True, disable=hidden, redirect_stdout=False)
     bar.add_task("", total=total, unreadable=0)
     return bar
-
-
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM leaves as Ctrl-C does, by an exception: what is open is closed."""
-    if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread alone
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
