@@ -25,11 +25,16 @@ def read_picture(path: str | Path, preprocess: dict[str, Any], resize: bool) -> 
     Raises:
         OSError, ValueError: it cannot be read.
     """
-    with Image.open(path) as image:
-        # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as it was in training; nothing else changes
-        image.draft(None, (preprocess["decode_side"],) * 2)
-        image.load()
-        picture = to_rgb(upright(image))
+    try:
+        with Image.open(path) as image:
+            # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as it was in training; nothing else changes
+            image.draft(None, (preprocess["decode_side"],) * 2)
+            image.load()
+            picture = to_rgb(upright(image))
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # too large, or so broken that Pillow's parsers raise nearly anything
+        raise ValueError(str(error)) from error
     if resize:
         picture = resized(picture, preprocess)
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))

@@ -22,7 +22,7 @@ def main(model: str, *files: str) -> None:
     for file in files:
         try:
             picture = read_picture(file, facts["preprocess"], resize=facts["resize"] == "outside")
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's parsers raise all of these
+        except (OSError, ValueError) as error:
             rows.writerow([file, "", "", error])
             continue
         # a batch of one; several pictures may go together if they have one size

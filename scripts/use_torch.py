@@ -69,7 +69,7 @@ def main(model: str, *files: str) -> None:
     for file in files:
         try:
             picture = read_picture(file, facts["preprocess"], resize=facts["resize"] == "outside")
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's parsers raise all of these
+        except (OSError, ValueError) as error:
             rows.writerow([file, "", "", error])
             continue
         probabilities = network(torch.from_numpy(picture)[None])[0]

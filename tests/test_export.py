@@ -287,3 +287,10 @@ def test_the_copied_rules_read_as_ours(mode, interpolation, zoo):
         assert np.abs(difference).mean() < 0.5, path.name
         # on pure noise, bicubic overshoots, which both cut off, but not at the same moment
         assert np.abs(difference).max() <= (2 if interpolation == "bilinear" else 10), path.name
+
+
+def test_a_picture_that_is_too_large_is_one_unreadable_file(zoo, monkeypatch):
+    """Pillow's error for it is of no common class."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match="exceeds limit"):
+        copied().read_picture(zoo / "cmyk.jpg", {"decode_side": 64}, resize=False)
