@@ -56,6 +56,8 @@ def check(runs: list[Path], contents: list[dict[str, Any]]) -> None:
         for key in ("classes", "preprocess"):
             if content["hyper_parameters"][key] != first[1]["hyper_parameters"][key]:
                 raise UsageError(f"{run} and {first[0]} differ in their {key}: their weights cannot be averaged")
+        if any(".parametrizations." in name for name in content["state_dict"]):
+            raise UsageError(f"{run} has low-rank updates, whose averages are not the average of the weights")
         shapes, wanted = ({k: v.shape for k, v in c["state_dict"].items()} for c in (content, first[1]))
         if shapes != wanted:
             raise UsageError(f"{run} and {first[0]} have different networks: their weights cannot be averaged")

@@ -125,7 +125,7 @@ def test_the_page_brings_everything_with_it(client):
     (["run=x", "port=99999"], "port=99999: give a number from 0 to 65535"),
     (["run=x", "max_mb=0"], "max_mb=0"),
     (["run=x", "accelerator=cuda"], "choose one of auto, cpu, gpu, mps"),
-    ([], "add run=<run directory or checkpoint>"),
+    ([], "add run=<run directory"),
 ])  # fmt: skip
 def test_mistakes(words, told):
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UsageError, match=re.escape(told)):

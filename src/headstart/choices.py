@@ -61,7 +61,7 @@ def check_export(cfg: DictConfig) -> None:
 
 def check_serve(cfg: DictConfig) -> None:
     """Raises a UsageError for what cannot be asked, whatever the run is."""
-    _given(cfg, run="run directory or checkpoint")
+    _given(cfg, run=RUN)
     _at_least_one("top_k", cfg.top_k)
     if not 0 <= cfg.port <= 65535:
         raise UsageError(f"port={cfg.port}: give a number from 0 to 65535")

@@ -85,7 +85,9 @@ class RangeTest(Callback):
             trainer.should_stop = True
 
     def suggestion(self) -> float:
-        """The rate at two thirds of the longest valley of the smoothed loss, as fastai's `lr_find` chooses it.
+        """The rate at two thirds of the longest valley of the smoothed loss.
+
+        fastai's `lr_find` takes the middle of its valley; two thirds make up for the flat part in which ours begins.
 
         Raises:
             UsageError: the loss never fell.
