@@ -283,11 +283,13 @@ def test_another_checkpoint_has_a_folder_of_its_own(quick, tmp_path):
 
 
 def test_the_last_run_is_found(tmp_path):
-    with pytest.raises(UsageError, match="run=last: there is no run in"):
+    with pytest.raises(UsageError, match="run=last: there is no run with a checkpoint in"):
         resume.latest_run(str(tmp_path))
-    for place, name in enumerate(("train/runs/b", "other/runs/a")):
-        (tmp_path / name).mkdir(parents=True)
+    for place, name in enumerate(("train/runs/b", "other/runs/a", "other/runs/c")):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
         (tmp_path / name / "config.yaml").touch()
+        if not name.endswith("c"):  # which failed before it kept anything
+            (tmp_path / name / "checkpoints/best.ckpt").touch()
         os.utime(tmp_path / name / "config.yaml", (place, place))
     assert resume.latest_run(str(tmp_path)) == str(tmp_path / "other/runs/a")
 

@@ -87,7 +87,7 @@ def find_checkpoint(run: str, checkpoint: str = "best", logs: str = "logs") -> P
 
 
 def latest_run(logs: str) -> str:
-    """The directory of the run that was started last, of whatever name.
+    """The directory of the run that was started last, of whatever name, and has a checkpoint.
 
     Args:
         logs: the folder of all runs.
@@ -95,10 +95,13 @@ def latest_run(logs: str) -> str:
     Raises:
         UsageError: there is none.
     """
-    found = sorted(Path(logs).expanduser().glob(f"*/runs/*/{CONFIG}"), key=lambda file: file.stat().st_mtime)
+    configs = sorted(Path(logs).expanduser().glob(f"*/runs/*/{CONFIG}"), key=lambda file: file.stat().st_mtime)
+    found = [file.parent for file in configs if any(file.parent.glob("checkpoints/*.ckpt"))]
     if not found:
-        raise UsageError(f"run=last: there is no run in {logs} yet; give a run directory, or logs=<folder>")
-    return str(found[-1].parent)
+        raise UsageError(
+            f"run=last: there is no run with a checkpoint in {logs} yet; give a run directory, or logs=<folder>"
+        )
+    return str(found[-1])
 
 
 def was_restarted() -> bool:
