@@ -96,6 +96,8 @@ class Chain:
             with suppress(NoCleanCutError):  # which the later stage will tell
                 cut = _cut(self.backbone, groups)
                 cuts[cut.groups] = cut
+        if not cuts:
+            return []
         room, fitting = self.limit - self._bytes(last), []
         for cut in (cuts[groups] for groups in sorted(cuts, reverse=True) if groups < last.groups):
             room -= self._bytes(cut)
@@ -109,7 +111,8 @@ class Chain:
     def _bytes(self, cut: Cut) -> int:
         """What the rows of a prefix take, as one picture tells; nothing where it is none."""
         index = self.data.splits[next(iter(self.digests))][0]
-        picture = self.data.eval_transform(self.data.samples.load(index))
+        fixed, random = self.data.in_two_parts(self.data.eval_transform)
+        picture = random(self.data.keep(self.data.samples, fixed)(index))  # kept, where pictures are
         if not isinstance(picture, Tensor):
             return 0
         layout = Layout.of(cut.prefix(picture[None].to(self.trainer.strategy.root_device)))
