@@ -94,6 +94,18 @@ class EvaluateConfig:
     trainer: OtherTrainer = field(default_factory=OtherTrainer)
 
 
+@dataclass
+class ReportConfig:
+    """Every key of `conf/report.yaml`."""
+
+    run: str = MISSING
+    logs: str = MISSING
+    examples: int = 4
+    worst: int = 12
+    license: str = "other"
+    title: str | None = None
+
+
 # The types a command line can give, and what to call them
 PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
 OPTIONAL = ("augmentation", "scheduler")
@@ -106,6 +118,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="report_schema", node=ReportConfig)
     OmegaConf.register_new_resolver("best_is", best_is, replace=True)
     OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
     # Hydra's own record of how a run was started is not written over when it goes on
