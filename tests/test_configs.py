@@ -51,5 +51,5 @@ def test_every_setting_of_ours_is_in_the_yaml(name, composed):
 
 
 def test_no_yaml_is_left_out_of_the_groups():
-    assert {path.name for path in CONF.glob("*.yaml")} == {"train.yaml", "evaluate.yaml"}
+    assert {path.name for path in CONF.glob("*.yaml")} == {"train.yaml", "evaluate.yaml", "report.yaml"}
     assert not list(CONF.glob("*/*/*.yaml"))

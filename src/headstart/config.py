@@ -43,6 +43,7 @@ class TrainConfig:
     compare_scratch: bool = False
     auto: bool = False
     lr_find: bool = False
+    report: bool = False
     model: Any = MISSING
     head: Any = MISSING
     data: Any = MISSING

@@ -14,7 +14,7 @@ from headstart import checkpoint, inspection
 from headstart.calibration import fit_temperature
 from headstart.callbacks.collection import Collection
 from headstart.callbacks.progress import ProgressBar
-from headstart.config import check_config
+from headstart.config import EvaluateConfig, check_config
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError, nearest
 from headstart.hardware import choose_precision
@@ -39,7 +39,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     if cfg.split not in SPLITS:
         raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
     inspection.check(cfg)
-    home = path.parents[1] if (path.parents[1] / "split.csv").is_file() else None
+    home = home_of(path)
     if home is None and cfg.data.root is None:
         log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)
     task, trained = checkpoint.load_task(path)
@@ -54,7 +54,29 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     if cfg.calibrate:
         calibrate(path, task, data, trainer, collection)
     tested = test(task, data, cfg.split, trainer)
-    folder = output_folder(path, home, cfg)
+    record(cfg, path, trained, task, data, trainer, collection, tested)
+    metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
+    if home and cfg.data.root is None and cfg.test_time_flip is None:
+        name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
+        (home / f"metrics_{name}.json").write_text(as_json(metrics), encoding="utf-8")
+    return metrics
+
+
+def record(
+    cfg: DictConfig, path: Path, trained: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer,
+    collection: Collection, tested: dict[str, float],
+) -> None:  # fmt: skip
+    """Writes what follows from a test that was just made: intervals, tables, pictures, and what `cfg` asks for.
+
+    Args:
+        cfg: of `conf/evaluate.yaml`.
+        path: the checkpoint whose weights were tested.
+        trained: the config of the run.
+        task, data, trainer: what was tested, on what, by what.
+        collection: what came out.
+        tested: the metrics by name, without a prefix.
+    """
+    folder = output_folder(path, home_of(path), cfg)
     evaluation = assess(task, data, cfg.split, collection.logits, tested)
     evaluation.facts = {
         "checkpoint": path.name,
@@ -70,11 +92,16 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     features = collection.features if collection.wants_features else None
     Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).answer()
     log.info("tables and pictures: %s", folder)
-    metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
-    if home and cfg.data.root is None and cfg.test_time_flip is None:
-        name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
-        (home / f"metrics_{name}.json").write_text(as_json(metrics), encoding="utf-8")
-    return metrics
+
+
+def home_of(path: Path) -> Path | None:
+    """The run directory that a checkpoint lies in; None for one that lies elsewhere."""
+    return path.parents[1] if (path.parents[1] / "split.csv").is_file() else None
+
+
+def defaults(path: Path, split: str) -> DictConfig:
+    """What `conf/evaluate.yaml` asks for where nothing else is said, of a split."""
+    return OmegaConf.structured(EvaluateConfig(run=str(path), split=split, logs=""))
 
 
 def adapt(trained: DictConfig, cfg: DictConfig, home: Path | None) -> None:

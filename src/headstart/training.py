@@ -22,19 +22,21 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
-from headstart import auto, checkpoint, resume
+from headstart import auto, checkpoint, evaluation, resume
 from headstart.callbacks.batch_seeds import BatchSeeds
 from headstart.callbacks.blend import Blend
+from headstart.callbacks.collection import Collection
 from headstart.callbacks.range_test import RangeTest
 from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.checkpoint_io import SafeCheckpointIO
-from headstart.config import CACHES
+from headstart.config import CACHES, ReportConfig
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
 from headstart.finetuning.base import refuse_sharding
 from headstart.hardware import choose_precision, faster_precision
+from headstart.report import build
 from headstart.reporting.csv_log import CSVLogger
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
@@ -97,8 +99,13 @@ def train(cfg: DictConfig) -> Result:
     else:
         write_facts(run, cfg, task)
     trainer.fit(task, data, ckpt_path=point, weights_only=True)
+    collection = Collection()
+    if cfg.report and trainer.world_size == 1:  # of several processes each would collect its share alone
+        trainer.callbacks.append(collection)
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
+    if cfg.report and rank_zero_only.rank == 0 and not cfg.trainer.fast_dev_run:
+        report_on(cfg, task, data, trainer, collection, result.metrics)
     return result
 
 
@@ -329,6 +336,23 @@ def write_result(run: Path, result: Result, seconds: float) -> None:
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, _short(run))
+
+
+def report_on(
+    cfg: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collection: Collection,
+    metrics: dict[str, float],
+) -> None:  # fmt: skip
+    """Writes the page about the run; the test that it tells of is the one that was just made."""
+    run = Path(cfg.paths.run)
+    path = run / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        log.warning("report=true: the run kept no best checkpoint, so there is no page about it")
+        return
+    if collection.has_logits:
+        tested = {k.removeprefix("test/"): v for k, v in metrics.items() if k.startswith("test/")}
+        asked = evaluation.defaults(path, "test")
+        evaluation.record(asked, path, cfg, task, data, trainer, collection, tested)
+    build.report(OmegaConf.structured(ReportConfig(run=str(run), logs="")), path)
 
 
 def _short(path: Path) -> str:

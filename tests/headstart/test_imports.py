@@ -33,8 +33,9 @@ ALLOWED = {
     "auto": {"data", "files", "hardware"},
     "training": {
         *("auto", "callbacks", "checkpoint", "checkpoint_io", "config", "data", "files", "finetuning", "hardware"),
-        *("reporting", "resume", "tasks"),
+        *("evaluation", "report", "reporting", "resume", "tasks"),
     },
+    "report": {"checkpoint", "config", "data", "evaluation", "finetuning", "reporting", "tasks"},
     "inspection": {"backbones", "caching", "data", "logistic_regression", "reporting", "tasks"},
     "evaluation": {
         *("calibration", "callbacks", "checkpoint", "config", "data", "hardware", "inspection", "reporting", "tasks"),

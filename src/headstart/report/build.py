@@ -1,17 +1,17 @@
 """A run as one page and as a model card."""
 
 import logging
+import os
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import headstart
 from headstart import checkpoint, evaluation
-from headstart.config import EvaluateConfig
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
 from headstart.report.data_card import LISTED, data_card
@@ -49,7 +49,7 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
     task, trained = checkpoint.load_task(path)
     data = build_data(home, trained, task)
     if evaluation_of(home, "val") is None and run_metrics(home, "val") and not isinstance(data, str):
-        evaluation.evaluate(evaluate_config(path, "val"), path)
+        evaluation.evaluate(evaluation.defaults(path, "val"), path)
     content = contents(cfg, home, trained, task, data)
     write_page(home / PAGE, "report.html", **content)
     write_page(home / CARD, "MODEL_CARD.md", header=hub_header(cfg, content), **content)
@@ -64,14 +64,9 @@ def check(cfg: DictConfig) -> None:
             raise UsageError(f"{key}={cfg[key]}: give a number of pictures, 0 for none")
 
 
-def evaluate_config(path: Path, split: str) -> DictConfig:
-    """The defaults of `conf/evaluate.yaml` for a split of a run."""
-    return OmegaConf.structured(EvaluateConfig(run=str(path), split=split, logs="", worst=24))
-
-
 def build_data(home: Path, trained: DictConfig, task: ClassificationTask) -> DataModule | str:
     """The run's data as it saw them, or why they are not there."""
-    evaluation.adapt(trained, evaluate_config(home, "val"), home if (home / "split.csv").is_file() else None)
+    evaluation.adapt(trained, evaluation.defaults(home, "val"), home if (home / "split.csv").is_file() else None)
     try:
         return evaluation.build_evaluation_data(trained, task, "val")
     except (UsageError, OSError) as error:
@@ -85,7 +80,7 @@ def contents(
     """What the templates are filled with."""
     card = data_card(home, trained, task.classes, data, cfg.examples)
     training = training_card(home, trained, task)
-    found = [result(home, split, task.classes, data, cfg.worst) for split in ("test", "val")]
+    found = [result(home, split, task, data, cfg.worst) for split in ("test", "val")]
     network = trained.model.get("name") or type(task.backbone).__name__
     return {
         "title": cfg.title or f"{network} on {card.name}",
@@ -93,6 +88,8 @@ def contents(
         "date": datetime.fromtimestamp((home / "metrics.json").stat().st_mtime).strftime("%Y-%m-%d"),
         "version": headstart.__version__,
         "run": home,
+        "shown_run": _short(home),
+        "headline": ("acc", "acc_exact", "f1_macro", "auroc_macro", "ece"),
         "network": network,
         "data": card,
         "training": training,
@@ -102,6 +99,11 @@ def contents(
         "multi_label": task.objective.multi_label,
         "image_size": task.backbone.preprocess.image_size,
     }
+
+
+def _short(path: Path) -> str:
+    """Relative to where the person is, when it lies below."""
+    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
 
 
 def hub_header(cfg: DictConfig, content: dict[str, Any]) -> str:

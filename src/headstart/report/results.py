@@ -15,6 +15,7 @@ from headstart.reporting import figures
 from headstart.reporting.page import data_uri, inline_svg, style
 from headstart.reporting.predictions import Predictions, read_predictions
 from headstart.reporting.reliability import calibration_error, reliability_bins
+from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
 
 LABELS = {
@@ -46,10 +47,15 @@ PICTURES = {
 class Metric:
     """A number and its 95 % interval; None where there is none."""
 
-    label: str
+    key: str
     value: float
     low: float | None = None
     high: float | None = None
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return LABELS.get(self.key, self.key)
 
     @property
     def interval(self) -> str:
@@ -76,7 +82,7 @@ class Result:
         split: which.
         metrics: the monitored ones first.
         samples: how many; None where nothing but the numbers is known.
-        note: what must be said about the numbers.
+        notes: what must be said about the numbers.
         classes: a row a class, as in `classes.csv`, the worst first.
         confusion: `(classes, classes)` samples; None where a picture takes its place.
         confused: true class, predicted class, samples.
@@ -88,7 +94,7 @@ class Result:
     split: str
     metrics: list[Metric]
     samples: int | None = None
-    note: str | None = None
+    notes: list[str] = field(default_factory=list)
     classes: list[dict[str, Any]] = field(default_factory=list)
     confusion: list[list[int]] | None = None
     confused: list[dict[str, Any]] = field(default_factory=list)
@@ -120,14 +126,17 @@ def run_metrics(home: Path, split: str) -> dict[str, float]:
     return {k.removeprefix(f"{split}/"): v for k, v in content.items() if k.startswith(f"{split}/")}
 
 
-def result(home: Path, split: str, classes: list[str], data: DataModule | str, worst: int) -> Result | None:
+def result(
+    home: Path, split: str, task: ClassificationTask, data: DataModule | str, worst: int
+) -> Result | None:
     """What is known of a split, None where nothing is; pictures of `worst` mistakes, where the data are there."""
+    classes = task.classes
     content = evaluation_of(home, split)
     if content is None:
         return _numbers_alone(home, split)
     folder = home / f"evaluation_{split}"
     shown = _ordered(content["metrics"])
-    found = Result(split, [Metric(LABELS.get(n, n), v["value"], v["low"], v["high"]) for n, v in shown.items()])
+    found = Result(split, [Metric(name, v["value"], v["low"], v["high"]) for name, v in shown.items()])
     found.samples = content["samples"]
     found.classes = sorted(content["classes"], key=lambda row: row["f1"] if row["f1"] is not None else math.inf)[:ROWS]
     found.confused = content.get("confused", [])[:PAIRS]
@@ -135,16 +144,27 @@ def result(home: Path, split: str, classes: list[str], data: DataModule | str, w
     predictions = read_predictions(folder / "predictions.csv", classes, "confused" not in content)
     found.calibration = None if predictions is None else _calibration(predictions, split)
     found.mistakes, found.num_mistakes = _mistakes(folder / "mistakes.csv", split, data, worst)
-    if found.num_mistakes == 0:
-        least = 0.025 ** (1 / found.samples)
-        found.note = (
-            f"No mistake among {found.samples:,} samples, which the bootstrap takes for certainty; the accuracy may be "
-            f"no more than {least:.3f} (Clopper and Pearson)."
-        )
+    found.notes = _notes(found, content, task.objective.temperature)
     if worst:
         files = [(folder / name, label) for name, label in PICTURES.items()]
         found.pictures = [(data_uri(f.read_bytes(), "png"), label) for f, label in files if f.is_file()]
     return found
+
+
+def _notes(found: Result, content: dict[str, Any], temperature: float) -> list[str]:
+    notes = []
+    if found.num_mistakes == 0:
+        least = 0.025 ** (1 / found.samples)
+        notes.append(
+            f"No mistake among {found.samples:,} samples, which the bootstrap takes for certainty; the accuracy may be "
+            f"no more than {least:.3f} (Clopper and Pearson)."
+        )
+    if content.get("temperature", 1.0) != temperature:
+        notes.append(
+            f"Evaluated before the temperature {temperature:.3f} was fitted: probabilities and calibration are those of "
+            "before."
+        )
+    return notes
 
 
 def _numbers_alone(home: Path, split: str) -> Result | None:
@@ -157,7 +177,7 @@ def _numbers_alone(home: Path, split: str) -> Result | None:
         f"As the end of training has them, without intervals: an evaluation is {why}. "
         f"For intervals, classes and mistakes: {command}, then this page again."
     )
-    return Result(split, [Metric(LABELS.get(n, n), v) for n, v in _ordered(known).items()], note=note)
+    return Result(split, [Metric(name, value) for name, value in _ordered(known).items()], notes=[note])
 
 
 def _ordered(metrics: dict[str, Any]) -> dict[str, Any]:
