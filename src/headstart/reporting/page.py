@@ -19,6 +19,7 @@ INK = "#010203"
 """Stands for the colour of the text while a figure is drawn; the page then puts its own, light or dark, in its place."""
 STYLE = {
     "svg.fonttype": "none",  # text stays text, in the page's letters
+    "svg.hashsalt": "headstart",  # the same figure is the same file
     "font.size": 10,
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
