@@ -70,7 +70,10 @@ def look_at(browser: Any, file: Path, size: tuple[int, int], scheme: str) -> See
     """Opens a page in a window of this size, light or dark."""
     from axe_playwright_python.sync_playwright import Axe
 
-    seen, page = Seen(), browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True)), color_scheme=scheme)
+    seen, page = (
+        Seen(),
+        browser.new_page(viewport=dict(zip(("width", "height"), size, strict=True)), color_scheme=scheme),
+    )
     page.on("console", lambda message: seen.console.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: seen.console.append(str(error)))
     page.on("request", lambda request: seen.requests.append(request.url))
@@ -80,7 +83,8 @@ def look_at(browser: Any, file: Path, size: tuple[int, int], scheme: str) -> See
         "img", "all => all.filter(i => !i.complete || !i.naturalWidth).map(i => i.alt || i.src.slice(0, 60))"
     )
     seen.nameless = page.eval_on_selector_all(
-        "img, svg", "all => all.filter(i => !(i.getAttribute('alt') || i.getAttribute('aria-label'))).map(i => i.outerHTML)"
+        "img, svg",
+        "all => all.filter(i => !(i.getAttribute('alt') || i.getAttribute('aria-label'))).map(i => i.outerHTML)",
     )
     seen.overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     seen.screenshot = page.screenshot(full_page=True)

@@ -4,15 +4,17 @@
 """
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from browser import SCHEMES, SIZES, chromium, executable, look_at
 from photos import pictures
 
+import compare
 from headstart.training import train
 
-LONG = ["<b>bold & \"quoted\"", "Donaudampfschifffahrtsgesellschaftskapitaenswitwe", "c d e"]
+LONG = ['<b>bold & "quoted"', "Donaudampfschifffahrtsgesellschaftskapitaenswitwe", "c d e"]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,17 @@ def check(browser, page, name):
 
 def test_the_report(browser, page):
     check(browser, page, "report")
+
+
+def test_the_comparison(browser, quick, tmp_path, monkeypatch):
+    for place, name in enumerate(("full", "feature_extraction")):
+        train(quick(f"finetuning={name}", f"paths.run={tmp_path / str(place)}", "trainer.max_epochs=1", "report=true"))
+    monkeypatch.setattr(
+        sys, "argv", ["compare.py", str(tmp_path / "0"), str(tmp_path / "1"), "--output", str(tmp_path)]
+    )
+    compare.main()
+    assert (tmp_path / "comparison.html").read_text().count("<tr>") == 3 + 2 + 3
+    check(browser, tmp_path / "comparison.html", "comparison")
 
 
 def test_the_report_on_paper_is_light_and_not_cut_off(browser, page):

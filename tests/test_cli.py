@@ -101,6 +101,32 @@ def test_evaluate_refuses_in_a_sentence(arguments, told, command):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("run=nowhere", "run=nowhere: no such file or folder"),
+        ("run=last logs=nowhere", "run=last: there is no run in nowhere yet"),
+        ("run=nowhere exampels=3", "there is no 'exampels', did you mean 'examples'?"),
+    ],
+)
+def test_report_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("report", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [("nowhere", "nowhere is neither a run nor a folder of runs"), ("", "folders"), ("x --split=train", "--split")],
+)
+def test_compare_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("compare", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
 def test_our_own_faults_show_a_traceback_and_exit_with_1(command, monkeypatch):
     from headstart import training
 
@@ -124,12 +150,13 @@ def test_help_is_a_help():
     assert re.search(r"^finetuning: .*feature_extraction, full", done.stdout, re.MULTILINE)
 
 
-def test_the_help_of_evaluate_tells_every_word():
-    done = shell("src/evaluate.py", "--help")
+@pytest.mark.parametrize("script", ["evaluate", "report"])
+def test_the_help_tells_every_word(script):
+    done = shell(f"src/{script}.py", "--help")
     assert done.returncode == 0
-    config = OmegaConf.load(ROOT / "conf/evaluate.yaml")
+    config = OmegaConf.load(ROOT / f"conf/{script}.yaml")
     words = [key for key in config if key not in ("defaults", "hydra", "data", "trainer")]
-    words += [f"{part}.{key}" for part in ("data", "trainer") for key in config[part]]
+    words += [f"{part}.{key}" for part in ("data", "trainer") for key in config.get(part, {})]
     assert [word for word in words if word not in done.stdout] == []
 
 

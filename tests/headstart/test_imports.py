@@ -36,6 +36,7 @@ ALLOWED = {
         *("evaluation", "report", "reporting", "resume", "tasks"),
     },
     "report": {"checkpoint", "config", "data", "evaluation", "finetuning", "reporting", "tasks"},
+    "comparison": set(),
     "inspection": {"backbones", "caching", "data", "logistic_regression", "reporting", "tasks"},
     "evaluation": {
         *("calibration", "callbacks", "checkpoint", "config", "data", "hardware", "inspection", "reporting", "tasks"),

@@ -126,9 +126,7 @@ def run_metrics(home: Path, split: str) -> dict[str, float]:
     return {k.removeprefix(f"{split}/"): v for k, v in content.items() if k.startswith(f"{split}/")}
 
 
-def result(
-    home: Path, split: str, task: ClassificationTask, data: DataModule | str, worst: int
-) -> Result | None:
+def result(home: Path, split: str, task: ClassificationTask, data: DataModule | str, worst: int) -> Result | None:
     """What is known of a split, None where nothing is; pictures of `worst` mistakes, where the data are there."""
     classes = task.classes
     content = evaluation_of(home, split)

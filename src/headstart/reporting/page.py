@@ -26,7 +26,9 @@ STYLE = {
     "axes.facecolor": "none",
     "legend.facecolor": "none",
     "legend.edgecolor": "none",
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK),
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK
+    ),
 }
 
 
@@ -62,7 +64,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def markdown(text: Any) -> str:
     """Text that means itself in Markdown, also in the cell of a table."""
-    shown = re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", str(text))
+    shown = re.sub(r"([\\`*{}\[\]<>#|]|\b_|_\b|(?<!\w)_)", r"\\\1", str(text))
     return " ".join(shown.split())
 
 

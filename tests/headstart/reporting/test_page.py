@@ -18,7 +18,7 @@ def drawn(key, label="a line"):
 
 def test_a_figure_takes_the_colour_of_the_text_and_says_what_it_is():
     text = drawn("one", 'a "line" <up>')
-    assert text.startswith("<svg role=\"img\" aria-label=\"a &#34;line&#34; &lt;up&gt;\"")
+    assert text.startswith('<svg role="img" aria-label="a &#34;line&#34; &lt;up&gt;"')
     assert "currentColor" in text
     assert "#010203" not in text
     assert "&lt;b&gt;" in text
