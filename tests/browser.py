@@ -18,7 +18,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 
 
 def executable() -> str:
-    """The browser; skips the test with the reason where there is none. `HEADSTART_BROWSER` names one, and demands it."""
+    """The browser; skips the test where there is none, and says why. `HEADSTART_BROWSER` names and demands one."""
     demanded = os.environ.get("HEADSTART_BROWSER")
     if not demanded:
         pytest.importorskip("playwright", reason='needs pip install -e ".[browser]"')

@@ -244,7 +244,8 @@ def metric_names(runs: Sequence[Run], split: str, first: str) -> list[str]:
     known = [name for name in METRICS if any(run.metrics.get(f"{split}/{name}") is not None for run in runs)]
     if first not in known:
         raise UsageError(
-            f"--metric={first}{nearest(first, known)}: no run has {split}/{first}; there are: {', '.join(known) or 'none'}"
+            f"--metric={first}{nearest(first, known)}: no run has {split}/{first}; "
+            f"there are: {', '.join(known) or 'none'}"
         )
     return [f"{split}/{name}" for name in [first, *(name for name in known if name != first)]]
 

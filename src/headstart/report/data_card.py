@@ -1,4 +1,4 @@
-"""What a run was trained on: how many of what, from where, how big, what some of it looks like, what is wrong with it."""
+"""What a run was trained on: how many of what, from where, how big, what it looks like, what is wrong with it."""
 
 import csv
 import io

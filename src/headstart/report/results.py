@@ -159,8 +159,8 @@ def _notes(found: Result, content: dict[str, Any], temperature: float) -> list[s
         )
     if content.get("temperature", 1.0) != temperature:
         notes.append(
-            f"Evaluated before the temperature {temperature:.3f} was fitted: probabilities and calibration are those of "
-            "before."
+            f"Evaluated with another temperature than the {temperature:.3f} that the model now has: probabilities and "
+            "calibration are those of then."
         )
     return notes
 

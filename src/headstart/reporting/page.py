@@ -16,7 +16,7 @@ from headstart.files import replacing
 
 TEMPLATES = Path(__file__).with_name("templates")
 INK = "#010203"
-"""Stands for the colour of the text while a figure is drawn; the page then puts its own, light or dark, in its place."""
+"""Stands for the colour of the text while a figure is drawn; the page puts its own, light or dark, in its place."""
 STYLE = {
     "svg.fonttype": "none",  # text stays text, in the page's letters
     "svg.hashsalt": "headstart",  # the same figure is the same file
