@@ -1,5 +1,6 @@
 """One training run: data, model, trainer, fit, test, and what is kept of it."""
 
+import importlib.util
 import json
 import logging
 import os
@@ -16,13 +17,13 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint, ProgressBar, Timer
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
-from headstart import auto, checkpoint, evaluation, resume
+from headstart import auto, checkpoint, resume
 from headstart.callbacks.batch_seeds import BatchSeeds
 from headstart.callbacks.blend import Blend
 from headstart.callbacks.collection import Collection
@@ -36,12 +37,13 @@ from headstart.errors import UsageError
 from headstart.files import replacing
 from headstart.finetuning.base import refuse_sharding
 from headstart.hardware import choose_precision, faster_precision
-from headstart.report import build
 from headstart.reporting.csv_log import CSVLogger
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
+LOGGER_LIBRARIES = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}
+"""What a logger needs beside Lightning; the extra of `pyproject.toml` has the same name."""
 
 
 @dataclass
@@ -106,6 +108,7 @@ def train(cfg: DictConfig) -> Result:
     write_result(run, result, time.monotonic() - started)
     if cfg.report and rank_zero_only.rank == 0 and not cfg.trainer.fast_dev_run:
         report_on(cfg, task, data, trainer, collection, result.metrics)
+    close_loggers(trainer)
     return result
 
 
@@ -252,11 +255,25 @@ def precision_probe(cfg: DictConfig) -> Callable[[], str] | None:
 
 
 def build_logger(node: DictConfig, point: Path | None) -> Logger:
-    """A logger, told from which step on a resumed run draws its curves anew."""
+    """A logger, told from which step on a resumed run draws its curves anew.
+
+    Raises:
+        UsageError: its library is not installed.
+    """
     logger = instantiate(node, _partial_=True)
+    library = LOGGER_LIBRARIES.get(logger.func)
+    if library and importlib.util.find_spec(library) is None:
+        raise UsageError(f'logger={library} needs the library {library}: pip install -e ".[{library}]"')
     if point and logger.func in (TensorBoardLogger, CSVLogger):
         return logger(purge_step=checkpoint.read(point)["global_step"])
     return logger()
+
+
+def close_loggers(trainer: pl.Trainer) -> None:
+    """Ends what a logger keeps open for the process: the next job of a sweep would go on in this run's curves."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0:
+            logger.experiment.finish()
 
 
 def refuse_occupied(run: Path, cfg: DictConfig) -> None:
@@ -343,6 +360,10 @@ def report_on(
     metrics: dict[str, float],
 ) -> None:  # fmt: skip
     """Writes the page about the run; the test that it tells of is the one that was just made."""
+    # imported here: a run that draws nothing does not wait for matplotlib
+    from headstart import evaluation
+    from headstart.report import build
+
     run = Path(cfg.paths.run)
     path = run / "checkpoints" / "best.ckpt"
     if not path.is_file():

@@ -25,7 +25,7 @@ ALLOWED = {
     "tasks": {"activations", "backbones", "optim", "schedules"},
     "caching": {"backbones", "data", "files", "finetuning"},
     "calibration": set(),
-    "reporting": {"backbones", "files", "finetuning"},
+    "reporting": {"backbones", "config", "files", "finetuning"},
     "checkpoint_io": {"files"},
     "checkpoint": {"backbones", "checkpoint_io", "files", "tasks"},
     "resume": set(),
