@@ -20,16 +20,18 @@ from headstart.errors import UsageError
 log = logging.getLogger(__name__)
 LAYOUT = {
     "training": {
-        "loss": ["Multiline", ["train/loss", "val/loss"]],
-        "accuracy": ["Multiline", ["train/acc", "val/acc"]],
-        "learning rates": ["Multiline", ["lr/.*"]],
-        "stage": ["Multiline", ["stage"]],
+        "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
+        "accuracy": ["Multiline", ["^train/acc$", "^val/acc$"]],
+        "learning rates": ["Multiline", ["^lr/.*"]],
+        "stage": ["Multiline", ["^stage$"]],
     }
 }
 """The custom scalars tab: what belongs together in one chart."""
 MOST_LOGITS = 50_000_000
 """Of more numbers (200 MB) than that the first are kept, and mistakes are those of the first samples."""
 SETTINGS = ("model.name", "optimizer.lr", "optimizer.weight_decay", "data.batch_size", "trainer.max_epochs", "seed")
+APART = ("name", "paths", "resume", "report", "compare_scratch", "logger", "callbacks")
+"""Say where and how a run is kept and watched, not what it is."""
 PARTS = ("model", "finetuning", "optimizer", "scheduler", "augmentation", "head")
 """Their kind is in the hparams tab, and so is every setting that was typed."""
 
@@ -197,6 +199,7 @@ def chosen_settings(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
         node = config.get(part)
         found[part] = str(node["_target_"]).rpartition(".")[2] if isinstance(node, dict) else "none"
     keys = [word.lstrip("+~").partition("=")[0] for word in typed]
+    keys = [key for key in keys if key.partition(".")[0] not in APART]
     for key in dict.fromkeys([*SETTINGS, *keys]):
         node: Any = config
         for word in key.split("."):
