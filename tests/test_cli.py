@@ -65,6 +65,7 @@ def command(tmp_path, monkeypatch, capfd):
         ("task=multilabel", "the data have one class a sample: use task=classification"),
         ("data=fake data.multi_label=true", "the data have several labels a sample: use task=multilabel"),
         ("trainer=ddp_cpu -m seed=0", "a sweep (-m) runs on one device a job"),
+        ("trainer=ddp_cpu report=true", "report=true is for one process, and these are 2"),
         ("callbacks.best_checkpoint.save_top_k=3", "files cannot all be called 'best'"),
         ("trainer.val_check_intervall=0.5", "+trainer.val_check_intervall=0.5"),
         ("task.backbone_lr_ratio=0", "finetuning=feature_extraction"),

@@ -1,6 +1,5 @@
 """One training run: data, model, trainer, fit, test, and what is kept of it."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -17,7 +16,6 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint, ProgressBar, Timer
-from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -31,19 +29,17 @@ from headstart.callbacks.range_test import RangeTest
 from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.checkpoint_io import SafeCheckpointIO
-from headstart.config import CACHES, ReportConfig
+from headstart.config import CACHES
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
 from headstart.finetuning.base import refuse_sharding
 from headstart.hardware import choose_precision, faster_precision
-from headstart.reporting.csv_log import CSVLogger
+from headstart.loggers import build_logger, close_loggers
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
-LOGGER_LIBRARIES = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}
-"""What a logger needs beside Lightning; the extra of `pyproject.toml` has the same name."""
 
 
 @dataclass
@@ -102,11 +98,14 @@ def train(cfg: DictConfig) -> Result:
         write_facts(run, cfg, task)
     trainer.fit(task, data, ckpt_path=point, weights_only=True)
     collection = Collection()
-    if cfg.report and trainer.world_size == 1:  # of several processes each would collect its share alone
+    if cfg.report:
         trainer.callbacks.append(collection)
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
-    if cfg.report and rank_zero_only.rank == 0 and not cfg.trainer.fast_dev_run:
+    if cfg.report and not cfg.trainer.fast_dev_run:
+        # imported here: a run that draws nothing does not wait for matplotlib
+        from headstart.report.build import report_on
+
         report_on(cfg, task, data, trainer, collection, result.metrics)
     close_loggers(trainer)
     return result
@@ -238,6 +237,7 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
         max_time=None,
     )
     refuse_parallel_sweep(trainer)
+    refuse_parallel_report(cfg, trainer)
     return trainer
 
 
@@ -252,28 +252,6 @@ def precision_probe(cfg: DictConfig) -> Callable[[], str] | None:
     return partial(
         faster_precision, partial(instantiate, model), key, Path(cfg.paths.cache).expanduser() / "precision.json"
     )
-
-
-def build_logger(node: DictConfig, point: Path | None) -> Logger:
-    """A logger, told from which step on a resumed run draws its curves anew.
-
-    Raises:
-        UsageError: its library is not installed.
-    """
-    logger = instantiate(node, _partial_=True)
-    library = LOGGER_LIBRARIES.get(logger.func)
-    if library and importlib.util.find_spec(library) is None:
-        raise UsageError(f'logger={library} needs the library {library}: pip install -e ".[{library}]"')
-    if point and logger.func in (TensorBoardLogger, CSVLogger):
-        return logger(purge_step=checkpoint.read(point)["global_step"])
-    return logger()
-
-
-def close_loggers(trainer: pl.Trainer) -> None:
-    """Ends what a logger keeps open for the process: the next job of a sweep would go on in this run's curves."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0:
-            logger.experiment.finish()
 
 
 def refuse_occupied(run: Path, cfg: DictConfig) -> None:
@@ -300,6 +278,15 @@ def refuse_parallel_sweep(trainer: pl.Trainer) -> None:
     """Raises a UsageError for `-m` on several devices: each process would start the sweep again."""
     if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
         raise UsageError("a sweep (-m) runs on one device a job: use trainer=auto, or a shell loop over single runs")
+
+
+def refuse_parallel_report(cfg: DictConfig, trainer: pl.Trainer) -> None:
+    """Raises a UsageError for a report by several processes, each of which has its share of the test alone."""
+    if cfg.get("report") and trainer.world_size > 1:
+        raise UsageError(
+            f"report=true is for one process, and these are {trainer.world_size}: leave it out, and afterwards type "
+            "python src/report.py run=<run>"
+        )
 
 
 @rank_zero_only
@@ -353,27 +340,6 @@ def write_result(run: Path, result: Result, seconds: float) -> None:
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, _short(run))
-
-
-def report_on(
-    cfg: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collection: Collection,
-    metrics: dict[str, float],
-) -> None:  # fmt: skip
-    """Writes the page about the run; the test that it tells of is the one that was just made."""
-    # imported here: a run that draws nothing does not wait for matplotlib
-    from headstart import evaluation
-    from headstart.report import build
-
-    run = Path(cfg.paths.run)
-    path = run / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        log.warning("report=true: the run kept no best checkpoint, so there is no page about it")
-        return
-    if collection.has_logits:
-        tested = {k.removeprefix("test/"): v for k, v in metrics.items() if k.startswith("test/")}
-        asked = evaluation.defaults(path, "test")
-        evaluation.record(asked, path, cfg, task, data, trainer, collection, tested)
-    build.report(OmegaConf.structured(ReportConfig(run=str(run), logs="")), path)
 
 
 def _short(path: Path) -> str:

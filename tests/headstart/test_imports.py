@@ -33,9 +33,10 @@ ALLOWED = {
     "auto": {"data", "files", "hardware"},
     "training": {
         *("auto", "callbacks", "checkpoint", "checkpoint_io", "config", "data", "files", "finetuning", "hardware"),
-        *("evaluation", "report", "reporting", "resume", "tasks"),
+        *("loggers", "report", "reporting", "resume", "tasks"),
     },
-    "report": {"checkpoint", "config", "data", "evaluation", "finetuning", "reporting", "tasks"},
+    "loggers": {"checkpoint", "reporting"},
+    "report": {"callbacks", "checkpoint", "config", "data", "evaluation", "finetuning", "reporting", "tasks"},
     "comparison": set(),
     "inspection": {"backbones", "caching", "data", "logistic_regression", "reporting", "tasks"},
     "evaluation": {

@@ -7,11 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import headstart
 from headstart import checkpoint, evaluation
+from headstart.callbacks.collection import Collection
+from headstart.config import ReportConfig
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
 from headstart.report.data_card import LISTED, data_card
@@ -55,6 +58,23 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
     write_page(home / CARD, "MODEL_CARD.md", header=hub_header(cfg, content), **content)
     log.info("report: %s (%.0f s)", home / PAGE, time.monotonic() - started)
     return [home / PAGE, home / CARD]
+
+
+def report_on(
+    cfg: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collection: Collection,
+    metrics: dict[str, float],
+) -> None:  # fmt: skip
+    """Writes the page about the run; the test that it tells of is the one that was just made."""
+    run = Path(cfg.paths.run)
+    path = run / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        log.warning("report=true: the run kept no best checkpoint, so there is no page about it")
+        return
+    if collection.has_logits:
+        tested = {k.removeprefix("test/"): v for k, v in metrics.items() if k.startswith("test/")}
+        asked = evaluation.defaults(path, "test")
+        evaluation.record(asked, path, cfg, task, data, trainer, collection, tested)
+    report(OmegaConf.structured(ReportConfig(run=str(run), logs="")), path)
 
 
 def check(cfg: DictConfig) -> None:

@@ -109,13 +109,18 @@ class Dashboard(Callback):
         if self.best is None or sign * score > sign * self.best:
             self.best, self.of_best = score, torch.cat(self.logits) if self.logits else torch.empty(0)
 
-    @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Shows settings and results, and where the best model is wrong."""
+        # in every process: to compute their metrics they exchange what each has counted
+        metrics = [name for name in trainer.callback_metrics if name.startswith(("val/", "train/"))]
+        self._conclude(trainer, pl_module, metrics)
+
+    @rank_zero_only
+    def _conclude(self, trainer: pl.Trainer, pl_module: pl.LightningModule, metrics: list[str]) -> None:
         writer = _writer(trainer)
         if writer is None:
             return
-        _write_settings(writer, trainer, pl_module, self.best)
+        _write_settings(writer, trainer, pl_module, metrics, self.best)
         if len(self.of_best):
             with isolate_rng():
                 self._show_mistakes(writer, trainer, pl_module)
@@ -169,16 +174,18 @@ def _grid(pictures: Tensor, columns: int = 8) -> Tensor:
     return make_grid(pictures, nrow=columns, padding=2, pad_value=255)
 
 
-def _write_settings(writer: Any, trainer: pl.Trainer, task: pl.LightningModule, best: float | None) -> None:
+def _write_settings(
+    writer: Any, trainer: pl.Trainer, task: pl.LightningModule, metrics: list[str], best: float | None
+) -> None:
     """A row of the hparams tab: what was chosen, and which curves say how it went."""
-    metrics = [name for name in trainer.callback_metrics if name.startswith(("val/", "train/"))]
+    shown = list(metrics)
     if best is not None:
         writer.add_scalar(f"best/{task.monitor}", best, trainer.global_step)
-        metrics.append(f"best/{task.monitor}")
+        shown.append(f"best/{task.monitor}")
     if trainer.datamodule.num_samples["test"]:
-        metrics += [name for name in task.test_metrics if name != "test/ece"] + ["test/loss"]
+        shown += [*task.test_metrics, "test/loss"]
     chosen = chosen_settings(task.hparams["config"], _typed())
-    for summary in hparams(chosen, dict.fromkeys(metrics, 0.0)):
+    for summary in hparams(chosen, dict.fromkeys(shown, 0.0)):
         writer.file_writer.add_summary(summary)
 
 
