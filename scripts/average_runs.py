@@ -4,7 +4,8 @@ python scripts/average_runs.py logs/train/multiruns/<date> --out logs/averages/<
 
 The greedy soup of Wortsman et al. 2022 (https://arxiv.org/abs/2203.05482, section 2): from the best run downwards each
 one joins the average if validation does not get worse by it. The runs must have started from the same weights, have
-learned the same classes and hold out the same validation pictures, so vary the seed but not that of the data:
+learned the same classes and hold out the same pictures for validation and test, so vary the seed but not that of the
+data:
 
 python src/train.py -m finetuning=lp_ft data.seed=0 seed=0,1,2 model=... data=...
 
@@ -12,7 +13,6 @@ python src/train.py -m finetuning=lp_ft data.seed=0 seed=0,1,2 model=... data=..
 """
 
 import argparse
-import csv
 import shutil
 import sys
 from pathlib import Path
@@ -24,10 +24,11 @@ from torch import Tensor
 
 from headstart import checkpoint, cli
 from headstart.checkpoint_io import SafeCheckpointIO
+from headstart.data.splits import assignment
 from headstart.errors import UsageError
-from headstart.evaluation import build_evaluation_data
 from headstart.hardware import choose_precision
 from headstart.resume import CONFIG, find_checkpoint
+from headstart.run_data import SPLIT_FILE, load_data
 
 State = dict[str, Tensor]
 
@@ -43,10 +44,9 @@ def find(folders: list[Path]) -> list[Path]:
     return found
 
 
-def held_out(run: Path) -> set[str]:
-    """What the run validated on."""
-    with (run / "split.csv").open(newline="", encoding="utf-8") as stream:
-        return {row["name"] for row in csv.DictReader(stream) if row["split"] == "val"}
+def held_out(run: Path) -> dict[str, str]:
+    """What the run validated and was tested on, and which on which."""
+    return {name: split for name, split in assignment(run / SPLIT_FILE).items() if split != "train"}
 
 
 def check(runs: list[Path], contents: list[dict[str, Any]]) -> None:
@@ -56,12 +56,15 @@ def check(runs: list[Path], contents: list[dict[str, Any]]) -> None:
         for key in ("classes", "preprocess"):
             if content["hyper_parameters"][key] != first[1]["hyper_parameters"][key]:
                 raise UsageError(f"{run} and {first[0]} differ in their {key}: their weights cannot be averaged")
+        if any(".parametrizations." in name for name in content["state_dict"]):
+            raise UsageError(f"{run} has low-rank updates, whose averages are not the average of the weights")
         shapes, wanted = ({k: v.shape for k, v in c["state_dict"].items()} for c in (content, first[1]))
         if shapes != wanted:
             raise UsageError(f"{run} and {first[0]} have different networks: their weights cannot be averaged")
         if held_out(run) != held_out(first[0]):
             raise UsageError(
-                f"{run} learned from pictures that {first[0]} held out: give all runs the same data.seed, and vary seed"
+                f"{run} held out other pictures than {first[0]}, and may have learned from its: give all runs the same "
+                "data.seed, and vary seed"
             )
 
 
@@ -78,8 +81,9 @@ class Validation:
 
     def __init__(self, path: Path):
         self.task, config = checkpoint.load_task(path)
-        config.data.split_file = str(path.parents[1] / "split.csv")
-        self.loader = build_evaluation_data(config, self.task, "val").loader("val")
+        self.task.objective.temperature = 1.0  # it fitted weights of their own
+        config.data.split_file = str(path.parent.parent / SPLIT_FILE)
+        self.loader = load_data(config.data, self.task, "val").loader("val")
         self.trainer = _trainer(config)
 
     def __call__(self, state: State) -> dict[str, float]:
@@ -129,6 +133,7 @@ def main() -> None:
         shutil.copy(runs[0] / name, options.out / name)
     (options.out / "checkpoints").mkdir()
     kept = {key: contents[0][key] for key in ("epoch", "global_step", "pytorch-lightning_version", "hyper_parameters")}
+    kept["hyper_parameters"].pop("temperature", None)  # it fitted the weights of one run
     saved = kept | {"state_dict": state, "metrics": metrics, "averaged": [str(runs[index]) for index in joined]}
     SafeCheckpointIO().save_checkpoint(saved, options.out / "checkpoints" / "best.ckpt")
     for run, content in found:

@@ -20,18 +20,19 @@ from headstart import checkpoint, cli, config
 from headstart.caching.features import features_of
 from headstart.callbacks.collection import Collection
 from headstart.errors import UsageError
-from headstart.evaluation import build_evaluation_data, build_trainer
+from headstart.evaluation import build_trainer
 from headstart.inspection import starting_backbone
 from headstart.logistic_regression import out_of_fold
 from headstart.reporting.label_errors import find_label_errors
 from headstart.resume import find_checkpoint
+from headstart.run_data import SPLIT_FILE, load_data
 
 
 def features_and_labels(run: str) -> tuple[Tensor, Tensor]:
     """Of the run's training samples."""
     task, trained = checkpoint.load_task(find_checkpoint(run))
-    trained.data.split_file = str(Path(run) / "split.csv")
-    data = build_evaluation_data(trained, task, "train")
+    trained.data.split_file = str(Path(run) / SPLIT_FILE)
+    data = load_data(trained.data, task, "train")
     cache = instantiate(trained.cache.activations) if trained.cache and trained.cache.activations else None
     backbone = starting_backbone(trained, task)
     features = features_of(backbone, data, "train", build_trainer(trained, Collection()), cache)

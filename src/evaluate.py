@@ -8,7 +8,7 @@ python src/evaluate.py run=<run> data.root=other/pictures              another d
 import hydra
 from omegaconf import DictConfig
 
-from headstart import cli, config, resume
+from headstart import choices, cli, config, resume
 
 config.register()
 
@@ -16,8 +16,8 @@ config.register()
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Prints each metric as `name: value`; tables and pictures go into the run's `evaluation_<split>`."""
-    run = resume.latest_run(cfg.logs) if cfg.run == "last" else cfg.run
-    path = resume.find_checkpoint(run, cfg.checkpoint)
+    choices.check_evaluate(cfg)
+    path = resume.find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.evaluation import evaluate
 

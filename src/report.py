@@ -15,8 +15,7 @@ config.register()
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="report")
 def main(cfg: DictConfig) -> None:
     """Prints where the two files are."""
-    run = resume.latest_run(cfg.logs) if cfg.run == "last" else cfg.run
-    path = resume.find_checkpoint(run)
+    path = resume.find_checkpoint(cfg.run, "best", cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.report.build import report
 

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +89,8 @@ def test_train_refuses_in_a_sentence(arguments, told, command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("", "run"),
+        ("", "add run=<run directory, checkpoint or last>"),
+        ("run=nowhere split=tset", "split=tset, did you mean 'test'?: choose one of train, val, test"),
         ("run=nowhere", "run=nowhere: no such file or folder"),
         ("rnu=nowhere", "there is no 'rnu', did you mean 'run'?"),
         ("run=last logs=nowhere", "run=last: there is no run in nowhere yet"),
@@ -117,6 +120,63 @@ def test_report_refuses_in_a_sentence(arguments, told, command):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("name", ["~/x", "Bücher", "it's", 'a"b', "a(1).jpg", "x=y", "a{b", "#1"])
+def test_a_path_that_hydra_cannot_read_is_to_be_quoted(name, command):
+    code, error = command("predict", "run=nowhere", f"input={name}")
+    assert code == 2
+    assert "Traceback" not in error
+    (quoted,) = shlex.split(error.rsplit("taken as it is: ", 1)[1])
+    code, error = command("predict", "run=nowhere", quoted)
+    assert (code, "run=nowhere: no such file or folder" in error) == (2, True), error
+    assert compose_override(quoted) == name
+
+
+def compose_override(typed):
+    return OverridesParser.create().parse_override(typed).value()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "add run=<run directory, checkpoint or last> and input=<picture, folder"),
+        ("run=nowhere", "add input=<picture, folder"),
+        ("run=nowhere input=x", "run=nowhere: no such file or folder"),
+        ("run=nowhere inptu=x", "there is no 'inptu', did you mean 'input'?"),
+        ("run=nowhere input=x top_k=0", "top_k=0: give a whole number of at least 1"),
+        ("run=nowhere input=x format=cvs", "format=cvs, did you mean 'csv'?: choose one of csv, json, jsonl"),
+        ("run=nowhere input=x output=a.txt", "ends in none of .csv, .json, .jsonl"),
+        ("run=nowhere input=x output=.", "output=. is a folder"),
+        ("run=nowhere input=x batch_size=0", "batch_size=0"),
+    ],
+)
+def test_predict_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("predict", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "add run=<run directory, checkpoint or last> and format=<onnx, torch_export, torchscript, safetensors>"),
+        ("run=nowhere format=torchscript", "run=nowhere: no such file or folder"),
+        ("run=nowhere format=onx", "format=onx, did you mean 'onnx'?"),
+        ("run=nowhere format=torchscript resize=within", "resize=within: choose one of inside, outside"),
+        ("run=nowhere format=torchscript quantize=int8", "only format=onnx can be quantized"),
+        ("run=nowhere format=torchscript tolerance=2", "tolerance=2.0: give a number from 0 to 1"),
+        ("run=nowhere format=torchscript pictures=0", "pictures=0: give a whole number of at least 1"),
+        ("run=nowhere format=torchscript output=.", "output=. is a folder: give a file such as model.pt"),
+        ("run=nowhere format=torchscript quantise=int8", "did you mean 'quantize'?"),
+    ],
+)
+def test_export_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("export", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [("nowhere", "nowhere is neither a run nor a folder of runs"), ("", "folders"), ("x --split=train", "--split")],
@@ -126,6 +186,15 @@ def test_compare_refuses_in_a_sentence(arguments, told, command):
     assert code == 2
     assert told in error
     assert "Traceback" not in error
+
+
+def test_export_says_how_to_get_what_onnx_needs(command, monkeypatch):
+    from headstart import choices
+
+    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    code, error = command("export", "run=nowhere", "format=onnx")
+    assert code == 2
+    assert 'format=onnx needs onnx, onnxscript, onnxruntime: pip install -e ".[onnx]"' in error
 
 
 def test_our_own_faults_show_a_traceback_and_exit_with_1(command, monkeypatch):
@@ -151,13 +220,13 @@ def test_help_is_a_help():
     assert re.search(r"^finetuning: .*feature_extraction, full", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("script", ["evaluate", "report"])
-def test_the_help_tells_every_word(script):
-    done = shell(f"src/{script}.py", "--help")
+@pytest.mark.parametrize("name", ["evaluate", "predict", "export", "report"])
+def test_the_help_tells_every_word(name):
+    done = shell(f"src/{name}.py", "--help")
     assert done.returncode == 0
-    config = OmegaConf.load(ROOT / f"conf/{script}.yaml")
+    config = OmegaConf.load(ROOT / f"conf/{name}.yaml")
     words = [key for key in config if key not in ("defaults", "hydra", "data", "trainer")]
-    words += [f"{part}.{key}" for part in ("data", "trainer") for key in config.get(part, {})]
+    words += [f"{part}.{key}" for part in ("data", "trainer") if part in config for key in config[part]]
     assert [word for word in words if word not in done.stdout] == []
 
 

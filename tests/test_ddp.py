@@ -21,11 +21,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart import checkpoint
+from headstart.building import build_data, build_task
 from headstart.callbacks.interruption import Interruption
 from headstart.errors import UsageError
 from headstart.finetuning.full import Full
 from headstart.resume import run_directory
-from headstart.training import build_data, build_task, train
+from headstart.training import train
 
 ROOT = Path(__file__).parents[1]
 # 64 samples for training; 23 for validation and 13 for the test, which two processes cannot halve

@@ -9,15 +9,19 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 
 from headstart import checkpoint, inspection, resume
 from headstart.backbones.tiny_resnet import TinyResNet
+from headstart.building import build_data, build_task
 from headstart.caching.features import features_of
 from headstart.cli import CONF
+from headstart.config import OtherData
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate, of_each
-from headstart.training import build_data, build_task, train
+from headstart.held_out import held_out
+from headstart.training import train
 
 TABLES = {"predictions.csv", "mistakes.csv", "metrics.csv", "classes.csv", "evaluation.json"}
 PICTURES = {"confusion.png", "reliability.png", "roc.png", "precision_recall.png"}
@@ -214,6 +218,28 @@ def test_other_pictures_absent_classes_and_a_single_one(composed, tmp_path, capl
     assert content["metrics"]["auroc_macro"]["low"] is None
 
 
+def test_pictures_that_were_moved_stay_in_their_splits(composed, tmp_path, caplog):
+    """Or the model would be tested on what it has learned from."""
+    pictures(tmp_path / "mine", ["a", "b"], 10)
+    train(composed(
+        "data=image_folder", f"data.root={tmp_path / 'mine'}", "trainer=cpu", "trainer.max_epochs=1",
+        "model.image_size=16", "trainer.enable_progress_bar=false", "data.val_fraction=0.3", "data.test_fraction=0.3",
+    ))  # fmt: skip
+    of = {row["name"]: row["split"] for row in rows(tmp_path / "run/split.csv")}
+    moved = (tmp_path / "mine").rename(tmp_path / "moved")
+    for split in ("test", "val"):
+        evaluated(tmp_path / "run", f"data.root={moved}", f"split={split}")
+        paths = {row["path"] for row in rows(tmp_path / f"run/evaluation_{split}_on_moved/predictions.csv")}
+        assert paths == {name for name, where in of.items() if where == split}
+    task, trained = checkpoint.load_task(path := tmp_path / "run/checkpoints/best.ckpt")
+    pieces = held_out(trained, OmegaConf.structured(OtherData(str(moved))), path, task, count=100)
+    assert len(pieces) == sum(where == "val" for where in of.values())
+    assert "learned from" not in caplog.text
+    (moved / next(name for name, where in of.items() if where == "test")).unlink()
+    evaluated(tmp_path / "run", f"data.root={moved}")
+    assert "have the names of pictures that the run learned from" in caplog.text
+
+
 def test_the_mean_with_the_mirror_image_is_what_is_judged(quick, tmp_path):
     train(quick(*UNSURE))
     plain = evaluated(tmp_path / "run", "embedding=true")
@@ -257,11 +283,13 @@ def test_another_checkpoint_has_a_folder_of_its_own(quick, tmp_path):
 
 
 def test_the_last_run_is_found(tmp_path):
-    with pytest.raises(UsageError, match="run=last: there is no run in"):
+    with pytest.raises(UsageError, match="run=last: there is no run with a checkpoint in"):
         resume.latest_run(str(tmp_path))
-    for place, name in enumerate(("train/runs/b", "other/runs/a")):
-        (tmp_path / name).mkdir(parents=True)
+    for place, name in enumerate(("train/runs/b", "other/runs/a", "other/runs/c")):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
         (tmp_path / name / "config.yaml").touch()
+        if not name.endswith("c"):  # which failed before it kept anything
+            (tmp_path / name / "checkpoints/best.ckpt").touch()
         os.utime(tmp_path / name / "config.yaml", (place, place))
     assert resume.latest_run(str(tmp_path)) == str(tmp_path / "other/runs/a")
 

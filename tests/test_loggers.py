@@ -4,8 +4,9 @@ import importlib.util
 
 import pytest
 
+from headstart.building import build_trainer
 from headstart.errors import UsageError
-from headstart.training import build_trainer, train
+from headstart.training import train
 
 
 @pytest.mark.parametrize("library", ["wandb", "mlflow"])

@@ -19,8 +19,9 @@ import torch
 from pytorch_lightning.callbacks import BackboneFinetuning, Callback
 from torch import nn
 
+from headstart.building import build_data, build_task, build_trainer
 from headstart.errors import UsageError
-from headstart.training import build_data, build_task, build_trainer, train
+from headstart.training import train
 
 
 class Rates(Callback):

@@ -2,17 +2,21 @@
 
 import logging
 import os
+import shlex
+import signal
 import sys
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -65,6 +69,23 @@ def run(main: Callable[[], Any], config_name: str) -> None:
         sys.exit(FAILURE if message is None else USAGE)
 
 
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM leaves as Ctrl-C does, by an exception: what is open is closed."""
+    if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread alone
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def quiet() -> None:
     """Leaves out what libraries say at every start and nobody acts on; warnings and errors stay."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
@@ -102,6 +123,9 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         if isinstance(cause, UsageError):
             return str(cause)
     for cause in chain:
+        if isinstance(cause, OverrideParseException):
+            return f"{cause.override}: {_in_quotes(cause.override)}"
+    for cause in chain:
         if type(cause).__name__ == "MisconfigurationException":  # by name: Lightning is slow to import
             return str(cause)
     if str(error).startswith("Config group override"):  # Hydra raises a bare ValueError for `scheduler=null`
@@ -112,6 +136,16 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         told = "\n  ".join(line for line in lines if not line.startswith(NOISE) and "$VALUE" not in line)
         return told + _suggestions(config_name, arguments)
     return None
+
+
+def _in_quotes(override: str) -> str:
+    """What to type instead of a value that has characters of Hydra's own grammar in it."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return "give a setting as key=value"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    typed = shlex.quote(f'{key}="{escaped}"')
+    return f"Hydra cannot read this value; in quotes of its own it is taken as it is: {typed}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

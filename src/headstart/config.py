@@ -96,6 +96,53 @@ class EvaluateConfig:
 
 
 @dataclass
+class PredictConfig:
+    """Every key of `conf/predict.yaml`."""
+
+    run: str = MISSING
+    input: str = MISSING
+    checkpoint: str = "best"
+    logs: str = MISSING
+    top_k: int = 5
+    format: str | None = None
+    output: str | None = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+    trainer: OtherTrainer = field(default_factory=OtherTrainer)
+
+
+@dataclass
+class ExportConfig:
+    """Every key of `conf/export.yaml`."""
+
+    run: str = MISSING
+    format: str = MISSING
+    checkpoint: str = "best"
+    logs: str = MISSING
+    output: str | None = None
+    resize: str = "inside"
+    quantize: str | None = None
+    pictures: int | None = None
+    tolerance: float = 0.02
+    max_accuracy_loss: float = 0.05
+    data: OtherData = field(default_factory=OtherData)
+
+
+@dataclass
+class ServeConfig:
+    """Every key of `conf/serve.yaml`."""
+
+    run: str = MISSING
+    checkpoint: str = "best"
+    logs: str = MISSING
+    host: str = "127.0.0.1"
+    port: int = 8000
+    top_k: int = 5
+    max_mb: float = 20
+    accelerator: str = "auto"
+
+
+@dataclass
 class ReportConfig:
     """Every key of `conf/report.yaml`."""
 
@@ -119,6 +166,9 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="export_schema", node=ExportConfig)
+    store.store(name="serve_schema", node=ServeConfig)
     store.store(name="report_schema", node=ReportConfig)
     OmegaConf.register_new_resolver("best_is", best_is, replace=True)
     OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)

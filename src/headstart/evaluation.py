@@ -15,14 +15,16 @@ from headstart.calibration import fit_temperature
 from headstart.callbacks.collection import Collection
 from headstart.callbacks.progress import ProgressBar
 from headstart.config import EvaluateConfig, check_config
-from headstart.data.base import SPLITS, DataModule
-from headstart.errors import UsageError, nearest
+from headstart.data.base import DataModule
+from headstart.errors import UsageError
+from headstart.files import replacing
 from headstart.hardware import choose_precision
 from headstart.inspection import Inspection
 from headstart.reporting.bootstrap import intervals, statistics_of
 from headstart.reporting.evaluation_files import Evaluation, as_json, clear, metrics_table, write_evaluation
 from headstart.reporting.predictions import Predictions
 from headstart.reporting.reliability import calibration_error
+from headstart.run_data import data_config, load_data, run_of
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
 
@@ -36,10 +38,8 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     beside it (`metrics_<split>_<checkpoint>.json` for another than the best), unless `data.root` or `test_time_flip`
     asks for something else than the run's own test.
     """
-    if cfg.split not in SPLITS:
-        raise UsageError(f"split={cfg.split}{nearest(cfg.split, SPLITS)}: choose one of {', '.join(SPLITS)}")
     inspection.check(cfg)
-    home = home_of(path)
+    home = run_of(path)
     if home is None and cfg.data.root is None:
         log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)
     task, trained = checkpoint.load_task(path)
@@ -47,7 +47,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
         task.test_time_flip = cfg.test_time_flip
     adapt(trained, cfg, home)
     check_config(trained)
-    data = build_evaluation_data(trained, task, cfg.split)
+    data = load_data(trained.data, task, cfg.split, home)
     inspection.check_data(cfg, task, data)
     collection = Collection(features=bool(cfg.embedding or cfg.neighbours))
     trainer = build_trainer(trained, collection)
@@ -58,7 +58,8 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
     if home and cfg.data.root is None and cfg.test_time_flip is None:
         name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
-        (home / f"metrics_{name}.json").write_text(as_json(metrics), encoding="utf-8")
+        with replacing(home / f"metrics_{name}.json") as stream:
+            stream.write(as_json(metrics))
     return metrics
 
 
@@ -76,7 +77,7 @@ def record(
         collection: what came out.
         tested: the metrics by name, without a prefix.
     """
-    folder = output_folder(path, home_of(path), cfg)
+    folder = output_folder(path, run_of(path), cfg)
     evaluation = assess(task, data, cfg.split, collection.logits, tested)
     evaluation.facts = {
         "checkpoint": path.name,
@@ -94,11 +95,6 @@ def record(
     log.info("tables and pictures: %s", folder)
 
 
-def home_of(path: Path) -> Path | None:
-    """The run directory that a checkpoint lies in; None for one that lies elsewhere."""
-    return path.parents[1] if (path.parents[1] / "split.csv").is_file() else None
-
-
 def defaults(path: Path, split: str) -> DictConfig:
     """What `conf/evaluate.yaml` asks for where nothing else is said, of a split."""
     return OmegaConf.structured(EvaluateConfig(run=str(path), split=split, logs=""))
@@ -108,14 +104,8 @@ def adapt(trained: DictConfig, cfg: DictConfig, home: Path | None) -> None:
     """Changes the run's config to that of an evaluation: one process, all samples, the pictures that are asked for."""
     # one process, for a distributed sampler would count some samples twice; and all of the split
     trained.trainer.update({"devices": 1, "strategy": "auto", "limit_test_batches": None, "fast_dev_run": False})
-    for part in ("data", "trainer"):
-        given = {key: value for key, value in cfg[part].items() if value is not None}
-        trained[part] = OmegaConf.merge(trained[part], given)
-    if cfg.data.root is None:
-        trained.data.split_file = str(home / "split.csv") if home else None
-    else:  # other pictures: how the run cut its own does not apply to them
-        trained.data.update({"split_file": None, "val_fraction": 0, "test_fraction": 0, "train_fraction": 1})
-        trained.data.update({"shots_per_class": None, "fold": None, "num_folds": None})
+    trained.data = data_config(trained, cfg.data, home)
+    trained.trainer.update({key: value for key, value in cfg.trainer.items() if value is not None})
     if trained.trainer.precision in ("auto", "16-mixed"):  # no CPU has the latter; all else stays as the run had it
         trained.trainer.precision = choose_precision("auto", trained.trainer.accelerator)
 
@@ -195,19 +185,3 @@ def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:
     other = "" if cfg.data.root is None else f"_on_{Path(cfg.data.root).expanduser().resolve().name}"
     flip = {None: "", True: "_flipped", False: "_unflipped"}[cfg.test_time_flip]
     return (home or path.parent) / f"evaluation_{cfg.split}{checkpoint_name}{other}{flip}"
-
-
-def build_evaluation_data(trained: DictConfig, task: ClassificationTask, split: str) -> DataModule:
-    """The run's data, or other pictures under the run's class map."""
-    data = instantiate(trained.data, classes=task.classes)
-    data.prepare_data()
-    data.setup("test")
-    data.connect(task.backbone.preprocess, task.backbone.preprocess)
-    if (
-        not data.num_samples[split]
-        and trained.data.split_file is None
-        and sum(map(bool, data.num_samples.values())) == 1
-    ):
-        # other pictures that lie in class folders alone, not in split folders: all of them are what was asked for
-        data.splits = {split: next(filter(None, data.splits.values()))}
-    return data

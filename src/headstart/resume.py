@@ -40,7 +40,7 @@ def run_directory(resume: str | None, runs: str, started: str) -> str:
             raise UsageError(f"resume=last: there is no run in {runs} yet; leave resume out, or give name=<name>")
         return str(found[-1].parent.resolve())
     path = Path(resume).expanduser().resolve()
-    run = path.parents[1] if path.is_file() else path
+    run = path.parent.parent if path.is_file() else path
     if not (run / CONFIG).is_file():
         raise UsageError(
             f"resume={resume} is no run: give `last`, a run directory such as logs/train/runs/<date>, "
@@ -61,12 +61,18 @@ def _launch() -> str | None:
     return f"torchrun-{launch}" if launch else None
 
 
-def find_checkpoint(run: str, checkpoint: str = "best") -> Path:
+def find_checkpoint(run: str, checkpoint: str = "best", logs: str = "logs") -> Path:
     """The checkpoint file of a run directory, or the file itself.
+
+    Args:
+        run: a directory, a file, or `last`: the run that was started last.
+        checkpoint: which file of the directory's checkpoints.
+        logs: the folder of all runs, for `last`.
 
     Raises:
         UsageError: there is none.
     """
+    run = latest_run(logs) if run == "last" else run
     path = Path(run).expanduser().resolve()
     if path.is_file():
         return path
@@ -81,7 +87,7 @@ def find_checkpoint(run: str, checkpoint: str = "best") -> Path:
 
 
 def latest_run(logs: str) -> str:
-    """The directory of the run that was started last, of whatever name.
+    """The directory of the run that was started last, of whatever name, and has a checkpoint.
 
     Args:
         logs: the folder of all runs.
@@ -89,10 +95,13 @@ def latest_run(logs: str) -> str:
     Raises:
         UsageError: there is none.
     """
-    found = sorted(Path(logs).expanduser().glob(f"*/runs/*/{CONFIG}"), key=lambda file: file.stat().st_mtime)
+    configs = sorted(Path(logs).expanduser().glob(f"*/runs/*/{CONFIG}"), key=lambda file: file.stat().st_mtime)
+    found = [file.parent for file in configs if any(file.parent.glob("checkpoints/*.ckpt"))]
     if not found:
-        raise UsageError(f"run=last: there is no run in {logs} yet; give a run directory, or logs=<folder>")
-    return str(found[-1].parent)
+        raise UsageError(
+            f"run=last: there is no run with a checkpoint in {logs} yet; give a run directory, or logs=<folder>"
+        )
+    return str(found[-1])
 
 
 def was_restarted() -> bool:

@@ -4,38 +4,25 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint, ProgressBar, Timer
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
 from headstart import auto, checkpoint, resume
-from headstart.callbacks.batch_seeds import BatchSeeds
+from headstart.building import build_data, build_task, build_trainer
 from headstart.callbacks.blend import Blend
 from headstart.callbacks.collection import Collection
-from headstart.callbacks.range_test import RangeTest
-from headstart.callbacks.solved_head import SolvedHead
-from headstart.callbacks.training_metrics import TrainingMetrics
-from headstart.checkpoint_io import SafeCheckpointIO
-from headstart.config import CACHES
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
-from headstart.finetuning.base import refuse_sharding
-from headstart.hardware import choose_precision, faster_precision
-from headstart.loggers import build_logger, close_loggers
+from headstart.loggers import close_loggers
+from headstart.lr_find import find_rate
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
 
@@ -127,34 +114,6 @@ def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:
             print(f"  {name}: {value:.4f} against {reference.metrics[name]:.4f}")
 
 
-def find_rate(cfg: DictConfig, data: DataModule) -> None:
-    """Puts the rate that a range test suggests into the config; the test leaves nothing else but a picture of it.
-
-    It is a training of its own, on a task of its own, so that strategy and caches serve it as they do the run.
-    """
-    if cfg.trainer.fast_dev_run:
-        log.info("lr_find=true: not in a run that sees one batch")
-        return
-    rehearsal = cfg.copy()
-    rehearsal.update({"scheduler": None, "callbacks": {}, "logger": {}})
-    rehearsal.trainer.update({"max_epochs": -1, "max_time": None, "limit_val_batches": 1})
-    rehearsal.trainer.enable_progress_bar = False
-    OmegaConf.update(rehearsal, "trainer.enable_checkpointing", False, force_add=True)
-    started = time.monotonic()
-    with isolate_rng():
-        trainer, test = build_trainer(rehearsal), RangeTest()
-        trainer.callbacks.append(test)
-        trainer.fit(build_task(rehearsal, data), data)
-    found = float(f"{test.suggestion():.2g}")
-    log.info(
-        "optimizer.lr=%g instead of %g: a range test of %d steps, %.0f s (lr_find.png)",
-        *(found, cfg.optimizer.lr, len(test.losses), time.monotonic() - started),
-    )
-    cfg.optimizer.lr = found
-    if rank_zero_only.rank == 0:
-        test.draw(Path(cfg.paths.run) / "lr_find.png")
-
-
 def resume_point(cfg: DictConfig) -> Path | None:
     """The checkpoint to go on from; None for a new run, or one that was interrupted before it saved anything."""
     if cfg.resume is None:
@@ -177,115 +136,12 @@ def anchor(cfg: DictConfig) -> None:
             cfg[part][key] = str(Path(given).expanduser().resolve())
 
 
-def build_data(cfg: DictConfig) -> DataModule:
-    """The data module, its splits and classes found and verified."""
-    data = instantiate(cfg.data)
-    data.prepare_data()
-    data.setup("fit")
-    return data
-
-
-def build_task(cfg: DictConfig, data: DataModule, point: Path | None = None) -> ClassificationTask:
-    """Backbone and head for the data's classes, or the checkpoint's; tells the data what the inputs look like."""
-    if point:
-        task, _ = checkpoint.load_task(point)
-        task.objective.temperature = 1.0  # it fitted the weights as they were, and is not handed on
-        if task.classes != data.classes:
-            raise UsageError(f"{point} knows the classes {task.classes}, but the data have {data.classes}")
-    else:
-        backbone = instantiate(cfg.model)
-        task = instantiate(cfg.task)(backbone=backbone, classes=data.classes, class_weights=data.class_weights())
-    if task.objective.multi_label != data.samples.multi_label:
-        have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
-        raise UsageError(f"the data have {have} a sample: use task={want}")
-    preprocess = task.backbone.preprocess
-    augmentation = instantiate(cfg.augmentation)
-    data.connect(augmentation(preprocess) if augmentation else preprocess, preprocess)
-    task.save_hyperparameters(checkpoint.describe(task, cfg))
-    return task
-
-
-def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
-    """The trainer with its callbacks, the finetuning strategy first, and loggers that go on with their curves."""
-    callbacks = [instantiate(node) for node in cfg.callbacks.values()]
-    if not cfg.trainer.enable_progress_bar:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    for callback in callbacks:
-        refuse_lost_checkpoints(callback)
-    if cfg.trainer.max_time:  # Lightning's would end amid an epoch, which then never is validated or gone on with
-        callbacks.append(Timer(cfg.trainer.max_time, interval="epoch"))
-    plugins: list[Any] = [SafeCheckpointIO()]
-    if SLURMEnvironment.detect():  # its own requeueing saves amid a step, and past what `resume` looks at
-        plugins.append(SLURMEnvironment(auto_requeue=False))
-    # before Lightning complains that there is no GPU, or that a package is missing
-    refuse_sharding(str(cfg.trainer.get("strategy")))
-    # recorded, so that a resumed run computes as it began
-    cfg.trainer.precision = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator, precision_probe(cfg))
-    cache = [instantiate(cfg.cache[part]) for part in CACHES if cfg.cache and cfg.cache.get(part)]
-    trainer = instantiate(
-        cfg.trainer,
-        callbacks=[
-            instantiate(cfg.finetuning),
-            *cache,
-            SolvedHead(),
-            BatchSeeds(cfg.seed),
-            TrainingMetrics(),
-            *callbacks,
-        ],
-        logger=[build_logger(node, point) for node in cfg.logger.values()],
-        plugins=plugins,
-        max_time=None,
-    )
-    refuse_parallel_sweep(trainer)
-    refuse_parallel_report(cfg, trainer)
-    return trainer
-
-
-def precision_probe(cfg: DictConfig) -> Callable[[], str] | None:
-    """Finds the faster precision on a CPU; None where the backbone never learns, or several processes would ask."""
-    one_process = cfg.trainer.devices == 1 and cfg.trainer.get("num_nodes", 1) == 1
-    if not one_process or not get_class(cfg.finetuning._target_).learns_backbone:
-        return None
-    model = cfg.model.copy()
-    model.weights = None
-    key = OmegaConf.to_yaml(model, resolve=True, sort_keys=True)
-    return partial(
-        faster_precision, partial(instantiate, model), key, Path(cfg.paths.cache).expanduser() / "precision.json"
-    )
-
-
 def refuse_occupied(run: Path, cfg: DictConfig) -> None:
     """Raises a UsageError where a new run would be written over another one."""
     if cfg.resume is None and not cfg.trainer.fast_dev_run and any(run.glob("checkpoints/*.ckpt")):
         raise UsageError(
             f"there is a run in {run} already: resume={run} goes on with it; a new one needs a folder of its own "
             "(hydra.run.dir, and with torchrun another --rdzv-id)"
-        )
-
-
-def refuse_lost_checkpoints(callback: pl.Callback) -> None:
-    """Raises a UsageError where several checkpoints would overwrite each other under one name."""
-    if not isinstance(callback, ModelCheckpoint) or callback.save_top_k in (0, 1):
-        return
-    if "{" not in (callback.filename or "{}"):
-        raise UsageError(
-            f"save_top_k={callback.save_top_k} files cannot all be called {callback.filename!r}: add a field, "
-            "for example callbacks.best_checkpoint.filename='best-{epoch}'"
-        )
-
-
-def refuse_parallel_sweep(trainer: pl.Trainer) -> None:
-    """Raises a UsageError for `-m` on several devices: each process would start the sweep again."""
-    if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
-        raise UsageError("a sweep (-m) runs on one device a job: use trainer=auto, or a shell loop over single runs")
-
-
-def refuse_parallel_report(cfg: DictConfig, trainer: pl.Trainer) -> None:
-    """Raises a UsageError for a report by several processes, each of which has its share of the test alone."""
-    if cfg.get("report") and trainer.world_size > 1:
-        raise UsageError(
-            f"report=true is for one process, and these are {trainer.world_size}: leave it out, and afterwards type "
-            "python src/report.py run=<run>"
         )
 
 

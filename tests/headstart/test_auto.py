@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 import headstart.training
 from headstart import checkpoint
 from headstart.auto import Facts, decide, look, settle, warnings
+from headstart.building import build_data
 from headstart.callbacks.blend import SHARE, Blend, _between
 from headstart.errors import UsageError
 from headstart.tasks.classification import ClassificationTask
-from headstart.training import build_data, train
+from headstart.training import train
 
 
 def settled(**facts):

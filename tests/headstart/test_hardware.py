@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 
 from headstart import hardware
 from headstart.backbones.tiny_resnet import TinyResNet
+from headstart.building import precision_probe
 from headstart.hardware import BF16, FP32, choose_precision, faster_precision
-from headstart.training import precision_probe, train
+from headstart.training import train
 
 
 @pytest.mark.parametrize(

@@ -31,17 +31,40 @@ ALLOWED = {
     "resume": set(),
     "cli": {"allocator"},
     "auto": {"data", "files", "hardware"},
+    "building": {
+        *("callbacks", "checkpoint", "checkpoint_io", "config", "data", "finetuning", "hardware", "loggers", "tasks"),
+    },
+    "lr_find": {"building", "callbacks", "data"},
     "training": {
-        *("auto", "callbacks", "checkpoint", "checkpoint_io", "config", "data", "files", "finetuning", "hardware"),
-        *("loggers", "report", "reporting", "resume", "tasks"),
+        *("auto", "building", "callbacks", "checkpoint", "data", "files", "loggers", "lr_find", "report", "reporting"),
+        *("resume", "tasks"),
     },
     "loggers": {"checkpoint", "reporting"},
-    "report": {"callbacks", "checkpoint", "config", "data", "evaluation", "finetuning", "reporting", "tasks"},
+    "report": {
+        "callbacks",
+        "checkpoint",
+        "config",
+        "data",
+        "evaluation",
+        "finetuning",
+        "reporting",
+        "run_data",
+        "tasks",
+    },
     "comparison": set(),
     "inspection": {"backbones", "caching", "data", "logistic_regression", "reporting", "tasks"},
     "evaluation": {
-        *("calibration", "callbacks", "checkpoint", "config", "data", "hardware", "inspection", "reporting", "tasks"),
+        *("calibration", "callbacks", "checkpoint", "config", "data", "files", "hardware", "inspection", "reporting"),
+        *("run_data", "tasks"),
     },
+    "run_data": {"data", "tasks"},
+    "choices": set(),
+    "inference": {"backbones", "tasks"},
+    "prediction": {"checkpoint", "choices", "data", "files", "hardware", "inference", "reporting"},
+    "formats": {"backbones", "checkpoint", "inference"},
+    "serving": {"checkpoint", "data", "inference", "reporting"},
+    "held_out": {"data", "run_data", "tasks"},
+    "exporting": {"checkpoint", "choices", "files", "formats", "held_out", "inference"},
 }
 
 
@@ -74,7 +97,7 @@ def test_packages_re_export_nothing():
 def test_the_command_line_is_checked_before_torch_is_loaded():
     """`--help` and a misspelt word are answered at once."""
     heavy = {"torch", "pytorch_lightning", "torchvision", "torchmetrics"}
-    for name in ("allocator", "errors", "config", "cli", "resume", "signatures"):
+    for name in ("allocator", "choices", "errors", "config", "cli", "resume", "signatures"):
         tree = ast.parse((SRC / "headstart" / f"{name}.py").read_text(encoding="utf-8"))
         names = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         names |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}

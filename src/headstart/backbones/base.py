@@ -104,6 +104,12 @@ class ImagePreprocess:
         """
         return 2 * (self.resize_size if self.resize_mode == "crop" else self.image_size)
 
+    def resized_pixels(self, height: int, width: int) -> int:
+        """Pixels of what the resize makes of a picture of this size; of a long strip it may be very many."""
+        if self.resize_mode != "crop":
+            return self.image_size**2
+        return height * width * self.resize_size**2 // min(height, width) ** 2
+
     def __call__(self, image: Tensor) -> Tensor:
         """One picture, uint8 `(channels, height, width)`, to uint8 `(channels, image_size, image_size)`."""
         square = [self.image_size, self.image_size]

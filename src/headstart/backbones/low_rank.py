@@ -70,3 +70,11 @@ def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
         update = f"{owner}{mark}{name}.0"
         found[f"{owner}.{name}"] = found.pop(key) + found.pop(f"{update}.up") @ found.pop(f"{update}.down")
     return found
+
+
+def merge(network: nn.Module) -> None:
+    """Adds each low-rank update to its matrix, in place: the network computes the same, and has no updates."""
+    for module in list(network.modules()):
+        for name in list(getattr(module, "parametrizations", {})):
+            if any(isinstance(update, LowRank) for update in module.parametrizations[name]):
+                parametrize.remove_parametrizations(module, name)

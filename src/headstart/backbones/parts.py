@@ -1,7 +1,7 @@
-"""A backbone in two parts, so that what a frozen prefix computes is computed once, and a faster copy of a prefix."""
+"""A backbone in parts, so that what a frozen prefix computes is computed once, and a faster copy of a prefix."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -15,7 +15,7 @@ CONVOLUTIONS = {nn.BatchNorm1d: nn.Conv1d, nn.BatchNorm2d: nn.Conv2d, nn.BatchNo
 
 
 class NoCleanCutError(ValueError):
-    """A backbone cannot be run in two parts at this place; the message says why."""
+    """A backbone cannot be run in parts that meet at this place; the message says why."""
 
 
 def in_two_parts(backbone: Backbone, groups: int) -> tuple[nn.Module, nn.Module]:
@@ -37,17 +37,47 @@ def in_two_parts(backbone: Backbone, groups: int) -> tuple[nn.Module, nn.Module]
         NoCleanCutError: more than one tensor crosses the cut, or the code around it cannot be recorded or has hooks.
         ValueError: `groups` is not in 1..len(backbone.layer_groups()).
     """
-    layer_groups = backbone.layer_groups()
-    if not 0 < groups <= len(layer_groups):
-        raise ValueError(f"groups={groups}: the backbone has {len(layer_groups)} layer groups, the prefix at least one")
-    if groups == len(layer_groups):
-        return backbone, nn.Identity()
-    block = next(iter(layer_groups[groups].modules))
-    before, after = _cut_at(block, _record(backbone, block))
-    prefix, rest = fx.GraphModule(backbone, before, "Prefix"), fx.GraphModule(backbone, after, "Rest")
-    _check_owners(prefix, layer_groups[groups:], block)
-    _check_owners(rest, layer_groups[:groups], block)
+    prefix, rest = in_parts(backbone, [groups])
     return prefix, rest
+
+
+def in_parts(backbone: Backbone, counts: Sequence[int]) -> list[nn.Module]:
+    """The backbone cut behind each of these numbers of layer groups; see `in_two_parts`, which cuts once.
+
+    Args:
+        backbone: on its device, with its final modules.
+        counts: ascending.
+
+    Returns:
+        one part more than there are counts: one after the other they are `backbone`.
+
+    Raises:
+        NoCleanCutError: it cannot be cut at one of these places, or at each but not at all of them.
+        ValueError: `counts` do not ascend within 1..len(backbone.layer_groups()).
+    """
+    layer_groups = backbone.layer_groups()
+    if sorted({*counts}) != list(counts) or not all(0 < count <= len(layer_groups) for count in counts):
+        given = ", ".join(map(str, counts))
+        raise ValueError(f"groups={given}: the backbone has {len(layer_groups)} layer groups, the prefix at least one")
+    inner = [count for count in counts if count < len(layer_groups)]
+    parts = _cut_behind(backbone, layer_groups, inner) if inner else [backbone]
+    return parts if inner == list(counts) else [*parts, nn.Identity()]
+
+
+def _cut_behind(backbone: Backbone, layer_groups: list[LayerGroup], counts: list[int]) -> list[nn.Module]:
+    blocks = [next(iter(layer_groups[count].modules)) for count in counts]
+    graphs, after = [], _record(backbone, blocks)
+    for block in blocks:
+        before, after = _cut_at(block, after)
+        graphs.append(before)
+    names = ["Prefix", *["Between"] * (len(blocks) - 1), "Rest"]
+    parts = [fx.GraphModule(backbone, graph, name) for graph, name in zip([*graphs, after], names, strict=True)]
+    for place, (block, count) in enumerate(zip(blocks, counts, strict=True), start=1):
+        for part in parts[:place]:
+            _check_owners(part, layer_groups[count:], block)
+        for part in parts[place:]:
+            _check_owners(part, layer_groups[:count], block)
+    return parts
 
 
 class InferenceCopy(nn.Module):
@@ -86,45 +116,49 @@ class InferenceCopy(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Records what a module's code does; given a block, only that of the modules around it: all others are steps."""
+    """Records what a module's code does; given blocks, only that of the modules around them: all others are steps."""
 
-    def __init__(self, block: str | None = None):
+    def __init__(self, blocks: Sequence[str] = ()):
         super().__init__()
-        self.block = block
+        self.blocks = blocks
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is one step, which keeps its train and eval mode, randomness and hooks its own business."""
-        if self.block is None:
+        if not self.blocks:
             return super().is_leaf_module(m, module_qualified_name)
-        return not self.block.startswith(f"{module_qualified_name}.")
+        return not _is_around(module_qualified_name, self.blocks)
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
         """Goes past in-place compilation, which cannot deal with a stand-in for a tensor."""
         return super().call_module(m, m.forward, args, kwargs)
 
 
-def _record(backbone: Backbone, block: str) -> fx.Graph:
-    """The steps of one pass, with the modules around `block` in train mode as in eval mode."""
-    around = [module for name, module in backbone.named_modules() if not name or block.startswith(f"{name}.")]
+def _is_around(name: str, blocks: Sequence[str]) -> bool:
+    """Whether the module of this name contains one of the blocks; that of no name contains all."""
+    return not name or any(block.startswith(f"{name}.") for block in blocks)
+
+
+def _record(backbone: Backbone, blocks: Sequence[str]) -> fx.Graph:
+    """The steps of one pass, with the modules around the blocks in train mode as in eval mode."""
+    around = [module for name, module in backbone.named_modules() if _is_around(name, blocks)]
+    told = " and ".join(f"'{block}'" for block in blocks)
     if any(module._forward_hooks or module._forward_pre_hooks for module in around):
-        raise NoCleanCutError(f"there are hooks around '{block}', which would not run, and may change what it is given")
+        raise NoCleanCutError(f"there are hooks around {told}, which would not run, and may change what it is given")
     modes = [module.training for module in around]
     graphs = []
     try:
         for mode in (True, False):
             for module in around:
                 module.training = mode
-            graphs.append(_Tracer(block).trace(backbone))
+            graphs.append(_Tracer(blocks).trace(backbone))
     except Exception as error:  # the backbone's own code, on a stand-in for a tensor, may raise anything
         reason = (str(error).splitlines() or [""])[0]
-        raise NoCleanCutError(
-            f"the code around '{block}' cannot be recorded: {type(error).__name__}: {reason}"
-        ) from error
+        raise NoCleanCutError(f"the code around {told} cannot be recorded: {type(error).__name__}: {reason}") from error
     finally:
         for module, mode in zip(around, modes, strict=True):
             module.training = mode
     if str(graphs[0]) != str(graphs[1]):
-        raise NoCleanCutError(f"the code around '{block}' does one thing in train mode and another in eval mode")
+        raise NoCleanCutError(f"the code around {told} does one thing in train mode and another in eval mode")
     return graphs[0]
 
 

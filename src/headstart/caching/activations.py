@@ -8,12 +8,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from torch import nn
 
-from headstart.backbones.base import Backbone
-from headstart.backbones.parts import NoCleanCutError, in_two_parts
+from headstart.backbones.parts import NoCleanCutError
 from headstart.caching import fingerprint
-from headstart.caching.filling import Filler, NotCachedError
+from headstart.caching.chain import Chain
+from headstart.caching.filling import NotCachedError
 from headstart.caching.store import limit_in_bytes
 from headstart.data.base import DataModule
 from headstart.data.sampling import FixedViews
@@ -89,33 +88,26 @@ class ActivationCache(Callback):
     def _serve(self, trainer: pl.Trainer, task: pl.LightningModule, groups: int, plain: bool) -> None:
         """Has the rest of the network trained from rows; for `plain` no augmentation is wanted."""
         data = trainer.datamodule
-        augmented = not plain and isinstance(data, DataModule) and data.train_transform is not data.eval_transform
+        augmentable = isinstance(data, DataModule) and data.train_transform is not data.eval_transform
+        augmented = augmentable and not plain
         mixed = not plain and bool(task.mixing)
         splits = _fixed_splits(trainer, _what_is_random(augmented and not self.views, mixed))
         if not splits:
             return
-        groups, prefix, rest = _cut(task.backbone, groups)
-        device = trainer.strategy.root_device
-        folder = self.root / fingerprint.of_prefix(prefix, data.eval_transform, data.samples, device)
         wanted, inputs = {split: self._digests_of(data, split) for split in splits}, data.inputs
         by_view = augmented and "train" in splits
         if by_view:
             wanted["train"] = fingerprint.of_views(data.train_transform, wanted["train"], self.views)
             inputs = partial(_inputs_of_views, data, wanted["train"], self.views)
-        filler = Filler(trainer, inputs, prefix, folder, self.limit)
+        chain = Chain(trainer, inputs, wanted, self.root, self.limit)
         try:
-            rows = filler.rows(wanted)
+            rest, rows = chain.rows(groups, _prefixes_to_come(trainer, groups, augmentable or bool(task.mixing)))
         finally:
-            self.passes += filler.passes
-        size = (filler.lacking + filler.found) * next(iter(rows.values())).layout.row_bytes
+            self.passes += chain.passes
         if by_view:
             rows["train"] = FixedViews(rows["train"], self.views)
         task.go_on_with(rest)
         data.stored.update(rows)
-        log.info(
-            "frozen prefix of %d groups, %s: %d samples computed, %d found (%s, %.1f MB)",
-            *(groups, " and ".join(splits), filler.lacking, filler.found, folder, size / 10**6),
-        )
 
     def _digests_of(self, data: DataModule, split: str) -> list[str]:
         """Those of a split's samples; of pictures in memory they are computed, once a run."""
@@ -135,6 +127,24 @@ def settled_prefix(task: pl.LightningModule) -> int:
         if any(id(module) not in kept for module in group.modules.values()):
             return place
     return count
+
+
+def _prefixes_to_come(trainer: pl.Trainer, groups: int, random: bool) -> list[int]:
+    """The numbers of leading layer groups, fewer than `groups`, that stay frozen up to and in a later stage; ascending.
+
+    Of stages that begin before the run ends, and learn from the same pictures: where these are `random`, a stage that
+    computes the head sees others.
+    """
+    strategy, max_epochs = strategy_of(trainer), trainer.max_epochs or 0
+    now, names = strategy.progress.stage, [group.name for group in trainer.lightning_module.layer_groups]
+    found, still = set(), groups
+    for stage, begins in list(zip(strategy.plan, strategy.begins(), strict=True))[now + 1 :]:
+        frozen = next((place for place, name in enumerate(names) if name in stage.learning), len(names))
+        still = min(still, frozen)
+        is_alike = not random or stage.solved == strategy.plan[now].solved
+        if frozen == still and is_alike and begins < max_epochs:
+            found.add(frozen)
+    return sorted(found - {0, groups})
 
 
 def _inputs_of_views(
@@ -189,23 +199,6 @@ def _is_whole(trainer: pl.Trainer, split: str) -> bool:
     if limit and not is_whole:
         log.info("%s is not cached, for trainer.limit_%s_batches=%s leaves out some of it", split, split, limit)
     return is_whole
-
-
-def _cut(backbone: Backbone, groups: int) -> tuple[int, nn.Module, nn.Module]:
-    """Cuts behind the last of so many groups, or behind an earlier one where the code cannot be cut there.
-
-    Returns:
-        the number of groups in the prefix, the prefix and the rest.
-
-    Raises:
-        NoCleanCutError: there is no such place.
-    """
-    for count in range(groups, 0, -1):
-        try:
-            return count, *in_two_parts(backbone, count)
-        except NoCleanCutError as error:
-            reason = error
-    raise reason
 
 
 def _back_to_pictures(trainer: pl.Trainer, task: pl.LightningModule) -> None:

@@ -40,8 +40,8 @@ def features_of(
 def _kept(backbone: Backbone, data: DataModule, split: str, trainer: pl.Trainer, cache: ActivationCache) -> Any:
     device = trainer.strategy.root_device
     folder = cache.root / fingerprint.of_prefix(backbone, data.eval_transform, data.samples, device)
-    filler = Filler(trainer, data.inputs, backbone, folder, cache.limit)
-    rows = filler.rows({split: fingerprint.of_samples(data.samples, data.splits[split])})
+    filler = Filler(trainer, {split: fingerprint.of_samples(data.samples, data.splits[split])}, folder, cache.limit)
+    rows = filler.found_rows() or filler.filled_rows(backbone, data.inputs, must_pay=False)
     log.info("features of %s: %d samples computed, %d found (%s)", split, filler.lacking, filler.found, folder)
     return rows[split]
 

@@ -21,6 +21,8 @@ from headstart.files import GB
 
 BAR_AFTER_SECONDS = 1.0
 WAIT_SECONDS = 60.0
+DISK = 10**9  # bytes a second at which rows come back that the system no longer has in memory
+CLEARLY = 2  # times as fast
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Inputs = Callable[[str, Sequence[int]], Iterable[Any]]
@@ -38,52 +40,53 @@ class Filler:
 
     Args:
         trainer: its device computes, its processes share the work.
-        inputs: split and positions -> batches of the inputs there, in this order.
-        prefix: a batch of inputs -> activations; frozen.
+        digests: of each split's samples, in their order.
         folder: of the store.
         limit: bytes that this store and all beside it may take.
 
     Attributes:
         found: rows that were there.
         lacking: rows that were not, and were computed by all processes together.
-        passes: samples that this process sent through the prefix.
+        passes: samples that this process computed rows for.
     """
 
-    def __init__(self, trainer: pl.Trainer, inputs: Inputs, prefix: nn.Module, folder: Path, limit: float):
-        self.trainer, self.inputs, self.prefix, self.folder, self.limit = trainer, inputs, prefix, folder, limit
+    def __init__(self, trainer: pl.Trainer, digests: dict[str, list[str]], folder: Path, limit: float):
+        self.trainer, self.digests, self.folder, self.limit = trainer, digests, folder, limit
         self.ranks = trainer.strategy
-        self.found, self.lacking, self.passes = 0, 0, 0
+        self.places = {d: (split, i) for split, found in digests.items() for i, d in enumerate(found)}
+        self.found, self.lacking, self.passes = len(self.places), 0, 0
 
-    def rows(self, digests: dict[str, list[str]]) -> dict[str, StoredRows]:
-        """The rows of each split, whose samples' digests are given in their order.
-
-        Raises:
-            NotCachedError: there is no room for them, the folder cannot be used, or computing them failed.
-        """
-        places = {d: (split, i) for split, found in digests.items() for i, d in enumerate(found)}
-        self.found = len(places)
-        rows = self._complete(digests, places)
-        if rows is not None:
-            return rows
-        with self._held():
-            self._fill(places)
-            return self._each(lambda: self._serve(digests))
-
-    def _complete(self, digests: dict[str, list[str]], places: dict[str, Any]) -> dict[str, StoredRows] | None:
-        """The rows, if all are there: nobody need wait for whoever adds others to the store. None otherwise."""
+    def found_rows(self) -> dict[str, StoredRows] | None:
+        """The rows of each split, if all are there: nobody need wait for whoever adds others. None otherwise."""
 
         def is_complete() -> bool:
             store = ActivationStore(self.folder)
-            return places.keys() <= store.records.keys() and not store.lacking(list(places))
+            return self.places.keys() <= store.records.keys() and not store.lacking(list(self.places))
 
         with suppress(NotCachedError):  # somebody may remove it in this moment
             if self._first(is_complete):
-                return self._each(lambda: self._serve(digests))
+                return self._each(self._serve)
         return None
 
-    def _serve(self, digests: dict[str, list[str]]) -> dict[str, StoredRows]:
+    def filled_rows(self, network: nn.Module, inputs: Inputs, must_pay: bool) -> dict[str, StoredRows]:
+        """Likewise, after computing those that are lacking.
+
+        Args:
+            network: a batch of inputs -> activations; frozen.
+            inputs: split and positions -> batches of the inputs there, in this order.
+            must_pay: whether rows that are clearly faster to compute than to read back are refused.
+
+        Raises:
+            NotCachedError: there is no room for them, the folder cannot be used, computing them failed, or they do not
+                pay.
+        """
+        with self._held():
+            self._fill(network, inputs, must_pay)
+            return self._each(self._serve)
+
+    def _serve(self) -> dict[str, StoredRows]:
         store = ActivationStore(self.folder)
-        return {split: store.serve(found) for split, found in digests.items()}
+        return {split: store.serve(found) for split, found in self.digests.items()}
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -104,14 +107,14 @@ class Filler:
             yield
             self.ranks.barrier()  # until each has mapped its rows nobody may remove them
 
-    def _fill(self, places: dict[str, tuple[str, int]]) -> None:
+    def _fill(self, network: nn.Module, inputs: Inputs, must_pay: bool) -> None:
         """Computes what is lacking, by all processes."""
-        lacking, is_ready = self._first(lambda: self._look(list(places)))
-        self.lacking, self.found = len(lacking), len(places) - len(lacking)
+        lacking, is_ready = self._first(lambda: self._look(list(self.places)))
+        self.lacking, self.found = len(lacking), len(self.places) - len(lacking)
         share = lacking[self.trainer.global_rank :: self.trainer.world_size]
-        batches = self._computed([(*places[digest], digest) for digest in share])
+        batches = self._computed([(*self.places[digest], digest) for digest in share], network, inputs)
         if lacking and not is_ready:
-            self._first(lambda: self._begin(batches, len(lacking)))
+            self._first(lambda: self._begin(batches, len(lacking), must_pay))
         self._each(lambda: self._append(batches))
 
     def _look(self, wanted: list[str]) -> tuple[list[str], bool]:
@@ -130,14 +133,17 @@ class Filler:
             return wanted, True
         return lacking, True
 
-    def _begin(self, batches: Iterator[tuple[list[str], Tensor]], number: int) -> None:
-        """Begins a store with the first batch, which tells how large the rows are."""
-        digests, values = next(batches)
-        layout = Layout.of(values)
+    def _begin(self, batches: Iterator[tuple[list[str], Tensor]], number: int, must_pay: bool) -> None:
+        """Begins a store with the first batch, which tells how large the rows are, and the second, which how dear."""
+        began = [next(batches)]
+        layout = Layout.of(began[0][1])
+        if must_pay:  # before others lose their room
+            began += _checked(batches, layout)
         self._make_room(layout, number, instead=True)
         store = ActivationStore(self.folder)
         store.begin(layout)
-        store.append(digests, values)
+        for digests, values in began:
+            store.append(digests, values)
 
     def _make_room(self, layout: Layout, number: int, instead: bool = False) -> None:
         needed = number * (layout.row_bytes + RECORD.size)
@@ -155,16 +161,18 @@ class Filler:
             store = store or ActivationStore(self.folder)
             store.append(digests, values)
 
-    def _computed(self, samples: list[tuple[str, int, str]]) -> Iterator[tuple[list[str], Tensor]]:
+    def _computed(
+        self, samples: list[tuple[str, int, str]], network: nn.Module, inputs_of: Inputs
+    ) -> Iterator[tuple[list[str], Tensor]]:
         """Digests and rows, a batch at a time, of samples given as split, position and digest."""
         if not samples:
             return
         with _bar("Frozen layers", len(samples) if self.trainer.is_global_zero else 0) as advance:
-            copy = InferenceCopy(self.prefix)
+            copy = InferenceCopy(network)
             for split, group in groupby(sorted(samples), key=lambda sample: sample[0]):
                 _, positions, digests = zip(*group, strict=True)
                 done = 0
-                for inputs in self.inputs(split, positions):
+                for inputs in inputs_of(split, positions):
                     if not isinstance(inputs, Tensor):
                         raise NotCachedError(f"the inputs are no tensors but {type(inputs).__name__}")
                     yield list(digests[done : done + len(inputs)]), copy(inputs.to(self.ranks.root_device))
@@ -195,6 +203,27 @@ class Filler:
         if not self.ranks.reduce_boolean_decision(error is None):
             raise NotCachedError(_told(error) if error else "another process failed") from error
         return value
+
+
+def _checked(batches: Iterator[tuple[list[str], Tensor]], layout: Layout) -> list[tuple[list[str], Tensor]]:
+    """The next batch, if any, unless it is made in clearly less time than its rows take to be read back.
+
+    The first batch came late for much that later ones do not wait for.
+
+    Raises:
+        NotCachedError: it is.
+    """
+    started = time.perf_counter()
+    for digests, values in batches:
+        values.flatten()[0].item()  # a GPU is waited for
+        computing, reading = (time.perf_counter() - started) / len(digests), layout.row_bytes / DISK
+        if CLEARLY * computing < reading:
+            raise NotCachedError(
+                f"to make one takes {computing * 1e3:.2f} ms, to read its {layout.row_bytes / 1e6:.1f} MB back "
+                f"{reading * 1e3:.2f} ms"
+            )
+        return [(digests, values)]
+    return []
 
 
 def _told(error: Exception) -> str:

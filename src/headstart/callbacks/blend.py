@@ -61,6 +61,7 @@ class Blend(Callback):
         if tuned["global_step"] <= probe["global_step"] and (self.folder / LAST).is_file():
             tuned = read_plain(self.folder / LAST)  # nothing was better than the probe; the last weights may mix
         if tuned["global_step"] <= probe["global_step"]:
+            log.info("kept: probe; nothing was fine-tuned")
             return
         sign = 1 if mode == "max" else -1
         found = {0.0: probe["metrics"], 1.0: tuned["metrics"]}

@@ -30,7 +30,7 @@ class RangeTest(Callback):
 
     Attributes:
         rates: of the head, one a step.
-        losses: the training batch's, one a step.
+        losses: the mean of the step's training batches (`trainer.accumulate_grad_batches`), one a step.
     """
 
     def __init__(self, steps: int = 100, lowest: float = 1e-6, highest: float = 10.0):
@@ -38,6 +38,7 @@ class RangeTest(Callback):
         self.rates: list[float] = []
         self.losses: list[float] = []
         self.ratios: list[float] | None = None
+        self.gathered: list[float] = []  # losses of batches since the last step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Lets the first stage go on for ever.
@@ -52,10 +53,13 @@ class RangeTest(Callback):
                 "that no rate makes it fall. Give optimizer.lr=<rate>, or let the head learn with "
                 "finetuning=feature_extraction (of lp_ft: finetuning.solve_head=false)"
             )
-        strategy.plan, strategy.patience = [Stage(strategy.plan[0].learning)], None
+        strategy.plan = [Stage(strategy.plan[0].learning)]
+        strategy.patience = strategy.goal = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _: int) -> None:
         """Sets the rates of the step that follows."""
+        if self.gathered:
+            return
         groups = trainer.optimizers[0].param_groups
         if self.ratios is None:
             (head,) = {group["lr"] for group in groups if group["name"].split("/")[0] == "head"}
@@ -69,14 +73,21 @@ class RangeTest(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, _: int
     ) -> None:
         """Notes the loss before the step, and ends the test when it has blown up."""
-        self.losses.append(outputs["loss"].item())
+        # Lightning has divided it by how many batches make a step
+        self.gathered.append(outputs["loss"].item() * trainer.accumulate_grad_batches)
+        if trainer.global_step == len(self.losses):
+            return
+        self.losses.append(sum(self.gathered) / len(self.gathered))
+        self.gathered = []
         latest = smoothed(self.losses)
         blown_up = len(latest) > FIRST_STEPS and not latest[-1] <= DIVERGED * min(latest)
         if len(self.losses) == self.steps or blown_up or not math.isfinite(self.losses[-1]):
             trainer.should_stop = True
 
     def suggestion(self) -> float:
-        """The rate at two thirds of the longest valley of the smoothed loss, as fastai's `lr_find` chooses it.
+        """The rate at two thirds of the longest valley of the smoothed loss.
+
+        fastai's `lr_find` takes the middle of its valley; two thirds make up for the flat part in which ours begins.
 
         Raises:
             UsageError: the loss never fell.

@@ -241,13 +241,13 @@ class DataModule(pl.LightningDataModule):
         """The options all loaders have in common."""
         workers = self.num_workers
         if workers is None:
-            workers = _workers(self.trainer.num_devices if self.trainer else 1)
+            workers = loader_workers(self.trainer.num_devices if self.trainer else 1)
         return {
             "batch_size": self.batch_size,
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": _leave_signals_to_the_run,
+            "worker_init_fn": leave_signals_to_the_run,
         }
 
     @property
@@ -304,14 +304,14 @@ def computed(samples: Samples, fixed: Transform) -> Load:
     return Fixed(samples.load, fixed)
 
 
-def _workers(processes: int) -> int:
+def loader_workers(processes: int) -> int:
     """Loader processes for each of so many training processes on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = cores // processes
     return 0 if share <= 2 else min(share - 1, 8)
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
+def leave_signals_to_the_run(worker: int) -> None:
     """Clusters and terminals signal every process: a worker that died of it would take along what the run saves."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -165,10 +165,9 @@ def class_folders(folder: Path) -> dict[str, Path]:
 
 def pictures(folder: Path) -> list[Path]:
     """All picture files below a folder, in a fixed order; files that are no pictures by their name are logged."""
-    above = {str(parent) for parent in Path(os.path.realpath(folder)).parents}
     found: list[Path] = []
     others: Counter[str] = Counter()
-    for path in _files(folder, above):
+    for path in files_below(folder):
         suffix = path.suffix.lower()
         if suffix in PICTURE_SUFFIXES:
             found.append(path)
@@ -179,8 +178,15 @@ def pictures(folder: Path) -> list[Path]:
     return found
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Visible files, through links too, but no folder twice: a link to a parent would have no end.
+
+    In a fixed order, one folder at a time: the names of one folder are in memory, not those of all.
+    """
+    return _files(folder, {str(parent) for parent in Path(os.path.realpath(folder)).parents})
+
+
 def _files(folder: Path, visited: set[str]) -> Iterator[Path]:
-    """Visible files, through links too, but no folder twice: a link to a parent would have no end."""
     visited.add(os.path.realpath(folder))
     with os.scandir(folder) as found:
         # folders before links to them, so that a picture's name does not depend on the order of the file system

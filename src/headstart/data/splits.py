@@ -183,6 +183,12 @@ def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
         csv.writer(file).writerows(rows)
 
 
+def assignment(path: Path) -> dict[str, str]:
+    """Which split each name is in, as `write` wrote it."""
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        return {row["name"]: row["split"] for row in csv.DictReader(file)}
+
+
 def read(path: Path, samples: Samples) -> dict[str, list[int]]:
     """The assignment `write` wrote, as indices into `samples`; samples that the file does not name are in no split.
 

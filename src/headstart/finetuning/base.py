@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 import pytorch_lightning as pl
@@ -89,6 +90,7 @@ class StagedFinetuning(BaseFinetuning):
             list, one for each stage, whose last one holds on. In frozen groups it is always frozen, in a backbone
             without pretrained weights it always trains.
         patience: validations without improvement, counted in the last stage, that end the run; None: never.
+        goal: score of the monitored metric that ends the run once it is reached, in whatever stage; None: none does.
 
     Attributes:
         learns_backbone: whether any group of the backbone learns in any stage.
@@ -96,14 +98,19 @@ class StagedFinetuning(BaseFinetuning):
 
     learns_backbone = True
 
-    def __init__(self, batch_norm: str | Sequence[str] = "frozen", patience: int | None = None):
+    def __init__(
+        self,
+        batch_norm: str | Sequence[str] = "frozen",
+        patience: int | None = None,
+        goal: float | None = None,
+    ):
         super().__init__()
         self.batch_norm = [batch_norm] if isinstance(batch_norm, str) else list(batch_norm)
         for policy in self.batch_norm or ["none"]:
             if policy not in BATCH_NORM:
                 hint = nearest(str(policy), BATCH_NORM)
                 raise UsageError(f"finetuning.batch_norm={policy}{hint}: choose one of {', '.join(BATCH_NORM)}")
-        self.patience = at_least_one("patience", patience)
+        self.patience, self.goal = at_least_one("patience", patience), goal
         self.plan: list[Stage] = []
         self.progress = Progress()
 
@@ -138,15 +145,18 @@ class StagedFinetuning(BaseFinetuning):
         assert last.epochs is None, "the last stage lasts to the end"
         if any(stage.epochs is None and not stage.solved for stage in before) and not trainer.limit_val_batches:
             raise UsageError("a stage ends when validation stops improving, but trainer.limit_val_batches=0")
-        begins = 0
-        for number, stage in enumerate(before, start=2):
-            begins += 1 if stage.solved else stage.epochs or 0
+        for number, begins in enumerate(self.begins()[1:], start=2):
             if trainer.max_epochs is not None and 0 < trainer.max_epochs <= begins and not trainer.fast_dev_run:
                 log.warning(
                     "stage %d of %d would begin with epoch %d, but trainer.max_epochs=%d: it never does",
                     *(number, len(self.plan), begins, trainer.max_epochs),
                 )
                 return
+
+    def begins(self) -> list[int]:
+        """The epoch in which each stage of the plan begins; one that ends when it will counts as no epoch."""
+        lengths = [1 if stage.solved else stage.epochs or 0 for stage in self.plan[:-1]]
+        return [0, *accumulate(lengths)]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Freezes, and lets DDP wrap the model again: it never synchronises what was frozen when it wrapped."""
@@ -198,7 +208,12 @@ class StagedFinetuning(BaseFinetuning):
         if last and self.plan[-1].solved and epoch > self.progress.began:
             log.info("the head is solved, nothing else learns: the run ends")
             trainer.should_stop = True
-        if last and self.patience is not None and self.progress.waited >= self.patience:
+        monitor, best = trainer.lightning_module.monitor, self.progress.best
+        sign = 1 if best_is(monitor) == "max" else -1
+        if self.goal is not None and best is not None and sign * best >= sign * self.goal:
+            log.info("%s is %.4f: the run ends (finetuning.goal=%g)", monitor, best, self.goal)
+            trainer.should_stop = True
+        elif last and self.patience is not None and self.progress.waited >= self.patience:
             log.info("no improvement in %d validations: the run ends (finetuning.patience)", self.progress.waited)
             trainer.should_stop = True
 

@@ -21,6 +21,7 @@ from headstart.report.data_card import LISTED, data_card
 from headstart.report.results import evaluation_of, result, run_metrics
 from headstart.report.training_card import training_card
 from headstart.reporting.page import write_page
+from headstart.run_data import load_data, run_of
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
@@ -86,9 +87,9 @@ def check(cfg: DictConfig) -> None:
 
 def build_data(home: Path, trained: DictConfig, task: ClassificationTask) -> DataModule | str:
     """The run's data as it saw them, or why they are not there."""
-    evaluation.adapt(trained, evaluation.defaults(home, "val"), home if (home / "split.csv").is_file() else None)
+    evaluation.adapt(trained, evaluation.defaults(home, "val"), run_of(home / "checkpoints" / "best.ckpt"))
     try:
-        return evaluation.build_evaluation_data(trained, task, "val")
+        return load_data(trained.data, task, "val", home, download=False)
     except (UsageError, OSError) as error:
         log.warning("the data cannot be read, so nothing is shown of them: %s", error)
         return str(error)

@@ -20,9 +20,14 @@ COARSEST = 4
 """Places a side that a map should have: of a smaller last map, as of small pictures, an earlier one is taken."""
 
 
+def has_captum() -> bool:
+    """Whether maps can be made here."""
+    return importlib.util.find_spec("captum") is not None
+
+
 def require_captum() -> None:
     """Raises a UsageError where the library is not installed."""
-    if importlib.util.find_spec("captum") is None:
+    if not has_captum():
         raise UsageError('explain needs the library captum: pip install -e ".[explain]", or leave explain out')
 
 

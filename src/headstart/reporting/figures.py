@@ -189,9 +189,11 @@ def _of_class(predictions: Predictions, c: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def shortened(name: str, length: int = 24) -> str:
-    """A class name that fits into a picture."""
-    return textwrap.shorten(name, length, placeholder="...") if " " in name else _cut(name, length)
-
-
-def _cut(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 3] + "..."
+    """A class name that fits into a picture, as one line that matplotlib shows as it is."""
+    name = " ".join(name.encode(errors="replace").decode().split())  # a folder's name need not be text
+    short = textwrap.shorten(name, length, placeholder="...")
+    if len(name) > length and short == "...":  # its first word is too long already
+        short = name[: length - 3] + "..."
+    if short.startswith("_"):  # that would leave it out of legends
+        short = f" {short}"
+    return short.replace("$", r"\$")  # between two it would read a formula

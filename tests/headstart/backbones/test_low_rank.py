@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from headstart import checkpoint
-from headstart.backbones.low_rank import LowRank, add_low_rank, low_rank_parameters, merged
+from headstart.backbones.low_rank import LowRank, add_low_rank, low_rank_parameters, merge, merged
 from headstart.backbones.torchvision import TorchvisionBackbone
 from headstart.errors import UsageError
 from headstart.training import train
@@ -57,7 +57,11 @@ def test_merged_weights_compute_the_same_without_updates():
     add_low_rank(updated, 2)
     trained(updated)
     plain.load_state_dict(merged(updated.state_dict()))
-    assert torch.allclose(through(plain, inputs), through(updated, inputs), atol=1e-6)
+    expected = through(updated, inputs)
+    assert torch.allclose(through(plain, inputs), expected, atol=1e-6)
+    merge(updated)
+    assert torch.allclose(through(updated, inputs), expected, atol=1e-6)
+    assert updated.state_dict().keys() == plain.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["vit_b_32", "swin_t"])

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from headstart.backbones.base import Backbone
-from headstart.backbones.parts import InferenceCopy, NoCleanCutError, in_two_parts
+from headstart.backbones.parts import InferenceCopy, NoCleanCutError, in_parts, in_two_parts
 from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.backbones.torchvision import TorchvisionBackbone, parameters_on_meta
 
@@ -452,3 +452,37 @@ def test_one_and_three_dimensions_and_no_affine_are_folded():
         assert isinstance(copied.network.norm, nn.Identity)
         with torch.no_grad():
             torch.testing.assert_close(copied(x), pair.eval()(x))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "swin_t", "tiny_resnet", "vit_b_32"])
+def test_the_same_bits_in_many_parts(name):
+    backbone = random_backbone(name).eval()
+    groups = backbone.layer_groups()
+    counts = list(range(1, len(groups) + 1))
+    parts = in_parts(backbone, counts)
+    assert len(parts) == len(counts) + 1
+    for part, group in zip(parts, groups, strict=False):
+        assert set(part.parameters()) == set(group.parameters())
+    with torch.no_grad():
+        x = images = pictures(name)
+        for count, part in zip(counts, parts, strict=False):
+            x = part(x)
+            assert torch.equal(x, in_two_parts(backbone, count)[0](images)), count
+        assert torch.equal(parts[-1](x), backbone(images))
+
+
+@pytest.mark.parametrize("counts", [[], [2, 1], [1, 1], [0, 2], [3, 5]], ids=str)
+def test_cuts_that_do_not_ascend_or_do_not_exist_are_refused(counts):
+    if not counts:
+        backbone = TinyResNet()
+        assert in_parts(backbone, counts) == [backbone]
+        return
+    with pytest.raises(ValueError, match="the backbone has 4 layer groups"):
+        in_parts(TinyResNet(), counts)
+
+
+@pytest.mark.parametrize("run", [around_b, b_twice, a_again_behind_b])
+def test_many_parts_are_refused_where_one_cut_is_not_clean(run):
+    assert len(in_parts(Toy(plain), [1, 2])) == 3
+    with pytest.raises(NoCleanCutError):
+        in_parts(Toy(run), [1, 2])

@@ -24,13 +24,14 @@ from headstart import checkpoint
 from headstart.activations import Activations
 from headstart.backbones import parts
 from headstart.backbones.parts import InferenceCopy
+from headstart.building import build_data, build_task, build_trainer
 from headstart.caching import filling
 from headstart.caching.activations import ActivationCache, settled_prefix
 from headstart.caching.fingerprint import of_samples, of_views
 from headstart.caching.store import ActivationStore, holding
 from headstart.errors import UsageError
 from headstart.resume import recall
-from headstart.training import build_data, build_task, build_trainer, resume_point, write_facts
+from headstart.training import resume_point, write_facts
 
 WAITING = "waiting for another process that computes the same activations"
 TRAIN_AND_VAL = 68  # of the 80 made-up pictures; the others are test
@@ -172,7 +173,7 @@ def test_other_splits_of_the_same_pictures_are_found(tiny):
 def test_every_cut_has_a_store_of_its_own(tiny, tmp_path):
     overrides = ["finetuning=gradual", "trainer.max_epochs=5"]
     *_, watch, cache = fit(tiny(*overrides))
-    assert cache.passes == 4 * TRAIN_AND_VAL  # behind stage3, stage2, stage1 and the stem
+    assert cache.passes == TRAIN_AND_VAL  # behind the stem; from there on to stage1, stage2 and stage3
     assert watch.kinds["train"] == [True] * 16 + [False] * 4
     assert len(stores(tmp_path)) == 4
     assert fit(tiny(*overrides))[-1].passes == 0
@@ -291,7 +292,7 @@ def test_too_little_room_is_told_and_the_run_works(known, tiny, caplog):
         *_, watch, cache = fit(tiny("cache.max_gb=1e-5"))
     assert not any(watch.kinds["train"] + watch.kinds["val"])
     assert "not cached: 68 activations of 128 take 3.7e-05 GB, for which cache.max_gb=1e-05 or the disk" in caplog.text
-    assert cache.passes == 0, "at most a batch is computed to see how large the rows are, and counts for nothing"
+    assert cache.passes == (0 if known else 16), "no more is computed than shows how large and how dear the rows are"
 
 
 def test_what_was_used_longest_ago_makes_room(tiny, tmp_path):
@@ -351,7 +352,7 @@ def test_a_failure_while_computing_is_told_and_the_run_works(batch, tiny, caplog
     assert not any(watch.kinds["train"])
     assert cache.passes == 16 * (batch - 1)
     assert "are not cached: OutOfMemoryError: no memory for a copy" in caplog.text
-    assert fit(tiny())[-1].passes == TRAIN_AND_VAL - 16 * (batch - 1)
+    assert fit(tiny())[-1].passes == TRAIN_AND_VAL
 
 
 @pytest.mark.parametrize("error", [OSError, IndexError, RuntimeError])
@@ -421,8 +422,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(place, remove, tiny, tmp_path):
         shutil.rmtree(tmp_path / "cache")
     cfg.resume = cfg.paths.run
     rest, *_, cache = fit(cfg)
-    cuts_to_come, cut_seen = place[0] < 2, remove
-    assert cache.passes == (cuts_to_come + cut_seen) * TRAIN_AND_VAL
+    assert cache.passes == remove * TRAIN_AND_VAL
     same_weights(rest, whole)
 
 
@@ -574,13 +574,16 @@ def test_processes_hear_of_each_other_while_their_first_one_waits(tiny, tmp_path
     assert cache.passes == TRAIN_AND_VAL
 
 
-def test_processes_of_a_run_share_the_work(tiny, pair):
+@pytest.mark.parametrize(
+    "finetuning", [["finetuning=top_k"], ["finetuning=gradual", "trainer.max_epochs=3"]], ids=["top_k", "gradual"]
+)
+def test_processes_of_a_run_share_the_work(finetuning, tiny, pair):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
     ranks = [launch | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    overrides = ["trainer=ddp_cpu", "finetuning=top_k", "optimizer=sgd", "data.batch_size=8"]
+    overrides = ["trainer=ddp_cpu", *finetuning, "optimizer=sgd", "data.batch_size=8"]
     cfgs = [tiny(*overrides), tiny(*overrides), tiny(*overrides, "cache=off")]
     assert [run.result() for run in pair(cfgs, *ranks)] == [[TRAIN_AND_VAL // 2, 0, None]] * 2
     cached, again, plain = (checkpoint.load_task(Path(cfg.paths.run) / "checkpoints/last.ckpt")[0] for cfg in cfgs)

@@ -10,6 +10,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import LambdaCallback
 
 from headstart.backbones.base import ImagePreprocess
+from headstart.building import build_data, build_task, build_trainer
 from headstart.caching import pictures
 from headstart.caching.fingerprint import of_pictures
 from headstart.caching.pictures import PictureCache
@@ -19,7 +20,7 @@ from headstart.data.base import computed
 from headstart.data.image_folder import PictureFiles
 from headstart.data.samples import Samples
 from headstart.errors import UsageError
-from headstart.training import build_data, build_task, build_trainer, resume_point
+from headstart.training import resume_point
 
 TRAIN, VAL = 16, 8
 TIMED = pictures._timed

@@ -8,9 +8,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from headstart import checkpoint
+from headstart.building import build_data, build_task, build_trainer
 from headstart.callbacks.ema import EMA
 from headstart.errors import UsageError
-from headstart.training import build_data, build_task, build_trainer
 
 
 class Trace(Callback):

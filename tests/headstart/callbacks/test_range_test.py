@@ -8,9 +8,10 @@ import torch
 from omegaconf import OmegaConf
 
 from headstart import checkpoint
+from headstart.building import build_data, build_task, build_trainer
 from headstart.callbacks.range_test import RangeTest, longest_valley, smoothed
 from headstart.errors import UsageError
-from headstart.training import build_data, build_task, build_trainer, train
+from headstart.training import train
 
 
 def test_the_valley_is_the_long_way_down():
@@ -34,13 +35,17 @@ def test_the_suggestion_lies_on_the_way_down():
         test.suggestion()
 
 
-def test_rates_rise_exponentially_and_in_proportion(quick):
+@pytest.mark.parametrize("batches", [1, 3], ids="batches a step: {}".format)
+def test_rates_rise_exponentially_and_in_proportion(batches, quick):
     cfg = quick("task.backbone_lr_ratio=0.25", "trainer.max_epochs=-1", "trainer.limit_train_batches=null")
     cfg.update({"scheduler": None, "callbacks": {}, "logger": {}})
+    cfg.trainer.accumulate_grad_batches = batches
     test, seen = RangeTest(steps=5, lowest=1e-5, highest=1e-1), []
     trainer, data = build_trainer(cfg), build_data(cfg)
     trainer.callbacks.append(test)
     task = build_task(cfg, data)
+    losses, loss_of = [], task.objective.loss
+    task.objective.loss = lambda *given: (value := loss_of(*given), task.training and losses.append(value.item()))[0]
     step = task.optimizer_step
     task.optimizer_step = lambda *given, **named: (
         seen.append({group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}),
@@ -51,6 +56,7 @@ def test_rates_rise_exponentially_and_in_proportion(quick):
     assert [rates["stage3"] for rates in seen] == pytest.approx([0.25 * rates["head"] for rates in seen])
     assert len(test.losses) == 5
     assert all(map(math.isfinite, test.losses))
+    assert test.losses[0] == pytest.approx(sum(losses[:batches]) / batches)
 
 
 @pytest.mark.parametrize("words", [[], ["finetuning=feature_extraction"], ["finetuning=unfreeze_at"]], ids=str)

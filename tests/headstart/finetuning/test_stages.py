@@ -11,9 +11,10 @@ from hydra.utils import instantiate
 from pytorch_lightning.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from headstart.building import build_data, build_task, build_trainer
 from headstart.errors import UsageError
 from headstart.finetuning.base import StagedFinetuning
-from headstart.training import build_data, build_task, build_trainer, resume_point, train
+from headstart.training import resume_point, train
 
 
 class Recorder(Callback):
@@ -68,6 +69,22 @@ def test_patience_starts_anew_in_each_stage_and_the_last_one_ends_the_run(quick,
     assert recorder.learning == [[], [], [], TINY, TINY, TINY, TINY]
     assert trainer.current_epoch == 7
     assert trainer.checkpoint_callbacks[0].best_model_score == 0.5, "the best checkpoint is over the whole run"
+
+
+@pytest.mark.parametrize(
+    ("monitor", "scores", "goal", "epochs"),
+    [("val/acc", [0.5, 0.8, 0.9, 0.9], 0.8, 2), ("val/loss", [0.5, 0.2, 0.1, 0.1], 0.15, 3)],
+)
+def test_a_goal_ends_the_run_in_whatever_stage(monitor, scores, goal, epochs, quick, monkeypatch, tmp_path):
+    words = ["finetuning=unfreeze_at", f"+finetuning.goal={goal}", f"monitor={monitor}", "trainer.max_epochs=4"]
+    by_epoch = property(lambda trainer: {monitor: torch.tensor(scores[trainer.current_epoch])})
+    monkeypatch.setattr(pl.Trainer, "callback_metrics", by_epoch)
+    cfg = quick(*words)
+    _, trainer, *_ = record(cfg)
+    assert trainer.current_epoch == epochs
+    cfg.resume = str(tmp_path / "run")
+    _, resumed, *_ = record(cfg)
+    assert resumed.current_epoch == epochs, "and does not go on when it is resumed"
 
 
 def test_a_stage_that_never_begins_is_told_before_training(quick, caplog):

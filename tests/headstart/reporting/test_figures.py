@@ -104,3 +104,28 @@ def test_clusters_stay_apart_in_two_dimensions(samples, method, tmp_path):
         centres = torch.stack([torch.tensor(points)[predictions.targets == c].mean(dim=0) for c in range(3)])
         nearest = torch.cdist(torch.tensor(points), centres).argmin(dim=1)
         assert (nearest == predictions.targets).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("cat", "cat"),
+        ("$x_$ {y", "$x_$ {y"),
+        ("_hidden", " _hidden"),
+        ("two\nlines", "two lines"),
+        ("a dog on a bicycle in the rain", "a dog on a bicycle in..."),
+        ("averyveryveryverylongword next", "averyveryveryverylong..."),
+        ("averyveryveryveryverylongword", "averyveryveryveryvery..."),
+        ("bad\udcff", "bad?"),
+    ],
+)
+def test_every_class_name_can_be_drawn(name, shown, tmp_path):
+    """Folders give the names, and their owners anything."""
+    predictions = some(40, 3)
+    predictions.classes[2] = name
+    for place, figure in enumerate((figures.roc(predictions), figures.confusion(torch.eye(3), predictions.classes))):
+        figure.savefig(tmp_path / f"{place}.png", dpi=20)
+        assert any(figures.shortened(name) in text for text in written(figure))
+    assert figures.shortened(name).replace(r"\$", "$") == shown
+    legend = figures.roc(predictions).legends[0]
+    assert sum(shown in text.get_text().replace(r"\$", "$") for text in legend.get_texts()) == 1

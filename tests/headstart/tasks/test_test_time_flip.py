@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from headstart.building import build_data, build_task
 from headstart.errors import UsageError
-from headstart.training import build_data, build_task
+from headstart.inference import Classifier
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def test_mirror_images_are_one_to_tests_and_predictions(task):
     assert torch.equal(task.predict_step(pictures, 0), task.predict_step(mirrored, 0))
     expected = task.objective.probabilities((task(pictures) + task(mirrored)) / 2)
     assert torch.allclose(task.predict_step(pictures, 0), expected)
+    assert torch.allclose(Classifier(task)(pictures), expected), "and what is exported"
     task.test_time_flip = False
     assert torch.equal(task.predict_step(pictures, 0), task.objective.probabilities(task(pictures)))
 

@@ -1,0 +1,1 @@
+"""The kinds of files a trained network can be exported as."""

@@ -1,0 +1,33 @@
+"""Safetensors: the weights alone, readable by anything; the network must be built by whoever loads them."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+KEY = "headstart"
+"""Where the facts are in the file's metadata, as JSON."""
+
+
+def write(model: nn.Module, example: Tensor, dynamic: dict[int, Any], path: Path, facts: dict[str, Any]) -> None:
+    """Writes the parameters and buffers under their names in the network; there is no example needed.
+
+    `backbone.net.` precedes the names that torchvision gives its own networks.
+    """
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, path, metadata={KEY: json.dumps(facts), "format": "pt"})
+
+
+def load(path: Path, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A network built like `model`, with nothing of it but what the file holds."""
+    fresh = copy.deepcopy(model)
+    with torch.no_grad():
+        for tensor in (*fresh.parameters(), *fresh.buffers()):
+            tensor.zero_()
+    fresh.load_state_dict(load_file(path))
+    return fresh

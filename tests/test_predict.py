@@ -1,0 +1,167 @@
+"""Predictions through the function the entry point calls, and as processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from headstart import checkpoint
+from headstart.cli import CONF
+from headstart.data.decode import read_picture
+from headstart.prediction import predict
+from headstart.resume import find_checkpoint
+from headstart.training import train
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def trained(quick, tmp_path):
+    """Trains with these overrides and returns the run directory."""
+
+    def run(*overrides):
+        train(quick("test=false", "trainer.max_epochs=1", *overrides))
+        return tmp_path / "run"
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Nine pictures of several sizes, one of them turned by its EXIF, and two files that are none."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(9):
+        noise = Image.effect_noise((20 + 3 * index, 24), 90).convert("RGB")
+        exif = Image.Exif()
+        exif[0x0112] = 6 if index == 4 else 1
+        noise.save(pictures / f"{index}.jpg", exif=exif)
+    (pictures / "3b.jpg").write_bytes((pictures / "3.jpg").read_bytes()[:300])
+    (pictures / "9.png").write_text("no picture")
+    return pictures
+
+
+def predicted(run, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("predict", [f"run={run}", "trainer.accelerator=cpu", *overrides])
+        return predict(cfg, find_checkpoint(cfg.run, cfg.checkpoint))
+
+
+def rows(path):
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def expected(run, folder):
+    """Probabilities of each readable picture, one at a time, by the checkpoint's own network."""
+    task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
+    preprocess = task.backbone.preprocess
+    with torch.no_grad():
+        return {
+            str(path): task.predict_step(preprocess(read_picture(path, preprocess.decode_side))[None], 0)[0]
+            for path in sorted(folder.glob("?.jpg"))
+        }
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["data.num_classes=3"], ["task=binary"], ["task=multilabel", "data.multi_label=true", "data.num_classes=3"]],
+    ids=["softmax", "binary", "multilabel"],
+)
+def test_rows_are_the_networks_own_answers_in_order(overrides, trained, folder, tmp_path):
+    run = trained(*overrides)
+    assert predicted(run, f"input={folder}", f"output={tmp_path}/out.jsonl", "batch_size=4")
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [Path(row["file"]).name for row in found] == [
+        "0.jpg", "1.jpg", "2.jpg", "3.jpg", "3b.jpg", "4.jpg", "5.jpg", "6.jpg", "7.jpg", "8.jpg", "9.png",
+    ]  # fmt: skip
+    truth = expected(run, folder)
+    for row in found:
+        if row["file"] not in truth:
+            assert row["predictions"] == []
+            assert row["error"] in ("truncated", "not a picture (text?)")
+            continue
+        by_class = {p["class"]: p["probability"] for p in row["predictions"]}
+        values = truth[row["file"]].tolist()
+        assert by_class == pytest.approx({f"class_{c}": value for c, value in enumerate(values)}, abs=1e-5)
+        told = [p["probability"] for p in row["predictions"]]
+        assert told == sorted(told, reverse=True)
+        if "task=multilabel" not in overrides:
+            assert sum(told) == pytest.approx(1, abs=1e-5)
+
+
+def test_top_k_formats_and_the_ending_of_the_output(trained, folder, tmp_path):
+    run = trained("data.num_classes=3")
+    assert predicted(run, f"input={folder}", f"output={tmp_path}/new/out.csv", "top_k=2")
+    first = rows(tmp_path / "new/out.csv")[0]
+    assert list(first) == ["file", "class_1", "probability_1", "class_2", "probability_2", "error"]
+    assert predicted(run, f"input={folder}", f"output={tmp_path}/out.dat", "format=json")
+    assert len(json.loads((tmp_path / "out.dat").read_text())[0]["predictions"]) == 3
+
+
+def test_the_batch_size_changes_nothing(trained, folder, tmp_path):
+    run = trained()
+    for size in (1, 4, 100):
+        predicted(run, f"input={folder}", f"output={tmp_path}/{size}.csv", f"batch_size={size}")
+    first, *others = (rows(tmp_path / f"{size}.csv") for size in (1, 4, 100))
+    for other in others:
+        assert [row["class_1"] for row in other] == [row["class_1"] for row in first]
+
+
+def test_nothing_readable_is_a_failure_and_every_reason_is_written(trained, tmp_path):
+    run = trained()
+    (tmp_path / "bad").mkdir()
+    for index in range(15):
+        (tmp_path / "bad" / f"{index:02d}.jpg").write_bytes(b"")
+    assert not predicted(run, f"input={tmp_path}/bad", f"output={tmp_path}/out.csv")
+    assert [row["error"] for row in rows(tmp_path / "out.csv")] == ["empty file"] * 15
+
+
+def shell(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "src/predict.py", *arguments], cwd=ROOT, capture_output=True, text=True, **options
+    )
+
+
+def test_as_a_process(trained, folder, tmp_path):
+    run = trained()
+    done = shell(f"run={run}", "input=-", input=f"{folder}/0.jpg\n{folder}/gone.jpg\n")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "file,class_1,probability_1,class_2,probability_2,error"
+    assert lines[1].startswith(f"{folder}/0.jpg,class_")
+    assert lines[2] == f"{folder}/gone.jpg,,,,,cannot be opened (No such file or directory)"
+    assert "1 of 2 files cannot be read:\n  " in done.stderr
+    alone = shell(f"run={run}", f"input={folder}/9.png")
+    assert alone.returncode == 1
+    assert "not a picture (text?)" in alone.stdout
+    assert "Traceback" not in alone.stderr
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_leaves_whole_rows(sent, code, trained, folder, tmp_path):
+    run = trained()
+    output = tmp_path / "out.json"
+    process = subprocess.Popen(
+        [sys.executable, "src/predict.py", f"run={run}", "input=-", f"output={output}", "batch_size=1"],
+        cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdin.write(f"{folder}/0.jpg\n" * 5)
+    process.stdin.flush()
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (output.exists() and output.read_text().count("0.jpg") == 5):
+        time.sleep(0.05)
+    os.kill(process.pid, sent)  # while it waits for the next name
+    assert process.wait(30) == code, process.stderr.read()
+    assert len(json.loads(output.read_text())) == 5
+    process.stdin.close()
+    process.stderr.close()

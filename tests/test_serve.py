@@ -1,0 +1,153 @@
+"""`src/serve.py`: the endpoint on good and bad requests, and the process."""
+
+import base64
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="serving needs the extra 'serve'")
+from fastapi.testclient import TestClient
+
+from headstart import checkpoint
+from headstart.choices import check_serve
+from headstart.cli import CONF
+from headstart.errors import UsageError
+from headstart.inference import Classifier
+from headstart.serving.app import Model, build_app
+from headstart.serving.server import device_of
+from headstart.training import train
+
+ROOT = CONF.parent
+
+
+def file_of(mode="RGB", form="PNG", size=(40, 30), **options):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    stream = io.BytesIO()
+    picture.convert(mode).save(stream, form, **options)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def run(quick, tmp_path):
+    train(quick("trainer.max_epochs=1", "data.num_classes=3"))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def client(run):
+    task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
+    model = Model(Classifier(task), torch.device("cpu"))
+    return TestClient(build_app(model, "a run", max_bytes=20_000, top_k=2, maps=True))
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"form": "JPEG"}, {"mode": "RGBA"}, {"mode": "CMYK", "form": "TIFF"}, {"mode": "P", "form": "GIF"},
+])  # fmt: skip
+def test_an_answer_is_what_the_classifier_says(options, client, run):
+    body = file_of(**options)
+    answer = client.post("/predict", content=body, headers={"Content-Type": "image/png"})
+    assert answer.status_code == 200
+    task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
+    from headstart.data.unlabelled import prepared
+
+    with torch.no_grad():
+        (expected,) = Classifier(task)(prepared(io.BytesIO(body), task.backbone.preprocess)[None])
+    values, places = expected.topk(2)
+    found = answer.json()["classes"]
+    assert [row["class"] for row in found] == [task.classes[place] for place in places]
+    assert [row["probability"] for row in found] == pytest.approx(values.tolist(), abs=1e-5)
+
+
+def test_a_map_is_a_picture_of_the_networks_size(client):
+    pytest.importorskip("captum")
+    answer = client.post("/predict?map=true", content=file_of(), headers={"Content-Type": "image/png"}).json()
+    kind, data = answer["map"].split(",")
+    assert kind == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (16, 16)
+
+
+@pytest.mark.parametrize(("body", "kind", "code", "told"), [
+    (b"no picture", "image/png", 422, "cannot be read: not a picture"),
+    (file_of()[:200], "image/png", 422, "cannot be read"),
+    (b"", "image/png", 400, "nothing in the request"),
+    (b"x" * 20_001, "image/png", 413, "larger than 0.02 MB"),
+    (file_of(), "text/plain", 415, "is no picture"),
+    (file_of(), "multipart/form-data; boundary=x", 415, "the bytes of the file alone"),
+])  # fmt: skip
+def test_a_bad_request_is_told_what_is_wrong(body, kind, code, told, client):
+    answer = client.post("/predict", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == code
+    assert told in answer.json()["detail"]
+    assert client.post("/predict", content=file_of(), headers={"Content-Type": "image/png"}).status_code == 200
+
+
+def test_a_body_that_does_not_tell_its_size_is_cut_off(client):
+    sent = []
+
+    def chunks():
+        for _ in range(100):
+            sent.append(1)
+            yield b"x" * 5000
+
+    answer = client.post("/predict", content=chunks(), headers={"Content-Type": "image/png"})
+    assert answer.status_code == 413
+
+
+def test_without_captum_maps_are_refused_and_not_offered(run):
+    task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
+    client = TestClient(build_app(Model(Classifier(task), torch.device("cpu")), "a run", 20_000, 5, maps=False))
+    answer = client.post("/predict?map=true", content=file_of(), headers={"Content-Type": "image/png"})
+    assert answer.status_code == 400
+    assert 'pip install -e ".[explain]"' in answer.json()["detail"]
+    assert "maps = false" in client.get("/").text
+
+
+def test_the_page_brings_everything_with_it(client):
+    answer = client.get("/")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "{{" not in answer.text
+    assert not re.search(r"(src|href)=[\"']https?:", answer.text)
+    assert client.get("/health").json()["image_size"] == 16
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["run=x", "port=99999"], "port=99999: give a number from 0 to 65535"),
+    (["run=x", "max_mb=0"], "max_mb=0"),
+    (["run=x", "accelerator=cuda"], "choose one of auto, cpu, gpu, mps"),
+    ([], "add run=<run directory"),
+])  # fmt: skip
+def test_mistakes(words, told):
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UsageError, match=re.escape(told)):
+        check_serve(compose("serve", words))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there():
+    assert device_of("cpu") == torch.device("cpu")
+    with pytest.raises(UsageError, match="accelerator=gpu: there is none here"):
+        device_of("gpu")
+
+
+def test_as_a_process(run):
+    command = [sys.executable, "src/serve.py", f"run={run}", "port=0", "accelerator=cpu"]
+    server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ)
+    try:
+        address = next(found for line in server.stderr if (found := re.search(r"http://\S+:\d+", line))).group()
+        request = urllib.request.Request(f"{address}/predict", file_of(), {"Content-Type": "image/png"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert len(json.load(answer)["classes"]) == 3
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) in (0, 130)
+    finally:
+        server.kill()
