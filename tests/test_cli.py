@@ -67,6 +67,7 @@ def command(tmp_path, monkeypatch, capfd):
         ("task=multilabel", "the data have one class a sample: use task=classification"),
         ("data=fake data.multi_label=true", "the data have several labels a sample: use task=multilabel"),
         ("trainer=ddp_cpu -m seed=0", "a sweep (-m) runs on one device a job"),
+        ("trainer=ddp_cpu report=true", "report=true is for one process, and these are 2"),
         ("callbacks.best_checkpoint.save_top_k=3", "files cannot all be called 'best'"),
         ("trainer.val_check_intervall=0.5", "+trainer.val_check_intervall=0.5"),
         ("task.backbone_lr_ratio=0", "finetuning=feature_extraction"),
@@ -99,6 +100,21 @@ def test_train_refuses_in_a_sentence(arguments, told, command):
 )
 def test_evaluate_refuses_in_a_sentence(arguments, told, command):
     code, error = command("evaluate", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("run=nowhere", "run=nowhere: no such file or folder"),
+        ("run=last logs=nowhere", "run=last: there is no run in nowhere yet"),
+        ("run=nowhere exampels=3", "there is no 'exampels', did you mean 'examples'?"),
+    ],
+)
+def test_report_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("report", *arguments.split())
     assert code == 2
     assert told in error
     assert "Traceback" not in error
@@ -161,6 +177,17 @@ def test_export_refuses_in_a_sentence(arguments, told, command):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [("nowhere", "nowhere is neither a run nor a folder of runs"), ("", "folders"), ("x --split=train", "--split")],
+)
+def test_compare_refuses_in_a_sentence(arguments, told, command):
+    code, error = command("compare", *arguments.split())
+    assert code == 2
+    assert told in error
+    assert "Traceback" not in error
+
+
 def test_export_says_how_to_get_what_onnx_needs(command, monkeypatch):
     from headstart import choices
 
@@ -193,7 +220,7 @@ def test_help_is_a_help():
     assert re.search(r"^finetuning: .*feature_extraction, full", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["evaluate", "predict", "export"])
+@pytest.mark.parametrize("name", ["evaluate", "predict", "export", "report"])
 def test_the_help_tells_every_word(name):
     done = shell(f"src/{name}.py", "--help")
     assert done.returncode == 0

@@ -11,7 +11,6 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, Timer
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from headstart import checkpoint
@@ -24,7 +23,7 @@ from headstart.data.base import DataModule
 from headstart.errors import UsageError
 from headstart.finetuning.base import refuse_sharding
 from headstart.hardware import choose_precision, faster_precision
-from headstart.reporting.csv_log import CSVLogger
+from headstart.loggers import build_logger
 from headstart.tasks.classification import ClassificationTask
 
 
@@ -88,6 +87,7 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
         max_time=None,
     )
     refuse_parallel_sweep(trainer)
+    refuse_parallel_report(cfg, trainer)
     return trainer
 
 
@@ -102,14 +102,6 @@ def precision_probe(cfg: DictConfig) -> Callable[[], str] | None:
     return partial(
         faster_precision, partial(instantiate, model), key, Path(cfg.paths.cache).expanduser() / "precision.json"
     )
-
-
-def build_logger(node: DictConfig, point: Path | None) -> Logger:
-    """A logger, told from which step on a resumed run draws its curves anew."""
-    logger = instantiate(node, _partial_=True)
-    if point and logger.func in (TensorBoardLogger, CSVLogger):
-        return logger(purge_step=checkpoint.read(point)["global_step"])
-    return logger()
 
 
 def refuse_lost_checkpoints(callback: pl.Callback) -> None:
@@ -127,3 +119,12 @@ def refuse_parallel_sweep(trainer: pl.Trainer) -> None:
     """Raises a UsageError for `-m` on several devices: each process would start the sweep again."""
     if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
         raise UsageError("a sweep (-m) runs on one device a job: use trainer=auto, or a shell loop over single runs")
+
+
+def refuse_parallel_report(cfg: DictConfig, trainer: pl.Trainer) -> None:
+    """Raises a UsageError for a report by several processes, each of which has its share of the test alone."""
+    if cfg.get("report") and trainer.world_size > 1:
+        raise UsageError(
+            f"report=true is for one process, and these are {trainer.world_size}: leave it out, and afterwards type "
+            "python src/report.py run=<run>"
+        )

@@ -43,6 +43,7 @@ class TrainConfig:
     compare_scratch: bool = False
     auto: bool = False
     lr_find: bool = False
+    report: bool = False
     model: Any = MISSING
     head: Any = MISSING
     data: Any = MISSING
@@ -141,6 +142,18 @@ class ServeConfig:
     accelerator: str = "auto"
 
 
+@dataclass
+class ReportConfig:
+    """Every key of `conf/report.yaml`."""
+
+    run: str = MISSING
+    logs: str = MISSING
+    examples: int = 4
+    worst: int = 12
+    license: str = "other"
+    title: str | None = None
+
+
 # The types a command line can give, and what to call them
 PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
 OPTIONAL = ("augmentation", "scheduler")
@@ -156,6 +169,7 @@ def register() -> None:
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="export_schema", node=ExportConfig)
     store.store(name="serve_schema", node=ServeConfig)
+    store.store(name="report_schema", node=ReportConfig)
     OmegaConf.register_new_resolver("best_is", best_is, replace=True)
     OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
     # Hydra's own record of how a run was started is not written over when it goes on

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from headstart import checkpoint, inspection
 from headstart.calibration import fit_temperature
 from headstart.callbacks.collection import Collection
 from headstart.callbacks.progress import ProgressBar
-from headstart.config import check_config
+from headstart.config import EvaluateConfig, check_config
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
@@ -54,7 +54,30 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     if cfg.calibrate:
         calibrate(path, task, data, trainer, collection)
     tested = test(task, data, cfg.split, trainer)
-    folder = output_folder(path, home, cfg)
+    record(cfg, path, trained, task, data, trainer, collection, tested)
+    metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
+    if home and cfg.data.root is None and cfg.test_time_flip is None:
+        name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
+        with replacing(home / f"metrics_{name}.json") as stream:
+            stream.write(as_json(metrics))
+    return metrics
+
+
+def record(
+    cfg: DictConfig, path: Path, trained: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer,
+    collection: Collection, tested: dict[str, float],
+) -> None:  # fmt: skip
+    """Writes what follows from a test that was just made: intervals, tables, pictures, and what `cfg` asks for.
+
+    Args:
+        cfg: of `conf/evaluate.yaml`.
+        path: the checkpoint whose weights were tested.
+        trained: the config of the run.
+        task, data, trainer: what was tested, on what, by what.
+        collection: what came out.
+        tested: the metrics by name, without a prefix.
+    """
+    folder = output_folder(path, run_of(path), cfg)
     evaluation = assess(task, data, cfg.split, collection.logits, tested)
     evaluation.facts = {
         "checkpoint": path.name,
@@ -70,12 +93,11 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     features = collection.features if collection.wants_features else None
     Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).answer()
     log.info("tables and pictures: %s", folder)
-    metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
-    if home and cfg.data.root is None and cfg.test_time_flip is None:
-        name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
-        with replacing(home / f"metrics_{name}.json") as stream:
-            stream.write(as_json(metrics))
-    return metrics
+
+
+def defaults(path: Path, split: str) -> DictConfig:
+    """What `conf/evaluate.yaml` asks for where nothing else is said, of a split."""
+    return OmegaConf.structured(EvaluateConfig(run=str(path), split=split, logs=""))
 
 
 def adapt(trained: DictConfig, cfg: DictConfig, home: Path | None) -> None:

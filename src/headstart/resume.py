@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 # What may be said anew about a run that goes on: where things are, how long it lasts, what is done in the end
 CHANGEABLE = (
-    *("resume", "name", "paths.logs", "data.root", "data.num_workers", "test", "compare_scratch"),
+    *("resume", "name", "paths.logs", "data.root", "data.num_workers", "test", "report", "compare_scratch"),
     *("cache", "cache.max_gb", "cache.activations", "cache.pictures"),
     *("trainer.max_epochs", "trainer.max_time", "trainer.accelerator", "trainer.enable_progress_bar"),
 )

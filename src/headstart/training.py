@@ -17,9 +17,11 @@ from rich.console import Console
 from headstart import auto, checkpoint, resume
 from headstart.building import build_data, build_task, build_trainer
 from headstart.callbacks.blend import Blend
+from headstart.callbacks.collection import Collection
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
+from headstart.loggers import close_loggers
 from headstart.lr_find import find_rate
 from headstart.reporting.tables import data_table
 from headstart.tasks.classification import ClassificationTask
@@ -82,8 +84,17 @@ def train(cfg: DictConfig) -> Result:
     else:
         write_facts(run, cfg, task)
     trainer.fit(task, data, ckpt_path=point, weights_only=True)
+    collection = Collection()
+    if cfg.report:
+        trainer.callbacks.append(collection)
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
+    if cfg.report and not cfg.trainer.fast_dev_run:
+        # imported here: a run that draws nothing does not wait for matplotlib
+        from headstart.report.build import report_on
+
+        report_on(cfg, task, data, trainer, collection, result.metrics)
+    close_loggers(trainer)
     return result
 
 

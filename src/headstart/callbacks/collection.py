@@ -45,6 +45,11 @@ class Collection(Callback):
         self._handle.remove()
 
     @property
+    def has_logits(self) -> bool:
+        """Whether anything was tested."""
+        return bool(self._logits)
+
+    @property
     def logits(self) -> Tensor:
         """`(samples, num_outputs)`."""
         return torch.cat(self._logits)

@@ -50,6 +50,7 @@ class DataModule(pl.LightningDataModule):
         classes: class names in the order of the model's outputs, when the model exists already.
 
     Attributes:
+        brought: the splits that the data set brings, after `setup`; the others are cut from `train`.
         stored: split -> activations by which the trainer's batches of `train` and `val` bring their inputs; empty
             unless somebody has computed them.
         keep: makes of the samples and the fixed part of a transform what gives sample `index` after it; whoever
@@ -98,6 +99,7 @@ class DataModule(pl.LightningDataModule):
         self.eval_transform: Transform = _not_connected
         self.samples: Samples | None = None
         self.splits: dict[str, list[int]] = {}
+        self.brought: frozenset[str] = frozenset()
         self.stored: dict[str, Rows | FixedViews] = {}
         self.keep: Callable[[Samples, Transform], Load] = computed
 
@@ -127,6 +129,7 @@ class DataModule(pl.LightningDataModule):
             return
         found = {split: self.dataset(split) for split in SPLITS}
         samples, origin = pool({s: d for s, d in found.items() if d is not None}, self.known_classes)
+        self.brought = frozenset(origin)
         if self.sampler == "balanced" and samples.multi_label:
             raise UsageError("data.sampler=balanced needs one class per sample; multi-label data has none: use shuffle")
         if self.split_file and self.split_file.exists():

@@ -81,6 +81,24 @@ def read_picture(source: Path | str | BinaryIO, least_side: int | None = None) -
         raise UnreadablePicture(f"cannot be opened ({error.strerror or error})", str(source)) from error
 
 
+def picture_size(path: Path | str) -> tuple[int, int]:
+    """Width and height as `read_picture` gives them, from the head of the file: no pixel is decoded.
+
+    Raises:
+        UnreadablePicture: no picture by its head, or it cannot be opened.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            try:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            except Exception:  # as in _upright
+                turned = False
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UnreadablePicture(f"cannot be opened ({error})", str(path)) from error
+    return (height, width) if turned else (width, height)
+
+
 def _decode(stream: BinaryIO, path: str | None, least_side: int | None) -> Tensor:
     try:
         with Image.open(stream) as image:

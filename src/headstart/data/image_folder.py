@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headstart.data import splits
 from headstart.data.base import DataModule, one_of
-from headstart.data.decode import PICTURE_SUFFIXES, read_picture
+from headstart.data.decode import PICTURE_SUFFIXES, picture_size, read_picture
 from headstart.data.samples import Samples
 from headstart.data.scan import describe_bad, scan_pictures
 from headstart.errors import UsageError, nearest
@@ -141,6 +141,10 @@ class PictureFiles:
     def __call__(self, index: int) -> Tensor:
         """Picture `index`, uint8 RGB `(3, height, width)`."""
         return read_picture(self.paths[index], self.least_side)
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Width and height of picture `index`, without decoding it."""
+        return picture_size(self.paths[index])
 
 
 def class_folders(folder: Path) -> dict[str, Path]:

@@ -71,10 +71,22 @@ class _Chained:
     def decoded_at(self, least_side: int | None) -> "_Chained":
         return _Chained([decoded_at(part, least_side) for part in self.parts], self.starts)
 
+    def size_of(self, index: int) -> tuple[int, int] | None:
+        part = bisect_right(self.starts, index) - 1
+        return size_of(self.parts[part], index - self.starts[part])
+
 
 def decoded_at(load: Callable[[int], Any], least_side: int | None) -> Callable[[int], Any]:
     """The loader that spares itself what is finer than `least_side` needs, where it can; None is full detail."""
     return load.decoded_at(least_side) if hasattr(load, "decoded_at") else load
+
+
+def size_of(load: Callable[[int], Any], index: int) -> tuple[int, int] | None:
+    """Width and height of a picture, from the head of its file where the loader can; None where it is no picture."""
+    if hasattr(load, "size_of"):
+        return load.size_of(index)
+    value = load(index)
+    return (value.shape[2], value.shape[1]) if isinstance(value, Tensor) and value.ndim == 3 else None
 
 
 def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> tuple[Samples, dict[str, list[int]]]:

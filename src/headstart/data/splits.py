@@ -221,8 +221,21 @@ def read(path: Path, samples: Samples) -> dict[str, list[int]]:
 
 def warn_of_leaks(samples: Samples, splits: dict[str, list[int]]) -> None:
     """Warns when the same content lies in two splits or in two classes: scores on it are no measure of anything."""
+    for what, found in leaks(samples, splits).items():
+        if found:
+            log.warning(
+                "%d samples with identical content are in two %s, the first pair is %s = %s: scores will mislead",
+                len(found), what, *found[0],
+            )  # fmt: skip
+
+
+def leaks(samples: Samples, splits: dict[str, list[int]]) -> dict[str, list[tuple[str, str]]]:
+    """The pairs of names with identical content that lie in two `splits`, and in two `classes`.
+
+    Nothing is found of samples without digests, which are no files.
+    """
     if samples.digests is None:
-        return
+        return {"splits": [], "classes": []}
     seen: dict[str, tuple[str, int]] = {}
     pairs: dict[str, list[tuple[str, str]]] = {"splits": [], "classes": []}
     for split, indices in splits.items():
@@ -232,9 +245,4 @@ def warn_of_leaks(samples: Samples, splits: dict[str, list[int]]) -> None:
                 pairs["splits"].append((samples.names[other], samples.names[index]))
             if samples.targets[other] != samples.targets[index]:
                 pairs["classes"].append((samples.names[other], samples.names[index]))
-    for what, found in pairs.items():
-        if found:
-            log.warning(
-                "%d samples with identical content are in two %s, the first pair is %s = %s: scores will mislead",
-                len(found), what, *found[0],
-            )  # fmt: skip
+    return pairs

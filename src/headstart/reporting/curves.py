@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytorch_lightning as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pytorch_lightning.callbacks import Callback
@@ -93,19 +94,24 @@ def draw(history: History) -> Figure:
     """Accuracy beside loss, training and validation in each; a dashed line where a stage begins."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, (title, name) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        for split, colour in SPLITS.items():
-            if points := history.points.get(f"{split}/{name}"):
-                axes.plot(*zip(*points, strict=True), marker=".", color=colour, label=split)
-        if len(history.stages) > 1:
-            for begins in history.stages.values():
-                axes.axvline(begins, linestyle="--", linewidth=1, color="grey")
-            top = axes.secondary_xaxis("top")
-            top.set_xticks(list(history.stages.values()), list(history.stages))
-            top.set_xlabel("stage")
-        axes.set(title=title, xlabel="epochs")
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend()
+        panel(axes, history, title, name)
     return figure
+
+
+def panel(axes: Axes, history: History, title: str, name: str) -> None:
+    """Training and validation of one metric."""
+    for split, colour in SPLITS.items():
+        if points := history.points.get(f"{split}/{name}"):
+            axes.plot(*zip(*points, strict=True), marker=".", color=colour, label=split)
+    if len(history.stages) > 1:
+        for begins in history.stages.values():
+            axes.axvline(begins, linestyle="--", linewidth=1, color="grey")
+        top = axes.secondary_xaxis("top")
+        top.set_xticks(list(history.stages.values()), list(history.stages))
+        top.set_xlabel("stage")
+    axes.set(title=title, xlabel="epochs")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()

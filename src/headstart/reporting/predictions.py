@@ -1,5 +1,6 @@
 """What a model said about each sample of a split, and the table of it."""
 
+import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,6 +71,23 @@ def write_predictions(file: Path, predictions: Predictions) -> None:
     Up to `ALL_PROBABILITIES` classes there is a column `p(<class>)` for each; else `p(true)` and `p(predicted)`.
     """
     write_table(file, _rows(predictions))
+
+
+def read_predictions(file: Path, classes: list[str], multi_label: bool) -> Predictions | None:
+    """What `write_predictions` wrote; None where it has not the probabilities of all classes."""
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        rows = list(csv.DictReader(stream))
+    columns = [f"p({name})" for name in classes]
+    if not rows or not set(columns) <= rows[0].keys():
+        return None
+    probabilities = torch.tensor([[float(row[column]) for column in columns] for row in rows])
+    place = {name: index for index, name in enumerate(classes)}
+    if multi_label:
+        found = [row["true"].split("|") for row in rows]
+        targets = torch.tensor([[int(name in names) for name in classes] for names in found])
+    else:
+        targets = torch.tensor([place[row["true"]] for row in rows])
+    return Predictions([row["path"] for row in rows], classes, targets, probabilities, multi_label)
 
 
 def _rows(predictions: Predictions) -> Iterator[Sequence[str]]:

@@ -146,9 +146,11 @@ class ClassificationTask(pl.LightningModule):
     def _learns(self) -> bool:
         return any(parameter.requires_grad for parameter in self.parameters())
 
-    def validation_step(self, batch: tuple[Any, Tensor], _: int) -> None:
-        """Adds one batch to the validation metrics."""
-        self._evaluate(batch, self(batch[0]), "val", self.val_metrics, self.val_loss)
+    def validation_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
+        """Adds one batch to the validation metrics; its logits `(batch, num_outputs)` are for callbacks."""
+        logits = self(batch[0])
+        self._evaluate(batch, logits, "val", self.val_metrics, self.val_loss)
+        return logits
 
     def test_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
         """Adds one batch to the test metrics; its logits `(batch, num_outputs)` are for callbacks."""

@@ -1,0 +1,59 @@
+"""Runs side by side: a table, two pictures, and which differences are more than chance.
+
+python src/compare.py logs/train/multiruns/<date>                      the runs of a sweep
+python src/compare.py logs/train/runs/<date> logs/train/runs/<date>    these
+
+Writes comparison.md, comparison.csv and comparison.html, and prints the table: mean (lowest to highest) over the seeds,
+one row a configuration. Whether one is better than another is claimed of two runs that have answered the same samples
+(python src/evaluate.py run=<run> split=val for both): McNemar's exact test, corrected for all pairs after Holm.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from headstart import cli
+
+
+def main() -> None:
+    """Compares what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", help="run directories, sweep directories, or both")
+    parser.add_argument(
+        "--split", default="val", choices=("val", "test"), help="whose metrics; test is none to choose by"
+    )
+    parser.add_argument("--metric", default="acc", help="what is drawn and orders the rows, such as f1_macro")
+    parser.add_argument("--over", default="seed", help="the setting that mean and range are taken over")
+    parser.add_argument("--output", type=Path, help="folder of the files; else the sweep, or where the first run lies")
+    compare(parser.parse_args())
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Reads, tests, writes, prints."""
+    # imported here: --help is answered without loading numpy and matplotlib
+    from headstart import comparison
+    from headstart.reporting.comparison_files import markdown_table, write_comparison
+
+    runs, without = comparison.find_runs(given.folders)
+    for folder in without:
+        print(f"{folder} has not ended and is left out", file=sys.stderr)
+    names = comparison.metric_names(runs, given.split, given.metric)
+    found = comparison.ordered(comparison.configurations(runs, given.over), names[0])
+    header, rows = comparison.configuration_rows(found, names)
+    claims = comparison.claims(comparison.pair_tests(found, given.split, given.over), given.split)
+    points = {each.title: [(run.metrics[names[0]], run.metrics["seconds"]) for run in each.runs] for each in found}
+    first = given.folders[0]
+    folder = given.output or (first.parent if (first / "config.yaml").is_file() else first)
+    listed = comparison.run_rows(found, names, given.over)
+    files = write_comparison(folder, (header, rows), listed, claims, points, names[0])
+    print(markdown_table(header, rows))
+    if claims["rows"]:
+        print("\n" + markdown_table(claims["header"], claims["rows"]))
+    print(f"\n{claims['note']}")
+    for file in files:
+        print(os.path.relpath(file), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main, "train")

@@ -1,0 +1,302 @@
+"""Runs side by side: what they differ in, what came out, and which differences are more than chance."""
+
+import csv
+import itertools
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from headstart.errors import UsageError, nearest
+
+APART = ("paths", "name", "resume", "report", "logger", "callbacks")
+"""Parts of a config that say where and how a run is kept and watched, not what it is."""
+METRICS = ("acc", "acc_macro", "acc_exact", "f1_macro", "auroc_macro", "ece", "loss")
+LOWER_IS_BETTER = ("/ece", "/loss")
+DRAWS = 2000
+MOST_PAIRS = 100
+CLAIMED = 0.05
+
+
+@dataclass
+class Run:
+    """One run that has ended.
+
+    Attributes:
+        folder: its directory.
+        settings: dotted key -> value of all of its config, as written.
+        metrics: what `metrics.json` holds.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    metrics: dict[str, float | None]
+
+    def right(self, split: str) -> dict[str, tuple[str, bool]] | None:
+        """Sample -> its label, and whether the answer was right; None where the run has no evaluation of the split."""
+        file = self.folder / f"evaluation_{split}" / "predictions.csv"
+        if not file.is_file():
+            return None
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            return {row["path"]: (row["true"], row["right"] == "1") for row in csv.DictReader(stream)}
+
+
+@dataclass
+class Configuration:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        values: setting -> value, of those in which configurations differ.
+        runs: a run for each seed.
+    """
+
+    values: dict[str, str]
+    runs: list[Run] = field(default_factory=list)
+
+    @cached_property
+    def title(self) -> str:
+        """What tells it from the others."""
+        return ", ".join(f"{key}={value}" for key, value in self.values.items()) or "all"
+
+    def numbers(self, key: str) -> list[float]:
+        """A metric of each run that has it."""
+        return [run.metrics[key] for run in self.runs if run.metrics.get(key) is not None]
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """Two runs on the same samples.
+
+    Attributes:
+        first, second: what they are.
+        samples: how many both have answered.
+        only_first, only_second: samples that one alone got right.
+        difference: of accuracies, the first's less the second's.
+        low, high: its 95 % interval, by a paired bootstrap.
+        p: of McNemar's exact test.
+        adjusted: the same after Holm's correction for all pairs that were tested.
+    """
+
+    first: str
+    second: str
+    samples: int
+    only_first: int
+    only_second: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    adjusted: float = 1.0
+
+    @property
+    def verdict(self) -> str:
+        """What is claimed."""
+        if self.adjusted >= CLAIMED:
+            return "cannot be told apart"
+        return "the first is better" if self.difference > 0 else "the second is better"
+
+
+def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+    """The runs that have ended in the given run and sweep directories, and those that have not.
+
+    Raises:
+        UsageError: a folder is neither, or fewer than two runs are found.
+    """
+    found: dict[Path, Run] = {}
+    without: list[Path] = []
+    for folder in folders:
+        places = (
+            [folder] if (folder / "config.yaml").is_file() else sorted(folder.glob("*/config.yaml"), key=_by_number)
+        )
+        places = [place.parent if place.name == "config.yaml" else place for place in places]
+        if not places:
+            raise UsageError(f"{folder} is neither a run nor a folder of runs: give logs/<name>/runs/<date> or a sweep")
+        for place in places:
+            if (place / "metrics.json").is_file():
+                found[place.resolve()] = _read(place)
+            else:
+                without.append(place)
+    if len(found) < 2:
+        raise UsageError(f"a comparison needs two runs that have ended, here is {len(found)}: give more of them")
+    return list(found.values()), without
+
+
+def _by_number(file: Path) -> tuple[int, str]:
+    """Jobs of a sweep in their order, not 10 before 2."""
+    name = file.parent.name
+    return (int(name) if name.isdigit() else -1, name)
+
+
+def _read(folder: Path) -> Run:
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))  # as written: what refers is one fact
+    return Run(folder, dict(_flat(config)), json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    items: list[tuple[str, Any]] = []
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            items += _flat(value, f"{prefix}{key}.")
+        else:
+            items.append((f"{prefix}{key}", value))
+    return items
+
+
+def configurations(runs: Sequence[Run], over: str) -> list[Configuration]:
+    """The runs grouped by all that they differ in beside the seed (`over`), in the order given."""
+    keys = [
+        key
+        for key in dict.fromkeys(key for run in runs for key in run.settings)
+        if key.partition(".")[0] not in APART and key != over
+        and len({repr(run.settings.get(key)) for run in runs}) > 1
+    ]  # fmt: skip
+    found: dict[tuple[str, ...], Configuration] = {}
+    for run in runs:
+        values = {key.removesuffix("._target_"): _shown(key, run.settings.get(key, "")) for key in keys}
+        found.setdefault(tuple(values.values()), Configuration(values)).runs.append(run)
+    return list(found.values())
+
+
+def _shown(key: str, value: Any) -> str:
+    if key.endswith("._target_"):
+        return str(value).rpartition(".")[2]
+    if isinstance(value, str) and "/" in value and Path(value).is_absolute():
+        return Path(value).name
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def summary(numbers: Sequence[float], digits: int = 4) -> str:
+    """Mean, and of several lowest to highest."""
+    if not numbers:
+        return ""
+    mean = f"{statistics.mean(numbers):,.{digits}f}"
+    if len(numbers) == 1 or min(numbers) == max(numbers):
+        return mean
+    return f"{mean} ({min(numbers):,.{digits}f} to {max(numbers):,.{digits}f})"
+
+
+def pair_tests(found: Sequence[Configuration], split: str, over: str, seed: int = 0) -> list[PairTest]:
+    """Every two runs of different configurations and the same seed that have answered the same samples.
+
+    Raises:
+        UsageError: there are more pairs than one can look through.
+    """
+    pairs = []
+    for one, other in itertools.combinations(found, 2):
+        for first, second in itertools.product(one.runs, other.runs):
+            if first.settings.get(over) == second.settings.get(over):
+                same = f" ({over}={first.settings.get(over)})" if len(one.runs) + len(other.runs) > 2 else ""
+                pairs.append((one.title + same, other.title + same, first, second))
+    if len(pairs) > MOST_PAIRS:
+        raise UsageError(
+            f"{len(pairs)} pairs of runs are too many to tell apart, at most {MOST_PAIRS}: give fewer runs"
+        )
+    tests = [test for *names, first, second in pairs if (test := _tested(*names, first, second, split, seed))]
+    return _holm(tests)
+
+
+def _tested(name: str, other: str, first: Run, second: Run, split: str, seed: int) -> PairTest | None:
+    """None where the two have not answered the same samples with the same labels."""
+    from scipy.stats import binomtest
+
+    one, two = first.right(split), second.right(split)
+    if not one or not two or one.keys() != two.keys() or any(one[key][0] != two[key][0] for key in one):
+        return None
+    a = np.array([one[key][1] for key in one], dtype=float)
+    b = np.array([two[key][1] for key in one], dtype=float)
+    only_first, only_second = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
+    differing = only_first + only_second
+    p = binomtest(only_first, differing).pvalue if differing else 1.0
+    low, high = _paired_interval(a - b, seed)
+    return PairTest(name, other, len(a), only_first, only_second, float((a - b).mean()), low, high, float(p))
+
+
+def _paired_interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % of the bootstrap's means of samples drawn anew (Efron and Tibshirani 1993, chapter 13)."""
+    random, size = np.random.default_rng(seed), len(differences)
+    means = [differences[random.integers(size, size=size)].mean() for _ in range(DRAWS)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _holm(tests: list[PairTest]) -> list[PairTest]:
+    """With the p that holds for all of them together (Holm 1979), in the order given."""
+    order = sorted(range(len(tests)), key=lambda place: tests[place].p)
+    adjusted, highest = {}, 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(tests) - rank) * tests[place].p))
+        adjusted[place] = highest
+    return [PairTest(**{**vars(test), "adjusted": adjusted[place]}) for place, test in enumerate(tests)]
+
+
+def metric_names(runs: Sequence[Run], split: str, first: str) -> list[str]:
+    """The metrics of a split that any run has, as `metrics.json` calls them, `first` in front.
+
+    Raises:
+        UsageError: no run has `first`.
+    """
+    known = [name for name in METRICS if any(run.metrics.get(f"{split}/{name}") is not None for run in runs)]
+    if first not in known:
+        raise UsageError(
+            f"--metric={first}{nearest(first, known)}: no run has {split}/{first}; "
+            f"there are: {', '.join(known) or 'none'}"
+        )
+    return [f"{split}/{name}" for name in [first, *(name for name in known if name != first)]]
+
+
+def ordered(found: Sequence[Configuration], metric: str) -> list[Configuration]:
+    """The configurations that have a metric, the best mean first."""
+    sign = 1 if metric.endswith(LOWER_IS_BETTER) else -1
+    return sorted(
+        (each for each in found if each.numbers(metric)), key=lambda each: sign * statistics.mean(each.numbers(metric))
+    )
+
+
+def configuration_rows(found: Sequence[Configuration], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and a row a configuration: settings, runs, the first metric, the cost, the other metrics."""
+    header = [*(found[0].values or ["configuration"]), "runs", names[0], "seconds", "parameters", *names[1:]]
+    rows = []
+    for each in found:
+        cost = [summary(each.numbers(key), 0) for key in ("seconds", "parameters")]
+        first, *others = (summary(each.numbers(name)) for name in names)
+        rows.append([*(each.values.values() or ["all"]), str(len(each.runs)), first, *cost, *others])
+    return header, rows
+
+
+def run_rows(found: Sequence[Configuration], names: Sequence[str], over: str) -> list[list[Any]]:
+    """The same of each run, the header first; nothing is rounded."""
+    columns = [names[0], "seconds", "parameters", *names[1:]]
+    rows: list[list[Any]] = [["run", *found[0].values, over, *columns]]
+    for each in found:
+        for run in each.runs:
+            numbers = [run.metrics.get(key) for key in columns]
+            rows.append([str(run.folder), *each.values.values(), run.settings.get(over), *numbers])
+    return rows
+
+
+def claims(tests: Sequence[PairTest], split: str) -> dict[str, Any]:
+    """What may be concluded: `header` and `rows` of the pairs, and a `note` in words."""
+    header = ["first", "second", "verdict", "samples", "first alone right", "second alone right", "difference", "p",
+              "p after Holm"]  # fmt: skip
+    rows = [
+        [test.first, test.second, test.verdict, f"{test.samples:,}", str(test.only_first), str(test.only_second),
+         f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f})", f"{test.p:.3g}", f"{test.adjusted:.3g}"]
+        for test in tests
+    ]  # fmt: skip
+    note = (
+        f"{len(tests)} pairs of runs on the same samples of {split}: difference of accuracies with a 95 % paired "
+        "bootstrap interval, McNemar's exact test, p below 0.05 after Holm's correction. It is about these trained "
+        "networks: another seed of the same method is another network."
+    )
+    if not tests:
+        note = (
+            f"Nothing is claimed: no two runs have predictions of the same samples of {split}. For that: "
+            f"python src/evaluate.py run=<run> split={split} for each of them."
+        )
+    return {"header": header, "rows": rows, "note": note}

@@ -1,0 +1,183 @@
+"""What a run was trained on: how many of what, from where, how big, what it looks like, what is wrong with it."""
+
+import csv
+import io
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+from headstart.data.base import SPLITS, DataModule
+from headstart.data.samples import Samples, size_of
+from headstart.data.splits import leaks
+from headstart.reporting.contact_sheet import SMALL, is_picture
+from headstart.reporting.page import data_uri
+
+SIDE = 144  # of an example, in pixels
+MEASURED = 1000
+"""So many pictures have their sizes read, evenly chosen."""
+CLASSES_WITH_EXAMPLES = 20
+LISTED = 20
+"""So many classes, bad files and pairs are listed; the tables of the run have all."""
+
+
+@dataclass
+class DataCard:
+    """What is told about the data.
+
+    Attributes:
+        name, root: which data set, and where it was.
+        counts: split -> samples of each class.
+        classes: their names.
+        totals: split -> samples; of several labels a sample less than the sum of `counts`.
+        origins: split -> how it came about.
+        sizes: a sentence; None where the samples are no pictures or are gone.
+        examples: class -> pictures as addresses.
+        bad: unreadable files and why.
+        leaks: what is in two splits or two classes, a pair of names each.
+        checked: whether leaks could be looked for.
+        missing: why nothing is shown of the data; None where they are there.
+    """
+
+    name: str
+    root: str | None
+    classes: list[str]
+    counts: dict[str, list[int]]
+    totals: dict[str, int]
+    origins: dict[str, str]
+    sizes: str | None = None
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    leaks: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    checked: bool = False
+    missing: str | None = None
+
+
+def data_card(home: Path, trained: DictConfig, classes: list[str], data: DataModule | str, examples: int) -> DataCard:
+    """The card of a run's data.
+
+    Args:
+        home: the run directory.
+        trained: the config of the run.
+        classes: names in the order of the model's outputs.
+        data: set up; or why it cannot be, and then the card is that of `split.csv`.
+        examples: pictures of each class.
+    """
+    name = trained.data._target_.rpartition(".")[2]
+    card = DataCard(name, trained.data.get("root"), classes, {}, {}, {}, bad=_bad_files(home / "bad_files.csv"))
+    if isinstance(data, str):
+        card.missing = data
+        _count_rows(card, home / "split.csv")
+    else:
+        card.counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
+        card.totals = {split: data.num_samples[split] for split in card.counts}
+        card.sizes = _sizes(data)
+        card.examples = _examples(data, examples)
+        card.checked = data.samples.digests is not None
+        card.leaks = leaks(data.samples, data.splits)
+    brought = None if isinstance(data, str) else data.brought
+    card.origins = {split: origin(split, trained.data, brought) for split in card.counts}
+    return card
+
+
+def origin(split: str, plan: DictConfig, brought: frozenset[str] | None) -> str:
+    """How a split came about, in words.
+
+    Args:
+        split: which.
+        plan: the data's settings.
+        brought: the splits the data set brings; None where nobody can tell any more.
+    """
+    if split == "train":
+        if plan.shots_per_class is not None:
+            return f"{plan.shots_per_class} of each class, drawn with seed {plan.seed}"
+        if plan.train_fraction < 1:
+            return f"{plan.train_fraction:g} of what there is, stratified, drawn with seed {plan.seed}"
+        return "what is left of the data set's own" if brought is None or len(brought) < 3 else "the data set's own"
+    if split == "val" and plan.num_folds is not None:
+        return f"fold {plan.fold} of {plan.num_folds} (counted from 0), stratified, seed {plan.seed}"
+    if brought is None:
+        return "as split.csv has it"
+    if split in brought:
+        return "the data set's own"
+    return f"{plan[f'{split}_fraction']:g} of train, stratified by class, seed {plan.seed}"
+
+
+def _count_rows(card: DataCard, file: Path) -> None:
+    """Counts what `split.csv` names."""
+    if not file.is_file():
+        return
+    with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+        rows = list(csv.DictReader(stream))
+    known = set(card.classes)
+    for split in SPLITS:
+        # a class name may hold the mark that parts several labels
+        labels = [[row["class"]] if row["class"] in known else row["class"].split("|")
+                  for row in rows if row["split"] == split]  # fmt: skip
+        if labels:
+            found = Counter(name for names in labels for name in names)
+            card.counts[split] = [found[name] for name in card.classes]
+            card.totals[split] = len(labels)
+
+
+def _bad_files(file: Path) -> list[tuple[str, str]]:
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8", errors="replace") as stream:
+        return [(row["name"], row["reason"]) for row in csv.DictReader(stream)]
+
+
+def _sizes(data: DataModule) -> str | None:
+    """Smallest, median and largest of the pictures, by their number of pixels."""
+    indices = [index for split in SPLITS for index in data.splits[split]]
+    chosen = evenly(indices, MEASURED)
+    found = [size for size in (size_of(data.samples.load, index) for index in chosen) if size]
+    if not found:
+        return None
+    by_area = sorted(found, key=lambda size: (size[0] * size[1], size))
+    if by_area[0] == by_area[-1]:
+        return f"all {by_area[0][0]} x {by_area[0][1]} pixels"
+    told = [f"{width} x {height}" for width, height in (by_area[0], by_area[len(by_area) // 2], by_area[-1])]
+    of = "" if len(chosen) == len(indices) else f" ({len(chosen):,} of them, evenly chosen)"
+    return f"from {told[0]} to {told[2]} pixels, the median has {told[1]}{of}"
+
+
+def _examples(data: DataModule, number: int) -> dict[str, list[str]]:
+    """Training pictures of each class, evenly chosen; of many classes the first ones."""
+    if not number or not data.splits["train"] or not is_picture(data.samples.load(data.splits["train"][0])):
+        return {}
+    members: dict[int, list[int]] = {}
+    for index in data.splits["train"]:
+        for c in data.samples.classes_of(index):
+            members.setdefault(c, []).append(index)
+    shown = sorted(members)[:CLASSES_WITH_EXAMPLES]
+    return {data.classes[c]: [thumbnail_of(data.samples, i) for i in evenly(members[c], number)] for c in shown}
+
+
+def evenly(items: list[Any], number: int) -> list[Any]:
+    """So many of the items, evenly chosen; all of fewer."""
+    if len(items) <= number:
+        return items
+    return [items[int(place)] for place in np.linspace(0, len(items) - 1, number)]
+
+
+def thumbnail_of(samples: Samples, index: int) -> str:
+    """Sample `index` as a small picture."""
+    return thumbnail(samples.load(index))
+
+
+def thumbnail(picture: Tensor) -> str:
+    """A picture, uint8 `(3, height, width)`, as an address that holds it, at most `SIDE` pixels a side."""
+    image = to_pil_image(picture.cpu())
+    stream = io.BytesIO()
+    if max(image.size) <= SMALL:  # every pixel counts
+        image.save(stream, "PNG")
+        return data_uri(stream.getvalue(), "png")
+    image.thumbnail((SIDE, SIDE))
+    image.save(stream, "JPEG", quality=80)
+    return data_uri(stream.getvalue(), "jpeg")

@@ -1,0 +1,178 @@
+"""What a run did: the network, its stages and rates, the curves, the cost, the command."""
+
+import csv
+import json
+import math
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from markupsafe import Markup
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+
+from headstart.finetuning.base import Stage
+from headstart.reporting import curves
+from headstart.reporting.page import inline_svg, style
+from headstart.tasks.classification import ClassificationTask
+
+WIDTH = 4.3  # of a figure, in inches: its letters can be read on a phone
+MOST_RATES = 12
+"""Of more layer groups so many have their rates drawn."""
+
+
+@dataclass
+class TrainingCard:
+    """What is told about the training.
+
+    Attributes:
+        model, cost: what -> how much, in words.
+        stages: number, epochs before it, what learns, the rates.
+        curves: figures of accuracy, loss and rates; empty where the run wrote no table.
+        command: what starts such a run again; None where it is not known.
+    """
+
+    model: list[tuple[str, str]]
+    stages: list[tuple[str, str, str, str]]
+    curves: list[Markup]
+    cost: list[tuple[str, str]]
+    command: str | None
+
+
+def training_card(home: Path, trained: DictConfig, task: ClassificationTask) -> TrainingCard:
+    """The card of a run, from its directory, its config and its trained task."""
+    table = home / "csv" / "metrics.csv"
+    history = curves.read(table) if table.is_file() else curves.History()
+    drawn = _curves(history, _rates(table)) if history.points else []
+    metrics = json.loads((home / "metrics.json").read_text(encoding="utf-8"))
+    return TrainingCard(
+        _model(trained, task), _stages(trained, task, history), drawn, _cost(home, metrics, history, trained),
+        command(home),
+    )  # fmt: skip
+
+
+def _model(trained: DictConfig, task: ClassificationTask) -> list[tuple[str, str]]:
+    model, preprocess = trained.model, task.backbone.preprocess
+    weights = model.get("weights")
+    head = sum(parameter.numel() for parameter in task.head.parameters())
+    whole = sum(parameter.numel() for parameter in task.parameters())
+    rows = [
+        ("network", f"{model.get('name') or type(task.backbone).__name__}, {type(task.head).__name__}"),
+        ("started from", "random weights" if weights is None else Path(str(weights)).name),
+        ("parameters", f"{whole:,}, {head:,} of them in the head"),
+        ("input", f"RGB, {preprocess.image_size} x {preprocess.image_size} pixels; resized to "
+                  f"{preprocess.resize_size} ({preprocess.interpolation}, {preprocess.resize_mode})"),
+        ("answers", f"{len(task.classes)} classes, {type(task.objective).__name__.lower()}"),
+        ("strategy", trained.finetuning._target_.rpartition(".")[2]),
+        ("optimizer", f"{trained.optimizer._target_.rpartition('.')[2]}, rate of the head {trained.optimizer.lr:g}"),
+        ("augmentation", (trained.augmentation or {"_target_": "none"})["_target_"].rpartition(".")[2]),
+        ("best by", trained.monitor),
+    ]  # fmt: skip
+    if task.objective.temperature != 1:
+        rows.append(("temperature", f"{task.objective.temperature:.3f}, fitted on val after training"))
+    return rows
+
+
+def _stages(trained: DictConfig, task: ClassificationTask, history: curves.History) -> list[tuple[str, str, str, str]]:
+    """What learned when. Stages that were planned but never began are told as such."""
+    strategy = instantiate(trained.finetuning)
+    strategy.make_plan(task)
+    base = trained.optimizer.lr
+    rows = []
+    for number, stage in enumerate(strategy.plan, start=1):
+        began = history.stages.get(number)
+        when = f"after epoch {began}" if began else "from the start" if number == 1 else "never began"
+        if not history.stages and number > 1:
+            when = "not recorded"
+        rates = [f"head {base:g}"] if not stage.solved else ["none"]
+        learning = [group.name for group in task.layer_groups if group.name in stage.learning]
+        if learning:
+            ratios = [task.lr_ratios[name] * base for name in learning]
+            low, high = min(ratios), max(ratios)
+            rates.append(f"backbone {low:.2g}" + (f" to {high:.2g}" if not math.isclose(low, high) else ""))
+        rows.append((str(number), when, _learns(stage, learning, len(task.layer_groups)), ", ".join(rates)))
+    return rows
+
+
+def _learns(stage: Stage, learning: list[str], number: int) -> str:
+    if stage.solved:
+        return "nothing: the head is computed on the frozen features"
+    if len(learning) == number:
+        return "the whole backbone and the head"
+    return f"the head and {', '.join(learning)}" if learning else "the head"
+
+
+def _rates(file: Path) -> dict[str, list[tuple[int, float]]]:
+    """Layer group -> `(step, rate)` where a table has them."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    with file.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            for key, value in row.items():
+                if key and key.startswith("lr/") and value:
+                    found.setdefault(key.removeprefix("lr/"), []).append((int(row["step"]), float(value)))
+    return found
+
+
+def _curves(history: curves.History, rates: dict[str, list[tuple[int, float]]]) -> list[Markup]:
+    figures = []
+    for title, name in curves.PANELS.items():
+        with style():
+            figure = Figure(figsize=(WIDTH, 3), layout="constrained")
+            curves.panel(figure.subplots(), history, title, name)
+        figures.append(inline_svg(figure, title, _spoken(history, title, name)))
+    if any(rate for points in rates.values() for _, rate in points):
+        label = f"Learning rate of {len(rates)} layer groups over the optimizer steps"
+        figures.append(inline_svg(_draw_rates(rates), "rates", label))
+    return figures
+
+
+def _spoken(history: curves.History, title: str, name: str) -> str:
+    """A curve for who does not see it: where it began and ended."""
+    told = []
+    for split in curves.SPLITS:
+        if points := history.points.get(f"{split}/{name}"):
+            told.append(f"{split} from {points[0][1]:.3f} to {points[-1][1]:.3f}")
+    return f"{title} over the epochs: {', '.join(told) or 'not recorded'}"
+
+
+def _draw_rates(rates: dict[str, list[tuple[int, float]]]) -> Figure:
+    """One line a layer group; of many the head and, evenly chosen, some of the others."""
+    order = sorted(rates, key=lambda name: max(rate for _, rate in rates[name]))
+    shown = order if len(order) <= MOST_RATES else [*order[:: len(order) // MOST_RATES + 1], order[-1]]
+    with style():
+        figure = Figure(figsize=(WIDTH, 3), layout="constrained")
+        axes = figure.subplots()
+        for rank, name in enumerate(dict.fromkeys(shown)):
+            ends = name in (shown[0], shown[-1])
+            colour = colormaps["viridis"](0.25 + 0.6 * rank / max(len(shown) - 1, 1))
+            axes.plot(*zip(*rates[name], strict=True), color=colour, label=name if ends else None)
+        axes.set(title="learning rates", xlabel="steps")
+        axes.grid(alpha=0.3)
+        axes.ticklabel_format(axis="y", scilimits=(-2, 3))
+        axes.legend()
+    return figure
+
+
+def _cost(home: Path, metrics: dict[str, Any], history: curves.History, trained: DictConfig) -> list[tuple[str, str]]:
+    seconds = metrics["seconds"]
+    time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} minutes"
+    epochs = max((math.ceil(points[-1][0]) for points in history.points.values()), default=None)
+    rows = [("time", f"{time}, everything from reading the data to the test"),
+            ("epochs", "not recorded" if epochs is None else f"{epochs} of at most {trained.trainer.max_epochs}"),
+            ("precision", str(trained.trainer.precision)),
+            ("parameters", f"{metrics['parameters']:,}")]  # fmt: skip
+    size = (home / "checkpoints" / "best.ckpt").stat().st_size
+    return [*rows, ("checkpoint", f"{size / 1e6:.1f} MB")]
+
+
+def command(home: Path) -> str | None:
+    """What was typed; of a job of a sweep what its share was; None where the run was not started by typing."""
+    scratch = home.name == "scratch"  # a part of another run, with that one's settings
+    file = (home.parent if scratch else home) / ".hydra" / "overrides.yaml"
+    if not file.is_file():
+        return None
+    words = [str(word) for word in OmegaConf.load(file)]
+    return " ".join(["python src/train.py", *map(shlex.quote, words)])

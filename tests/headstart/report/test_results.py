@@ -1,0 +1,56 @@
+"""What is told of a split is what was recorded, and nothing of other weights."""
+
+import json
+
+import pytest
+import torch
+
+from headstart.report.results import evaluation_of, run_metrics
+from headstart.reporting.predictions import Predictions, read_predictions, write_predictions
+
+
+def recorded(home, kept, evaluated):
+    (home / "evaluation_test").mkdir(parents=True)
+    (home / "metrics.json").write_text(json.dumps({"score": 0.5, **kept}))
+    content = {"metrics": {name: {"value": value} for name, value in evaluated.items()}}
+    (home / "evaluation_test/evaluation.json").write_text(json.dumps(content))
+
+
+def test_metrics_are_those_of_the_end_of_training(tmp_path):
+    recorded(tmp_path, {"test/acc": 0.9, "val/acc": 0.8}, {})
+    assert run_metrics(tmp_path, "test") == {"acc": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "belongs"),
+    [
+        ({"acc": 0.9, "loss": 0.5, "ece": 0.1}, True),
+        ({"acc": 0.901, "loss": 0.505, "ece": 0.1}, True),  # another precision
+        ({"acc": 0.9, "loss": 0.5, "ece": 0.3}, True),  # a temperature
+        ({"acc": 0.8, "loss": 0.5, "ece": 0.1}, False),
+        ({"acc": 0.9, "loss": 0.7, "ece": 0.1}, False),
+    ],
+)
+def test_an_evaluation_of_other_weights_does_not_count(evaluated, belongs, tmp_path):
+    recorded(tmp_path, {"test/acc": 0.9, "test/loss": 0.5, "test/ece": 0.1}, evaluated)
+    assert (evaluation_of(tmp_path, "test") is not None) == belongs
+    assert evaluation_of(tmp_path, "val") is None
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_predictions_are_read_as_they_were_written(multi_label, tmp_path):
+    classes = ["a, b", '"c"', "<d>"]
+    targets = torch.tensor([[1, 0, 1], [0, 0, 0]]) if multi_label else torch.tensor([2, 0])
+    probabilities = torch.tensor([[0.2, 0.1, 0.7], [0.25, 0.5, 0.25]])
+    write_predictions(tmp_path / "p.csv", Predictions(["x", "y"], classes, targets, probabilities, multi_label))
+    found = read_predictions(tmp_path / "p.csv", classes, multi_label)
+    assert found.paths == ["x", "y"]
+    assert torch.equal(found.targets, targets)
+    assert torch.allclose(found.probabilities, probabilities, atol=1e-6)
+
+
+def test_predictions_without_all_probabilities_are_none(tmp_path):
+    classes = [str(number) for number in range(101)]
+    probabilities = torch.full((2, 101), 1 / 101)
+    write_predictions(tmp_path / "p.csv", Predictions(["x", "y"], classes, torch.tensor([2, 0]), probabilities, False))
+    assert read_predictions(tmp_path / "p.csv", classes, False) is None

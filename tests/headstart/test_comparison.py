@@ -1,0 +1,131 @@
+"""Runs side by side."""
+
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from headstart.comparison import (
+    Configuration,
+    claims,
+    configuration_rows,
+    configurations,
+    find_runs,
+    metric_names,
+    ordered,
+    pair_tests,
+    summary,
+)  # fmt: skip
+from headstart.errors import UsageError
+
+
+def run(folder, settings=None, right=None, **metrics):
+    """A run's directory as training leaves it; `right` makes an evaluation of val."""
+    folder.mkdir(parents=True)
+    config = {"seed": 0, "data": {"seed": "${seed}"}, "paths": {"run": str(folder)}, "optimizer": {"lr": 0.1}}
+    OmegaConf.save(OmegaConf.merge(config, settings or {}), folder / "config.yaml")
+    facts = {"seconds": 10.0, "parameters": 5, **{f"val/{name}": value for name, value in metrics.items()}}
+    (folder / "metrics.json").write_text(json.dumps(facts))
+    if right is not None:
+        (folder / "evaluation_val").mkdir()
+        lines = ["path,true,predicted,right", *(f"{i},a,a,{int(each)}" for i, each in enumerate(right))]
+        (folder / "evaluation_val/predictions.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_runs_are_grouped_by_what_they_differ_in_but_the_seed(tmp_path):
+    for job, (seed, lr) in enumerate([(0, 0.1), (1, 0.1), (0, 0.01), (1, 0.01)]):
+        run(tmp_path / str(job), {"seed": seed, "optimizer": {"lr": lr}}, acc=0.5 + 0.1 * job)
+    runs, _ = find_runs([tmp_path])
+    found = configurations(runs, "seed")
+    assert [(each.title, len(each.runs)) for each in found] == [("optimizer.lr=0.1", 2), ("optimizer.lr=0.01", 2)]
+    names = metric_names(runs, "val", "acc")
+    header, rows = configuration_rows(ordered(found, names[0]), names)
+    assert header == ["optimizer.lr", "runs", "val/acc", "seconds", "parameters"]
+    assert rows[0] == ["0.01", "2", "0.7500 (0.7000 to 0.8000)", "10", "5"]
+    assert len(configurations(runs, "optimizer.lr")) == 2, "--over may name another setting"
+
+
+def test_of_losses_the_lowest_is_best(tmp_path):
+    run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, loss=0.3)
+    run(tmp_path / "b", loss=0.2)
+    runs, _ = find_runs([tmp_path / "a", tmp_path / "b"])
+    assert [each.title for each in ordered(configurations(runs, "seed"), "val/loss")] == [
+        "optimizer.lr=0.1", "optimizer.lr=1",
+    ]  # fmt: skip
+
+
+def test_jobs_of_a_sweep_come_in_their_order_and_unfinished_ones_are_told(tmp_path):
+    for job in (0, 1, 2, 10):
+        run(tmp_path / str(job), acc=0.5)
+    (tmp_path / "2/metrics.json").unlink()
+    runs, without = find_runs([tmp_path])
+    assert [each.folder.name for each in runs] == ["0", "1", "10"]
+    assert [folder.name for folder in without] == ["2"]
+
+
+def test_mcnemar_of_a_known_case(tmp_path):
+    """Ten samples that one alone has right, two that the other has: 2 P(X <= 2) of 12 fair coins is 158 / 4096."""
+    first = [True] * 10 + [False] * 2 + [True] * 20
+    second = [False] * 10 + [True] * 2 + [True] * 20
+    run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, first, acc=0.9)
+    run(tmp_path / "b", {}, second, acc=0.7)
+    runs, _ = find_runs([tmp_path])
+    (test,) = pair_tests(ordered(configurations(runs, "seed"), "val/acc"), "val", "seed")
+    assert (test.only_first, test.only_second, test.samples) == (10, 2, 32)
+    assert test.p == pytest.approx(158 / 4096)
+    assert test.difference == pytest.approx(8 / 32)
+    assert 0 < test.low < test.difference < test.high < 0.6
+    assert test.verdict == "the first is better"
+
+
+def test_many_comparisons_make_each_claim_harder(tmp_path):
+    first = [True] * 10 + [False] * 2 + [True] * 20
+    second = [False] * 10 + [True] * 2 + [True] * 20
+    for place, right in enumerate((first, second, first)):
+        run(tmp_path / str(place), {"optimizer": {"lr": place}}, right, acc=0.9 - place)
+    runs, _ = find_runs([tmp_path])
+    tests = pair_tests(configurations(runs, "seed"), "val", "seed")
+    assert [test.p for test in tests] == pytest.approx([158 / 4096, 1, 158 / 4096])
+    assert [test.adjusted for test in tests] == pytest.approx([3 * 158 / 4096, 1, 3 * 158 / 4096])
+    assert {test.verdict for test in tests} == {"cannot be told apart"}
+
+
+@pytest.mark.parametrize("right", [None, [True] * 3])
+def test_nothing_is_claimed_of_other_samples(right, tmp_path):
+    run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, [True] * 4, acc=0.9)
+    run(tmp_path / "b", {}, right, acc=0.7)
+    runs, _ = find_runs([tmp_path])
+    tests = pair_tests(configurations(runs, "seed"), "val", "seed")
+    assert tests == []
+    assert claims(tests, "val")["note"].startswith("Nothing is claimed")
+
+
+def test_other_seeds_are_not_paired(tmp_path):
+    run(tmp_path / "a", {"seed": 0, "optimizer": {"lr": 1.0}}, [True] * 4, acc=0.9)
+    run(tmp_path / "b", {"seed": 1}, [True] * 4, acc=0.7)
+    runs, _ = find_runs([tmp_path])
+    assert pair_tests(configurations(runs, "seed"), "val", "seed") == []
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="is neither a run nor a folder of runs"):
+        find_runs([tmp_path])
+    run(tmp_path / "a", acc=0.5)
+    with pytest.raises(UsageError, match="needs two runs that have ended, here is 1"):
+        find_runs([tmp_path / "a", tmp_path])
+    runs = find_runs([tmp_path / "a", copied(tmp_path / "b")])[0]
+    with pytest.raises(UsageError, match=r"--metric=ac, did you mean 'acc'\?: no run has val/ac"):
+        metric_names(runs, "val", "ac")
+
+
+def copied(folder):
+    run(folder, acc=0.5)
+    return folder
+
+
+def test_a_summary_is_mean_and_range():
+    assert summary([0.25]) == "0.2500"
+    assert summary([0.25, 0.75]) == "0.5000 (0.2500 to 0.7500)"
+    assert summary([1234.4, 1234.4], 0) == "1,234"
+    assert summary([]) == ""
+    assert Configuration({}, []).title == "all"

@@ -1,0 +1,170 @@
+"""The page about a run, from runs as they come out of training."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from photos import pictures
+
+from headstart import evaluation
+from headstart.cli import CONF
+from headstart.errors import UsageError
+from headstart.report.build import report
+from headstart.resume import find_checkpoint
+from headstart.training import train
+
+NASTY = ['<b>bold & "quoted"', "a|b", "plain"]
+UNSURE = ("data.num_classes=3", "data.num_samples=90", "trainer.max_epochs=1")
+
+
+def reported(run, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        page, card = report(compose("report", [f"run={run}", *overrides]), find_checkpoint(str(run)))
+    return page.read_text(encoding="utf-8"), card.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def photos(composed, tmp_path):
+    """A run on a folder with odd class names, a broken file and a picture that is in two splits."""
+    root = tmp_path / "photos"
+    pictures(root / "train", NASTY, 8)
+    pictures(root / "val", NASTY, 4, start=500)
+    (root / "val/plain/again.png").write_bytes((root / "train/plain/0.png").read_bytes())
+    (root / "train/plain/<i>.png").write_bytes(b"no picture")
+
+    def run(*overrides):
+        return train(composed(
+            "data=image_folder", f"data.root={root}", "trainer=cpu", "trainer.max_epochs=1", "model.image_size=16",
+            "trainer.enable_progress_bar=false", "data.test_fraction=0.3", *overrides,
+        ))  # fmt: skip
+
+    return run
+
+
+class Page(HTMLParser):
+    """Which elements a page has, and that they are closed as they are opened."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.found if name == tag]
+
+
+def test_the_page_holds_everything_and_escapes_it(photos, tmp_path):
+    photos()
+    text, card = reported(tmp_path / "run")
+    page = Page(text)
+    assert not page.open
+    assert not page.all("b"), "a class name has become an element"
+    assert "&lt;b&gt;bold &amp; &#34;quoted&#34;" in text
+    assert not page.all("script")
+    assert all(attrs["src"].startswith("data:image/") and attrs["alt"] for attrs in page.all("img"))
+    assert all(attrs["href"].startswith(("#", "data:")) for attrs in page.all("a") + page.all("link"))
+    assert {attrs.get("scope") for attrs in page.all("th")} == {"row", "col"}
+    assert "1 samples with identical content are in two splits" in text
+    assert "train/plain/&lt;i&gt;.png: not a picture" in text
+    assert "all 30 x 20 pixels" in text
+    assert "0.3 of train, stratified by class, seed 0" in text
+    assert r"a\|b" in card
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert header["license"] == "other"
+    kept = json.loads((tmp_path / "run/metrics.json").read_text())
+    on_test = header["model-index"][0]["results"][0]
+    assert on_test["dataset"]["split"] == "test"
+    assert on_test["metrics"][0] == {
+        "type": "accuracy", "name": "test/acc", "value": pytest.approx(kept["test/acc"], abs=1e-6),
+    }  # fmt: skip
+
+
+def test_test_is_told_of_but_never_touched(quick, tmp_path, monkeypatch):
+    train(quick(*UNSURE))
+    run, asked = tmp_path / "run", []
+    evaluate = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", lambda cfg, path: asked.append(cfg.split) or evaluate(cfg, path))
+    text, _ = reported(run)
+    kept = json.loads((run / "metrics.json").read_text())
+    assert f"{kept['test/acc']:.4f}" in text
+    assert "without intervals" in text
+    assert not (run / "evaluation_test").exists()
+    reported(run)
+    assert asked == ["val"], "an evaluation of val that is there is taken as it is"
+    low = json.loads((run / "evaluation_val/evaluation.json").read_text())["metrics"]["loss"]["low"]
+    assert f"{low:.4f} to" in text
+
+
+def test_the_end_of_training_writes_it_with_the_test_it_made(quick, tmp_path, monkeypatch):
+    asked, evaluate = [], evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", lambda cfg, path: asked.append(cfg.split) or evaluate(cfg, path))
+    result = train(quick(*UNSURE, "report=true"))
+    run = tmp_path / "run"
+    assert asked == ["val"], "the test split is used once"
+    content = json.loads((run / "evaluation_test/evaluation.json").read_text())
+    for name, interval in content["metrics"].items():
+        assert interval["value"] == pytest.approx(result.metrics[f"test/{name}"])
+    with (run / "evaluation_test/predictions.csv").open() as stream:
+        right = [int(row["right"]) for row in csv.DictReader(stream)]
+    assert sum(right) / len(right) == pytest.approx(result.metrics["test/acc"])
+    assert "without intervals" not in (run / "report.html").read_text()
+
+
+def test_data_that_are_gone_are_told_as_gone(photos, tmp_path):
+    photos()
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    text, card = reported(tmp_path / "run")
+    assert "could not be read when this page was made" in text
+    assert "no such folder" in text
+    counted = re.search(r'<tr><th scope="row">train</th><td>(\d+)</td>', text).group(1)
+    assert int(counted) == sum(row.startswith("train,") for row in (tmp_path / "run/split.csv").read_text().split("\n"))
+    assert "| train |" in card
+
+
+def test_no_picture_of_the_data_where_none_is_wanted(photos, tmp_path):
+    photos()
+    text, _ = reported(tmp_path / "run", "examples=0", "worst=0", "license=mit", "title='A | <title>'")
+    assert "<img" not in text
+    assert "<title>A | &lt;title&gt;</title>" in text
+    assert "license: mit" in (tmp_path / "run/MODEL_CARD.md").read_text()
+
+
+def test_several_labels_a_sample(quick, tmp_path):
+    train(quick("task=multilabel", "data.multi_label=true", "data.num_classes=3", "trainer.max_epochs=1"))
+    text, card = reported(tmp_path / "run")
+    assert "all labels right" in text
+    assert "labels a picture has" in card
+
+
+def test_stages_are_told_as_they_were(quick, tmp_path):
+    train(quick("finetuning=unfreeze_at", "finetuning.epoch=1", "trainer.max_epochs=2"))
+    text, _ = reported(tmp_path / "run")
+    stages = text.split("<h3>Stages</h3>")[1].split("</table>")[0]
+    assert re.findall(r'<td class="left">(.*?)</td>', stages) == [
+        "from the start", "the head", "head 0.001",
+        "after epoch 1", "the whole backbone and the head", "head 0.001, backbone 0.0001",
+    ]  # fmt: skip
+
+
+def test_a_run_that_has_not_ended_is_refused(quick, tmp_path):
+    train(quick("trainer.max_epochs=1"))
+    (tmp_path / "run/metrics.json").unlink()
+    with pytest.raises(UsageError, match=r"no metrics.json, so it is no run that has ended"):
+        reported(tmp_path / "run")
+    with pytest.raises(UsageError, match="worst=-1: give a number of pictures"):
+        reported(tmp_path / "run", "worst=-1")
