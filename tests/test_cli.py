@@ -93,7 +93,7 @@ def test_train_refuses_in_a_sentence(arguments, told, command):
         ("run=nowhere split=tset", "split=tset, did you mean 'test'?: choose one of train, val, test"),
         ("run=nowhere", "run=nowhere: no such file or folder"),
         ("rnu=nowhere", "there is no 'rnu', did you mean 'run'?"),
-        ("run=last logs=nowhere", "run=last: there is no run in nowhere yet"),
+        ("run=last logs=nowhere", "run=last: there is no run with a checkpoint in nowhere yet"),
         ("run=nowhere explian=3", "there is no 'explian', did you mean 'explain'?"),
         ("run=nowhere explain=many", "Value 'many' of type 'str'"),
     ],
@@ -109,7 +109,7 @@ def test_evaluate_refuses_in_a_sentence(arguments, told, command):
     ("arguments", "told"),
     [
         ("run=nowhere", "run=nowhere: no such file or folder"),
-        ("run=last logs=nowhere", "run=last: there is no run in nowhere yet"),
+        ("run=last logs=nowhere", "run=last: there is no run with a checkpoint in nowhere yet"),
         ("run=nowhere exampels=3", "there is no 'exampels', did you mean 'examples'?"),
     ],
 )
