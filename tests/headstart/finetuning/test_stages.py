@@ -76,7 +76,7 @@ def test_patience_starts_anew_in_each_stage_and_the_last_one_ends_the_run(quick,
     [("val/acc", [0.5, 0.8, 0.9, 0.9], 0.8, 2), ("val/loss", [0.5, 0.2, 0.1, 0.1], 0.15, 3)],
 )
 def test_a_goal_ends_the_run_in_whatever_stage(monitor, scores, goal, epochs, quick, monkeypatch, tmp_path):
-    words = ["finetuning=unfreeze_at", f"+finetuning.goal={goal}", f"monitor={monitor}", "trainer.max_epochs=4"]
+    words = ["finetuning=unfreeze_at", f"finetuning.goal={goal}", f"monitor={monitor}", "trainer.max_epochs=4"]
     by_epoch = property(lambda trainer: {monitor: torch.tensor(scores[trainer.current_epoch])})
     monkeypatch.setattr(pl.Trainer, "callback_metrics", by_epoch)
     cfg = quick(*words)
