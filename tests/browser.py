@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,8 +66,11 @@ class Seen:
     screenshot: bytes = b""
 
 
-def look_at(browser: Any, file: Path, size: tuple[int, int], scheme: str) -> Seen:
-    """Opens a page in a window of this size, light or dark."""
+def look_at(
+    browser: Any, place: Path | str, size: tuple[int, int], scheme: str, act: Callable[[Any], None] = lambda page: None
+) -> Seen:
+    """Opens a page, a file or an address, in a window of this size, light or dark, and does with it what `act` does."""
+    address = place if isinstance(place, str) else place.as_uri()
     from axe_playwright_python.sync_playwright import Axe
 
     seen, page = (
@@ -77,8 +80,10 @@ def look_at(browser: Any, file: Path, size: tuple[int, int], scheme: str) -> See
     page.on("console", lambda message: seen.console.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: seen.console.append(str(error)))
     page.on("request", lambda request: seen.requests.append(request.url))
-    page.goto(file.as_uri(), wait_until="load")
-    seen.requests = [url for url in seen.requests if url != file.as_uri() and not url.startswith("data:")]
+    page.goto(address, wait_until="load")
+    act(page)
+    own = (address, "data:", "blob:")  # what a server's page asks of that server included
+    seen.requests = [url for url in seen.requests if not url.startswith(own)]
     seen.broken = page.eval_on_selector_all(
         "img", "all => all.filter(i => !i.complete || !i.naturalWidth).map(i => i.alt || i.src.slice(0, 60))"
     )

@@ -5,13 +5,19 @@
 
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from browser import SCHEMES, SIZES, chromium, executable, look_at
 from photos import pictures
 
 import compare
+from headstart import checkpoint
+from headstart.inference import Classifier
+from headstart.reporting.explanations import has_captum
 from headstart.training import train
 
 LONG = ['<b>bold & "quoted"', "Donaudampfschifffahrtsgesellschaftskapitaenswitwe", "c d e"]
@@ -36,11 +42,11 @@ def page(composed, tmp_path):
     return tmp_path / "run" / "report.html"
 
 
-def check(browser, page, name):
+def check(browser, page, name, **options):
     kept = os.environ.get("HEADSTART_SCREENSHOTS")
     for size in SIZES:
         for scheme in SCHEMES:
-            seen = look_at(browser, page, size, scheme)
+            seen = look_at(browser, page, size, scheme, **options)
             where = f"{name}_{size[0]}_{scheme}"
             if kept:
                 (Path(kept) / f"{where}.png").write_bytes(seen.screenshot)
@@ -63,6 +69,56 @@ def test_the_comparison(browser, quick, tmp_path, monkeypatch):
     compare.main()
     assert (tmp_path / "comparison.html").read_text().count("<tr>") == 3 + 2 + 3
     check(browser, tmp_path / "comparison.html", "comparison")
+
+
+@pytest.fixture
+def address(quick, tmp_path):
+    """Where the demo page of a small run is served."""
+    uvicorn = pytest.importorskip("uvicorn", reason='needs pip install -e ".[serve]"')
+    from headstart.serving.app import Model, build_app
+
+    train(quick("trainer.max_epochs=1"))
+    task, _ = checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")
+    app = build_app(Model(Classifier(task), torch.device("cpu")), "a run", max_bytes=10**6, top_k=5, maps=has_captum())
+    config = uvicorn.Config(app, port=0, log_level="warning")
+    socket, server = config.bind_socket(), uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{socket.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+
+
+def test_the_demo_page_answers_with_classes_and_a_map(browser, address, tmp_path):
+    pictures(tmp_path / "photos", ["cat"], 1)
+    (picture,) = (tmp_path / "photos").rglob("*.*")
+
+    def ask(page):
+        if has_captum():
+            page.check("#with-map")
+        page.set_input_files("#file", picture)
+        page.wait_for_selector("#classes:not([hidden])")
+        assert page.locator("#classes tbody tr").count() == 2
+        assert page.locator("#told").inner_text().endswith("%")
+        assert page.locator("#pictures img").count() == (2 if has_captum() else 1)
+        page.wait_for_function("[...document.images].every(image => image.complete)")
+
+    check(browser, address, "demo", act=ask)
+
+
+def test_the_demo_page_says_what_is_wrong_with_a_file(browser, address, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG no more")
+    page = browser.new_page()
+    page.goto(address)
+    page.set_input_files("#file", tmp_path / "broken.png")
+    page.wait_for_selector("#told.bad")
+    assert page.locator("#told").inner_text().startswith("this picture cannot be read: ")
+    (tmp_path / "large.png").write_bytes(bytes(10**6 + 1))
+    page.set_input_files("#file", tmp_path / "large.png")
+    page.wait_for_function("document.getElementById('told').textContent.startsWith('This file has 1.0 MB')")
+    page.close()
 
 
 def test_the_report_on_paper_is_light_and_not_cut_off(browser, page):
