@@ -90,7 +90,8 @@ def test_the_facts_are_those_of_the_data(quick):
     assert facts == Facts(data.num_samples["train"], data.class_counts(), sum(counts), min(counts), 16, 32)
 
 
-AUTO = ["experiment=auto", "trainer.max_epochs=3", "data.num_classes=3", "data.num_samples=120"]
+# without a goal, which is reached at once: the pictures are that easy
+AUTO = ["experiment=auto", "finetuning.goal=null", "data.num_classes=3", "data.num_samples=120", "trainer.max_epochs=3"]
 
 
 def test_a_run_settles_what_is_open_and_keeps_the_best(quick, tmp_path, caplog):
@@ -104,6 +105,13 @@ def test_a_run_settles_what_is_open_and_keeps_the_best(quick, tmp_path, caplog):
     best = checkpoint.read(tmp_path / "run/checkpoints/best.ckpt")
     assert best["metrics"]["val/acc"] == result.score >= probe["metrics"]["val/acc"]
     assert "kept: " in caplog.text
+
+
+def test_a_run_without_a_mistake_on_validation_ends(quick, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        train(quick(*AUTO, "finetuning.goal=1.0"))
+    assert "val/acc is 1.0000: the run ends (finetuning.goal=1)" in caplog.text
+    assert "kept: probe; nothing was fine-tuned" in caplog.text
 
 
 def test_an_average_that_is_better_is_kept_and_tested(quick, tmp_path, monkeypatch, caplog):
@@ -202,7 +210,7 @@ def test_averages_are_validated_themselves_beside_a_moving_average(quick, monkey
 
     def note(task, batch, index):
         heads.append(task.head[0].weight.clone())
-        step(task, batch, index)
+        return step(task, batch, index)
 
     step = ClassificationTask.validation_step
     monkeypatch.setattr(ClassificationTask, "validation_step", note)
