@@ -48,6 +48,19 @@ def quick(composed):
     return compose_quick
 
 
+@pytest.fixture
+def trained(quick, tmp_path):
+    """Trains with these overrides and returns the run directory."""
+
+    def run(*overrides: str) -> Path:
+        from headstart.training import train
+
+        train(quick("test=false", "trainer.max_epochs=1", *overrides))
+        return tmp_path / "run"
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def real() -> Path:
     """The folder with real data and weights that `HEADSTART_REAL` names."""

@@ -44,17 +44,6 @@ def _short_timing(monkeypatch):
 
 
 @pytest.fixture
-def trained(quick, tmp_path):
-    """Trains with these overrides and returns the run directory."""
-
-    def run(*overrides):
-        train(quick("test=false", "trainer.max_epochs=1", *overrides))
-        return tmp_path / "run"
-
-    return run
-
-
-@pytest.fixture
 def zoo(tmp_path):
     """Pictures of all the kinds that are read in a way of their own, and a file that is none."""
     folder = tmp_path / "zoo"

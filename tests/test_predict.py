@@ -19,20 +19,8 @@ from headstart.cli import CONF
 from headstart.data.decode import read_picture
 from headstart.prediction import predict
 from headstart.resume import find_checkpoint
-from headstart.training import train
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def trained(quick, tmp_path):
-    """Trains with these overrides and returns the run directory."""
-
-    def run(*overrides):
-        train(quick("test=false", "trainer.max_epochs=1", *overrides))
-        return tmp_path / "run"
-
-    return run
 
 
 @pytest.fixture
