@@ -35,10 +35,8 @@ State = dict[str, Tensor]
 
 def find(folders: list[Path]) -> list[Path]:
     """The runs among these folders and, of sweeps, below them."""
-    runs = [
-        run for folder in folders for run in ([folder] if (folder / CONFIG).is_file() else sorted(folder.iterdir()))
-    ]
-    found = [run for run in runs if (run / CONFIG).is_file()]
+    places = [[folder] if (folder / CONFIG).is_file() else sorted(folder.glob("*/")) for folder in folders]
+    found = [run for runs in places for run in runs if (run / CONFIG).is_file()]
     if len(found) < 2:
         raise UsageError(f"{', '.join(map(str, folders))}: found {len(found)} runs, and an average takes two or more")
     return found

@@ -71,5 +71,7 @@ def test_no_run_may_have_learned_what_another_held_out(quick, tmp_path, monkeypa
         (tmp_path / run / "split.csv").write_text(f"split,name,class\n{rows}")
     with pytest.raises(UsageError, match="held out other pictures"):
         averaged(monkeypatch, tmp_path / "0", tmp_path / "1", "--out", tmp_path / "average")
+    with pytest.raises(UsageError, match="found 0 runs"):
+        averaged(monkeypatch, tmp_path / "nowhere", "--out", tmp_path / "average")
     with pytest.raises(UsageError, match="found 1 runs"):
         averaged(monkeypatch, tmp_path / "0", "--out", tmp_path / "average")
