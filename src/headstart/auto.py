@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities import rank_zero_only
 
+from headstart.config import typed
 from headstart.data.base import DataModule
 from headstart.files import replacing
 from headstart.hardware import seconds_a_picture
@@ -73,8 +73,7 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
     """
     model = cfg.model.copy()
     model.weights = None
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    given = {override.lstrip("+~").split("=")[0] for override in overrides}
+    given = {override.lstrip("+~").split("=")[0] for override in typed()}
     if cfg.data.sampler == "balanced":  # either makes up for rare classes
         given.add("data.class_weights")
     # of several processes each would measure, and settle, something else

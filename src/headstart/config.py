@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Union
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -77,14 +78,20 @@ class OtherTrainer:
 
 
 @dataclass
-class EvaluateConfig:
-    """Every key of `conf/evaluate.yaml`."""
+class OfTrainedRun:
+    """What every use of a trained run begins with."""
 
     run: str = MISSING
-    split: str = "test"
     checkpoint: str = "best"
-    test_time_flip: bool | None = None
     logs: str = MISSING
+
+
+@dataclass
+class EvaluateConfig(OfTrainedRun):
+    """Every key of `conf/evaluate.yaml`."""
+
+    split: str = "test"
+    test_time_flip: bool | None = None
     calibrate: bool = False
     worst: int = 24
     explain: Union[bool, int] = False  # noqa: UP007 - of the newer spelling OmegaConf 2.3 knows nothing
@@ -96,13 +103,10 @@ class EvaluateConfig:
 
 
 @dataclass
-class PredictConfig:
+class PredictConfig(OfTrainedRun):
     """Every key of `conf/predict.yaml`."""
 
-    run: str = MISSING
     input: str = MISSING
-    checkpoint: str = "best"
-    logs: str = MISSING
     top_k: int = 5
     format: str | None = None
     output: str | None = None
@@ -112,13 +116,10 @@ class PredictConfig:
 
 
 @dataclass
-class ExportConfig:
+class ExportConfig(OfTrainedRun):
     """Every key of `conf/export.yaml`."""
 
-    run: str = MISSING
     format: str = MISSING
-    checkpoint: str = "best"
-    logs: str = MISSING
     output: str | None = None
     resize: str = "inside"
     quantize: str | None = None
@@ -129,12 +130,9 @@ class ExportConfig:
 
 
 @dataclass
-class ServeConfig:
+class ServeConfig(OfTrainedRun):
     """Every key of `conf/serve.yaml`."""
 
-    run: str = MISSING
-    checkpoint: str = "best"
-    logs: str = MISSING
     host: str = "127.0.0.1"
     port: int = 8000
     top_k: int = 5
@@ -176,6 +174,11 @@ def register() -> None:
     OmegaConf.register_new_resolver("hydra_folder", lambda resume: ".hydra" if resume is None else None, replace=True)
     OmegaConf.register_new_resolver("unless", lambda value: not value, replace=True)
     OmegaConf.register_new_resolver("direction", lambda mode: f"{mode}imize", replace=True)
+
+
+def typed() -> list[str]:
+    """The overrides of the command line, such as `optimizer.lr=0.1`; none where there was no command line."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def best_is(monitor: str) -> str:

@@ -30,7 +30,7 @@ ALLOWED = {
     "checkpoint": {"backbones", "checkpoint_io", "files", "tasks"},
     "resume": set(),
     "cli": {"allocator"},
-    "auto": {"data", "files", "hardware"},
+    "auto": {"config", "data", "files", "hardware"},
     "building": {
         *("callbacks", "checkpoint", "checkpoint_io", "config", "data", "finetuning", "hardware", "loggers", "tasks"),
     },

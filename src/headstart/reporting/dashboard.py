@@ -5,7 +5,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
-from headstart.config import best_is
+from headstart.config import best_is, typed
 from headstart.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -184,14 +183,9 @@ def _write_settings(
         shown.append(f"best/{task.monitor}")
     if trainer.datamodule.num_samples["test"]:
         shown += [*task.test_metrics, "test/loss"]
-    chosen = chosen_settings(task.hparams["config"], _typed())
+    chosen = chosen_settings(task.hparams["config"], typed())
     for summary in hparams(chosen, dict.fromkeys(shown, 0.0)):
         writer.file_writer.add_summary(summary)
-
-
-def _typed() -> list[str]:
-    """The words of the command line; none where there was none."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def chosen_settings(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
