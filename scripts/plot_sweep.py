@@ -1,9 +1,10 @@
-"""A picture and a table of a sweep: the score against a number that was swept, one line a strategy.
+"""A picture and tables of a sweep: the score against a number that was swept and against time, one line a strategy.
 
 python scripts/plot_sweep.py logs/transfer_vs_scratch/multiruns/<date> [--metric test/acc]
 
-Writes sweep.png and sweep.md beside sweep.csv, and prints the table: mean (lowest to highest) over the seeds. All that
-jobs differ in, beside the number and the seed, tells the lines apart.
+Writes sweep.png and sweep.md beside sweep.csv, and prints the tables of scores and of seconds: mean (lowest to highest)
+over the seeds. All that jobs differ in, beside the number and the seed, tells the lines apart. A number that is null,
+no limit, stands at the end of the axis as "all".
 """
 
 import argparse
@@ -17,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from headstart.errors import UsageError
 
@@ -53,9 +54,11 @@ def words_of(job: str) -> dict[str, str]:
 
 
 def number(job: dict[str, str], x: str) -> float:
-    """What `x` was in this job."""
+    """What `x` was in this job; infinite where it was null."""
     if x not in job:
         raise UsageError(f"the sweep does not set {x}: --x=<one of {', '.join(job)}>")
+    if job[x] == "null":
+        return math.inf
     try:
         found = float(job[x])
     except ValueError:
@@ -66,9 +69,9 @@ def number(job: dict[str, str], x: str) -> float:
 
 
 def score_of(row: dict[str, str], folder: Path, metric: str) -> float | None:
-    """The job's score, or the metric its run wrote; None where the job failed."""
-    if not row["score"] or metric == "score":
-        return float(row["score"]) if row["score"] else None
+    """A column of the job's row, or the metric its run wrote; None where the job failed."""
+    if not row["score"] or metric in row:
+        return float(row[metric]) if row["score"] else None
     file = folder / Path(row["run"]).name / "metrics.json"  # wherever the sweep has been moved to
     metrics = json.loads(file.read_text(encoding="utf-8"))
     if metric not in metrics:
@@ -76,36 +79,51 @@ def score_of(row: dict[str, str], folder: Path, metric: str) -> float | None:
     return metrics[metric]
 
 
-def table(lines: Lines, x: str) -> str:
+def table(lines: Lines, x: str, digits: int = 3) -> str:
     """One row a number, one column a line, in Markdown."""
     numbers = sorted({n for points in lines.values() for n in points})
-    rows = [[f"{n:g}", *(cell(points.get(n, [])) for points in lines.values())] for n in numbers]
+    rows = [[label(n), *(cell(points.get(n, []), digits) for points in lines.values())] for n in numbers]
     return "\n".join(f"| {' | '.join(row)} |" for row in [[x, *lines], ["---"] * (len(lines) + 1), *rows])
 
 
-def cell(scores: list[float]) -> str:
+def label(number: float) -> str:
+    """As it stands in tables and at the axis."""
+    return "all" if math.isinf(number) else f"{number:g}"
+
+
+def cell(values: list[float], digits: int) -> str:
     """Mean (lowest to highest)."""
-    if not scores:
+    if not values:
         return ""
-    spread = f" ({min(scores):.3f} to {max(scores):.3f})" if len(scores) > 1 else ""
-    return f"{statistics.mean(scores):.3f}{spread}"
+    spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
-def draw(lines: Lines, x: str, metric: str) -> Figure:
-    """Mean and range of each line over a logarithmic axis."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name, points in lines.items():
-        numbers = sorted(points)
-        (line,) = axes.plot(numbers, [statistics.mean(points[n]) for n in numbers], marker="o", label=name)
-        lowest, highest = [min(points[n]) for n in numbers], [max(points[n]) for n in numbers]
-        axes.fill_between(numbers, lowest, highest, alpha=0.2, color=line.get_color(), linewidth=0)
+def draw(lines: Lines, times: Lines, x: str, metric: str) -> Figure:
+    """Mean and range of each line over the number that was swept, and its means over the seconds they took."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    by_number, by_time = figure.subplots(1, 2, sharey=True)
     numbers = sorted({n for points in lines.values() for n in points})
-    axes.set(xlabel=x, ylabel="best monitored score" if metric == "score" else metric, xscale="log")
-    axes.set_xticks(numbers, [f"{n:g}" for n in numbers])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.grid(alpha=0.3)
-    axes.legend()
+    finite = [n for n in numbers if math.isfinite(n)]
+    place = {n: n if math.isfinite(n) else 2 * max(finite, default=1) for n in numbers}
+    for name, points in lines.items():
+        ordered = sorted(points)
+        means, at = [statistics.mean(points[n]) for n in ordered], [place[n] for n in ordered]
+        (line,) = by_number.plot(at, means, marker="o", label=name)
+        lowest, highest = [min(points[n]) for n in ordered], [max(points[n]) for n in ordered]
+        by_number.fill_between(at, lowest, highest, alpha=0.2, color=line.get_color(), linewidth=0)
+        seconds = [statistics.mean(times[name][n]) for n in ordered]
+        by_time.plot(seconds, means, marker="o", color=line.get_color())
+        for n, second, mean in zip(ordered, seconds, means, strict=True):
+            by_time.annotate(label(n), (second, mean), xytext=(4, -10), textcoords="offset points", fontsize=8)
+    by_number.set(xlabel=x, ylabel="best monitored score" if metric == "score" else metric, xscale="log")
+    by_number.set_xticks([place[n] for n in numbers], [label(n) for n in numbers])
+    by_number.xaxis.set_minor_locator(NullLocator())
+    by_number.legend()
+    by_time.set(xlabel="seconds of a run", xscale="log")
+    by_time.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for axes in (by_number, by_time):
+        axes.grid(alpha=0.3)
     return figure
 
 
@@ -119,11 +137,12 @@ def main() -> None:
     given = parser.parse_args()
     try:
         lines, failed = read(given.folder, given.metric, given.x, given.over)
+        times, _ = read(given.folder, "seconds", given.x, given.over)
     except UsageError as reason:
         sys.exit(f"error: {reason}")
-    text = table(lines, given.x)
+    text = f"{table(lines, given.x)}\n\n{table(times, f'{given.x}, seconds', digits=0)}"
     (given.folder / "sweep.md").write_text(text + "\n", encoding="utf-8")
-    draw(lines, given.x, given.metric).savefig(given.folder / "sweep.png", dpi=120)
+    draw(lines, times, given.x, given.metric).savefig(given.folder / "sweep.png", dpi=120)
     print(text)
     if failed:
         print(f"{failed} jobs have no score and are left out", file=sys.stderr)

@@ -35,8 +35,8 @@ def sweep(tmp_path):
     """A folder with this `sweep.csv`: rows of a job's words and its score."""
 
     def write(*jobs: tuple[str, str]) -> Path:
-        rows = [f"{words},{score},elsewhere/{number}" for number, (words, score) in enumerate(jobs)]
-        (tmp_path / "sweep.csv").write_text("\n".join(["job,score,run", *rows]) + "\n")
+        rows = [f"{words},{score},elsewhere/{number},{10 * number}" for number, (words, score) in enumerate(jobs, 1)]
+        (tmp_path / "sweep.csv").write_text("\n".join(["job,score,run,seconds", *rows]) + "\n")
         return tmp_path
 
     return write
@@ -48,6 +48,7 @@ JOBS = [
     ("x=50 finetuning=probe seed=0 model.weights=my file.pth", "0.9"),
     ("x=50 finetuning=full seed=0 model.weights=my file.pth", "0.8"),
     ("x=50 finetuning=full seed=1 model.weights=my file.pth", ""),
+    ("x=null finetuning=full seed=0 model.weights=my file.pth", "1.0"),
 ]
 
 
@@ -59,14 +60,23 @@ def test_plot_sweep_shows_mean_and_range_of_each_strategy(sweep, monkeypatch, ca
     assert (
         told.out
         == (folder / "sweep.md").read_text()
-        == ("| x | probe | full |\n| --- | --- | --- |\n| 5 | 0.600 (0.500 to 0.700) |  |\n| 50 | 0.900 | 0.800 |\n")
+        == (
+            "| x | probe | full |\n| --- | --- | --- |\n"
+            "| 5 | 0.600 (0.500 to 0.700) |  |\n| 50 | 0.900 | 0.800 |\n| all |  | 1.000 |\n\n"
+            "| x, seconds | probe | full |\n| --- | --- | --- |\n"
+            "| 5 | 15 (10 to 20) |  |\n| 50 | 30 | 40 |\n| all |  | 60 |\n"
+        )
     )
     assert "1 jobs have no score" in told.err
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    (axes,) = PLOT.draw(PLOT.read(folder, "score", "x", "seed")[0], "x", "score").axes
+    lines, times = (PLOT.read(folder, metric, "x", "seed")[0] for metric in ("score", "seconds"))
+    axes, by_time = PLOT.draw(lines, times, "x", "score").axes
     assert axes.get_xscale() == "log"
     assert [line.get_label() for line in axes.lines] == ["probe", "full"]
     assert axes.lines[0].get_ydata() == pytest.approx([0.6, 0.9])
+    assert axes.lines[1].get_xdata() == pytest.approx([50, 100])
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["5", "50", "all"]
+    assert by_time.lines[0].get_xydata().tolist() == [[15, pytest.approx(0.6)], [30, pytest.approx(0.9)]]
     outline = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert (outline.min(), outline.max()) == (0.5, 0.9)
 
