@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torchvision
+from families import SMALLEST
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
@@ -18,28 +19,7 @@ from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.backbones.torchvision import TorchvisionBackbone, parameters_on_meta
 
 MODELS = torchvision.models.list_models(module=torchvision.models)
-# one of every family, the smallest, with the smallest picture it takes
-RUN = {
-    "tiny_resnet": 16,
-    "alexnet": 64,
-    "convnext_tiny": 32,
-    "densenet121": 32,
-    "efficientnet_b0": 32,
-    "googlenet": 32,
-    "inception_v3": 75,
-    "maxvit_t": 224,
-    "mnasnet0_5": 32,
-    "mobilenet_v2": 32,
-    "mobilenet_v3_small": 32,
-    "regnet_x_400mf": 32,
-    "resnet18": 32,
-    "shufflenet_v2_x0_5": 32,
-    "squeezenet1_1": 32,
-    "swin_t": 64,
-    "swin_v2_t": 64,
-    "vgg11_bn": 32,
-    "vit_b_32": 64,
-}
+RUN = {"tiny_resnet": 16, **SMALLEST}
 VARIANTS = [
     (name, output)
     for name in ("densenet121", "mobilenet_v2", "resnet18", "squeezenet1_1", "vgg11_bn")

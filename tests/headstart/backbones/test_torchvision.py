@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from families import SMALLEST
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
@@ -20,27 +21,6 @@ from headstart.errors import UsageError
 CONF = Path(__file__).parents[3] / "conf"
 MODELS = torchvision.models.list_models(module=torchvision.models)
 YAMLS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if "torchvision" in path.read_text())
-# one of every family, the smallest, with the smallest picture it takes
-RUN = {
-    "alexnet": 64,
-    "convnext_tiny": 32,
-    "densenet121": 32,
-    "efficientnet_b0": 32,
-    "googlenet": 32,
-    "inception_v3": 75,
-    "maxvit_t": 224,
-    "mnasnet0_5": 32,
-    "mobilenet_v2": 32,
-    "mobilenet_v3_small": 32,
-    "regnet_x_400mf": 32,
-    "resnet18": 32,
-    "shufflenet_v2_x0_5": 32,
-    "squeezenet1_1": 32,
-    "swin_t": 64,
-    "swin_v2_t": 64,
-    "vgg11_bn": 32,
-    "vit_b_32": 64,
-}
 
 
 def on_meta(name: str, **arguments) -> TorchvisionBackbone:
@@ -77,7 +57,7 @@ def reference(name: str, size: int = 224) -> nn.Module:
 def test_there_are_80_models_in_17_families():
     assert len(MODELS) >= 80
     assert {id(find_family(name)) for name in MODELS} == {id(family) for family in FAMILIES.values()}
-    assert {id(find_family(name)) for name in RUN} == {id(family) for family in FAMILIES.values()}
+    assert {id(find_family(name)) for name in SMALLEST} == {id(family) for family in FAMILIES.values()}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -102,9 +82,9 @@ def test_contract(name):
     assert modules == [name for name, _ in backbone.named_modules()]
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", SMALLEST)
 def test_blocks_run_in_order_on_one_tensor_each_and_leave_it_alone(name):
-    backbone = materialise(on_meta(name, image_size=RUN[name]))
+    backbone = materialise(on_meta(name, image_size=SMALLEST[name]))
     seen, inputs = [], []
 
     def note(block):
@@ -117,7 +97,7 @@ def test_blocks_run_in_order_on_one_tensor_each_and_leave_it_alone(name):
 
     for block in backbone.blocks:
         backbone.get_submodule(block).register_forward_pre_hook(note(block))
-    size = RUN[name]
+    size = SMALLEST[name]
     with torch.no_grad():
         features = backbone(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8))
     assert features.shape == (2, backbone.num_features)
@@ -125,9 +105,9 @@ def test_blocks_run_in_order_on_one_tensor_each_and_leave_it_alone(name):
     assert all(torch.equal(now, before) for now, before in inputs), "a cached activation would be overwritten"
 
 
-@pytest.mark.parametrize("name", [name for name in RUN if name != "squeezenet1_1"])
+@pytest.mark.parametrize("name", [name for name in SMALLEST if name != "squeezenet1_1"])
 def test_features_and_last_layer_give_torchvisions_logits(name, tmp_path):
-    size = RUN[name]
+    size = SMALLEST[name]
     net = reference(name, size)
     torch.save(net.state_dict(), tmp_path / "net.pth")
     backbone = TorchvisionBackbone(name, str(tmp_path / "net.pth"), image_size=size).eval()
@@ -232,7 +212,7 @@ def test_vgg_keeps_its_grid_at_any_size():
     + ["mobilenet_v3_small", "regnet_x_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"],
 )
 def test_pooled_is_the_mean_of_flattened(name):
-    size = 224 if name == "alexnet" else RUN[name]  # where AlexNet's grid is the map itself
+    size = 224 if name == "alexnet" else SMALLEST[name]  # where AlexNet's grid is the map itself
     pooled, flat = (materialise(on_meta(name, image_size=size, output=o)) for o in ("pooled", "flattened"))
     flat.load_state_dict(pooled.state_dict())
     images = torch.rand(1, 3, size, size)
