@@ -17,10 +17,10 @@ from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.building import build_data, build_task
 from headstart.caching.features import features_of
 from headstart.cli import CONF
-from headstart.config import OtherData
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate, of_each
 from headstart.held_out import held_out
+from headstart.schemas import OtherData
 from headstart.training import train
 
 TABLES = {"predictions.csv", "mistakes.csv", "metrics.csv", "classes.csv", "evaluation.json"}

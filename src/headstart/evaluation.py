@@ -14,7 +14,7 @@ from headstart import checkpoint, inspection
 from headstart.calibration import fit_temperature
 from headstart.callbacks.collection import Collection
 from headstart.callbacks.progress import ProgressBar
-from headstart.config import EvaluateConfig, check_config
+from headstart.config import check_config
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
@@ -25,6 +25,7 @@ from headstart.reporting.evaluation_files import Evaluation, as_json, clear, met
 from headstart.reporting.predictions import Predictions
 from headstart.reporting.reliability import calibration_error
 from headstart.run_data import data_config, load_data, run_of
+from headstart.schemas import EvaluateConfig
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
 

@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 import headstart
 from headstart import checkpoint, evaluation
 from headstart.callbacks.collection import Collection
-from headstart.config import ReportConfig
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
 from headstart.report.data_card import LISTED, data_card
@@ -22,6 +21,7 @@ from headstart.report.results import evaluation_of, result, run_metrics
 from headstart.report.training_card import training_card
 from headstart.reporting.page import write_page
 from headstart.run_data import load_data, run_of
+from headstart.schemas import ReportConfig
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
