@@ -1,5 +1,6 @@
 """What a person sees who types something that cannot work: a sentence, what to type instead, and exit code 2."""
 
+import errno
 import json
 import os
 import re
@@ -211,6 +212,17 @@ def shell(*arguments, **variables):
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **variables}
     )
+
+
+def test_a_full_disk_is_told_without_a_traceback(command, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.csv")
+
+    monkeypatch.setattr("headstart.training.train", full)
+    code, told = command("train")
+    assert code == 1
+    assert told.strip().endswith("error: [Errno 28] No space left on device: 'metrics.csv'")
+    assert "Traceback" not in told
 
 
 def test_help_is_a_help():

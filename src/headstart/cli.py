@@ -1,5 +1,6 @@
 """How the entry points meet a person: mistakes explained in a sentence, exit codes that tell scripts the truth."""
 
+import errno
 import logging
 import os
 import shlex
@@ -63,7 +64,8 @@ def run(main: Callable[[], Any], config_name: str) -> None:
         sys.exit(FAILURE)
     except Exception as error:
         message = explain(error, config_name, sys.argv[1:])
-        if full or message is None:
+        no_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or (message is None and not no_room):  # where a disk is full the code is of no interest
             traceback.print_exc()
         sys.stderr.write(f"\nerror: {message or error}\n")
         sys.exit(FAILURE if message is None else USAGE)
