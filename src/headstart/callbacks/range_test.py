@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback
 
 from headstart.errors import UsageError
-from headstart.finetuning.base import Stage, strategy_of
+from headstart.finetuning.base import strategy_of
+from headstart.finetuning.stages import Stage
 
 SMOOTHING = 0.9  # share of the earlier losses in the smoothed one
 DIVERGED = 4  # times the best smoothed loss: going on would tell nothing more

@@ -1,11 +1,10 @@
 """When each layer group learns. How fast it learns is `optim.py`'s business."""
 
 import logging
-import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
@@ -19,62 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from headstart.backbones.base import LayerGroup
 from headstart.config import best_is
 from headstart.errors import UsageError, nearest
+from headstart.finetuning.stages import Progress, Stage
 
 log = logging.getLogger(__name__)
 BATCH_NORM = ("frozen", "affine", "adapt_stats", "train")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A span of epochs in which the set of learning groups does not change.
-
-    Args:
-        learning: names of the backbone's groups that learn; the head always does.
-        epochs: how long it lasts at most.
-        patience: validations without improvement, counted within the stage, that end it before the next epoch.
-        solved: the head is computed (`callbacks/solved_head.py`), and nothing learns: one epoch that takes no step, so
-            that the solution is validated and kept like any other epoch.
-    """
-
-    learning: frozenset[str] = frozenset()
-    epochs: int | None = None
-    patience: int | None = None
-    solved: bool = False
-
-
-@dataclass
-class Progress:
-    """Where a run stands in its stages: all that a strategy remembers, and what a checkpoint keeps of it.
-
-    Args:
-        stage: 0-based.
-        began: epoch in which the stage began.
-        best: best monitored score since then.
-        waited: validations since that score.
-    """
-
-    stage: int = 0
-    began: int = 0
-    best: float | None = None
-    waited: int = 0
-
-    def count(self, score: float, mode: str) -> None:
-        """Takes the score of one validation; NaN is no improvement."""
-        sign = 1 if mode == "max" else -1
-        if not math.isnan(score) and (self.best is None or sign * score > sign * self.best):
-            self.best, self.waited = score, 0
-        else:
-            self.waited += 1
-
-    def end_of(self, stage: Stage, epoch: int) -> str | None:
-        """Why the stage is over before `epoch` begins; None while it goes on."""
-        if stage.solved and epoch > self.began:
-            return "the head is solved"
-        if stage.epochs is not None and epoch - self.began >= stage.epochs:
-            return f"{stage.epochs} epochs are over"
-        if stage.patience is not None and self.waited >= stage.patience:
-            return f"no improvement in {self.waited} validations"
-        return None
 
 
 class StagedFinetuning(BaseFinetuning):

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from headstart.finetuning.base import Stage, StagedFinetuning
+from headstart.finetuning.base import StagedFinetuning
+from headstart.finetuning.stages import Stage
 
 
 class BitFit(StagedFinetuning):

@@ -8,7 +8,8 @@ from torch import nn
 
 from headstart.backbones.low_rank import low_rank_parameters
 from headstart.errors import UsageError
-from headstart.finetuning.base import Stage, StagedFinetuning
+from headstart.finetuning.base import StagedFinetuning
+from headstart.finetuning.stages import Stage
 
 
 class LoRA(StagedFinetuning):

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from headstart.finetuning.base import Stage, StagedFinetuning, at_least_one
+from headstart.finetuning.base import StagedFinetuning, at_least_one
+from headstart.finetuning.stages import Stage
 
 
 class LinearProbeThenFinetune(StagedFinetuning):

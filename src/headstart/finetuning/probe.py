@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from headstart.finetuning.base import Stage, StagedFinetuning
+from headstart.finetuning.base import StagedFinetuning
+from headstart.finetuning.stages import Stage
 
 
 class Probe(StagedFinetuning):

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from headstart.errors import UsageError, nearest
-from headstart.finetuning.base import Stage, StagedFinetuning
+from headstart.finetuning.base import StagedFinetuning
+from headstart.finetuning.stages import Stage
 
 
 class Surgical(StagedFinetuning):

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from headstart.errors import UsageError
-from headstart.finetuning.base import Stage, StagedFinetuning, at_least_one
+from headstart.finetuning.base import StagedFinetuning, at_least_one
+from headstart.finetuning.stages import Stage
 
 
 class TopK(StagedFinetuning):

@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
-from headstart.finetuning.base import Stage
+from headstart.finetuning.stages import Stage
 from headstart.reporting import curves
 from headstart.reporting.page import inline_svg, style
 from headstart.tasks.classification import ClassificationTask

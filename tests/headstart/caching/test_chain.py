@@ -138,8 +138,8 @@ class Planned:
             self.name = name
 
     def __init__(self, frozen, solved):
-        from headstart.finetuning.base import Stage
         from headstart.finetuning.gradual import Gradual
+        from headstart.finetuning.stages import Stage
 
         (strategy,) = self.callbacks = [Gradual()]
         strategy.plan = [Stage(frozenset(GROUPS[n:]), 1, solved=s) for n, s in zip(frozen, solved, strict=True)]

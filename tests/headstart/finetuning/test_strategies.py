@@ -3,13 +3,13 @@
 import pytest
 
 from headstart.errors import UsageError
-from headstart.finetuning.base import Progress, Stage
 from headstart.finetuning.bitfit import BitFit
 from headstart.finetuning.feature_extraction import FeatureExtraction
 from headstart.finetuning.full import Full
 from headstart.finetuning.gradual import Gradual
 from headstart.finetuning.lp_ft import LinearProbeThenFinetune
 from headstart.finetuning.probe import Probe
+from headstart.finetuning.stages import Progress, Stage
 from headstart.finetuning.surgical import Surgical
 from headstart.finetuning.top_k import TopK
 from headstart.finetuning.unfreeze_at import UnfreezeAt
