@@ -15,8 +15,11 @@ from omegaconf import OmegaConf
 
 from headstart.errors import UsageError, nearest
 
-APART = ("paths", "name", "resume", "report", "logger", "callbacks")
-"""Parts of a config that say where and how a run is kept and watched, not what it is."""
+WATCHERS = ("best_checkpoint", "last_checkpoint", "interruption", "learning_rate", "learning_table", "progress_bar",
+            "dashboard", "curves")  # fmt: skip
+APART = ("paths.", "name.", "resume.", "report.", "logger.", *(f"callbacks.{name}." for name in WATCHERS))
+"""Parts of a config that say where and how a run is kept and watched, not what it is; other callbacks do change it."""
+KIND = "._target_"
 METRICS = ("acc", "acc_macro", "acc_exact", "f1_macro", "auroc_macro", "ece", "loss")
 LOWER_IS_BETTER = ("/ece", "/loss")
 DRAWS = 2000
@@ -150,23 +153,32 @@ def _flat(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def configurations(runs: Sequence[Run], over: str) -> list[Configuration]:
     """The runs grouped by all that they differ in beside the seed (`over`), in the order given."""
-    keys = [
-        key
-        for key in dict.fromkeys(key for run in runs for key in run.settings)
-        if key.partition(".")[0] not in APART and key != over
-        and len({repr(run.settings.get(key)) for run in runs}) > 1
-    ]  # fmt: skip
+    known = dict.fromkeys(key for run in runs for key in run.settings)
+    differing: dict[str, list[str]] = {}
+    for key in known:
+        # a part that is null in one run has a kind in another, which tells it all
+        if key == over or key + KIND in known or f"{key}.".startswith(APART):
+            continue
+        values = [run.settings.get(key, run.settings.get(key.removesuffix(KIND), "")) for run in runs]
+        if len(set(map(repr, values))) > 1:
+            differing[key.removesuffix(KIND)] = _shown(key, values)
     found: dict[tuple[str, ...], Configuration] = {}
-    for run in runs:
-        values = {key.removesuffix("._target_"): _shown(key, run.settings.get(key, "")) for key in keys}
+    for place, run in enumerate(runs):
+        values = {key: shown[place] for key, shown in differing.items()}
         found.setdefault(tuple(values.values()), Configuration(values)).runs.append(run)
     return list(found.values())
 
 
-def _shown(key: str, value: Any) -> str:
-    if key.endswith("._target_"):
-        return str(value).rpartition(".")[2]
-    if isinstance(value, str) and "/" in value and Path(value).is_absolute():
+def _shown(key: str, values: Sequence[Any]) -> list[str]:
+    """The values of a setting in short; as they are where two of them would look alike."""
+    short = [_short(key, value) for value in values]
+    return short if len(set(short)) == len(set(map(repr, values))) else [repr(value) for value in values]
+
+
+def _short(key: str, value: Any) -> str:
+    if isinstance(value, str) and key.endswith(KIND):
+        return value.rpartition(".")[2]
+    if isinstance(value, str) and Path(value).is_absolute():
         return Path(value).name
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -45,6 +45,26 @@ def test_runs_are_grouped_by_what_they_differ_in_but_the_seed(tmp_path):
     assert len(configurations(runs, "optimizer.lr")) == 2, "--over may name another setting"
 
 
+@pytest.mark.parametrize(("one", "other", "titles"), [
+    ({"model": {"weights": "/a/x/best.ckpt"}}, {"model": {"weights": "/a/y/best.ckpt"}},
+     ["model.weights='/a/x/best.ckpt'", "model.weights='/a/y/best.ckpt'"]),
+    ({"model": {"weights": "/a/x.pth"}}, {"model": {"weights": "/b/y.pth"}},
+     ["model.weights=x.pth", "model.weights=y.pth"]),
+    ({"optimizer": {"lr": 0.12345678}}, {"optimizer": {"lr": 0.12345679}},
+     ["optimizer.lr=0.12345678", "optimizer.lr=0.12345679"]),
+    ({"callbacks": {"ema": {"_target_": "a.EMA"}}}, {"callbacks": {"dashboard": {"pictures": 3}}},
+     ["callbacks.ema=EMA", "callbacks.ema="]),
+    ({"scheduler": {"_target_": "s.Cosine"}}, {"scheduler": None}, ["scheduler=Cosine", "scheduler=null"]),
+    ({"scheduler": None}, {"scheduler": {"_target_": "s.Cosine"}}, ["scheduler=null", "scheduler=Cosine"]),
+    ({"callbacks": {"curves": {"file": "x"}}, "name": "a"}, {"name": "b"}, ["all"]),
+])  # fmt: skip
+def test_what_differs_tells_configurations_apart(one, other, titles, tmp_path):
+    run(tmp_path / "0", one, acc=0.5)
+    run(tmp_path / "1", other, acc=0.5)
+    runs, _ = find_runs([tmp_path])
+    assert [each.title for each in configurations(runs, "seed")] == titles
+
+
 def test_of_losses_the_lowest_is_best(tmp_path):
     run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, loss=0.3)
     run(tmp_path / "b", loss=0.2)
