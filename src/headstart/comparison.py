@@ -5,7 +5,7 @@ import itertools
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ LOWER_IS_BETTER = ("/ece", "/loss")
 DRAWS = 2000
 MOST_PAIRS = 100
 CLAIMED = 0.05
+SAME = 0.02
+"""Accuracies that differ by more are of other weights; precision changes less."""
+
+Answers = dict[str, tuple[str, bool]]  # sample -> its label, and whether the answer was right
 
 
 @dataclass
@@ -41,13 +45,16 @@ class Run:
     settings: dict[str, Any]
     metrics: dict[str, float | None]
 
-    def right(self, split: str) -> dict[str, tuple[str, bool]] | None:
-        """Sample -> its label, and whether the answer was right; None where the run has no evaluation of the split."""
+    def right(self, split: str) -> Answers | None:
+        """None where the run has no evaluation of the split, or one of other weights than it ended with."""
         file = self.folder / f"evaluation_{split}" / "predictions.csv"
         if not file.is_file():
             return None
         with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            return {row["path"]: (row["true"], row["right"] == "1") for row in csv.DictReader(stream)}
+            found = {row["path"]: (row["true"], row["right"] == "1") for row in csv.DictReader(stream)}
+        ended_with = self.metrics.get(f"{split}/acc_exact", self.metrics.get(f"{split}/acc"))
+        share = sum(right for _, right in found.values()) / max(len(found), 1)
+        return None if ended_with is not None and not abs(share - ended_with) <= SAME else found
 
 
 @dataclass
@@ -209,31 +216,35 @@ def pair_tests(found: Sequence[Configuration], split: str, over: str, seed: int 
         raise UsageError(
             f"{len(pairs)} pairs of runs are too many to tell apart, at most {MOST_PAIRS}: give fewer runs"
         )
-    tests = [test for *names, first, second in pairs if (test := _tested(*names, first, second, split, seed))]
-    return _holm(tests)
+    answers = {run.folder: run.right(split) for each in found for run in each.runs}
+    of_both = [(*names, answers[first.folder], answers[second.folder]) for *names, first, second in pairs]
+    return _holm([_tested(*both, seed) for both in of_both if _same_samples(*both[2:])])
 
 
-def _tested(name: str, other: str, first: Run, second: Run, split: str, seed: int) -> PairTest | None:
-    """None where the two have not answered the same samples with the same labels."""
+def _same_samples(one: Answers | None, two: Answers | None) -> bool:
+    """Whether both have answered, and the same samples with the same labels."""
+    return bool(one and two) and {k: true for k, (true, _) in one.items()} == {k: true for k, (true, _) in two.items()}
+
+
+def _tested(name: str, other: str, one: Answers, two: Answers, seed: int) -> PairTest:
     from scipy.stats import binomtest
 
-    one, two = first.right(split), second.right(split)
-    if not one or not two or one.keys() != two.keys() or any(one[key][0] != two[key][0] for key in one):
-        return None
-    a = np.array([one[key][1] for key in one], dtype=float)
-    b = np.array([two[key][1] for key in one], dtype=float)
-    only_first, only_second = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
-    differing = only_first + only_second
-    p = binomtest(only_first, differing).pvalue if differing else 1.0
-    low, high = _paired_interval(a - b, seed)
-    return PairTest(name, other, len(a), only_first, only_second, float((a - b).mean()), low, high, float(p))
+    only_first = sum(right and not two[key][1] for key, (_, right) in one.items())
+    only_second = sum(right and not one[key][1] for key, (_, right) in two.items())
+    differing, samples = only_first + only_second, len(one)
+    p = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    low, high = _paired_interval(only_first, only_second, samples, seed)
+    return PairTest(name, other, samples, only_first, only_second, (only_first - only_second) / samples, low, high, p)
 
 
-def _paired_interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % of the bootstrap's means of samples drawn anew (Efron and Tibshirani 1993, chapter 13)."""
-    random, size = np.random.default_rng(seed), len(differences)
-    means = [differences[random.integers(size, size=size)].mean() for _ in range(DRAWS)]
-    low, high = np.quantile(means, (0.025, 0.975))
+def _paired_interval(only_first: int, only_second: int, samples: int, seed: int) -> tuple[float, float]:
+    """95 % of the bootstrap's means of samples drawn anew (Efron and Tibshirani 1993, chapter 13).
+
+    A sample's difference is 1, -1 or 0, so that a draw is no more than how often it has each.
+    """
+    shares = np.array([only_first, only_second, samples - only_first - only_second]) / samples
+    drawn = np.random.default_rng(seed).multinomial(samples, shares, size=DRAWS)
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / samples, (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -244,7 +255,7 @@ def _holm(tests: list[PairTest]) -> list[PairTest]:
     for rank, place in enumerate(order):
         highest = max(highest, min(1.0, (len(tests) - rank) * tests[place].p))
         adjusted[place] = highest
-    return [PairTest(**{**vars(test), "adjusted": adjusted[place]}) for place, test in enumerate(tests)]
+    return [replace(test, adjusted=adjusted[place]) for place, test in enumerate(tests)]
 
 
 def metric_names(runs: Sequence[Run], split: str, first: str) -> list[str]:

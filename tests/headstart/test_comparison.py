@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from headstart.comparison import (
     Configuration,
+    _paired_interval,
     claims,
     configuration_rows,
     configurations,
@@ -87,8 +88,8 @@ def test_mcnemar_of_a_known_case(tmp_path):
     """Ten samples that one alone has right, two that the other has: 2 P(X <= 2) of 12 fair coins is 158 / 4096."""
     first = [True] * 10 + [False] * 2 + [True] * 20
     second = [False] * 10 + [True] * 2 + [True] * 20
-    run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, first, acc=0.9)
-    run(tmp_path / "b", {}, second, acc=0.7)
+    run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, first, acc=30 / 32)
+    run(tmp_path / "b", {}, second, acc=22 / 32)
     runs, _ = find_runs([tmp_path])
     (test,) = pair_tests(ordered(configurations(runs, "seed"), "val/acc"), "val", "seed")
     assert (test.only_first, test.only_second, test.samples) == (10, 2, 32)
@@ -102,7 +103,7 @@ def test_many_comparisons_make_each_claim_harder(tmp_path):
     first = [True] * 10 + [False] * 2 + [True] * 20
     second = [False] * 10 + [True] * 2 + [True] * 20
     for place, right in enumerate((first, second, first)):
-        run(tmp_path / str(place), {"optimizer": {"lr": place}}, right, acc=0.9 - place)
+        run(tmp_path / str(place), {"optimizer": {"lr": place}}, right, acc=sum(right) / 32)
     runs, _ = find_runs([tmp_path])
     tests = pair_tests(configurations(runs, "seed"), "val", "seed")
     assert [test.p for test in tests] == pytest.approx([158 / 4096, 1, 158 / 4096])
@@ -112,17 +113,32 @@ def test_many_comparisons_make_each_claim_harder(tmp_path):
 
 @pytest.mark.parametrize("right", [None, [True] * 3])
 def test_nothing_is_claimed_of_other_samples(right, tmp_path):
-    run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, [True] * 4, acc=0.9)
-    run(tmp_path / "b", {}, right, acc=0.7)
+    run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, [True] * 4, acc=1)
+    run(tmp_path / "b", {}, right, acc=1)
     runs, _ = find_runs([tmp_path])
     tests = pair_tests(configurations(runs, "seed"), "val", "seed")
     assert tests == []
     assert claims(tests, "val")["note"].startswith("Nothing is claimed")
 
 
+def test_nothing_is_claimed_by_an_evaluation_of_earlier_weights(tmp_path):
+    run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, [True] * 30 + [False] * 2, acc=30 / 32)
+    run(tmp_path / "b", {}, [True] * 16 + [False] * 16, acc=29 / 32)  # evaluated, then gone on with
+    runs, _ = find_runs([tmp_path])
+    assert pair_tests(configurations(runs, "seed"), "val", "seed") == []
+
+
+def test_the_interval_is_that_of_drawing_the_samples(tmp_path):
+    """Of 10 and 2 among 32 the difference has the variance (12 - 8 * 8 / 32) / 32 ** 2."""
+    low, high = _paired_interval(10, 2, 32, 0)
+    wide = 1.96 * (12 - 2) ** 0.5 / 32
+    assert (low, high) == (pytest.approx(8 / 32 - wide, abs=0.04), pytest.approx(8 / 32 + wide, abs=0.04))
+    assert _paired_interval(0, 0, 5, 0) == (0, 0)
+
+
 def test_other_seeds_are_not_paired(tmp_path):
-    run(tmp_path / "a", {"seed": 0, "optimizer": {"lr": 1.0}}, [True] * 4, acc=0.9)
-    run(tmp_path / "b", {"seed": 1}, [True] * 4, acc=0.7)
+    run(tmp_path / "a", {"seed": 0, "optimizer": {"lr": 1.0}}, [True] * 4, acc=1)
+    run(tmp_path / "b", {"seed": 1}, [True] * 4, acc=1)
     runs, _ = find_runs([tmp_path])
     assert pair_tests(configurations(runs, "seed"), "val", "seed") == []
 
