@@ -39,6 +39,9 @@ def compare(given: argparse.Namespace) -> None:
     for folder in without:
         print(f"{folder} has not ended and is left out", file=sys.stderr)
     names = comparison.metric_names(runs, given.split, given.metric)
+    runs, without = comparison.measured(runs, names[0])
+    for folder in without:
+        print(f"{folder} has no {names[0]} and is left out", file=sys.stderr)
     found = comparison.ordered(comparison.configurations(runs, given.over), names[0])
     header, rows = comparison.configuration_rows(found, names)
     claims = comparison.claims(comparison.pair_tests(found, given.split, given.over), given.split)

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -38,7 +39,7 @@ class Run:
     Attributes:
         folder: its directory.
         settings: dotted key -> value of all of its config, as written.
-        metrics: what `metrics.json` holds.
+        metrics: what `metrics.json` holds; None for what is no finite number.
     """
 
     folder: Path
@@ -145,7 +146,10 @@ def _by_number(file: Path) -> tuple[int, str]:
 
 def _read(folder: Path) -> Run:
     config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))  # as written: what refers is one fact
-    return Run(folder, dict(_flat(config)), json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    # what is not a number, as the loss of a run that went astray, has no place in an order or a mean
+    known = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
+    return Run(folder, dict(_flat(config)), known)
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -273,12 +277,16 @@ def metric_names(runs: Sequence[Run], split: str, first: str) -> list[str]:
     return [f"{split}/{name}" for name in [first, *(name for name in known if name != first)]]
 
 
+def measured(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[Path]]:
+    """The runs that have a metric, and the folders of those that have not."""
+    found = [run for run in runs if run.metrics.get(metric) is not None]
+    return found, [run.folder for run in runs if run.metrics.get(metric) is None]
+
+
 def ordered(found: Sequence[Configuration], metric: str) -> list[Configuration]:
-    """The configurations that have a metric, the best mean first."""
+    """The configurations, the best mean of a metric that all runs have first."""
     sign = 1 if metric.endswith(LOWER_IS_BETTER) else -1
-    return sorted(
-        (each for each in found if each.numbers(metric)), key=lambda each: sign * statistics.mean(each.numbers(metric))
-    )
+    return sorted(found, key=lambda each: sign * statistics.mean(each.numbers(metric)))
 
 
 def configuration_rows(found: Sequence[Configuration], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:

@@ -1,10 +1,12 @@
 """Runs side by side."""
 
 import json
+import sys
 
 import pytest
 from omegaconf import OmegaConf
 
+import compare
 from headstart.comparison import (
     Configuration,
     _paired_interval,
@@ -82,6 +84,19 @@ def test_jobs_of_a_sweep_come_in_their_order_and_unfinished_ones_are_told(tmp_pa
     runs, without = find_runs([tmp_path])
     assert [each.folder.name for each in runs] == ["0", "1", "10"]
     assert [folder.name for folder in without] == ["2"]
+
+
+def test_runs_without_the_metric_are_left_out_and_told(tmp_path, monkeypatch, capsys):
+    run(tmp_path / "0", {"seed": 0}, acc=0.5)
+    run(tmp_path / "1", {"seed": 1}, loss=0.5)
+    run(tmp_path / "2", {"seed": 2}, acc=float("nan"))
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path)])
+    compare.main()
+    told = capsys.readouterr()
+    assert [line for line in told.err.splitlines() if "left out" in line] == [
+        f"{tmp_path / '1'} has no val/acc and is left out", f"{tmp_path / '2'} has no val/acc and is left out",
+    ]  # fmt: skip
+    assert "| all | 1 | 0.5000 |" in told.out
 
 
 def test_mcnemar_of_a_known_case(tmp_path):
