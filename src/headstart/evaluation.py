@@ -7,7 +7,6 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from torch import Tensor, nn
 
 from headstart import checkpoint, inspection
@@ -24,6 +23,7 @@ from headstart.reporting.bootstrap import intervals, statistics_of
 from headstart.reporting.evaluation_files import Evaluation, as_json, clear, metrics_table, write_evaluation
 from headstart.reporting.predictions import Predictions
 from headstart.reporting.reliability import calibration_error
+from headstart.reporting.tables import show
 from headstart.run_data import data_config, load_data, run_of
 from headstart.schemas import EvaluateConfig
 from headstart.tasks.classification import ClassificationTask
@@ -90,7 +90,7 @@ def record(
     }
     clear(folder)
     write_evaluation(folder, evaluation)
-    Console(stderr=True).print(metrics_table(f"{cfg.split}, {len(evaluation.predictions):,} samples", evaluation))
+    show(metrics_table(f"{cfg.split}, {len(evaluation.predictions):,} samples", evaluation))
     features = collection.features if collection.wants_features else None
     Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).answer()
     log.info("tables and pictures: %s", folder)

@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
-from rich.console import Console
 
 from headstart import auto, checkpoint, resume
 from headstart.building import build_data, build_task, build_trainer
@@ -23,7 +22,7 @@ from headstart.errors import UsageError
 from headstart.files import replacing
 from headstart.loggers import close_loggers
 from headstart.lr_find import find_rate
-from headstart.reporting.tables import data_table
+from headstart.reporting.tables import data_table, show
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
@@ -149,7 +148,7 @@ def refuse_occupied(run: Path, cfg: DictConfig) -> None:
 def show_data(data: DataModule) -> None:
     """Prints how many samples of which class are where."""
     counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
-    Console(stderr=True).print(data_table(data.classes, counts))
+    show(data_table(data.classes, counts))
 
 
 @rank_zero_only

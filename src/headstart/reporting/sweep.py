@@ -1,7 +1,6 @@
 """The table at the end of a multirun."""
 
 import atexit
-import csv
 import json
 import math
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+
+from headstart.reporting.csv_table import write_table
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,14 @@ class SweepTable(Callback):
             atexit.register(self._print, folder / "sweep.csv", config.monitor, config.mode)
 
     def _write(self, file: Path) -> None:
-        with file.open("w", newline="", encoding="utf-8") as stream:
-            rows = csv.writer(stream)
-            rows.writerow(("job", "score", "run", "seconds", "parameters"))
-            for job in self.jobs:
-                score = None if job.score is None else f"{job.score:.6g}"
-                rows.writerow((" ".join(job.words), score, job.run, job.seconds, job.parameters))
+        rows: list[tuple[Any, ...]] = [("job", "score", "run", "seconds", "parameters")]
+        for job in self.jobs:
+            score = None if job.score is None else f"{job.score:.6g}"
+            rows.append((" ".join(job.words), score, job.run, job.seconds, job.parameters))
+        write_table(file, rows)
 
     def _print(self, file: Path, monitor: str, mode: str) -> None:
-        console = Console(stderr=True)
+        console = Console(stderr=True, markup=False, emoji=False)  # groups=[stem] is no markup
         console.print(self._table(monitor, mode))
         console.print(str(file), soft_wrap=True)
 

@@ -44,7 +44,7 @@ class LearningTable(Callback):
         count = f", stage {stage + 1} of {len(strategy.plan)}" if len(strategy.plan) > 1 else ""
         title = f"{type(task.backbone).__name__} + {type(task.head).__name__}: what learns{count}"
         rows = learning_rows(task)
-        Console(stderr=True).print(learning_table(title, rows))
+        show(learning_table(title, rows))
         if stage == self.logged:
             return
         self.logged = stage
@@ -112,6 +112,11 @@ def _norm_mode(modules: "list[nn.Module]") -> str:
     moving = any(norm.training for norm in norms)
     affine = any(p.requires_grad for norm in norms for p in norm.parameters())
     return ("train" if affine else "adapt_stats") if moving else ("affine" if affine else "frozen")
+
+
+def show(table: Table) -> None:
+    """Prints a table where a person looks; names in brackets (`[stem]`) or colons are names, no markup."""
+    Console(stderr=True, markup=False, emoji=False).print(table)
 
 
 def data_table(classes: list[str], counts: dict[str, list[int]], limit: int = 20) -> Table:
