@@ -110,7 +110,7 @@ def evaluation_of(home: Path, split: str) -> dict[str, Any] | None:
     file = home / f"evaluation_{split}" / "evaluation.json"
     if not file.is_file():
         return None
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
     known = run_metrics(home, split)
     for name, value in known.items():
         found = content["metrics"].get(name, {}).get("value")
@@ -213,6 +213,5 @@ def _mistakes(file: Path, split: str, data: DataModule | str, worst: int) -> tup
         picture = None
         if index is not None and getattr(data.samples.load(index), "ndim", 0) == 3:
             picture = thumbnail_of(data.samples, index)
-        path = row["path"].encode(errors="replace").decode()
-        shown.append(Mistake(path, row["true"], row["predicted"], float(row["probability"]), picture))
+        shown.append(Mistake(row["path"], row["true"], row["predicted"], float(row["probability"]), picture))
     return shown, len(rows)

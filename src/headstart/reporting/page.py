@@ -86,4 +86,4 @@ def write_page(file: Path, template: str, **content: Any) -> None:
     """Fills a template; in HTML everything that is not `Markup` is escaped. Complete or not at all."""
     text = _environment(template.endswith(".html")).get_template(template).render(**content)
     with replacing(file) as stream:
-        stream.write(text)
+        stream.write(text.encode(errors="replace").decode())  # a folder's name need not be text
