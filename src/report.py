@@ -7,7 +7,7 @@ python src/report.py run=last examples=0 worst=0                       the same 
 import hydra
 from omegaconf import DictConfig
 
-from headstart import cli, config, resume
+from headstart import choices, cli, config, resume
 
 config.register()
 
@@ -15,6 +15,7 @@ config.register()
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="report")
 def main(cfg: DictConfig) -> None:
     """Prints where the two files are."""
+    choices.check_report(cfg)
     path = resume.find_checkpoint(cfg.run, "best", cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.report.build import report

@@ -111,6 +111,8 @@ def test_evaluate_refuses_in_a_sentence(arguments, told, command):
     [
         ("run=nowhere", "run=nowhere: no such file or folder"),
         ("run=last logs=nowhere", "run=last: there is no run with a checkpoint in nowhere yet"),
+        ("", "add run=<run directory or last>"),
+        ("run=nowhere worst=-1", "worst=-1: give a number of pictures"),
         ("run=nowhere exampels=3", "there is no 'exampels', did you mean 'examples'?"),
     ],
 )

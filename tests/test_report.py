@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -168,5 +169,8 @@ def test_a_run_that_has_not_ended_is_refused(quick, tmp_path):
     (tmp_path / "run/metrics.json").unlink()
     with pytest.raises(UsageError, match=r"no metrics.json, so it is no run that has ended"):
         reported(tmp_path / "run")
-    with pytest.raises(UsageError, match="worst=-1: give a number of pictures"):
-        reported(tmp_path / "run", "worst=-1")
+    with pytest.raises(UsageError, match="a report is about a whole run; give its directory"):
+        reported(tmp_path / "run/checkpoints/last.ckpt")
+    shutil.copy(tmp_path / "run/checkpoints/best.ckpt", tmp_path)
+    with pytest.raises(UsageError, match="a report is about a whole run; give its directory"):
+        reported(tmp_path / "best.ckpt")

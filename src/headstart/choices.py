@@ -1,4 +1,4 @@
-"""What may be asked of `evaluate.py`, `predict.py`, `export.py` and `serve.py`, checked before torch is loaded."""
+"""What may be asked of `evaluate.py`, `predict.py`, `export.py`, `report.py`, `serve.py`, checked before torch is loaded."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +57,14 @@ def check_export(cfg: DictConfig) -> None:
         if not 0 <= cfg[key] <= 1:
             raise UsageError(f"{key}={cfg[key]}: give a number from 0 to 1")
     _refuse_folder(cfg.output, f"a file such as model{FORMATS[cfg.format]}")
+
+
+def check_report(cfg: DictConfig) -> None:
+    """Raises a UsageError for what cannot be asked, whatever the run is."""
+    _given(cfg, run="run directory or last")
+    for key in ("examples", "worst"):
+        if cfg[key] < 0:
+            raise UsageError(f"{key}={cfg[key]}: give a number of pictures, 0 for none")
 
 
 def check_serve(cfg: DictConfig) -> None:

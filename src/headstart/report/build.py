@@ -40,14 +40,15 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
         path: the best checkpoint of the run.
 
     Raises:
-        UsageError: it is no checkpoint of a run that has ended, or a number makes no sense.
+        UsageError: it is not the best checkpoint of a run that has ended.
     """
-    check(cfg)
     started = time.monotonic()
-    home = path.parents[1]
+    home = run_of(path)
+    if home is None or path.name != "best.ckpt":
+        raise UsageError(f"run={cfg.run}: a report is about a whole run; give its directory, logs/<name>/runs/<date>")
     if not (home / "metrics.json").is_file():
         raise UsageError(
-            f"{home} has no metrics.json, so it is no run that has ended: give a run directory, or go on with it by "
+            f"{home} has no metrics.json, so it is no run that has ended: go on with it by "
             f"python src/train.py resume={home}"
         )
     task, trained = checkpoint.load_task(path)
@@ -76,13 +77,6 @@ def report_on(
         asked = evaluation.defaults(path, "test")
         evaluation.record(asked, path, cfg, task, data, trainer, collection, tested)
     report(OmegaConf.structured(ReportConfig(run=str(run), logs="")), path)
-
-
-def check(cfg: DictConfig) -> None:
-    """Refuses numbers that make no sense, before anything is loaded."""
-    for key in ("examples", "worst"):
-        if cfg[key] < 0:
-            raise UsageError(f"{key}={cfg[key]}: give a number of pictures, 0 for none")
 
 
 def build_data(home: Path, trained: DictConfig, task: ClassificationTask) -> DataModule | str:
