@@ -1,4 +1,4 @@
-"""What may be asked of `evaluate.py`, `predict.py`, `export.py`, `report.py`, `serve.py`, checked before torch is loaded."""
+"""What may be asked of the entry points that take a trained run, checked before torch is loaded."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,7 +1,6 @@
 """A run as one page and as a model card."""
 
 import logging
-import os
 import time
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from headstart.callbacks.collection import Collection
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
 from headstart.report.data_card import LISTED, data_card
-from headstart.report.results import evaluation_of, result, run_metrics
+from headstart.report.results import evaluation_of, result, run_metrics, shown
 from headstart.report.training_card import training_card
 from headstart.reporting.page import write_page
 from headstart.run_data import load_data, run_of
@@ -103,7 +102,7 @@ def contents(
         "date": datetime.fromtimestamp((home / "metrics.json").stat().st_mtime).strftime("%Y-%m-%d"),
         "version": headstart.__version__,
         "run": home,
-        "shown_run": _short(home),
+        "shown_run": shown(home),
         "headline": ("acc", "acc_exact", "f1_macro", "auroc_macro", "ece"),
         "network": network,
         "data": card,
@@ -114,11 +113,6 @@ def contents(
         "multi_label": task.objective.multi_label,
         "image_size": task.backbone.preprocess.image_size,
     }
-
-
-def _short(path: Path) -> str:
-    """Relative to where the person is, when it lies below."""
-    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
 
 
 def hub_header(cfg: DictConfig, content: dict[str, Any]) -> str:
@@ -140,11 +134,10 @@ def _hub_results(content: dict[str, Any]) -> list[dict[str, Any]]:
     name = content["data"].name
     entries = []
     for each in content["results"]:
-        known = run_metrics(content["run"], each.split)
         metrics = [
-            {"type": kind, "name": f"{each.split}/{key}", "value": round(float(known[key]), 6)}
-            for key, kind in HUB_METRICS.items()
-            if key in known
+            {"type": HUB_METRICS[m.key], "name": f"{each.split}/{m.key}", "value": round(m.value, 6)}
+            for m in each.metrics
+            if m.key in HUB_METRICS
         ]
         dataset = {"name": name, "type": name.lower(), "split": each.split}
         entries.append({"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics})

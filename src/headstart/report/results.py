@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ PICTURES = {
 
 @dataclass
 class Metric:
-    """A number and its 95 % interval; None where there is none."""
+    """A number and its 95 % interval; None where nothing is known but the number."""
 
     key: str
     value: float
@@ -133,8 +134,10 @@ def result(home: Path, split: str, task: ClassificationTask, data: DataModule | 
     if content is None:
         return _numbers_alone(home, split)
     folder = home / f"evaluation_{split}"
-    shown = _ordered(content["metrics"])
-    found = Result(split, [Metric(name, v["value"], v["low"], v["high"]) for name, v in shown.items()])
+    metrics = [Metric(name, v["value"], v["low"], v["high"]) for name, v in _ordered(content["metrics"]).items()]
+    found = Result(split, [metric for metric in metrics if metric.low is not None])
+    if undefined := [metric.label for metric in metrics if metric.low is None]:
+        found.notes.append(f"Undefined on these samples: {', '.join(undefined)}.")
     found.samples = content["samples"]
     found.classes = sorted(content["classes"], key=lambda row: row["f1"] if row["f1"] is not None else math.inf)[:ROWS]
     found.confused = content.get("confused", [])[:PAIRS]
@@ -142,7 +145,7 @@ def result(home: Path, split: str, task: ClassificationTask, data: DataModule | 
     predictions = read_predictions(folder / "predictions.csv", classes, "confused" not in content)
     found.calibration = None if predictions is None else _calibration(predictions, split)
     found.mistakes, found.num_mistakes = _mistakes(folder / "mistakes.csv", split, data, worst)
-    found.notes = _notes(found, content, task.objective.temperature)
+    found.notes += _notes(found, content, task.objective.temperature)
     if worst:
         files = [(folder / name, label) for name, label in PICTURES.items()]
         found.pictures = [(data_uri(f.read_bytes(), "png"), label) for f, label in files if f.is_file()]
@@ -169,13 +172,19 @@ def _numbers_alone(home: Path, split: str) -> Result | None:
     known = run_metrics(home, split)
     if not known:
         return None
-    command = f"python src/evaluate.py run={home.name} split={split}"
+    command = f"python src/evaluate.py run={shown(home)} split={split}"
     why = "older than the run's weights" if (home / f"evaluation_{split}").is_dir() else "not there"
     note = (
         f"As the end of training has them, without intervals: an evaluation is {why}. "
         f"For intervals, classes and mistakes: {command}, then this page again."
     )
-    return Result(split, [Metric(name, value) for name, value in _ordered(known).items()], notes=[note])
+    metrics = [Metric(name, value) for name, value in _ordered(known).items() if math.isfinite(value)]
+    return Result(split, metrics, notes=[note])
+
+
+def shown(path: Path) -> str:
+    """Relative to where the person is, when it lies below."""
+    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
 
 
 def _ordered(metrics: dict[str, Any]) -> dict[str, Any]:

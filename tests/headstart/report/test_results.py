@@ -1,11 +1,13 @@
 """What is told of a split is what was recorded, and nothing of other weights."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from headstart.report.results import evaluation_of, run_metrics
+from headstart.report.results import evaluation_of, result, run_metrics
+from headstart.reporting.mistakes import worst_mistakes, write_mistakes
 from headstart.reporting.predictions import Predictions, read_predictions, write_predictions
 
 
@@ -35,6 +37,25 @@ def test_an_evaluation_of_other_weights_does_not_count(evaluated, belongs, tmp_p
     recorded(tmp_path, {"test/acc": 0.9, "test/loss": 0.5, "test/ece": 0.1}, evaluated)
     assert (evaluation_of(tmp_path, "test") is not None) == belongs
     assert evaluation_of(tmp_path, "val") is None
+
+
+def test_a_metric_that_the_samples_leave_undefined_is_told_as_such(tmp_path):
+    """As the AUROC of a split with one class, or the loss of a run that went astray."""
+    found = {"acc": {"value": 0.5, "low": 0.4, "high": 0.6}, "loss": {"value": None, "low": None, "high": None},
+             "auroc_macro": {"value": 0.0, "low": None, "high": None}}  # fmt: skip
+    recorded(tmp_path, {"test/acc": 0.5, "test/loss": float("nan"), "val/acc": 0.5, "val/loss": float("nan")}, {})
+    folder = tmp_path / "evaluation_test"
+    content = {"metrics": found, "samples": 2, "classes": [], "confused": []}
+    (folder / "evaluation.json").write_text(json.dumps(content))
+    predictions = Predictions(["x", "y"], ["a", "b"], torch.tensor([0, 0]), torch.eye(2), False)
+    write_predictions(folder / "predictions.csv", predictions)
+    write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions))
+    task = SimpleNamespace(classes=["a", "b"], objective=SimpleNamespace(temperature=1.0))
+    on_test, on_val = (result(tmp_path, split, task, "the data are gone", 0) for split in ("test", "val"))
+    assert [(metric.key, metric.value) for metric in on_test.metrics] == [("acc", 0.5)]
+    assert on_test.notes == ["Undefined on these samples: AUROC, mean over classes, loss."]
+    assert [metric.key for metric in on_val.metrics] == ["acc"]
+    assert f"run={tmp_path} split=val" in on_val.notes[0], "what is to be typed works from where the person is"
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
