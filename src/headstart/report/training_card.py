@@ -148,7 +148,8 @@ def _draw_rates(rates: dict[str, list[tuple[int, float]]]) -> Figure:
         for rank, name in enumerate(dict.fromkeys(shown)):
             ends = name in (shown[0], shown[-1])
             colour = colormaps["viridis"](0.25 + 0.6 * rank / max(len(shown) - 1, 1))
-            axes.plot(*zip(*rates[name], strict=True), color=colour, label=name if ends else None)
+            dot = "." if len(rates[name]) == 1 else None  # a line of one point is none
+            axes.plot(*zip(*rates[name], strict=True), color=colour, marker=dot, label=name if ends else None)
         axes.set(title="learning rates", xlabel="steps")
         axes.grid(alpha=0.3)
         axes.ticklabel_format(axis="y", scilimits=(-2, 3))
