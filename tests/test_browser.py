@@ -99,7 +99,7 @@ def address(quick, tmp_path):
 
     train(quick("trainer.max_epochs=1"))
     task, _ = checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")
-    app = build_app(Model(Classifier(task), torch.device("cpu")), "a run", max_bytes=10**6, top_k=5, maps=has_captum())
+    app = build_app(Model(Classifier(task), torch.device("cpu")), max_bytes=10**6, top_k=5, maps=has_captum())
     config = uvicorn.Config(app, port=0, log_level="warning")
     socket, server = config.bind_socket(), uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})

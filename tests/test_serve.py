@@ -1,5 +1,6 @@
 """`src/serve.py`: the endpoint on good and bad requests, and the process."""
 
+import asyncio
 import base64
 import io
 import json
@@ -8,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -38,17 +41,26 @@ def file_of(mode="RGB", form="PNG", size=(40, 30), **options):
     return stream.getvalue()
 
 
-@pytest.fixture
-def run(quick, tmp_path):
-    train(quick("trainer.max_epochs=1", "data.num_classes=3"))
-    return tmp_path / "run"
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One for all: serving changes nothing in it."""
+    folder = tmp_path_factory.mktemp("run")
+    words = ("data=fake", "data.num_samples=40", "data.num_classes=3", "data.image_size=16", "model.image_size=16",
+             "trainer=cpu", "trainer.max_epochs=1", "test=false", "cache=off", "logger=none")  # fmt: skip
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        train(compose("train", [f"paths.run={folder}", *words]))
+    return folder
 
 
 @pytest.fixture
-def client(run):
+def model(run):
     task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
-    model = Model(Classifier(task), torch.device("cpu"))
-    return TestClient(build_app(model, "a run", max_bytes=20_000, top_k=2, maps=True))
+    return Model(Classifier(task), torch.device("cpu"))
+
+
+@pytest.fixture
+def client(model):
+    return TestClient(build_app(model, max_bytes=20_000, top_k=2, maps=True))
 
 
 @pytest.mark.parametrize("options", [
@@ -92,21 +104,70 @@ def test_a_bad_request_is_told_what_is_wrong(body, kind, code, told, client):
     assert client.post("/predict", content=file_of(), headers={"Content-Type": "image/png"}).status_code == 200
 
 
-def test_a_body_that_does_not_tell_its_size_is_cut_off(client):
-    sent = []
+def sent_in_parts(model, messages):
+    """The status of an answer to a request that arrives as these messages, and how many of them were waited for."""
+    app = build_app(model, max_bytes=20_000, top_k=2, maps=False)
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
+    seen, answers = [], []
 
-    def chunks():
-        for _ in range(100):
-            sent.append(1)
-            yield b"x" * 5000
+    async def receive():
+        seen.append(messages[len(seen)])
+        return seen[-1]
 
-    answer = client.post("/predict", content=chunks(), headers={"Content-Type": "image/png"})
-    assert answer.status_code == 413
+    async def send(message):
+        answers.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    return answers[0]["status"], len(seen)
 
 
-def test_without_captum_maps_are_refused_and_not_offered(run):
+def test_a_body_that_does_not_tell_its_size_is_cut_off(model):
+    parts = [{"type": "http.request", "body": b"x" * 5000, "more_body": True}] * 100
+    assert sent_in_parts(model, parts) == (413, 5), "four parts may come, with the fifth it is too large"
+
+
+def test_a_client_that_goes_away_is_no_fault(model):
+    parts = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
+    assert sent_in_parts(model, parts) == (400, 2)
+
+
+def test_classes_whose_names_are_no_text_are_told(run):
     task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
-    client = TestClient(build_app(Model(Classifier(task), torch.device("cpu")), "a run", 20_000, 5, maps=False))
+    task.classes = ["a", os.fsdecode(b"caf\xe9"), "c"]
+    client = TestClient(build_app(Model(Classifier(task), torch.device("cpu")), 20_000, 3, maps=False))
+    answer = client.post("/predict", content=file_of(), headers={"Content-Type": "image/png"})
+    assert {row["class"] for row in answer.json()["classes"]} == {"a", "caf?", "c"}
+    assert client.get("/health").json()["classes"] == ["a", "caf?", "c"]
+
+
+def test_what_is_asked_wrongly_has_a_reason_in_words(client):
+    answer = client.post("/predict?map=maybe", content=file_of(), headers={"Content-Type": "image/png"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("map=maybe: Input should be a valid boolean")
+    assert client.get("/predict").status_code == 405
+    assert (client.head("/").status_code, client.head("/").text) == (200, "")
+
+
+def test_of_many_requests_one_picture_is_decoded_at_a_time(model, monkeypatch):
+    """Each may take a gigabyte."""
+    at_once, most = [], []
+
+    def slow(*given):
+        at_once.append(1)
+        most.append(len(at_once))
+        time.sleep(0.01)
+        at_once.pop()
+        return torch.zeros(3, 16, 16, dtype=torch.uint8)
+
+    monkeypatch.setattr("headstart.serving.app.prepared", slow)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: model(b"", 2, False), range(8)))
+    assert max(most) == 1
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_without_captum_maps_are_refused_and_not_offered(model):
+    client = TestClient(build_app(model, 20_000, 5, maps=False))
     answer = client.post("/predict?map=true", content=file_of(), headers={"Content-Type": "image/png"})
     assert answer.status_code == 400
     assert 'pip install -e ".[explain]"' in answer.json()["detail"]
@@ -148,6 +209,6 @@ def test_as_a_process(run):
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert len(json.load(answer)["classes"]) == 3
         server.send_signal(signal.SIGINT)
-        assert server.wait(60) in (0, 130)
+        assert server.wait(60) == 130
     finally:
         server.kill()

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
 from matplotlib import colormaps
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from torch import Tensor, nn
 
 from headstart.data.decode import UnreadablePicture
@@ -30,7 +32,7 @@ HEADERS = {
 
 
 class Model:
-    """A classifier that answers one request at a time.
+    """A classifier that answers one request at a time, so that one decoded picture is in memory, which may be large.
 
     Args:
         classifier: in eval mode.
@@ -39,6 +41,7 @@ class Model:
 
     def __init__(self, classifier: Classifier, device: torch.device):
         self.classifier, self.device = classifier.to(device), device
+        self.names = [name.encode(errors="replace").decode() for name in classifier.classes]  # they need not be text
         self.lock = threading.Lock()
 
     def __call__(self, body: bytes, top_k: int, with_map: bool) -> dict[str, Any]:
@@ -47,14 +50,14 @@ class Model:
         Raises:
             UnreadablePicture: the bytes are no picture that can be decoded right.
         """
-        picture = prepared(io.BytesIO(body), self.classifier.preprocess)[None].to(self.device)
         with self.lock:
+            picture = prepared(io.BytesIO(body), self.classifier.preprocess)[None].to(self.device)
             with torch.inference_mode():
                 (found,) = self.classifier(picture).float().cpu()
-            values, places = found.topk(min(top_k, len(self.classifier.classes)))
+            values, places = found.topk(min(top_k, len(self.names)))
             answer: dict[str, Any] = {
                 "classes": [
-                    {"class": self.classifier.classes[place], "probability": round(value, 6)}
+                    {"class": self.names[place], "probability": round(value, 6)}
                     for value, place in zip(values.tolist(), places.tolist(), strict=True)
                 ]
             }
@@ -78,17 +81,16 @@ def _overlaid(picture: Tensor, heat: Tensor) -> np.ndarray:
     return ((1 - share) * picture.permute(1, 2, 0).numpy() + share * colours).round().astype(np.uint8)
 
 
-def build_app(model: Model, title: str, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
+def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
     """The application.
 
     Args:
         model: what answers.
-        title: of the page.
         max_bytes: of a picture file; a larger one is refused before it is read.
         top_k: how many classes an answer has.
         maps: whether the page may ask for maps.
     """
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     html = (resources.files(__package__) / "page.html").read_text(encoding="utf-8")
     facts = {"MAX_BYTES": str(max_bytes), "MAPS": "true" if maps else "false"}
     for name, value in facts.items():
@@ -100,13 +102,18 @@ def build_app(model: Model, title: str, max_bytes: int, top_k: int, maps: bool) 
         response.headers.update(HEADERS)
         return response
 
-    @app.get("/", response_class=HTMLResponse)
+    @app.exception_handler(RequestValidationError)
+    async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+        (first, *_) = error.errors()
+        return JSONResponse({"detail": f"{first['loc'][-1]}={first['input']}: {first['msg']}"}, 422)
+
+    @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse)
     def page() -> str:
         return html
 
     @app.get("/health")
     def health() -> dict[str, Any]:
-        return {"classes": model.classifier.classes, "image_size": model.classifier.preprocess.image_size}
+        return {"classes": model.names, "image_size": model.classifier.preprocess.image_size}
 
     @app.post("/predict")
     async def predict(request: Request, map: bool = False) -> dict[str, Any]:
@@ -131,10 +138,13 @@ async def _limited(request: Request, most: int) -> bytes:
     if told.isdigit() and int(told) > most:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise too_large
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise too_large
+    except ClientDisconnect as error:  # nobody reads this any more, nor is it a fault to be logged
+        raise HTTPException(400, "the request broke off") from error
     if not body:
         raise HTTPException(400, "there is nothing in the request: send the bytes of a picture")
     return bytes(body)

@@ -26,7 +26,7 @@ def serve(cfg: DictConfig, path: Path) -> None:
     task, _ = checkpoint.load_task(path)
     model = Model(Classifier(task), device_of(cfg.accelerator))
     maps = has_captum()
-    app = build_app(model, f"Headstart: {path.parents[1].name}", round(cfg.max_mb * 1e6), cfg.top_k, maps)
+    app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps)
     if not maps:
         log.info('no maps: they need pip install -e ".[explain]"')
     config = uvicorn.Config(app, host=cfg.host, port=cfg.port, log_level="warning")
