@@ -21,6 +21,10 @@ def test_wandb_has_a_run_for_each_training(quick, tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb", reason='needs pip install -e ".[wandb]"')
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    with monkeypatch.context() as broken:
+        broken.setattr("headstart.training.summarise", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(quick("logger=wandb", "trainer.max_epochs=1", f"paths.run={tmp_path / 'failed'}"))
     for job in ("one", "two"):
         train(quick("logger=wandb", "trainer.max_epochs=1", f"paths.run={tmp_path / job}"))
         assert wandb.run is None, "a sweep's next job would go on in it"

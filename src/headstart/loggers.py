@@ -1,9 +1,9 @@
 """Where curves are written: Lightning's loggers, made for new runs and for those that go on."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
-import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
@@ -27,13 +27,15 @@ def build_logger(node: DictConfig, point: Path | None) -> Logger:
     library = LIBRARIES.get(logger.func)
     if library and importlib.util.find_spec(library) is None:
         raise UsageError(f'logger={library} needs the library {library}: pip install -e ".[{library}]"')
+    if logger.func is WandbLogger:
+        finish_wandb(exit_code=1)  # what a job that failed has left open
     if point and logger.func in (TensorBoardLogger, CSVLogger):
         return logger(purge_step=checkpoint.read(point)["global_step"])
     return logger()
 
 
-def close_loggers(trainer: pl.Trainer) -> None:
-    """Ends what a logger keeps open for the process: the next job of a sweep would go on in this run's curves."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0:
-            logger.experiment.finish()
+def finish_wandb(exit_code: int = 0) -> None:
+    """Ends the run that wandb keeps open for the process: the next job of a sweep would go on in its curves."""
+    wandb = sys.modules.get("wandb")
+    if wandb and wandb.run and rank_zero_only.rank == 0:
+        wandb.finish(exit_code)

@@ -20,7 +20,7 @@ from headstart.callbacks.collection import Collection
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
-from headstart.loggers import close_loggers
+from headstart.loggers import finish_wandb
 from headstart.lr_find import find_rate
 from headstart.reporting.tables import data_table, show
 from headstart.tasks.classification import ClassificationTask
@@ -93,7 +93,7 @@ def train(cfg: DictConfig) -> Result:
         from headstart.report.build import report_on
 
         report_on(cfg, task, data, trainer, collection, result.metrics)
-    close_loggers(trainer)
+    finish_wandb()
     return result
 
 
