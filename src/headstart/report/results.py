@@ -143,12 +143,15 @@ def result(home: Path, split: str, task: ClassificationTask, data: DataModule | 
     found.confused = content.get("confused", [])[:PAIRS]
     _add_confusion(found, folder, classes)
     predictions = read_predictions(folder / "predictions.csv", classes, "confused" not in content)
-    found.calibration = None if predictions is None else _calibration(predictions, split)
+    if predictions is not None:
+        found.calibration = _calibration(predictions, split)
+    elif (folder / "reliability.png").is_file():  # of many classes the table has not all probabilities
+        found.pictures.append((data_uri((folder / "reliability.png").read_bytes(), "png"), "Calibration"))
     found.mistakes, found.num_mistakes = _mistakes(folder / "mistakes.csv", split, data, worst)
     found.notes += _notes(found, content, task.objective.temperature)
     if worst:
         files = [(folder / name, label) for name, label in PICTURES.items()]
-        found.pictures = [(data_uri(f.read_bytes(), "png"), label) for f, label in files if f.is_file()]
+        found.pictures += [(data_uri(f.read_bytes(), "png"), label) for f, label in files if f.is_file()]
     return found
 
 

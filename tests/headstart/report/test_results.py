@@ -39,23 +39,45 @@ def test_an_evaluation_of_other_weights_does_not_count(evaluated, belongs, tmp_p
     assert evaluation_of(tmp_path, "val") is None
 
 
-def test_a_metric_that_the_samples_leave_undefined_is_told_as_such(tmp_path):
-    """As the AUROC of a split with one class, or the loss of a run that went astray."""
-    found = {"acc": {"value": 0.5, "low": 0.4, "high": 0.6}, "loss": {"value": None, "low": None, "high": None},
-             "auroc_macro": {"value": 0.0, "low": None, "high": None}}  # fmt: skip
-    recorded(tmp_path, {"test/acc": 0.5, "test/loss": float("nan"), "val/acc": 0.5, "val/loss": float("nan")}, {})
-    folder = tmp_path / "evaluation_test"
-    content = {"metrics": found, "samples": 2, "classes": [], "confused": []}
+def result_of(home, metrics, classes, targets, probabilities):
+    """What is told of a test with these answers."""
+    recorded(home, {"test/acc": 0.5}, {})
+    folder = home / "evaluation_test"
+    content = {"metrics": metrics, "samples": len(targets), "classes": [], "confused": []}
     (folder / "evaluation.json").write_text(json.dumps(content))
-    predictions = Predictions(["x", "y"], ["a", "b"], torch.tensor([0, 0]), torch.eye(2), False)
+    predictions = Predictions(["x", "y"], classes, targets, probabilities, False)
     write_predictions(folder / "predictions.csv", predictions)
     write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions))
-    task = SimpleNamespace(classes=["a", "b"], objective=SimpleNamespace(temperature=1.0))
-    on_test, on_val = (result(tmp_path, split, task, "the data are gone", 0) for split in ("test", "val"))
-    assert [(metric.key, metric.value) for metric in on_test.metrics] == [("acc", 0.5)]
-    assert on_test.notes == ["Undefined on these samples: AUROC, mean over classes, loss."]
-    assert [metric.key for metric in on_val.metrics] == ["acc"]
-    assert f"run={tmp_path} split=val" in on_val.notes[0], "what is to be typed works from where the person is"
+    (folder / "reliability.png").write_bytes(b"a picture")
+    task = SimpleNamespace(classes=classes, objective=SimpleNamespace(temperature=1.0))
+    return result(home, "test", task, "the data are gone", 0)
+
+
+ACCURACY = {"acc": {"value": 0.5, "low": 0.4, "high": 0.6}}
+
+
+def test_a_metric_that_the_samples_leave_undefined_is_told_as_such(tmp_path):
+    """As the AUROC of a split with one class, or the loss of a run that went astray."""
+    undefined = {"loss": {"value": None, "low": None, "high": None},
+                 "auroc_macro": {"value": 0.0, "low": None, "high": None}}  # fmt: skip
+    found = result_of(tmp_path, ACCURACY | undefined, ["a", "b"], torch.tensor([0, 0]), torch.eye(2))
+    assert [(metric.key, metric.value) for metric in found.metrics] == [("acc", 0.5)]
+    assert found.notes == ["Undefined on these samples: AUROC, mean over classes, loss."]
+
+
+def test_numbers_alone_come_with_a_command_that_works_from_here(tmp_path):
+    recorded(tmp_path, {"val/acc": 0.5, "val/loss": float("nan")}, {})
+    found = result(tmp_path, "val", SimpleNamespace(classes=["a", "b"]), "the data are gone", 0)
+    assert [metric.key for metric in found.metrics] == ["acc"]
+    assert f"run={tmp_path} split=val" in found.notes[0]
+
+
+@pytest.mark.parametrize(("number", "drawn"), [(3, True), (101, False)])
+def test_of_many_classes_calibration_is_shown_too(number, drawn, tmp_path):
+    probabilities = torch.full((2, number), 1 / number)
+    found = result_of(tmp_path, ACCURACY, [str(c) for c in range(number)], torch.tensor([2, 0]), probabilities)
+    assert (found.calibration is not None) == drawn
+    assert [label for _, label in found.pictures] == ([] if drawn else ["Calibration"])
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
