@@ -95,6 +95,13 @@ def test_everything_that_can_be_asked(quick, tmp_path):
     mistakes = rows(folder / "mistakes.csv")
     assert mistakes, "without a mistake this test shows nothing"
     assert len(rows(folder / "embedding.csv")) == 12
+    (told,) = (folder / "tensorboard").rglob("metadata.tsv")
+    assert told.read_text().splitlines()[0] == "path\ttrue\tpredicted"
+    assert (
+        len(told.read_text().splitlines()) == 1 + 12 == 1 + len(told.with_name("tensors.tsv").read_text().splitlines())
+    )
+    assert told.with_name("sprite.png").is_file()
+    assert "metadata.tsv" in (folder / "tensorboard/projector_config.pbtxt").read_text()
     neighbours = rows(folder / "neighbours.csv")
     names = {row["name"] for row in rows(tmp_path / "run/split.csv") if row["split"] == "train"}
     assert {row["neighbour"] for row in neighbours} <= names

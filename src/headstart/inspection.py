@@ -13,6 +13,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
+from torchvision.transforms.v2 import Resize
 
 from headstart.backbones.base import Backbone
 from headstart.caching.features import features_of
@@ -21,7 +22,7 @@ from headstart.errors import UsageError
 from headstart.logistic_regression import out_of_fold
 from headstart.reporting.contact_sheet import Tile, contact_sheet, is_picture
 from headstart.reporting.csv_table import write_table
-from headstart.reporting.embedding import draw_embedding, in_two_dimensions, write_embedding
+from headstart.reporting.embedding import draw_embedding, in_two_dimensions, write_embedding, write_projector
 from headstart.reporting.evaluation_files import save
 from headstart.reporting.explanations import explain, require_captum
 from headstart.reporting.figures import shortened
@@ -37,6 +38,8 @@ MAPS = 12
 NEIGHBOURS = 5
 """Likewise."""
 MISTAKES_WITH_NEIGHBOURS = 8
+PROJECTED, PROJECTED_SIDE = 4096, 32
+"""Up to so many samples TensorBoard's projector shows as pictures, of so many pixels a side; more are points."""
 SUSPECTS = 36
 """Suspected label errors on the sheet; the table has all."""
 
@@ -140,6 +143,11 @@ class Inspection:
         points, method = in_two_dimensions(self.features, self.data.seed)
         write_embedding(self.folder / "embedding.csv", points, self.predictions)
         save(self.folder / "embedding.png", draw_embedding(points, method, self.predictions))
+        number, small = len(self.features), None
+        if number <= PROJECTED and is_picture(self._input(self.split, 0)):
+            shrink = Resize((PROJECTED_SIDE, PROJECTED_SIDE))
+            small = torch.stack([shrink(self._input(self.split, position)) for position in range(number)])
+        write_projector(self.folder / "tensorboard", self.features, self.predictions, small)
 
     def _show_label_errors(self) -> None:
         """Of the training samples, judged on features that know nothing of their labels."""

@@ -78,3 +78,23 @@ def write_embedding(file: Path, points: np.ndarray, predictions: Predictions) ->
         for path, truth, (x, y) in zip(predictions.paths, predictions.truth, points, strict=True)
     ]
     write_table(file, [["path", "true", "x", "y"], *rows])
+
+
+def write_projector(folder: Path, features: Tensor, predictions: Predictions, pictures: Tensor | None) -> None:
+    """The features for TensorBoard's projector tab, where they can be turned and searched.
+
+    Args:
+        folder: `tensorboard --logdir` finds it in any folder above.
+        features: `(samples, num_features)`.
+        predictions: of the samples.
+        pictures: a small one of each, uint8 `(samples, 3, side, side)`; None for points.
+    """
+    # imported here: nobody else here waits for TensorBoard
+    from torch.utils.tensorboard import SummaryWriter
+
+    answers = zip(predictions.paths, predictions.truth, predictions.answer, strict=True)
+    rows = [(path, predictions.named(true), predictions.named(said)) for path, true, said in answers]
+    plain = [[" ".join(word.encode(errors="replace").decode().split()) or "-" for word in row] for row in rows]
+    with SummaryWriter(str(folder)) as writer:
+        shown = None if pictures is None else pictures / 255
+        writer.add_embedding(features, plain, shown, metadata_header=["path", "true", "predicted"])

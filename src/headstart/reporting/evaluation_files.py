@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def clear(folder: Path) -> None:
     for pattern in ("*.png", "*.csv", "evaluation.json"):
         for file in folder.glob(pattern):
             file.unlink()
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
