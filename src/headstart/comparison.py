@@ -168,9 +168,9 @@ def configurations(runs: Sequence[Run], over: str) -> list[Configuration]:
     differing: dict[str, list[str]] = {}
     for key in known:
         # a part that is null in one run has a kind in another, which tells it all
-        if key == over or key + KIND in known or f"{key}.".startswith(APART):
+        if key == over or key + KIND in known or f"{key}.".startswith(APART) or _told_by_kind(runs, key):
             continue
-        values = [run.settings.get(key, run.settings.get(key.removesuffix(KIND), "")) for run in runs]
+        values = [run.settings.get(key, run.settings.get(key.removesuffix(KIND), "none")) for run in runs]
         if len(set(map(repr, values))) > 1:
             differing[key.removesuffix(KIND)] = _shown(key, values)
     found: dict[tuple[str, ...], Configuration] = {}
@@ -178,6 +178,14 @@ def configurations(runs: Sequence[Run], over: str) -> list[Configuration]:
         values = {key: shown[place] for key, shown in differing.items()}
         found.setdefault(tuple(values.values()), Configuration(values)).runs.append(run)
     return list(found.values())
+
+
+def _told_by_kind(runs: Sequence[Run], key: str) -> bool:
+    """Whether a setting is the same wherever it is, and the kind of its part says where that is."""
+    kind = key.rpartition(".")[0] + KIND
+    values = {repr(run.settings[key]) for run in runs if key in run.settings}
+    kinds = [{repr(run.settings.get(kind)) for run in runs if (key in run.settings) == has} for has in (True, False)]
+    return key != kind and len(values) == 1 and kinds[0].isdisjoint(kinds[1])
 
 
 def _shown(key: str, values: Sequence[Any]) -> list[str]:
