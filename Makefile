@@ -21,11 +21,11 @@ install: $(VENV)/.installed  ## Make the environment in $(VENV)
 train: install  ## The main job on the embedded default: letters -> handwritten digits, offline
 	$(BIN)/python src/train.py
 
-test: install  ## The default test suite: no network, no GPU, no data
+test: install  ## The default test suite, some minutes: no network, no GPU, no data
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-all: install  ## REAL=<folder> make test-all: also the tests on real data and weights
-	HEADSTART_REAL=$(REAL) $(BIN)/python -m pytest -n auto --dist worksteal
+test-all: install  ## Also the slow ones and, with REAL=<folder>, those on real data and weights
+	HEADSTART_REAL=$(REAL) $(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
 lint: install  ## What CI checks beside the tests
 	$(BIN)/ruff check .

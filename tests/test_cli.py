@@ -277,6 +277,7 @@ QUICK = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_failing_job_does_not_take_the_sweep_along(tmp_path):
     done = shell("src/train.py", "-m", "data.shots_per_class=5,500", *QUICK, HEADSTART_LOGS=str(tmp_path))
     assert done.returncode == 2
@@ -288,6 +289,7 @@ def test_a_failing_job_does_not_take_the_sweep_along(tmp_path):
     assert not scores[1]
 
 
+@pytest.mark.slow
 def test_train_then_evaluate_then_sweep_as_processes(tmp_path):
     logs = str(tmp_path / "logs")
     done = shell("src/train.py", *QUICK, HEADSTART_LOGS=logs)

@@ -28,6 +28,7 @@ from headstart.finetuning.full import Full
 from headstart.resume import run_directory
 from headstart.training import train
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 # 64 samples for training; 23 for validation and 13 for the test, which two processes cannot halve
 LEARNING = (

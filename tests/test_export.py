@@ -48,8 +48,9 @@ def zoo(tmp_path):
     """Pictures of all the kinds that are read in a way of their own, and a file that is none."""
     folder = tmp_path / "zoo"
     folder.mkdir()
-    grey = Image.effect_noise((90, 61), 120)
-    colour = Image.merge("RGB", [Image.effect_noise((90, 61), 30 * n) for n in (1, 3, 4)])
+    random = np.random.default_rng(0)
+    noise = [random.normal(128, 30 * n, (61, 90)).clip(0, 255).astype(np.uint8) for n in (1, 3, 4)]
+    grey, colour = Image.fromarray(noise[2]), Image.fromarray(np.dstack(noise))
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -106,6 +107,7 @@ def agree(ours, theirs, tolerance):
             assert other["class"] == mine["class_1"] or float(mine["probability_1"]) < 0.5 + tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("resize", ["inside", "outside"])
 def test_the_file_alone_gives_what_the_checkpoint_gives(form, resize, trained, zoo, tmp_path, capsys):
@@ -129,6 +131,7 @@ def test_the_file_alone_gives_what_the_checkpoint_gives(form, resize, trained, z
     agree(rows, used(script, target, [row["file"] for row in rows]), 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["torchscript", "safetensors"])
 def test_temperature_and_flips_go_along(form, trained, zoo, tmp_path):
     """Also where the file has the weights alone: who uses it must be told."""
@@ -228,6 +231,7 @@ def test_generated_pictures_take_the_place_of_data_that_are_gone(trained, tmp_pa
         exported(run, "onnx", "quantize=int8")
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_int8_is_smaller_and_its_accuracy_is_told(trained):
     run = trained("data.num_samples=120", "trainer.max_epochs=2")
@@ -240,6 +244,7 @@ def test_int8_is_smaller_and_its_accuracy_is_told(trained):
     assert about["parity"]["largest"] > 0
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_int8_that_costs_too_much_is_not_kept(trained, monkeypatch):
     run = trained("data.num_samples=120", "trainer.max_epochs=3")

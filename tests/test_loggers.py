@@ -17,6 +17,7 @@ def test_a_missing_library_is_told_with_what_to_type(library, quick, monkeypatch
         build_trainer(quick(f"logger={library}"))
 
 
+@pytest.mark.slow
 def test_wandb_has_a_run_for_each_training(quick, tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb", reason='needs pip install -e ".[wandb]"')
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -32,6 +33,7 @@ def test_wandb_has_a_run_for_each_training(quick, tmp_path, monkeypatch):
         assert (tmp_path / job / "csv/metrics.csv").is_file()
 
 
+@pytest.mark.slow
 def test_mlflow_has_the_metrics_of_the_run(quick, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason='needs pip install -e ".[mlflow]"')
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

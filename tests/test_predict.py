@@ -120,6 +120,7 @@ def shell(*arguments, **options):
     )
 
 
+@pytest.mark.slow
 def test_as_a_process(trained, folder, tmp_path):
     run = trained()
     done = shell(f"run={run}", "input=-", input=f"{folder}/0.jpg\n{folder}/gone.jpg\n")
@@ -135,6 +136,7 @@ def test_as_a_process(trained, folder, tmp_path):
     assert "Traceback" not in alone.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_leaves_whole_rows(sent, code, trained, folder, tmp_path):
     run = trained()

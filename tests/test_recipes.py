@@ -202,7 +202,7 @@ def test_transfer_vs_scratch(composed):
         hydra = compose("train", ["experiment=transfer_vs_scratch"], return_hydra_config=True).hydra
     assert hydra.mode.name == "MULTIRUN"
     assert hydra.sweeper.params == {
-        "data.shots_per_class": "5,10,50,100", "finetuning": "scratch,probe,full", "seed": "0,1,2"
+        "data.shots_per_class": "5,10,50,100,null", "finetuning": "scratch,probe,full", "seed": "0,1,2"
     }  # fmt: skip
     weights = {}
     for strategy in ("scratch", "probe", "full"):

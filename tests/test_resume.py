@@ -239,6 +239,7 @@ def command(script: str, *arguments: str) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_saves(quick, undisturbed, tmp_path):
     expected = undisturbed(*UNFREEZE)
     words = [

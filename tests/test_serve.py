@@ -200,6 +200,7 @@ def test_a_device_that_is_not_there():
         device_of("gpu")
 
 
+@pytest.mark.slow
 def test_as_a_process(run):
     command = [sys.executable, "src/serve.py", f"run={run}", "port=0", "accelerator=cpu"]
     server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ)

@@ -14,6 +14,7 @@ from headstart import cli
 from headstart.errors import UsageError
 from headstart.training import train
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 

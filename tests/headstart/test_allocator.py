@@ -54,6 +54,7 @@ def calls(monkeypatch):
     return given
 
 
+@pytest.mark.slow
 def test_freed_memory_is_used_again_here_and_in_loader_workers(tmp_path):
     if not allocator.keep_freed_memory():
         pytest.skip("another C library, or another choice in the environment")

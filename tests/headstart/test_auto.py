@@ -174,6 +174,7 @@ def test_of_several_better_averages_the_best_is_kept_and_a_resumed_run_leaves_it
     assert all(torch.equal(value, again[name]) for name, value in kept["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_after_its_probe_was_kept_begins_anew(quick, tmp_path):
     cfg = quick(*AUTO)
     train(cfg)

@@ -293,6 +293,7 @@ def start_saving(maker: subprocess.Popen) -> int:
     return int(maker.stdout.readline())
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_little_litter(tmp_path):
     path, savers, draw = tmp_path / "last.ckpt", set(), random.Random(0)

@@ -86,6 +86,7 @@ def test_mistakes(name, rank, message):
         TorchvisionBackbone(name, weights=None, lora_rank=rank)
 
 
+@pytest.mark.slow
 def test_a_run_trains_updates_and_head_alone_and_goes_on_elsewhere(quick, tmp_path):
     start = TorchvisionBackbone("vit_b_32", weights=None, image_size=32)
     torch.save(start.net.state_dict() | {"heads.head.weight": torch.zeros(1), "heads.head.bias": torch.zeros(1)},

@@ -138,6 +138,7 @@ def test_folding_batch_norm_changes_a_run_by_rounding_alone(policy, tiny):
         torch.testing.assert_close(trainer.callback_metrics[name], value, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_network_of_torchvision(tiny):
     overrides = ["model=mobilenet_v3_small", "model.weights=null", "model.image_size=32", "optimizer=sgd"]
 
@@ -170,6 +171,7 @@ def test_other_splits_of_the_same_pictures_are_found(tiny):
     assert fit(tiny("data.num_folds=4", "data.fold=1", "data.test_fraction=0.15"))[-1].passes == 0
 
 
+@pytest.mark.slow
 def test_every_cut_has_a_store_of_its_own(tiny, tmp_path):
     overrides = ["finetuning=gradual", "trainer.max_epochs=5"]
     *_, watch, cache = fit(tiny(*overrides))
@@ -295,6 +297,7 @@ def test_too_little_room_is_told_and_the_run_works(known, tiny, caplog):
     assert cache.passes == (0 if known else 16), "no more is computed than shows how large and how dear the rows are"
 
 
+@pytest.mark.slow
 def test_what_was_used_longest_ago_makes_room(tiny, tmp_path):
     one_store = 68 * (128 * 4 + 32) + 1000
     limit = f"cache.max_gb={2 * one_store / 1e9}"
@@ -426,6 +429,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(place, remove, tiny, tmp_path):
     same_weights(rest, whole)
 
 
+@pytest.mark.slow
 def test_a_damaged_store_is_computed_again(tiny, tmp_path):
     plain, *_ = fit(tiny())
     (store,) = stores(tmp_path)
@@ -537,6 +541,7 @@ def told(cfg):
     return "".join(file.read_text() for file in Path(cfg.paths.run).glob("*.log"))
 
 
+@pytest.mark.slow
 def test_of_two_runs_at_once_one_computes(tiny, tmp_path, pair):
     fit(tiny())  # for its name
     (store,) = stores(tmp_path)
