@@ -228,12 +228,14 @@ def content(run: Path) -> dict[str, Any]:
         # what may differ between two commands for the same run
         settings = found[file.name]["hyper_parameters"]["config"]
         settings["resume"] = settings["paths"] = settings["cache"] = settings["data"]["num_workers"] = None
+        found[file.name]["callbacks"].pop("Passes")  # as below
         for state in found[file.name]["callbacks"].values():
             state.pop(NEVER_RESTORED, None)
     names = {file.name for folder in (run, run / "checkpoints") for file in folder.iterdir()}
     found["files"] = sorted(names - WRITTEN_BY_HYDRA)
     found["metrics.json"] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    found["metrics.json"].pop("seconds")
+    for cost in ("seconds", "passes"):  # what an interruption made it do twice, or had done already
+        found["metrics.json"].pop(cost)
     with (run / "csv" / "metrics.csv").open(newline="", encoding="utf-8") as stream:
         found["metrics.csv"] = list(csv.DictReader(stream))
     found["tensorboard"] = _scalars(run / "tensorboard")

@@ -7,17 +7,21 @@
 train; val and test are the same for all draws, cut from train where there is no such folder. All methods, with
 MobileNetV2, learn from the same pictures, keep what is best on val and are tested once. `rivals.py` says what the
 others do (fastai only if it is installed; `--python` names an interpreter that has it). A result is a line of
-`<out>/results.jsonl`; what is there already is not run again. In the table: mean (lowest to highest) over the draws.
+`<out>/results.jsonl`; what is there already is not run again. In the table: mean (lowest to highest) over the draws;
+`<out>/accuracy.png` shows the accuracy on test over the pictures of a class, and over the median of the seconds.
 """
 
 import argparse
 import json
 import random
+import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmark import timed
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 OURS = {
     "probe": ["finetuning=probe"],
@@ -94,10 +98,44 @@ def table(results: list[dict]) -> None:
         told = []
         for key in ("val", "test"):
             values = [row[key] for row in rows]
-            told.append(f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+            told.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
         seconds = sorted(row["seconds"] for row in rows)[len(rows) // 2]
         passes = sum(row["passes"] for row in rows) / len(rows)
         print(f"| {data} | {shots} | {method}, {len(rows)} | {told[0]} | {told[1]} | {seconds:.0f} | {passes:.0f} |")
+
+
+def draw_results(results: list[dict]) -> Figure:
+    """For each data set the mean accuracy on test, range shaded, over the pictures of a class, and over the seconds."""
+    names = sorted({row["data"] for row in results})
+    methods = [m for m in dict.fromkeys([*OURS, *RIVALS, *(row["method"] for row in results)])
+               if any(row["method"] == m for row in results)]  # fmt: skip
+    figure = Figure(figsize=(11, 4.2 * len(names)), layout="constrained")
+    for (by_shots, by_time), name in zip(
+        figure.subplots(len(names), 2, sharey="row", squeeze=False), names, strict=True
+    ):
+        for place, method in enumerate(methods):
+            cells: dict[int, list[dict]] = {}
+            for row in results:
+                if (row["data"], row["method"]) == (name, method):
+                    cells.setdefault(row["shots"], []).append(row)
+            shots = sorted(cells)
+            scores = [[row["test"] for row in cells[n]] for n in shots]
+            means = [statistics.mean(each) for each in scores]
+            look = {"color": f"C{place}", "marker": "o", "ls": "--" if method in RIVALS else "-", "label": method}
+            by_shots.plot(shots, means, **look)
+            by_shots.fill_between(shots, list(map(min, scores)), list(map(max, scores)), color=look["color"], alpha=0.1)
+            by_time.plot([statistics.median(row["seconds"] for row in cells[n]) for n in shots], means, **look)
+        numbers = sorted({row["shots"] for row in results if row["data"] == name})
+        by_shots.set(title=name, xlabel="pictures of a class", ylabel="accuracy on test", xscale="log")
+        by_shots.set_xticks(numbers, [str(n) for n in numbers])
+        by_shots.xaxis.set_minor_locator(NullLocator())
+        by_time.set(title=name, xlabel="seconds of the whole command (median)", xscale="log")
+        by_time.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        by_time.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        for axes in (by_shots, by_time):
+            axes.grid(alpha=0.3)
+        by_time.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
 
 
 def main() -> None:
@@ -140,6 +178,7 @@ def main() -> None:
                 with file.open("a") as stream:
                     stream.write(json.dumps(done[-1]) + "\n")
     table(done)
+    draw_results(done).savefig(options.out / "accuracy.png", dpi=110)
 
 
 if __name__ == "__main__":

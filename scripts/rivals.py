@@ -21,6 +21,7 @@ import argparse
 import copy
 import json
 import time
+from pathlib import Path
 
 START = time.perf_counter()
 
@@ -185,8 +186,10 @@ def fastai(options: argparse.Namespace) -> dict:
             best.look(self.recorder.values[-1][-1], self.model)
 
     best, size = Best(), options.image_size
+    # incomplete batches are left out in training: of fewer pictures than a batch there would be none
+    batch_size = min(options.batch_size, sum(1 for _ in Path(options.data, "train").glob("*/*")))
     blocks = vision.ImageDataLoaders.from_folder(
-        options.data, train="train", valid="val", item_tfms=vision.Resize(resize_to(size)), bs=options.batch_size,
+        options.data, train="train", valid="val", item_tfms=vision.Resize(resize_to(size)), bs=batch_size,
         batch_tfms=[*vision.aug_transforms(size=size), vision.Normalize.from_stats(MEAN, STD)], num_workers=0,
     )  # fmt: skip
     base = network(options.weights)  # what `vision_learner` does, which would download the weights

@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from headstart import checkpoint
 from headstart.callbacks.batch_seeds import BatchSeeds
+from headstart.callbacks.passes import Passes
 from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.checkpoint_io import SafeCheckpointIO
@@ -80,6 +81,7 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
             SolvedHead(),
             BatchSeeds(cfg.seed),
             TrainingMetrics(),
+            Passes(),
             *callbacks,
         ],
         logger=[build_logger(node, point) for node in cfg.logger.values()],

@@ -17,6 +17,7 @@ from headstart import auto, checkpoint, resume
 from headstart.building import build_data, build_task, build_trainer
 from headstart.callbacks.blend import Blend
 from headstart.callbacks.collection import Collection
+from headstart.callbacks.passes import passes_of
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
@@ -37,12 +38,14 @@ class Result:
         metrics: of that model.
         num_train: how many samples it learned from.
         parameters: how many the model has.
+        passes: pictures that went through the network, but for the test.
     """
 
     score: float | None
     metrics: dict[str, float]
     num_train: int
     parameters: int
+    passes: int
 
 
 def run(cfg: DictConfig) -> Result:
@@ -179,17 +182,18 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
         log.warning("%s: these are the last epoch's weights", why)
     score = metrics.get(cfg.monitor)
     metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}
+    passes = passes_of(trainer)
     if cfg.test and data.num_samples["test"]:
         (tested,) = trainer.test(task, datamodule=data, ckpt_path=path or None, verbose=False)
         metrics |= tested
-    return Result(score, metrics, data.num_samples["train"], sum(p.numel() for p in task.parameters()))
+    return Result(score, metrics, data.num_samples["train"], sum(p.numel() for p in task.parameters()), passes)
 
 
 @rank_zero_only
 def write_result(run: Path, result: Result, seconds: float) -> None:
     """Prints and writes the metrics of the run."""
-    facts = {"score": result.score, "seconds": round(seconds, 1), "parameters": result.parameters}
-    content: dict[str, Any] = facts | result.metrics
+    cost = {"seconds": round(seconds, 1), "parameters": result.parameters, "passes": result.passes}
+    content: dict[str, Any] = {"score": result.score} | cost | result.metrics
     with replacing(run / "metrics.json") as stream:
         stream.write(json.dumps(content, indent=1) + "\n")
     for name, value in result.metrics.items():

@@ -18,7 +18,9 @@ ALLOWED = {
     "heads": set(),
     "backbones": {"files"},
     "data": {"activations", "files", "randomness"},
-    "callbacks": {"backbones", "checkpoint", "data", "files", "finetuning", "logistic_regression", "randomness"},
+    "callbacks": {
+        *("activations", "backbones", "checkpoint", "data", "files", "finetuning", "logistic_regression", "randomness"),
+    },
     "optim": {"backbones"},
     "schedules": set(),
     "signatures": set(),

@@ -165,6 +165,8 @@ def _cost(home: Path, metrics: dict[str, Any], history: curves.History, trained:
             ("epochs", "not recorded" if epochs is None else f"{epochs} of at most {trained.trainer.max_epochs}"),
             ("precision", str(trained.trainer.precision)),
             ("parameters", f"{metrics['parameters']:,}")]  # fmt: skip
+    if "passes" in metrics:  # not of runs before it was counted
+        rows.append(("pictures through the network", f"{metrics['passes']:,}, to learn, to validate and for the cache"))
     size = (home / "checkpoints" / "best.ckpt").stat().st_size
     return [*rows, ("checkpoint", f"{size / 1e6:.1f} MB")]
 

@@ -1,0 +1,40 @@
+"""How weights and gradients are distributed, for TensorBoard."""
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.optim import Optimizer
+
+from headstart.errors import UsageError
+
+
+class Histograms(Callback):
+    """A histogram of each parameter that learns and of its gradient, at the last step of an epoch.
+
+    Args:
+        every: so many epochs between them; each takes some MB and seconds of a large network.
+    """
+
+    def __init__(self, every: int = 1):
+        if every < 1:
+            raise UsageError(f"callbacks.histograms.every={every}: give a number of epochs, 1 or more")
+        self.every = every
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuses a run that has no TensorBoard to show them."""
+        if not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+            raise UsageError("callbacks=histograms shows them in TensorBoard: use logger=tensorboard or default")
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Writes them, with gradients as the optimizer gets them, before clipping."""
+        if not trainer.is_last_batch or trainer.current_epoch % self.every:
+            return
+        for logger in trainer.loggers:
+            if not isinstance(logger, TensorBoardLogger):
+                continue
+            for name, parameter in pl_module.named_parameters():
+                if parameter.requires_grad and parameter.grad is not None:
+                    logger.experiment.add_histogram(f"weights/{name}", parameter.detach().float(), trainer.global_step)
+                    logger.experiment.add_histogram(f"gradients/{name}", parameter.grad.float(), trainer.global_step)
