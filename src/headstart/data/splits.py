@@ -215,7 +215,8 @@ def read(path: Path, samples: Samples) -> dict[str, list[int]]:
             f"{len(gone)} samples of {path} are no longer in the data set, or twice in that file; the first is "
             f"{gone[0]}: put them back, or delete the file to split anew"
         )
-    log.info("splits are those of %s; %d samples that it does not name stay unused", path, len(position))
+    if position:
+        log.info("splits are those of %s; %d samples that it does not name stay unused", path, len(position))
     return splits
 
 
