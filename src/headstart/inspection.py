@@ -171,7 +171,7 @@ class Inspection:
             tiles = [
                 Tile(
                     self._input("train", e.position),
-                    f"given {shortened(e.given)}\nmore like {shortened(e.suggested)}, {e.score:+.2f}",
+                    f"given {shortened(e.given)}\nmore like {shortened(e.suggested)}, by {-e.score:.2f}",
                 )
                 for e in errors[:SUSPECTS]
             ]
