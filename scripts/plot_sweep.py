@@ -69,7 +69,7 @@ def number(job: dict[str, str], x: str) -> float:
 
 
 def score_of(row: dict[str, str], folder: Path, metric: str) -> float | None:
-    """A column of the job's row, or the metric its run wrote; None where the job failed."""
+    """A column of the job's row, or the metric its run wrote; None where the job failed or it is undefined."""
     if not row["score"] or metric in row:
         return float(row[metric]) if row["score"] else None
     file = folder / Path(row["run"]).name / "metrics.json"  # wherever the sweep has been moved to

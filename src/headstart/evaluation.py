@@ -16,11 +16,11 @@ from headstart.callbacks.progress import ProgressBar
 from headstart.config import check_config
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
-from headstart.files import replacing
+from headstart.files import as_json, replacing
 from headstart.hardware import choose_precision
 from headstart.inspection import Inspection
 from headstart.reporting.bootstrap import intervals, statistics_of
-from headstart.reporting.evaluation_files import Evaluation, as_json, clear, metrics_table, write_evaluation
+from headstart.reporting.evaluation_files import Evaluation, clear, metrics_table, write_evaluation
 from headstart.reporting.predictions import Predictions
 from headstart.reporting.reliability import calibration_error
 from headstart.reporting.tables import show

@@ -1,9 +1,11 @@
-"""Writing a file whole or not at all, and noticing on reading that one is damaged.
+"""Writing a file whole or not at all, JSON that others can read, and noticing on reading that one is damaged.
 
 Nothing here loads torch until a file of `torch.save` is read.
 """
 
 import errno
+import json
+import math
 import os
 import pickle
 import re
@@ -139,3 +141,16 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def as_json(content: Any) -> str:
+    """JSON as other languages read it, too: what is not a number is null."""
+    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

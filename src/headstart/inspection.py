@@ -20,6 +20,7 @@ from headstart.caching.features import features_of
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
 from headstart.logistic_regression import out_of_fold
+from headstart.reporting.bootstrap import without_mistake
 from headstart.reporting.contact_sheet import Tile, contact_sheet, is_picture
 from headstart.reporting.csv_table import write_table
 from headstart.reporting.embedding import draw_embedding, in_two_dimensions, write_embedding, write_projector
@@ -70,12 +71,7 @@ class Inspection:
     def answer(self) -> None:
         """Writes all that is asked for."""
         if not self.mistakes:
-            number = len(self.predictions)
-            log.info(
-                "no mistake among %d samples of %s, which the bootstrap takes for certainty: the accuracy may be no "
-                "more than %.3f (Clopper and Pearson)",
-                *(number, self.split, 0.025 ** (1 / number)),
-            )
+            log.info("%s: %s", self.split, without_mistake(len(self.predictions)))
         elif is_picture(self._input(self.split, self.mistakes[0].position)):
             self._show_mistakes()
         else:

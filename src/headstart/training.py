@@ -20,7 +20,7 @@ from headstart.callbacks.collection import Collection
 from headstart.callbacks.passes import passes_of
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
-from headstart.files import replacing
+from headstart.files import as_json, replacing
 from headstart.loggers import finish_wandb
 from headstart.lr_find import find_rate
 from headstart.reporting.tables import data_table, show
@@ -195,7 +195,7 @@ def write_result(run: Path, result: Result, seconds: float) -> None:
     cost = {"seconds": round(seconds, 1), "parameters": result.parameters, "passes": result.passes}
     content: dict[str, Any] = {"score": result.score} | cost | result.metrics
     with replacing(run / "metrics.json") as stream:
-        stream.write(json.dumps(content, indent=1) + "\n")
+        stream.write(as_json(content))
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
     log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, _short(run))

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from headstart.data.base import DataModule
 from headstart.report.data_card import thumbnail_of
 from headstart.reporting import figures
+from headstart.reporting.bootstrap import without_mistake
 from headstart.reporting.page import data_uri, inline_svg, style
 from headstart.reporting.predictions import Predictions, read_predictions
 from headstart.reporting.reliability import calibration_error, reliability_bins
@@ -124,7 +125,7 @@ def evaluation_of(home: Path, split: str) -> dict[str, Any] | None:
 def run_metrics(home: Path, split: str) -> dict[str, float]:
     """The metrics of a split as the end of training has them, without the prefix."""
     content = json.loads((home / "metrics.json").read_text(encoding="utf-8"))
-    return {k.removeprefix(f"{split}/"): v for k, v in content.items() if k.startswith(f"{split}/")}
+    return {k.removeprefix(f"{split}/"): v for k, v in content.items() if k.startswith(f"{split}/") and v is not None}
 
 
 def result(home: Path, split: str, task: ClassificationTask, data: DataModule | str, worst: int) -> Result | None:
@@ -158,11 +159,8 @@ def result(home: Path, split: str, task: ClassificationTask, data: DataModule | 
 def _notes(found: Result, content: dict[str, Any], temperature: float) -> list[str]:
     notes = []
     if found.num_mistakes == 0:
-        least = 0.025 ** (1 / found.samples)
-        notes.append(
-            f"No mistake among {found.samples:,} samples, which the bootstrap takes for certainty; the accuracy may be "
-            f"no more than {least:.3f} (Clopper and Pearson)."
-        )
+        told = without_mistake(found.samples)
+        notes.append(f"{told[0].upper()}{told[1:]}.")
     if content.get("temperature", 1.0) != temperature:
         notes.append(
             f"Evaluated with another temperature than the {temperature:.3f} that the model now has: probabilities and "

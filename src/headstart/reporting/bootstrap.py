@@ -40,6 +40,17 @@ def intervals(statistics: dict[str, Statistic], samples: int, seed: int = 0) -> 
     return {name: (low.item(), high.item()) for name, (low, high) in found.items()}
 
 
+def without_mistake(samples: int) -> str:
+    """What the bootstrap cannot know: how low the accuracy may be where all samples were answered rightly.
+
+    The lower end of the exact 95 % interval (Clopper and Pearson 1934, Biometrika 26).
+    """
+    return (
+        f"no mistake among {samples:,} samples, which the bootstrap takes for certainty: the accuracy may be no more "
+        f"than {0.025 ** (1 / samples):.3f} (Clopper and Pearson)"
+    )
+
+
 def _draws(samples: int, seed: int) -> Iterator[Tensor]:
     """How often each sample is in each of `DRAWS` draws, `(samples, some of the draws)` at a time."""
     random = torch.Generator().manual_seed(seed)

@@ -1,6 +1,5 @@
 """What an evaluation leaves behind: numbers as JSON and CSV, pictures as PNG."""
 
-import json
 import math
 import shutil
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from headstart.files import replacing
+from headstart.files import as_json, replacing
 from headstart.reporting import figures, per_class
 from headstart.reporting.csv_table import write_table
 from headstart.reporting.mistakes import worst_mistakes, write_mistakes
@@ -91,19 +90,6 @@ def save(file: Path, figure: Figure) -> None:
     """Writes the picture; complete or not at all."""
     with replacing(file, binary=True) as stream:
         figure.savefig(stream, format="png", dpi=figures.DPI)
-
-
-def as_json(content: Any) -> str:
-    """JSON as other languages read it, too: what is not a number is null."""
-    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _with_limits(evaluation: Evaluation) -> dict[str, dict[str, float]]:

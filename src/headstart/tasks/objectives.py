@@ -199,7 +199,7 @@ class PresentClassesAUROC(metrics.MulticlassAUROC):
     """
 
     def compute(self) -> Tensor:
-        """The mean; 0 where there is no such class."""
+        """The mean; NaN where there is no such class."""
         targets = dim_zero_cat(self.target)
         return _mean_of_present(super().compute(), functional.one_hot(targets, self.num_classes))
 
@@ -208,14 +208,14 @@ class PresentLabelsAUROC(metrics.MultilabelAUROC):
     """The same for several labels a sample."""
 
     def compute(self) -> Tensor:
-        """The mean; 0 where there is no such label."""
+        """The mean; NaN where there is no such label."""
         return _mean_of_present(super().compute(), dim_zero_cat(self.target))
 
 
 def _mean_of_present(areas: Tensor, truth: Tensor) -> Tensor:
     number = truth.sum(dim=0)
     present = (number > 0) & (number < len(truth))
-    return areas[present].mean() if present.any() else areas.new_zeros(())
+    return areas[present].mean() if present.any() else areas.new_full((), float("nan"))
 
 
 def _single_label_metrics(n: int) -> MetricCollection:

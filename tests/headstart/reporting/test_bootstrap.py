@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from headstart.reporting import bootstrap
-from headstart.reporting.bootstrap import intervals, statistics_of
+from headstart.reporting.bootstrap import intervals, statistics_of, without_mistake
 from headstart.reporting.predictions import Predictions
 from headstart.tasks.objectives import CALIBRATION_BINS, MultiLabel, OneSigmoid, Softmax
 
@@ -107,3 +108,9 @@ def test_a_single_sample_has_no_width_and_no_area():
     assert limits["acc"] == (1, 1)
     assert limits["ece"] == pytest.approx((0.3, 0.3))
     assert all(math.isnan(end) for end in limits["auroc_macro"])
+
+
+@pytest.mark.parametrize("samples", [1, 120])
+def test_what_no_mistake_proves(samples):
+    exact = binomtest(samples, samples).proportion_ci(0.95, method="exact").low
+    assert f"no more than {exact:.3f} " in without_mistake(samples)

@@ -72,6 +72,14 @@ def test_averages_are_what_their_names_say():
     assert result["ece"] == pytest.approx(0.0, abs=1e-6)  # sure to 0.9, right in 0.9
 
 
+@pytest.mark.parametrize("objective", [Softmax(2), MultiLabel(2)])
+def test_an_area_that_is_not_defined_is_no_number(objective):
+    metrics = objective.evaluation_metrics()
+    targets = torch.zeros(4, dtype=torch.long) if isinstance(objective, Softmax) else torch.zeros(4, 2).long()
+    metrics.update(torch.tensor([[0.8, 0.2]] * 4), targets)
+    assert math.isnan(metrics.compute()["auroc_macro"])
+
+
 def test_calibration_error_by_hand():
     """Sure to 0.8 and always right: off by 0.2."""
     metrics = Softmax(2).evaluation_metrics()
