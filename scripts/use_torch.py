@@ -9,6 +9,7 @@ by torchvision and its last layer replaced (a linear head on a `model.output=pen
 import csv
 import json
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,9 @@ def load_safetensors(model: str) -> tuple[Callable[[torch.Tensor], torch.Tensor]
     layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
     owner, _, name = last.rpartition(".")
     setattr(network.get_submodule(owner), name, layer)
-    network.load_state_dict({**body, f"{last}.weight": weight, f"{last}.bias": bias})
+    named = OrderedDict({**body, f"{last}.weight": weight, f"{last}.bias": bias})
+    named._metadata = network.state_dict()._metadata  # versions of its parts, which some networks ask for
+    network.load_state_dict(named)
     mean, std = state["backbone.mean"], state["backbone.std"]
     network.eval()
 

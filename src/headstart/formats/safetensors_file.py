@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,5 +30,7 @@ def load(path: Path, model: nn.Module) -> Callable[[Tensor], Tensor]:
     with torch.no_grad():
         for tensor in (*fresh.parameters(), *fresh.buffers()):
             tensor.zero_()
-    fresh.load_state_dict(load_file(path))
+    state = OrderedDict(load_file(path))
+    state._metadata = fresh.state_dict()._metadata  # MNASNet asks for a version, which such a file cannot tell
+    fresh.load_state_dict(state)
     return fresh
