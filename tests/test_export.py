@@ -279,8 +279,8 @@ def test_the_copied_rules_read_as_ours(mode, interpolation, zoo):
         assert np.array_equal(copied().read_picture(path, facts, resize=False), ours.numpy()), path.name
         difference = copied().read_picture(path, facts, resize=True).astype(int) - preprocess(ours).numpy().astype(int)
         assert np.abs(difference).mean() < 0.5, path.name
-        # on pure noise, bicubic overshoots, which both cut off, but not at the same moment
-        assert np.abs(difference).max() <= (2 if interpolation == "bilinear" else 10), path.name
+        # on pure noise bicubic overshoots, which both cut off, but not at the same moment: some pixels differ by more
+        assert np.quantile(np.abs(difference), 0.99 if interpolation == "bicubic" else 1) <= 2, path.name
 
 
 def test_a_picture_that_is_too_large_is_one_unreadable_file(zoo, monkeypatch):
