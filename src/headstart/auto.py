@@ -26,6 +26,10 @@ SAMPLES_TO_SEE, FEWEST_EPOCHS, MOST_EPOCHS = 16_000, 5, 30
 MARGIN = 0.8  # of the time limit: decoding, start and test take some, too
 UNBALANCED = 5
 FEW = 10
+TOO_FEW_MISTAKES = 5
+"""Even if another model made none of them, McNemar's exact test could not tell the two apart at 5 %."""
+GOOD_HEAD = 0.95
+"""What the head alone must have all the same: few mistakes of few samples say little."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,10 @@ def decide(
     one_class_each = sum(facts.counts) == facts.num_train
     if "monitor" not in given and one_class_each and most > UNBALANCED * fewest > 0:
         decisions.append(Decision("monitor", "val/acc_macro", "every class counts alike, however rare"))
+    elif computes_head and one_class_each and facts.num_val and not {"monitor", "finetuning.head_goal"} & {*given}:
+        goal = round(max(1 - TOO_FEW_MISTAKES / facts.num_val, GOOD_HEAD), 4)
+        reason = f"of a head as good on {facts.num_val} samples no fine-tuned model could be told to be better"
+        decisions.append(Decision("finetuning.head_goal", goal, reason))
     return decisions
 
 

@@ -19,10 +19,18 @@ from headstart.tasks.classification import ClassificationTask
 from headstart.training import train
 
 
+@pytest.fixture(autouse=True)
+def _no_head_is_enough(monkeypatch):
+    """The pictures of these tests are so easy that no run would have a second stage."""
+    monkeypatch.setattr("headstart.auto.GOOD_HEAD", 2.0)
+
+
 def settled(**facts):
     facts = {"counts": [100, 100], "num_val": 1000, "fewest_val": 100, "short_side": 400.0, "image_size": 224} | facts
     facts = {"num_train": sum(facts["counts"])} | facts
-    return {decision.key: decision.value for decision in decide(Facts(**facts))}
+    found = {decision.key: decision.value for decision in decide(Facts(**facts))}
+    found.pop("finetuning.head_goal", None)
+    return found
 
 
 UNEVEN = {"data.class_weights": "balanced", "monitor": "val/acc_macro"}
@@ -52,13 +60,33 @@ def test_settings(facts, expected):
     assert settled(**facts) == expected
 
 
+@pytest.mark.parametrize(
+    ("num_val", "more", "goal"),
+    [
+        (1000, {}, 0.995),
+        (200, {}, 0.975),
+        (30, {}, 0.95),
+        (0, {}, None),
+        (200, {"counts": [500, 10]}, None),  # goes by another metric
+        (200, {"num_train": 150}, None),  # several labels a sample
+    ],
+)
+def test_a_head_that_cannot_be_told_from_a_better_model_is_enough(num_val, more, goal, monkeypatch):
+    monkeypatch.setattr("headstart.auto.GOOD_HEAD", 0.95)
+    facts = {"counts": [100, 100], "num_train": 200, "fewest_val": 10, "short_side": None, "image_size": 224} | more
+    facts["num_train"] = more.get("num_train", sum(facts["counts"]))
+    keys = {decision.key: decision.value for decision in decide(Facts(num_val=num_val, **facts))}
+    assert keys.get("finetuning.head_goal") == goal
+
+
 def test_a_time_limit_bounds_the_epochs():
     facts = Facts(1000, [500, 500], num_val=300, fewest_val=100, short_side=32.0, image_size=224)
     asked = []
     decisions = decide(facts, limit=100.0, time_picture=lambda size: asked.append(size) or 0.01)
     assert {d.key: d.value for d in decisions}["trainer.max_epochs"] == 1 + math.floor(0.8 * 100 / 11)
     assert asked == [128], "it is timed at the size that was settled"
-    assert "so many fit into trainer.max_time, at about 11 s each" in decisions[-1].reason
+    (epochs,) = (decision for decision in decisions if decision.key == "trainer.max_epochs")
+    assert "so many fit into trainer.max_time, at about 11 s each" in epochs.reason
     (least,) = (d for d in decide(facts, (), 1e-3, lambda size: 1.0) if d.key == "trainer.max_epochs")
     assert least.value == 2
 
@@ -69,7 +97,7 @@ def test_what_is_given_is_neither_settled_nor_reckoned_without():
     given = {"model.image_size"}
     decide(facts, given, limit=100.0, time_picture=lambda size: asked.append(size) or 0.01)
     assert asked == [224], "it is timed at the size that is given"
-    assert decide(facts, {*given, "trainer.max_epochs"}) == []
+    assert decide(facts, {*given, "trainer.max_epochs", "finetuning.head_goal"}) == []
     (epochs,) = decide(facts, given, computes_head=False)
     assert (epochs.value, epochs.reason) == (27, "600 samples to learn from")
 
@@ -91,7 +119,14 @@ def test_the_facts_are_those_of_the_data(quick):
 
 
 # without a goal, which is reached at once: the pictures are that easy
-AUTO = ["experiment=auto", "finetuning.goal=null", "data.num_classes=3", "data.num_samples=120", "trainer.max_epochs=3"]
+AUTO = [
+    "experiment=auto",
+    "finetuning.goal=null",
+    "finetuning.head_goal=null",
+    "data.num_classes=3",
+    "data.num_samples=120",
+    "trainer.max_epochs=3",
+]
 
 
 def test_a_run_settles_what_is_open_and_keeps_the_best(quick, tmp_path, caplog):
@@ -110,7 +145,7 @@ def test_a_run_settles_what_is_open_and_keeps_the_best(quick, tmp_path, caplog):
 def test_a_run_without_a_mistake_on_validation_ends(quick, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         train(quick(*AUTO, "finetuning.goal=1.0"))
-    assert "val/acc is 1.0000: the run ends (finetuning.goal=1)" in caplog.text
+    assert "val/acc is 1.0000: the run ends (its goal was 1)" in caplog.text
     assert "kept: probe; nothing was fine-tuned" in caplog.text
 
 

@@ -157,8 +157,10 @@ class StagedFinetuning(BaseFinetuning):
             trainer.should_stop = True
         monitor, best = trainer.lightning_module.monitor, self.progress.best
         sign = 1 if best_is(monitor) == "max" else -1
-        if self.goal is not None and best is not None and sign * best >= sign * self.goal:
-            log.info("%s is %.4f: the run ends (finetuning.goal=%g)", monitor, best, self.goal)
+        goals = (self.goal, self.plan[self.progress.stage].goal)
+        reached = [goal for goal in goals if goal is not None and best is not None and sign * best >= sign * goal]
+        if reached:
+            log.info("%s is %.4f: the run ends (its goal was %g)", monitor, best, reached[0])
             trainer.should_stop = True
         elif last and self.patience is not None and self.progress.waited >= self.patience:
             log.info("no improvement in %d validations: the run ends (finetuning.patience)", self.progress.waited)

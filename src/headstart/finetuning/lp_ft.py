@@ -17,15 +17,25 @@ class LinearProbeThenFinetune(StagedFinetuning):
         solve_head: computes the head, in one epoch; False: it learns alone until validation stops improving.
         head_patience: validations without improvement that end the stage in which it learns.
         head_epochs: the length of that stage at most; None: no limit.
+        head_goal: score of the monitored metric with which the head alone is good enough and ends the run; None: none.
     """
 
-    def __init__(self, solve_head: bool = True, head_patience: int = 2, head_epochs: int | None = None, **options: Any):
+    def __init__(
+        self,
+        solve_head: bool = True,
+        head_patience: int = 2,
+        head_epochs: int | None = None,
+        head_goal: float | None = None,
+        **options: Any,
+    ):
         super().__init__(**options)
-        self.solve_head = solve_head
+        self.solve_head, self.head_goal = solve_head, head_goal
         self.head_patience = at_least_one("head_patience", head_patience)
         self.head_epochs = at_least_one("head_epochs", head_epochs)
 
     def stages(self, groups: Sequence[str]) -> list[Stage]:
         """The head, then every group."""
-        learned = Stage(epochs=self.head_epochs, patience=self.head_patience)
-        return [Stage(solved=True) if self.solve_head else learned, Stage(frozenset(groups))]
+        head = Stage(epochs=self.head_epochs, patience=self.head_patience, goal=self.head_goal)
+        if self.solve_head:
+            head = Stage(solved=True, goal=self.head_goal)
+        return [head, Stage(frozenset(groups))]

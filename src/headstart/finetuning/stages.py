@@ -14,12 +14,14 @@ class Stage:
         patience: validations without improvement, counted within the stage, that end it before the next epoch.
         solved: the head is computed (`callbacks/solved_head.py`), and nothing learns: one epoch that takes no step, so
             that the solution is validated and kept like any other epoch.
+        goal: score of the monitored metric that, reached within the stage, ends the run; None: none does.
     """
 
     learning: frozenset[str] = frozenset()
     epochs: int | None = None
     patience: int | None = None
     solved: bool = False
+    goal: float | None = None
 
 
 @dataclass
