@@ -32,7 +32,7 @@ def main() -> None:
 def compare(given: argparse.Namespace) -> None:
     """Reads, tests, writes, prints."""
     # imported here: --help is answered without loading numpy and matplotlib
-    from headstart import comparison
+    from headstart import comparison, significance
     from headstart.reporting.comparison_files import markdown_table, write_comparison
 
     runs, without = comparison.find_runs(given.folders)
@@ -44,7 +44,7 @@ def compare(given: argparse.Namespace) -> None:
         print(f"{folder} has no {names[0]} and is left out", file=sys.stderr)
     found = comparison.ordered(comparison.configurations(runs, given.over), names[0])
     header, rows = comparison.configuration_rows(found, names)
-    claims = comparison.claims(comparison.pair_tests(found, given.split, given.over), given.split)
+    claims = significance.claims(significance.pair_tests(found, given.split, given.over), given.split)
     points = {each.title: [(run.metrics[names[0]], run.metrics["seconds"]) for run in each.runs] for each in found}
     first = given.folders[0]
     folder = given.output or (first.parent if (first / "config.yaml").is_file() else first)

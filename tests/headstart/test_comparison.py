@@ -9,17 +9,15 @@ from omegaconf import OmegaConf
 import compare
 from headstart.comparison import (
     Configuration,
-    _paired_interval,
-    claims,
     configuration_rows,
     configurations,
     find_runs,
     metric_names,
     ordered,
-    pair_tests,
     summary,
 )  # fmt: skip
 from headstart.errors import UsageError
+from headstart.significance import _paired_interval, claims, pair_tests
 
 
 def run(folder, settings=None, right=None, **metrics):

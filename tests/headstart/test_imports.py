@@ -47,6 +47,7 @@ ALLOWED = {
         *("callbacks", "checkpoint", "data", "evaluation", "finetuning", "reporting", "run_data", "schemas", "tasks"),
     },
     "comparison": set(),
+    "significance": {"comparison"},
     "inspection": {"backbones", "caching", "data", "logistic_regression", "reporting", "tasks"},
     "evaluation": {
         *("calibration", "callbacks", "checkpoint", "config", "data", "files", "hardware", "inspection", "reporting"),
