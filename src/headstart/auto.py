@@ -162,7 +162,7 @@ def decide(
         decisions.append(Decision("monitor", "val/acc_macro", "every class counts alike, however rare"))
     elif computes_head and one_class_each and facts.num_val and not {"monitor", "finetuning.head_goal"} & {*given}:
         goal = round(max(1 - TOO_FEW_MISTAKES / facts.num_val, GOOD_HEAD), 4)
-        reason = f"of a head as good on {facts.num_val} samples no fine-tuned model could be told to be better"
+        reason = f"what beats a head as good on {facts.num_val} samples could not be told from it: the run ends there"
         decisions.append(Decision("finetuning.head_goal", goal, reason))
     return decisions
 
