@@ -122,6 +122,7 @@ def draw(lines: Lines, times: Lines, x: str, metric: str) -> Figure:
     by_number.legend()
     by_time.set(xlabel="seconds of a run", xscale="log")
     by_time.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    by_time.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for axes in (by_number, by_time):
         axes.grid(alpha=0.3)
     return figure
