@@ -1,6 +1,5 @@
 """A trained run as one file that works without Headstart, checked against its checkpoint before it is there."""
 
-import json
 import logging
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from headstart import checkpoint
 from headstart.choices import FORMATS
 from headstart.errors import UsageError
-from headstart.files import replacing
+from headstart.files import as_json, replacing
 from headstart.formats import onnx_file, safetensors_file, torch_files
 from headstart.formats.facts import facts
 from headstart.formats.parity import Parity, Run, compare, seconds
@@ -187,7 +186,7 @@ def keep(file: Path, target: Path, about: dict[str, Any]) -> None:
     with replacing(target, binary=True) as stream, file.open("rb") as written:
         shutil.copyfileobj(written, stream)
     with replacing(target.with_name(f"{target.name}.json")) as stream:
-        stream.write(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        stream.write(as_json(about))
 
 
 def tell(target: Path, about: dict[str, Any]) -> None:

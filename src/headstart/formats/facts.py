@@ -1,6 +1,7 @@
 """What an export says about itself: everything that is needed to use it, as plain data."""
 
 import json
+import math
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -85,13 +86,14 @@ def _values(tensor: Any) -> list[float]:
 
 
 def _metrics(path: Path) -> dict[str, float]:
-    """Those of the saved weights, and of the test after training where it was of these weights."""
+    """Those of the saved weights that are defined, and of the test after training where it was of these weights."""
     metrics = dict(checkpoint.read(path).get("metrics", {}))
     written = path.parent.parent / "metrics.json"
     if path.stem == "best" and written.is_file():
         content = json.loads(written.read_text(encoding="utf-8"))
         metrics |= {name: value for name, value in content.items() if name.startswith("test/")}
-    return {name: value for name, value in metrics.items() if name.startswith(("val/", "test/"))}
+    known = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
+    return {name: value for name, value in known.items() if name.startswith(("val/", "test/"))}
 
 
 def _version(package: str) -> str | None:
