@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, JSON that others can read, and noticing on reading that one is damaged.
+"""Files: written whole or not at all, damage noticed on reading, JSON that others can read, paths as they are shown.
 
 Nothing here loads torch until a file of `torch.save` is read.
 """
@@ -154,3 +154,8 @@ def _finite(content: Any) -> Any:
     if isinstance(content, list):
         return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def shown(path: Path) -> str:
+    """Relative to where the person is, when it lies below."""
+    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)

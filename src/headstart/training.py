@@ -1,8 +1,6 @@
 """One training run: data, model, trainer, fit, test, and what is kept of it."""
 
-import json
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from headstart.callbacks.collection import Collection
 from headstart.callbacks.passes import passes_of
 from headstart.data.base import SPLITS, DataModule
 from headstart.errors import UsageError
-from headstart.files import as_json, replacing
+from headstart.files import as_json, replacing, shown
 from headstart.loggers import finish_wandb
 from headstart.lr_find import find_rate
 from headstart.reporting.tables import data_table, show
@@ -56,7 +54,7 @@ def run(cfg: DictConfig) -> Result:
             train_from_scratch(cfg, result)
     except SystemExit:  # what Ctrl-C and SIGTERM become
         if not cfg.trainer.fast_dev_run:
-            log.warning("interrupted; to go on: python src/train.py resume=%s", _short(Path(cfg.paths.run)))
+            log.warning("interrupted; to go on: python src/train.py resume=%s", shown(Path(cfg.paths.run)))
         raise
     return result
 
@@ -124,9 +122,9 @@ def resume_point(cfg: DictConfig) -> Path | None:
     named = Path(cfg.resume).expanduser().resolve()
     point = named if named.is_file() else checkpoint.newest_valid(run)
     if point is None:
-        log.warning("%s holds no checkpoint yet: it starts from the beginning", _short(run))
+        log.warning("%s holds no checkpoint yet: it starts from the beginning", shown(run))
     else:
-        log.info("going on from %s", _short(point))
+        log.info("going on from %s", shown(point))
     return point
 
 
@@ -164,7 +162,7 @@ def write_facts(run: Path, cfg: DictConfig, task: ClassificationTask) -> None:
         OmegaConf.save(written, stream)
     class_map = {name: index for index, name in enumerate(task.classes)}
     with replacing(run / "classes.json") as stream:
-        stream.write(json.dumps(class_map, indent=1, ensure_ascii=False) + "\n")
+        stream.write(as_json(class_map))
 
 
 def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, data: DataModule) -> Result:
@@ -176,7 +174,7 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
         blend.keep_the_best(trainer, Path(path), cfg.monitor, cfg.mode)
     if path:  # callback_metrics hold the last epoch, not the best
         metrics = checkpoint.read(Path(path))["metrics"]
-        log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], _short(Path(path)))
+        log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], shown(Path(path)))
     elif not trainer.fast_dev_run:
         why = "nothing was validated" if watching else f"no checkpoint watches {cfg.monitor}"
         log.warning("%s: these are the last epoch's weights", why)
@@ -198,9 +196,4 @@ def write_result(run: Path, result: Result, seconds: float) -> None:
         stream.write(as_json(content))
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
-    log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, _short(run))
-
-
-def _short(path: Path) -> str:
-    """Relative to where the person is, when it lies below."""
-    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
+    log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, shown(run))

@@ -44,7 +44,8 @@ ALLOWED = {
     },
     "loggers": {"checkpoint", "reporting"},
     "report": {
-        *("callbacks", "checkpoint", "data", "evaluation", "finetuning", "reporting", "run_data", "schemas", "tasks"),
+        *("callbacks", "checkpoint", "data", "evaluation", "files", "finetuning", "reporting", "run_data", "schemas"),
+        "tasks",
     },
     "comparison": set(),
     "significance": {"comparison"},

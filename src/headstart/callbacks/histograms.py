@@ -19,10 +19,12 @@ class Histograms(Callback):
         if every < 1:
             raise UsageError(f"callbacks.histograms.every={every}: give a number of epochs, 1 or more")
         self.every = every
+        self.boards: list[TensorBoardLogger] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuses a run that has no TensorBoard to show them."""
-        if not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        self.boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not self.boards:
             raise UsageError("callbacks=histograms shows them in TensorBoard: use logger=tensorboard or default")
 
     def on_before_optimizer_step(
@@ -31,10 +33,8 @@ class Histograms(Callback):
         """Writes them, with gradients as the optimizer gets them, before clipping."""
         if not trainer.is_last_batch or trainer.current_epoch % self.every:
             return
-        for logger in trainer.loggers:
-            if not isinstance(logger, TensorBoardLogger):
-                continue
+        for writer in (board.experiment for board in self.boards):
             for name, parameter in pl_module.named_parameters():
                 if parameter.requires_grad and parameter.grad is not None:
-                    logger.experiment.add_histogram(f"weights/{name}", parameter.detach().float(), trainer.global_step)
-                    logger.experiment.add_histogram(f"gradients/{name}", parameter.grad.float(), trainer.global_step)
+                    writer.add_histogram(f"weights/{name}", parameter.detach().float(), trainer.global_step)
+                    writer.add_histogram(f"gradients/{name}", parameter.grad.float(), trainer.global_step)

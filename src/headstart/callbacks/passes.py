@@ -12,7 +12,7 @@ class Passes(Callback):
     """Counts pictures that are learned from, validated or sent through frozen layers for the cache, not those tested.
 
     What is trained from stored activations is not counted again. Of several processes each counts its share, which is
-    taken for that of all. To be placed behind the activation cache.
+    taken for that of all.
     """
 
     def __init__(self):

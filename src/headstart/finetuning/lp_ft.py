@@ -35,7 +35,8 @@ class LinearProbeThenFinetune(StagedFinetuning):
 
     def stages(self, groups: Sequence[str]) -> list[Stage]:
         """The head, then every group."""
-        head = Stage(epochs=self.head_epochs, patience=self.head_patience, goal=self.head_goal)
         if self.solve_head:
             head = Stage(solved=True, goal=self.head_goal)
+        else:
+            head = Stage(epochs=self.head_epochs, patience=self.head_patience, goal=self.head_goal)
         return [head, Stage(frozenset(groups))]

@@ -15,8 +15,9 @@ from headstart import checkpoint, evaluation
 from headstart.callbacks.collection import Collection
 from headstart.data.base import DataModule
 from headstart.errors import UsageError
+from headstart.files import shown
 from headstart.report.data_card import LISTED, data_card
-from headstart.report.results import evaluation_of, result, run_metrics, shown
+from headstart.report.results import evaluation_of, result, run_metrics
 from headstart.report.training_card import training_card
 from headstart.reporting.page import write_page
 from headstart.run_data import load_data, run_of
@@ -80,7 +81,7 @@ def report_on(
 
 def build_data(home: Path, trained: DictConfig, task: ClassificationTask) -> DataModule | str:
     """The run's data as it saw them, or why they are not there."""
-    evaluation.adapt(trained, evaluation.defaults(home, "val"), run_of(home / "checkpoints" / "best.ckpt"))
+    evaluation.adapt(trained, evaluation.defaults(home, "val"), home)
     try:
         return load_data(trained.data, task, "val", home, download=False)
     except (UsageError, OSError) as error:

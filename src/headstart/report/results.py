@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from headstart.data.base import DataModule
+from headstart.files import shown
 from headstart.report.data_card import thumbnail_of
 from headstart.reporting import figures
 from headstart.reporting.bootstrap import without_mistake
@@ -181,11 +181,6 @@ def _numbers_alone(home: Path, split: str) -> Result | None:
     )
     metrics = [Metric(name, value) for name, value in _ordered(known).items() if math.isfinite(value)]
     return Result(split, metrics, notes=[note])
-
-
-def shown(path: Path) -> str:
-    """Relative to where the person is, when it lies below."""
-    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
 
 
 def _ordered(metrics: dict[str, Any]) -> dict[str, Any]:
