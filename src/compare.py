@@ -44,7 +44,7 @@ def compare(given: argparse.Namespace) -> None:
         print(f"{folder} has no {names[0]} and is left out", file=sys.stderr)
     found = comparison.ordered(comparison.configurations(runs, given.over), names[0])
     header, rows = comparison.configuration_rows(found, names)
-    claims = significance.claims(significance.pair_tests(found, given.split, given.over), given.split)
+    claims = significance.claims(*significance.pair_tests(found, given.split, given.over), given.split)
     points = {each.title: [(run.metrics[names[0]], run.metrics["seconds"]) for run in each.runs] for each in found}
     first = given.folders[0]
     folder = given.output or (first.parent if (first / "config.yaml").is_file() else first)

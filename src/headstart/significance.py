@@ -48,8 +48,9 @@ class PairTest:
         return "the first is better" if self.difference > 0 else "the second is better"
 
 
-def pair_tests(found: Sequence[Configuration], split: str, over: str, seed: int = 0) -> list[PairTest]:
-    """Every two runs of different configurations and the same seed that have answered the same samples.
+def pair_tests(found: Sequence[Configuration], split: str, over: str, seed: int = 0) -> tuple[list[PairTest], int]:
+    """Every two runs of different configurations and the same seed: tests of those that have answered the same samples,
+    and how many pairs have not.
 
     Raises:
         UsageError: there are more pairs than one can look through.
@@ -66,7 +67,8 @@ def pair_tests(found: Sequence[Configuration], split: str, over: str, seed: int 
         )
     answers = {run.folder: run.right(split) for each in found for run in each.runs}
     of_both = [(*names, answers[first.folder], answers[second.folder]) for *names, first, second in pairs]
-    return _holm([_tested(*both, seed) for both in of_both if _same_samples(*both[2:])])
+    tests = _holm([_tested(*both, seed) for both in of_both if _same_samples(*both[2:])])
+    return tests, len(pairs) - len(tests)
 
 
 def _same_samples(one: Answers | None, two: Answers | None) -> bool:
@@ -106,8 +108,14 @@ def _holm(tests: list[PairTest]) -> list[PairTest]:
     return [replace(test, adjusted=adjusted[place]) for place, test in enumerate(tests)]
 
 
-def claims(tests: Sequence[PairTest], split: str) -> dict[str, Any]:
-    """What may be concluded: `header` and `rows` of the pairs, and a `note` in words."""
+def claims(tests: Sequence[PairTest], untested: int, split: str) -> dict[str, Any]:
+    """What may be concluded: `header` and `rows` of the pairs, and a `note` in words.
+
+    Args:
+        tests: of the pairs that could be tested.
+        untested: how many could not.
+        split: what was answered.
+    """
     header = ["first", "second", "verdict", "samples", "first alone right", "second alone right", "difference", "p",
               "p after Holm"]  # fmt: skip
     rows = [
@@ -120,9 +128,9 @@ def claims(tests: Sequence[PairTest], split: str) -> dict[str, Any]:
         "bootstrap interval, McNemar's exact test, p below 0.05 after Holm's correction. It is about these trained "
         "networks: another seed of the same method is another network."
     )
+    remedy = f"For that: python src/evaluate.py run=<run> split={split} for each of them."
     if not tests:
-        note = (
-            f"Nothing is claimed: no two runs have predictions of the same samples of {split}. For that: "
-            f"python src/evaluate.py run=<run> split={split} for each of them."
-        )
+        note = f"Nothing is claimed: no two runs have predictions of the same samples of {split}. {remedy}"
+    elif untested:
+        note += f" Nothing is claimed of {untested} more pairs: they have no predictions of the same samples. {remedy}"
     return {"header": header, "rows": rows, "note": note}

@@ -110,7 +110,7 @@ def test_mcnemar_of_a_known_case(tmp_path):
     run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, first, acc=30 / 32)
     run(tmp_path / "b", {}, second, acc=22 / 32)
     runs, _ = find_runs([tmp_path])
-    (test,) = pair_tests(ordered(configurations(runs, "seed"), "val/acc"), "val", "seed")
+    (test,), _ = pair_tests(ordered(configurations(runs, "seed"), "val/acc"), "val", "seed")
     assert (test.only_first, test.only_second, test.samples) == (10, 2, 32)
     assert test.p == pytest.approx(158 / 4096)
     assert test.difference == pytest.approx(8 / 32)
@@ -124,7 +124,7 @@ def test_many_comparisons_make_each_claim_harder(tmp_path):
     for place, right in enumerate((first, second, first)):
         run(tmp_path / str(place), {"optimizer": {"lr": place}}, right, acc=sum(right) / 32)
     runs, _ = find_runs([tmp_path])
-    tests = pair_tests(configurations(runs, "seed"), "val", "seed")
+    tests, _ = pair_tests(configurations(runs, "seed"), "val", "seed")
     assert [test.p for test in tests] == pytest.approx([158 / 4096, 1, 158 / 4096])
     assert [test.adjusted for test in tests] == pytest.approx([3 * 158 / 4096, 1, 3 * 158 / 4096])
     assert {test.verdict for test in tests} == {"cannot be told apart"}
@@ -135,16 +135,26 @@ def test_nothing_is_claimed_of_other_samples(right, tmp_path):
     run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, [True] * 4, acc=1)
     run(tmp_path / "b", {}, right, acc=1)
     runs, _ = find_runs([tmp_path])
-    tests = pair_tests(configurations(runs, "seed"), "val", "seed")
-    assert tests == []
-    assert claims(tests, "val")["note"].startswith("Nothing is claimed")
+    found = pair_tests(configurations(runs, "seed"), "val", "seed")
+    assert found == ([], 1)
+    assert claims(*found, "val")["note"].startswith("Nothing is claimed: no two runs")
+
+
+def test_pairs_of_which_nothing_is_claimed_are_counted(tmp_path):
+    for place, right in enumerate(([True] * 4, [True] * 4, None)):
+        run(tmp_path / str(place), {"optimizer": {"lr": place}}, right, acc=1)
+    runs, _ = find_runs([tmp_path])
+    tests, untested = pair_tests(configurations(runs, "seed"), "val", "seed")
+    assert (len(tests), untested) == (1, 2)
+    assert "Nothing is claimed of 2 more pairs" in claims(tests, untested, "val")["note"]
 
 
 def test_nothing_is_claimed_by_an_evaluation_of_earlier_weights(tmp_path):
     run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, [True] * 30 + [False] * 2, acc=30 / 32)
     run(tmp_path / "b", {}, [True] * 16 + [False] * 16, acc=29 / 32)  # evaluated, then gone on with
     runs, _ = find_runs([tmp_path])
-    assert pair_tests(configurations(runs, "seed"), "val", "seed") == []
+    tests, _ = pair_tests(configurations(runs, "seed"), "val", "seed")
+    assert tests == []
 
 
 def test_the_interval_is_that_of_drawing_the_samples(tmp_path):
@@ -159,7 +169,8 @@ def test_other_seeds_are_not_paired(tmp_path):
     run(tmp_path / "a", {"seed": 0, "optimizer": {"lr": 1.0}}, [True] * 4, acc=1)
     run(tmp_path / "b", {"seed": 1}, [True] * 4, acc=1)
     runs, _ = find_runs([tmp_path])
-    assert pair_tests(configurations(runs, "seed"), "val", "seed") == []
+    tests, _ = pair_tests(configurations(runs, "seed"), "val", "seed")
+    assert tests == []
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path):
