@@ -25,7 +25,8 @@ class Solution:
         weight: `(num_outputs, num_features)`.
         bias: `(num_outputs,)`.
         penalty: the chosen one.
-        losses: penalty -> mean loss of the samples held out, at the best temperature; empty when none could be.
+        losses: penalty -> mean loss of the samples held out, at the best temperature, one of them doubted; empty when
+            none could be.
         held_out: logits and targets of the samples held out under the chosen penalty; None when none could be.
     """
 
@@ -52,7 +53,9 @@ def solve(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed:
     Features are centred and scaled by one number first, so that one range of penalties fits every backbone. The penalty
     is the one of `PENALTIES` with the lowest loss on folds held out of these same samples, each measured at the
     temperature (one factor for all logits, Guo et al. 2017, https://arxiv.org/abs/1706.04599) that suits it best: plain
-    loss would choose weak penalties for their confidence. The solution gets its temperature, too.
+    loss would choose weak penalties for their confidence. The solution gets its temperature, too. That all of n samples
+    held out are right says that of n + 2 more about one is wrong (Laplace's rule of succession; Platt 1999, section 2,
+    softens the targets for the same purpose); without it, confidence would have no end.
 
     Args:
         features: `(samples, num_features)`.
@@ -130,8 +133,22 @@ def _held_out(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, s
 
 
 def _at_best_temperature(logits: Tensor, targets: Tensor, loss: Loss) -> tuple[float, float]:
-    factors = torch.logspace(-2, 2, 81).tolist()
-    return min((loss(factor * logits, targets).item(), factor) for factor in factors)
+    """The lowest loss and its factor, where of `n + 2` samples one has another target than is told."""
+    doubt, wrong = 1 / (len(targets) + 2), _wrong(targets, logits.shape[1])
+
+    def doubted(factor: float) -> float:
+        return torch.lerp(loss(factor * logits, targets), loss(factor * logits, wrong), doubt).item()
+
+    return min((doubted(factor), factor) for factor in torch.logspace(-2, 2, 81).tolist())
+
+
+def _wrong(targets: Tensor, num_outputs: int) -> Tensor:
+    """Other targets: of classes any other one, of labels the opposite."""
+    if targets.ndim == 2:
+        return 1 - targets
+    num_classes = max(num_outputs, 2)  # a single output tells two classes apart
+    draws = torch.Generator().manual_seed(0)
+    return (targets + torch.randint(1, num_classes, targets.shape, generator=draws).to(targets)) % num_classes
 
 
 def _folds(targets: Tensor, seed: int, many: int = MANY) -> list[tuple[Tensor, Tensor]]:

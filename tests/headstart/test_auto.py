@@ -149,11 +149,12 @@ def test_a_run_without_a_mistake_on_validation_ends(quick, tmp_path, caplog):
     assert "kept: probe; nothing was fine-tuned" in caplog.text
 
 
-def test_an_average_that_is_better_is_kept_and_tested(quick, tmp_path, monkeypatch, caplog):
-    """Whatever validation says of the half-way weights: they are made to win."""
+@pytest.mark.parametrize("scores", [{"val/acc": 2.0, "val/loss": 9.0}, {"val/acc": 1.0, "val/loss": -1.0}])
+def test_an_average_that_is_better_is_kept_and_tested(scores, quick, tmp_path, monkeypatch, caplog):
+    """Whatever validation says of the half-way weights: they are made to win, by accuracy or, of equals, by loss."""
     monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 2)
     monkeypatch.setattr("headstart.auto.FEWEST_EPOCHS", 2)
-    scores = iter([{"val/acc": 2.0}])
+    scores = iter([scores])
     monkeypatch.setattr("pytorch_lightning.Trainer.validate", lambda *_, **__: [next(scores)])
     cfg = quick(*AUTO, "callbacks.blend.shares=[0.5]")
     with caplog.at_level(logging.INFO):
@@ -163,6 +164,16 @@ def test_an_average_that_is_better_is_kept_and_tested(quick, tmp_path, monkeypat
     weight = "backbone.stem.0.weight" if "backbone.stem.0.weight" in last else next(iter(last))
     assert "kept: 0.5 of the way" in caplog.text
     assert not torch.equal(states[0][weight], states[1][weight])
+
+
+def test_of_equals_one_with_a_higher_loss_is_not_kept(quick, monkeypatch, caplog):
+    scores = iter([{"val/acc": 1.0, "val/loss": 99.0}])
+    monkeypatch.setattr("pytorch_lightning.Trainer.validate", lambda *_, **__: [next(scores)])
+    with caplog.at_level(logging.INFO):
+        train(quick(*AUTO, "callbacks.blend.shares=[0.5]", "test=false"))
+    assert (
+        "kept: probe (the lowest val/loss of" in caplog.text or "kept: fine-tuned (the lowest val/loss" in caplog.text
+    )
 
 
 def test_a_balanced_sampler_needs_no_class_weights(quick, monkeypatch):
@@ -196,7 +207,7 @@ def test_the_time_is_measured_once_by_one_process_with_the_network_as_it_will_be
 def test_of_several_better_averages_the_best_is_kept_and_a_resumed_run_leaves_it_alone(quick, tmp_path, monkeypatch):
     monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 2)
     monkeypatch.setattr("headstart.auto.FEWEST_EPOCHS", 2)
-    scores = iter([{"val/acc": 2.0}, {"val/acc": 3.0}, {"val/acc": 2.5}])
+    scores = iter([{"val/acc": score, "val/loss": 1.0} for score in (2.0, 3.0, 2.5)])
     monkeypatch.setattr("pytorch_lightning.Trainer.validate", lambda *_, **__: [next(scores)])
     cfg = quick(*AUTO)
     assert train(cfg).score == 3.0

@@ -48,6 +48,17 @@ def test_the_logits_have_the_right_temperature():
     assert losses[1] < min(losses[0], losses[2])
 
 
+@pytest.mark.parametrize("samples", [4, 10, 100])
+def test_few_samples_without_a_mistake_leave_a_doubt(samples):
+    """Of n right ones the next is right with probability (n + 1) / (n + 2); a head that is sure could not learn on."""
+    inputs, targets = blobs(samples, 100, 2, noise=0.1)
+    solution = solve(inputs, targets, functional.cross_entropy, 2)
+    logits, truth = solution.held_out
+    assert (logits.argmax(dim=1) == truth).all()
+    expected = 1 - 1 / (samples + 2)
+    assert logits.softmax(dim=1).amax(dim=1).mean().item() == pytest.approx(expected, abs=0.6 * (1 - expected))
+
+
 def test_every_objective():
     inputs, targets = blobs(120, 8, 2)
     solution = solve(inputs, targets, OneSigmoid(2).loss, 1)

@@ -22,7 +22,8 @@ class Blend(Callback):
     """Keeps the model with the computed head and, after the fit, tries averages of its weights and the fine-tuned ones.
 
     Averages are often better than both ends and than either under a shift of the data (WiSE-FT; Wortsman et al. 2022,
-    https://arxiv.org/abs/2109.01903, section 3). The best of all on validation is saved as the run's best checkpoint.
+    https://arxiv.org/abs/2109.01903, section 3). The best of all on validation is saved as the run's best checkpoint;
+    of equals, of which few samples make many, the one with the lowest loss.
 
     Args:
         folder: of the run's checkpoints.
@@ -70,13 +71,16 @@ class Blend(Callback):
         for share in tried:
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], share))
             found[share] = _validated(trainer, task, data)
-        winner = max(found, key=lambda share: sign * found[share][monitor])  # of equals the first: no average
+        most = max(sign * found[share][monitor] for share in found)
+        equals = [share for share in found if sign * found[share][monitor] == most]
+        winner = min(equals, key=lambda share: found[share]["val/loss"])
         if winner in tried:
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], winner))
             trainer.callback_metrics.update({**found[winner], SHARE: winner})
             trainer.save_checkpoint(best, weights_only=True)
+        why = "" if len(equals) == 1 else f" (the lowest val/loss of {len(equals)} equals)"
         told = ", ".join(f"{_named(share)} {found[share][monitor]:.4f}" for share in found)
-        log.info("kept: %s; %s of each: %s", _named(winner), monitor, told)
+        log.info("kept: %s%s; %s of each: %s", _named(winner), why, monitor, told)
 
 
 def _validated(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:
