@@ -83,6 +83,8 @@ def rival(options: argparse.Namespace, kind: str, epochs: int, seed: int, folder
     """`rivals.py`."""
     words = ["--data", str(folder), "--weights", str(options.weights.resolve()), "--epochs", str(epochs)]
     words += ["--seed", str(seed), "--image-size", str(options.image_size), "--test"]
+    if kind.startswith("tutorial"):
+        words += ["--batch-size", "4"]  # its own; at 32 it would take an eighth of its steps
     run, printed = timed([options.python, "scripts/rivals.py", kind, *words])
     found = json.loads(printed.strip().splitlines()[-1])
     return {"seconds": run.seconds, "val": max(found["val_acc"]), "test": found["test_acc"], "passes": found["passes"]}

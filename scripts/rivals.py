@@ -1,6 +1,7 @@
 """What others do with the same weights and pictures, for `benchmark.py` to compare with.
 
-Each is written as its own introduction or manual has it, and imports nothing of this project:
+Each is written as its own introduction or manual has it, but for the size of a batch (`--batch-size`: the tutorial
+takes 4 pictures at a time, fastai 64), and imports nothing of this project:
 
     tutorial_frozen   the PyTorch transfer-learning tutorial's fixed feature extractor: SGD 0.001, momentum 0.9, x0.1
                       every 7 epochs; nothing computes gradients but the head, in train mode all the same

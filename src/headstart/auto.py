@@ -14,12 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities import rank_zero_only
 
+from headstart.callbacks.solved_head import last_layer
 from headstart.config import typed
 from headstart.data.base import DataModule
+from headstart.errors import UsageError
 from headstart.files import replacing
 from headstart.hardware import seconds_a_picture
 
 log = logging.getLogger(__name__)
+STRATEGY = ("finetuning", "augmentation", "optimizer", "scheduler")
 LOOKED_AT = 100  # pictures whose size is looked at
 SMALL_SIDE, SIZE_FOR_SMALL = 96, 128
 SAMPLES_TO_SEE, FEWEST_EPOCHS, MOST_EPOCHS = 16_000, 5, 30
@@ -83,7 +86,8 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
     # of several processes each would measure, and settle, something else
     limited = cfg.trainer.max_time and cfg.trainer.devices == 1
     limit = Timer(cfg.trainer.max_time).time_remaining() if limited else None
-    computes_head = bool(cfg.finetuning.get("solve_head")) and cfg.model.get("weights") is not None
+    decisions = _about_the_head(cfg) if "finetuning.solve_head" not in given else []
+    computes_head = not decisions and bool(cfg.finetuning.get("solve_head")) and cfg.model.get("weights") is not None
     with torch.random.fork_rng(devices=[]):
         facts = look(data, instantiate(model).preprocess.image_size)
 
@@ -91,8 +95,14 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
             model.image_size = size  # some networks take pictures of one size alone
             return seconds_a_picture(instantiate(model), size, cfg.trainer.accelerator)
 
-        decisions = decide(facts, given, limit, time_picture, computes_head)
-    told = warnings(facts)
+        def takes(size: int) -> bool:
+            try:
+                return instantiate(model, image_size=size).preprocess.image_size == size
+            except UsageError:
+                return False
+
+        decisions += decide(facts, given, limit, time_picture, computes_head, cfg.monitor, takes)
+    told = [_strategy(cfg), *warnings(facts)]
     if cfg.trainer.max_time and not limited:
         told.append("trainer.max_time ends the run, but on several devices the number of epochs is not fitted to it")
     for decision in decisions:
@@ -104,6 +114,29 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
             log.info(sentence)
         with replacing(Path(cfg.paths.run) / "auto.txt") as stream:
             stream.writelines(f"{sentence}\n" for sentence in told)
+
+
+def _strategy(cfg: DictConfig) -> str:
+    """What does not depend on the data, in a sentence."""
+    kinds = {part: cfg[part]._target_.rpartition(".")[2] for part in STRATEGY if cfg[part]}
+    kinds["optimizer"] += f" at {cfg.optimizer.lr:g} and the backbone at {cfg.task.backbone_lr_ratio:g} of it"
+    return (
+        f"experiment=auto: {', '.join(kinds.values())}, BatchNorm {cfg.finetuning.batch_norm}; "
+        "what follows is settled by the data; finetuning=<strategy> leaves everything to you"
+    )
+
+
+def _about_the_head(cfg: DictConfig) -> list[Decision]:
+    """Lets a head learn that cannot be computed."""
+    if not cfg.finetuning.get("solve_head"):
+        return []
+    if cfg.task.objective.get("focal_gamma"):
+        return [Decision("finetuning.solve_head", False, "the focal loss has no one best head that could be computed")]
+    try:
+        last_layer(instantiate(cfg.head)(in_features=1, num_outputs=1))
+    except UsageError:
+        return [Decision("finetuning.solve_head", False, "a head of several layers is not computed but learns")]
+    return []
 
 
 def look(data: DataModule, image_size: int) -> Facts:
@@ -122,11 +155,13 @@ def decide(
     limit: float | None = None,
     time_picture: Callable[[int], float] | None = None,
     computes_head: bool = True,
+    monitor: str = "val/acc",
+    takes: Callable[[int], bool] = lambda size: True,
 ) -> list[Decision]:
     """The settings that the facts speak for, but for those that are given.
 
-    The number of epochs is that of the BiT rule (Kolesnikov et al. 2020, https://arxiv.org/abs/1912.11370, section 3.3:
-    500 steps for less than 20,000 samples), bounded below and above, at batches of 32.
+    The number of epochs is after the BiT rule (Kolesnikov et al. 2020, https://arxiv.org/abs/1912.11370, section 3.3:
+    500 steps for less than 20,000 samples), but of 32 samples, not 512, and bounded below and above.
 
     Args:
         facts: of the data.
@@ -134,10 +169,12 @@ def decide(
         limit: seconds that the run may take; None: as long as it likes.
         time_picture: image size -> seconds that learning from a picture takes; asked where there is a limit.
         computes_head: whether the first epoch computes the head.
+        monitor: the metric that chooses.
+        takes: image size -> whether the network takes such pictures.
     """
     size, decisions = facts.image_size, []
     is_small = facts.short_side is not None and facts.short_side <= SMALL_SIDE
-    if is_small and size > SIZE_FOR_SMALL and "model.image_size" not in given:
+    if is_small and size > SIZE_FOR_SMALL and "model.image_size" not in given and takes(SIZE_FOR_SMALL):
         size = SIZE_FOR_SMALL
         reason = f"half of the pictures are at most {facts.short_side:.0f} pixels high or wide: larger is only slower"
         decisions.append(Decision("model.image_size", size, reason))
@@ -158,10 +195,11 @@ def decide(
         decisions.append(Decision("data.class_weights", "balanced", reason))
     # by plain accuracy a model that never names a rare class can be the best
     one_class_each = sum(facts.counts) == facts.num_train
-    if "monitor" not in given and one_class_each and most > UNBALANCED * fewest > 0:
+    by_accuracy = monitor == "val/acc"
+    if by_accuracy and "monitor" not in given and one_class_each and most > UNBALANCED * fewest > 0:
         decisions.append(Decision("monitor", "val/acc_macro", "every class counts alike, however rare"))
-    elif computes_head and one_class_each and facts.num_val and not {"monitor", "finetuning.head_goal"} & {*given}:
-        goal = round(max(1 - TOO_FEW_MISTAKES / facts.num_val, GOOD_HEAD), 4)
+    elif by_accuracy and computes_head and one_class_each and facts.num_val and "finetuning.head_goal" not in given:
+        goal = round(max(1 - TOO_FEW_MISTAKES / facts.num_val, GOOD_HEAD), 6)
         reason = f"what beats a head as good on {facts.num_val} samples could not be told from it: the run ends there"
         decisions.append(Decision("finetuning.head_goal", goal, reason))
     return decisions

@@ -24,6 +24,8 @@ PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "
 OPTIONAL = ("augmentation", "scheduler")
 COMPONENTS = ("model", "head", "data", "augmentation", "finetuning", "optimizer", "scheduler", "task", "trainer")
 CACHES = ("activations", "pictures")
+EMBEDDED = {"digits", "letters", "fake"}
+SAY_HOW_TO_TRAIN = {"experiment", "finetuning", "hparams_search", "debug", "resume"}
 
 
 def register() -> None:
@@ -31,6 +33,7 @@ def register() -> None:
     for name, schema in ROOTS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     OmegaConf.register_new_resolver("best_is", best_is, replace=True)
+    OmegaConf.register_new_resolver("no_mistake", no_mistake, replace=True)
     OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
     # Hydra's own record of how a run was started is not written over when it goes on
     OmegaConf.register_new_resolver("hydra_folder", lambda resume: ".hydra" if resume is None else None, replace=True)
@@ -43,9 +46,27 @@ def typed() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
+def with_default_recipe(words: list[str]) -> list[str]:
+    """The words of a command line; with `experiment=auto` for data of one's own, unless they say how to train.
+
+    Whoever names no more than their data wants the best that can be made of them. What comes with the project shows
+    one thing at a time instead.
+    """
+    given = dict(word.lstrip("+~").partition("=")[::2] for word in words)
+    names = {name for name in given.get("data", "").split(",") if name}
+    if not names or names & EMBEDDED or given.keys() & SAY_HOW_TO_TRAIN:
+        return words
+    return [*words, "experiment=auto"]
+
+
 def best_is(monitor: str) -> str:
     """`min` for losses and calibration errors, `max` for every other metric."""
     return "min" if monitor.rsplit("/", 1)[-1] in ("loss", "ece") else "max"
+
+
+def no_mistake(monitor: str) -> float | None:
+    """The accuracy without a mistake, 1; None for metrics that do not count mistakes, such as losses."""
+    return 1.0 if monitor.rsplit("/", 1)[-1] in ("acc", "acc_macro", "acc_exact") else None
 
 
 def check_config(config: DictConfig) -> None:

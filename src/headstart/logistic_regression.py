@@ -1,9 +1,11 @@
 """The best linear layer on given features, computed and not crawled to."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import minimize_scalar
 from sklearn.model_selection import KFold, StratifiedKFold
 from torch import Tensor
 
@@ -11,7 +13,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(0, -13, -1))
 """From 1 down to 1e-6, for features scaled to a mean squared norm of 1."""
 DEFAULT_PENALTY = 1e-2
-"""Where a class has a single sample, so that nothing can be held out."""
+"""Where each class has a single sample, so that nothing can be held out."""
 FOLDS = 5
 # Of more samples a fifth, held out once, tells as much, and four fits are spared
 MANY = 5_000
@@ -55,7 +57,8 @@ def solve(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed:
     temperature (one factor for all logits, Guo et al. 2017, https://arxiv.org/abs/1706.04599) that suits it best: plain
     loss would choose weak penalties for their confidence. The solution gets its temperature, too. That all of n samples
     held out are right says that of n + 2 more about one is wrong (Laplace's rule of succession; Platt 1999, section 2,
-    softens the targets for the same purpose); without it, confidence would have no end.
+    softens the targets for the same purpose); without it, confidence would have no end. Where classes weigh more than
+    others, n is the effective number of samples (Kish 1965, section 8.2), which is smaller.
 
     Args:
         features: `(samples, num_features)`.
@@ -85,6 +88,8 @@ def out_of_fold(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int,
     Returns:
         None where a class has a single sample, so that nothing can be held out.
     """
+    if targets.ndim == 1 and 1 in targets.bincount():
+        return None
     reduced, _ = _reduced(_scaled(features)[0])
     tried = _held_out(reduced, targets, loss, num_outputs, seed)
     if not tried:
@@ -134,12 +139,21 @@ def _held_out(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, s
 
 def _at_best_temperature(logits: Tensor, targets: Tensor, loss: Loss) -> tuple[float, float]:
     """The lowest loss and its factor, where of `n + 2` samples one has another target than is told."""
-    doubt, wrong = 1 / (len(targets) + 2), _wrong(targets, logits.shape[1])
+    doubt, wrong = 1 / (_effective(logits, targets, loss) + 2), _wrong(targets, logits.shape[1])
 
-    def doubted(factor: float) -> float:
-        return torch.lerp(loss(factor * logits, targets), loss(factor * logits, wrong), doubt).item()
+    def doubted(exponent: float) -> float:
+        scaled = 10**exponent * logits
+        return torch.lerp(loss(scaled, targets), loss(scaled, wrong), doubt).item()
 
-    return min((doubted(factor), factor) for factor in torch.logspace(-2, 2, 81).tolist())
+    found = minimize_scalar(doubted, bounds=(-2, 2), method="bounded", options={"xatol": 0.01})
+    return found.fun, 10**found.x
+
+
+def _effective(logits: Tensor, targets: Tensor, loss: Loss) -> float:
+    """`(sum of w)^2 / sum of w^2` of the weights that a loss gives its samples, seen in its gradient at equal odds."""
+    at = torch.zeros_like(logits, requires_grad=True)
+    weights = torch.autograd.grad(loss(at, targets), at)[0].norm(dim=1)
+    return (weights.sum().square() / weights.square().sum()).item()
 
 
 def _wrong(targets: Tensor, num_outputs: int) -> Tensor:
@@ -152,18 +166,25 @@ def _wrong(targets: Tensor, num_outputs: int) -> Tensor:
 
 
 def _folds(targets: Tensor, seed: int, many: int = MANY) -> list[tuple[Tensor, Tensor]]:
-    """Positions to learn from and positions held out; none where a class is too small to be in both.
+    """Positions to learn from and positions held out; none where no class can be in both.
 
-    Of more than `many` samples the first fold alone.
+    The only sample of a class is learned from in all folds. Of more than `many` samples the first fold alone.
     """
+    targets = targets.cpu()
     if targets.ndim == 1:
-        number, kind = min(FOLDS, int(targets.unique(return_counts=True)[1].min())), StratifiedKFold
+        sizes = targets.bincount()
+        single = sizes[targets] == 1
+        number, kind = min(FOLDS, int(sizes.max())), StratifiedKFold
     else:
+        single = torch.zeros(len(targets), dtype=torch.bool)
         number, kind = min(FOLDS, len(targets)), KFold
     if number < 2:
         return []
-    cuts = kind(number, shuffle=True, random_state=seed).split(targets.cpu(), targets.cpu())
-    folds = [(torch.from_numpy(kept), torch.from_numpy(held)) for kept, held in cuts]
+    alone, others = single.nonzero()[:, 0], (~single).nonzero()[:, 0]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # it is not in every fold then
+        cuts = list(kind(number, shuffle=True, random_state=seed).split(others, targets[others]))
+    folds = [(torch.cat([others[kept], alone]), others[held]) for kept, held in cuts]
     return folds if len(targets) <= many else folds[:1]
 
 

@@ -27,7 +27,8 @@ def find_rate(cfg: DictConfig, data: DataModule) -> None:
     rehearsal.update({"scheduler": None, "callbacks": {}, "logger": {}})
     rehearsal.trainer.update({"max_epochs": -1, "max_time": None, "limit_val_batches": 1})
     rehearsal.trainer.enable_progress_bar = False
-    OmegaConf.update(rehearsal, "trainer.enable_checkpointing", False, force_add=True)
+    for key, value in {"enable_checkpointing": False, "max_steps": -1}.items():
+        OmegaConf.update(rehearsal, f"trainer.{key}", value, force_add=True)
     started = time.monotonic()
     with isolate_rng():
         trainer, test = build_trainer(rehearsal), RangeTest()

@@ -129,7 +129,9 @@ def claims(tests: Sequence[PairTest], untested: int, split: str) -> dict[str, An
         "networks: another seed of the same method is another network."
     )
     remedy = f"For that: python src/evaluate.py run=<run> split={split} for each of them."
-    if not tests:
+    if not tests and not untested:
+        note = "Nothing is claimed: no two configurations have a run of the same seed."
+    elif not tests:
         note = f"Nothing is claimed: no two runs have predictions of the same samples of {split}. {remedy}"
     elif untested:
         note += f" Nothing is claimed of {untested} more pairs: they have no predictions of the same samples. {remedy}"

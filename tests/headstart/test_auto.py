@@ -1,6 +1,7 @@
 """What `experiment=auto` settles, and what it keeps in the end."""
 
 import csv
+import itertools
 import logging
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ import headstart.training
 from headstart import checkpoint
 from headstart.auto import Facts, decide, look, settle, warnings
 from headstart.building import build_data
-from headstart.callbacks.blend import SHARE, Blend, _between
+from headstart.callbacks.blend import SHARE, Blend, _best, _between
 from headstart.errors import UsageError
 from headstart.tasks.classification import ClassificationTask
 from headstart.training import train
@@ -102,6 +103,26 @@ def test_what_is_given_is_neither_settled_nor_reckoned_without():
     assert (epochs.value, epochs.reason) == (27, "600 samples to learn from")
 
 
+def test_a_network_of_one_size_keeps_it():
+    facts = Facts(600, [300, 300], num_val=300, fewest_val=100, short_side=32.0, image_size=224)
+    assert "model.image_size" not in {decision.key for decision in decide(facts, takes=lambda size: size == 224)}
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "val/auroc_macro", "val/ece"])
+def test_only_an_accuracy_has_a_goal(monitor, composed):
+    facts = Facts(600, [300, 300], num_val=300, fewest_val=100, short_side=None, image_size=224)
+    assert "finetuning.head_goal" not in {decision.key for decision in decide(facts, monitor=monitor)}
+    assert composed("experiment=auto", f"monitor={monitor}").finetuning.goal is None
+    assert composed("experiment=auto").finetuning.goal == 1.0
+
+
+@pytest.mark.parametrize("word", ["head=mlp", "task.objective.focal_gamma=2"])
+def test_a_head_that_cannot_be_computed_learns(word, quick, tmp_path):
+    train(quick(*AUTO, word, "trainer.max_epochs=2", "trainer.limit_train_batches=2", "test=false"))
+    assert not OmegaConf.load(tmp_path / "run/config.yaml").finetuning.solve_head
+    assert "finetuning.solve_head=False: " in (tmp_path / "run/auto.txt").read_text()
+
+
 def test_what_to_expect_is_told():
     assert warnings(Facts(100, [50, 50], 700, 350, None, 224)) == []
     assert warnings(Facts(100, [50, 50], 0, 0, None, 224)) == []
@@ -129,6 +150,12 @@ AUTO = [
 ]
 
 
+def told_of(monkeypatch, *metrics):
+    """What validation says of the averages, and then of the last weights where the probe was kept until then."""
+    said = itertools.chain(metrics, itertools.repeat({"val/acc": 1.0, "val/loss": 99.0}))
+    monkeypatch.setattr("pytorch_lightning.Trainer.validate", lambda *_, **__: [next(said)])
+
+
 def test_a_run_settles_what_is_open_and_keeps_the_best(quick, tmp_path, caplog):
     cfg = quick(*AUTO)
     with caplog.at_level(logging.INFO):
@@ -154,8 +181,7 @@ def test_an_average_that_is_better_is_kept_and_tested(scores, quick, tmp_path, m
     """Whatever validation says of the half-way weights: they are made to win, by accuracy or, of equals, by loss."""
     monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 2)
     monkeypatch.setattr("headstart.auto.FEWEST_EPOCHS", 2)
-    scores = iter([scores])
-    monkeypatch.setattr("pytorch_lightning.Trainer.validate", lambda *_, **__: [next(scores)])
+    told_of(monkeypatch, scores)
     cfg = quick(*AUTO, "callbacks.blend.shares=[0.5]")
     with caplog.at_level(logging.INFO):
         train(cfg)
@@ -166,14 +192,37 @@ def test_an_average_that_is_better_is_kept_and_tested(scores, quick, tmp_path, m
     assert not torch.equal(states[0][weight], states[1][weight])
 
 
-def test_of_equals_one_with_a_higher_loss_is_not_kept(quick, monkeypatch, caplog):
-    scores = iter([{"val/acc": 1.0, "val/loss": 99.0}])
-    monkeypatch.setattr("pytorch_lightning.Trainer.validate", lambda *_, **__: [next(scores)])
+@pytest.mark.parametrize(
+    ("average", "tuned", "winner"),
+    [
+        ({"val/acc": 1.0, "val/loss": 99.0}, {"val/acc": 1.0, "val/loss": -1.0}, "last"),
+        ({"val/acc": 1.0, "val/loss": 99.0}, {"val/acc": 1.0, "val/loss": 98.0}, "probe"),
+        ({"val/acc": math.nan, "val/loss": -2.0}, {"val/acc": 0.9, "val/loss": -1.0}, "probe"),
+    ],
+)
+def test_of_equals_the_lowest_loss_is_kept(average, tuned, winner, quick, tmp_path, monkeypatch, caplog):
+    """The probe, which finds no mistake either, was kept first."""
+    told_of(monkeypatch, average, tuned)
     with caplog.at_level(logging.INFO):
         train(quick(*AUTO, "callbacks.blend.shares=[0.5]", "test=false"))
-    assert (
-        "kept: probe (the lowest val/loss of" in caplog.text or "kept: fine-tuned (the lowest val/loss" in caplog.text
-    )
+    best, kept = (checkpoint.read(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("best", winner))
+    assert all(torch.equal(value, kept["state_dict"][name]) for name, value in best["state_dict"].items())
+    assert f"kept: {'fine-tuned' if winner == 'last' else winner}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("scores", "mode", "best"),
+    [
+        ([0.5, 0.7, 0.6], "max", (1, 1)),
+        ([0.5, 0.7, 0.6], "min", (0, 1)),
+        ([0.5, 0.5, math.nan], "max", (1, 2)),
+        ([math.nan] * 3, "min", (2, 3)),
+    ],
+)
+def test_the_best_of_scores(scores, mode, best):
+    """Their losses are 3, 2 and 1."""
+    found = {share: {"val/auroc": score, "val/loss": 3 - share} for share, score in enumerate(scores)}
+    assert _best(found, "val/auroc", mode) == best
 
 
 def test_a_balanced_sampler_needs_no_class_weights(quick, monkeypatch):
@@ -207,8 +256,7 @@ def test_the_time_is_measured_once_by_one_process_with_the_network_as_it_will_be
 def test_of_several_better_averages_the_best_is_kept_and_a_resumed_run_leaves_it_alone(quick, tmp_path, monkeypatch):
     monkeypatch.setattr("headstart.auto.MOST_EPOCHS", 2)
     monkeypatch.setattr("headstart.auto.FEWEST_EPOCHS", 2)
-    scores = iter([{"val/acc": score, "val/loss": 1.0} for score in (2.0, 3.0, 2.5)])
-    monkeypatch.setattr("pytorch_lightning.Trainer.validate", lambda *_, **__: [next(scores)])
+    told_of(monkeypatch, *({"val/acc": score, "val/loss": 1.0} for score in (2.0, 3.0, 2.5, 1.0)))
     cfg = quick(*AUTO)
     assert train(cfg).score == 3.0
     best = tmp_path / "run/checkpoints/best.ckpt"
@@ -263,8 +311,9 @@ def test_averages_are_validated_themselves_beside_a_moving_average(quick, monkey
     monkeypatch.setattr(ClassificationTask, "validation_step", note)
     ema = "+callbacks.ema._target_=headstart.callbacks.ema.EMA"
     train(quick(*AUTO, ema, "test=false", "callbacks.blend.shares=[0.25,0.75]", "data.batch_size=64"))
-    probe, tuned, *averages = heads
+    probe, tuned, *averages, last = heads
     assert len(averages) == 2
+    assert torch.equal(last, tuned)
     for average, share in zip(averages, (0.25, 0.75), strict=True):
         assert torch.allclose(average, probe.lerp(tuned, share), atol=1e-6)
 

@@ -169,8 +169,9 @@ def test_other_seeds_are_not_paired(tmp_path):
     run(tmp_path / "a", {"seed": 0, "optimizer": {"lr": 1.0}}, [True] * 4, acc=1)
     run(tmp_path / "b", {"seed": 1}, [True] * 4, acc=1)
     runs, _ = find_runs([tmp_path])
-    tests, _ = pair_tests(configurations(runs, "seed"), "val", "seed")
-    assert tests == []
+    found = pair_tests(configurations(runs, "seed"), "val", "seed")
+    assert found == ([], 0)
+    assert claims(*found, "val")["note"] == "Nothing is claimed: no two configurations have a run of the same seed."
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path):

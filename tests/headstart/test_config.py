@@ -2,7 +2,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf, open_dict
 
-from headstart.config import best_is, call_parameters, check_config
+from headstart.config import best_is, call_parameters, check_config, with_default_recipe
 from headstart.errors import UsageError
 from headstart.training import train
 
@@ -106,3 +106,25 @@ def test_seed_zero_is_a_seed(composed):
     assert cfg.seed == 0
     assert cfg.data.seed == 0
     assert OmegaConf.get_type(cfg).__name__ == "TrainConfig"
+
+
+@pytest.mark.parametrize(
+    ("words", "added"),
+    [
+        ("data=image_folder data.root=x", ["experiment=auto"]),
+        ("-m model=resnet50,resnet18 data=cats_dogs", ["experiment=auto"]),
+        ("data=my_own finetuning.patience=3 optimizer=adam", ["experiment=auto"]),
+        ("", []),
+        ("data=digits", []),
+        ("-m data=digits,cats_dogs", []),
+        ("data.root=x", []),
+        ("data=cats_dogs finetuning=full", []),
+        ("data=cats_dogs experiment=null", []),
+        ("data=cats_dogs experiment=gradual_unfreezing", []),
+        ("data=cats_dogs debug=fast", []),
+        ("data=cats_dogs hparams_search=optuna", []),
+        ("resume=last data=cats_dogs", []),
+    ],
+)
+def test_data_of_ones_own_get_the_default_recipe_unless_the_words_say_how_to_train(words, added):
+    assert with_default_recipe(words.split()) == words.split() + added

@@ -33,7 +33,7 @@ ALLOWED = {
     "checkpoint": {"backbones", "checkpoint_io", "files", "tasks"},
     "resume": set(),
     "cli": {"allocator"},
-    "auto": {"config", "data", "files", "hardware"},
+    "auto": {"callbacks", "config", "data", "files", "hardware"},
     "building": {
         *("callbacks", "checkpoint", "checkpoint_io", "config", "data", "finetuning", "hardware", "loggers", "tasks"),
     },

@@ -5,7 +5,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
-from headstart.logistic_regression import DEFAULT_PENALTY, MANY, PENALTIES, _folds, out_of_fold, solve
+from headstart.logistic_regression import DEFAULT_PENALTY, MANY, PENALTIES, _effective, _folds, out_of_fold, solve
 from headstart.tasks.objectives import MultiLabel, OneSigmoid, Softmax
 
 
@@ -92,6 +92,29 @@ def test_equal_features_give_equal_odds():
     solution = solve(torch.ones(6, 3), torch.tensor([0, 1] * 3), functional.cross_entropy, 2)
     logits = torch.ones(1, 3) @ solution.weight.T + solution.bias
     assert torch.allclose(logits.softmax(dim=1), torch.full((1, 2), 0.5), atol=1e-4)
+
+
+def test_a_class_of_one_sample_takes_nothing_from_the_others():
+    inputs, targets = blobs(200, 20, 5, noise=0.1)
+    rare, _ = blobs(6, 20, 6)
+    with_rare = solve(
+        torch.cat([inputs, rare[5:]]), torch.cat([targets, torch.tensor([5])]), functional.cross_entropy, 6
+    )
+    assert len(with_rare.losses) > 1
+    losses = []
+    for solution in (solve(inputs, targets, functional.cross_entropy, 5), with_rare):
+        losses.append(functional.cross_entropy(inputs @ solution.weight.T + solution.bias, targets).item())
+    assert losses[1] < 3 * losses[0]
+    cuts = _folds(torch.tensor([0] * 10 + [1] * 2 + [2]), seed=0)
+    assert all(12 in kept for kept, _ in cuts)
+    assert sorted(torch.cat([held for _, held in cuts]).tolist()) == list(range(12))
+
+
+@pytest.mark.parametrize(("weights", "expected"), [(None, 205), ([0.001, 0.2], 20)])
+def test_rare_classes_that_weigh_more_are_fewer_samples(weights, expected):
+    targets = torch.tensor([0] * 200 + [1] * 5) if weights is None else torch.tensor([0] * 1000 + [1] * 5)
+    loss = Softmax(2, class_weights=weights).loss
+    assert _effective(torch.zeros(len(targets), 2), targets, loss) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize(("samples", "folds"), [(20, 5), (6, 3), (2, 0), (MANY + 2, 1)])

@@ -1,6 +1,7 @@
 """The computed head's model, the fine-tuned one, and what lies between them: the best of these is kept."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,28 +60,34 @@ class Blend(Callback):
         if SHARE in tuned["metrics"]:
             log.info("kept: %s", _named(tuned["metrics"][SHARE]))
             return
-        if tuned["global_step"] <= probe["global_step"] and (self.folder / LAST).is_file():
+        kept = 1.0 if tuned["global_step"] > probe["global_step"] else 0.0
+        if not kept and (self.folder / LAST).is_file():
             tuned = read_plain(self.folder / LAST)  # nothing was better than the probe; the last weights may mix
         if tuned["global_step"] <= probe["global_step"]:
             log.info("kept: probe; nothing was fine-tuned")
             return
-        sign = 1 if mode == "max" else -1
         found = {0.0: probe["metrics"], 1.0: tuned["metrics"]}
-        # a run that validates every other epoch has no score of the probe
-        tried = self.shares if monitor in probe["metrics"] else [0.0, *self.shares]
+        # a run that validates every other epoch has no score of the probe, and perhaps none of its last weights
+        tried = [*([] if monitor in probe["metrics"] else [0.0]), *self.shares, *([] if kept else [1.0])]
         for share in tried:
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], share))
             found[share] = _validated(trainer, task, data)
-        most = max(sign * found[share][monitor] for share in found)
-        equals = [share for share in found if sign * found[share][monitor] == most]
-        winner = min(equals, key=lambda share: found[share]["val/loss"])
-        if winner in tried:
+        winner, equals = _best(found, monitor, mode)
+        if winner != kept:
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], winner))
             trainer.callback_metrics.update({**found[winner], SHARE: winner})
             trainer.save_checkpoint(best, weights_only=True)
-        why = "" if len(equals) == 1 else f" (the lowest val/loss of {len(equals)} equals)"
+        why = f" (the lowest val/loss of {equals} equals)" if equals > 1 else ""
         told = ", ".join(f"{_named(share)} {found[share][monitor]:.4f}" for share in found)
         log.info("kept: %s%s; %s of each: %s", _named(winner), why, monitor, told)
+
+
+def _best(found: dict[float, dict[str, float]], monitor: str, mode: str) -> tuple[float, int]:
+    """The share with the best score and, of equals, the lowest loss, and how many have that score; NaN is worst."""
+    scores = {share: metrics[monitor] if mode == "max" else -metrics[monitor] for share, metrics in found.items()}
+    known = {share: -math.inf if math.isnan(score) else score for share, score in scores.items()}
+    equals = [share for share in found if known[share] == max(known.values())]
+    return min(equals, key=lambda share: found[share]["val/loss"]), len(equals)
 
 
 def _validated(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:

@@ -59,7 +59,8 @@ class SolvedHead(Callback):
         held_out = ""
         if solution.held_out:  # for few samples a better guess at what to expect than a small validation split
             accuracy = _accuracy(task.objective, *solution.held_out)
-            held_out = f", held-out loss {solution.losses[solution.penalty]:.3f}, accuracy {accuracy:.3f}"
+            loss = objective.loss(*solution.held_out).item()
+            held_out = f", held-out loss {loss:.3f}, accuracy {accuracy:.3f}"
         log.info(
             "head solved: logistic regression on %d x %d features, penalty %.0e%s (%.1f s)",
             *(*features.shape, solution.penalty, held_out, time.monotonic() - start),

@@ -57,7 +57,8 @@ class SweepTable(Callback):
         self._write(folder / "sweep.csv")
         if len(self.jobs) == 1:
             # not on_multirun_end, which Hydra leaves out when a job has failed
-            atexit.register(self._print, folder / "sweep.csv", config.monitor, config.mode)
+            settled = job_return.cfg  # the job's own, in which experiment=auto may have chosen another metric
+            atexit.register(self._print, folder / "sweep.csv", settled.monitor, settled.mode)
 
     def _write(self, file: Path) -> None:
         rows: list[tuple[Any, ...]] = [("job", "score", "run", "seconds", "parameters")]

@@ -23,9 +23,12 @@ def test_a_sweeps_words_are_shown_and_kept_as_they_are(tmp_path, capsys, monkeyp
     table = SweepTable()
     for number, word in enumerate(("finetuning.groups=[stem]", "finetuning.groups=[head]")):
         where = {"mode": RunMode.MULTIRUN, "sweep": {"dir": str(tmp_path), "subdir": str(number)}}
-        job = SimpleNamespace(status=JobStatus.COMPLETED, return_value=0.5, overrides=[word])
+        settled = OmegaConf.create({"monitor": "val/acc_macro", "mode": "max"})
+        job = SimpleNamespace(status=JobStatus.COMPLETED, return_value=0.5, overrides=[word], cfg=settled)
         table.on_job_end(OmegaConf.create({"hydra": where, "monitor": "val/acc", "mode": "max"}), job)
     ((function, *arguments),) = printed
     function(*arguments)
-    assert "finetuning.groups=[stem]" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "sweep: best val/acc_macro of each job" in told
+    assert "finetuning.groups=[stem]" in told
     assert (tmp_path / "sweep.csv").read_text().splitlines()[1].startswith("finetuning.groups=[stem],0.5,")
