@@ -130,6 +130,8 @@ def _about_the_head(cfg: DictConfig) -> list[Decision]:
     """Lets a head learn that cannot be computed."""
     if not cfg.finetuning.get("solve_head"):
         return []
+    if cfg.lr_find:
+        return [Decision("finetuning.solve_head", False, "of a computed head lr_find=true would find no rate")]
     if cfg.task.objective.get("focal_gamma"):
         return [Decision("finetuning.solve_head", False, "the focal loss has no one best head that could be computed")]
     try:

@@ -59,7 +59,9 @@ def test_rates_rise_exponentially_and_in_proportion(batches, quick):
     assert test.losses[0] == pytest.approx(sum(losses[:batches]) / batches)
 
 
-@pytest.mark.parametrize("words", [[], ["finetuning=feature_extraction"], ["finetuning=unfreeze_at"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [["+trainer.max_steps=3"], ["finetuning=feature_extraction"], ["finetuning=unfreeze_at"]], ids=str
+)
 def test_it_leaves_no_trace(words, quick, tmp_path):
     words = [*words, "trainer.limit_train_batches=null", "trainer.max_epochs=3"]
     found = quick(*words, "lr_find=true", f"paths.run={tmp_path / 'found'}")
