@@ -15,6 +15,7 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -90,6 +91,11 @@ def rival(options: argparse.Namespace, kind: str, epochs: int, seed: int, folder
     return {"seconds": run.seconds, "val": max(found["val_acc"]), "test": found["test_acc"], "passes": found["passes"]}
 
 
+def has_fastai(python: str) -> bool:
+    """Whether an interpreter has it."""
+    return not subprocess.run([python, "-c", "import fastai"], capture_output=True, check=False).returncode
+
+
 def table(results: list[dict]) -> None:
     """A line a method and number of pictures, as Markdown."""
     print("| data | a class | method | val | test | seconds | pictures through the network |\n" + "|---" * 7 + "|")
@@ -158,6 +164,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.data and "fastai" in options.methods and not has_fastai(options.python):
+        print(f"{options.python} has no fastai: it is left out", file=sys.stderr)
+        options.methods.remove("fastai")
     file = options.out / "results.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     draws = range(options.draws[0]) if len(options.draws) == 1 else options.draws
