@@ -188,6 +188,8 @@ def main() -> None:
                 done.append(key | result)
                 with file.open("a") as stream:
                     stream.write(json.dumps(done[-1]) + "\n")
+    if not done:
+        sys.exit(f"there are no results in {file}: give --data and --weights")
     table(done)
     draw_results(done).savefig(options.out / "accuracy.png", dpi=110)
 
