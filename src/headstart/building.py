@@ -1,5 +1,6 @@
 """The parts of a run out of its config: data, task, trainer."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from headstart.hardware import choose_precision, faster_precision
 from headstart.loggers import build_logger
 from headstart.tasks.classification import ClassificationTask
 
+log = logging.getLogger(__name__)
+
 
 def build_data(cfg: DictConfig) -> DataModule:
     """The data module, its splits and classes found and verified."""
@@ -44,6 +47,10 @@ def build_task(cfg: DictConfig, data: DataModule, point: Path | None = None) -> 
         if task.classes != data.classes:
             raise UsageError(f"{point} knows the classes {task.classes}, but the data have {data.classes}")
     else:
+        # a command line that names weights, as a sweep over strategies does, overrules the strategy's file
+        if get_class(cfg.finetuning._target_).random_weights and cfg.model.get("weights") is not None:
+            log.info("random weights, not model.weights=%s: everything learns from scratch", cfg.model.weights)
+            cfg.model.weights = None
         backbone = instantiate(cfg.model)
         task = instantiate(cfg.task)(backbone=backbone, classes=data.classes, class_weights=data.class_weights())
     if task.objective.multi_label != data.samples.multi_label:

@@ -41,9 +41,11 @@ class StagedFinetuning(BaseFinetuning):
 
     Attributes:
         learns_backbone: whether any group of the backbone learns in any stage.
+        random_weights: whether the model's pretrained weights are left out.
     """
 
     learns_backbone = True
+    random_weights = False
 
     def __init__(
         self,

@@ -113,7 +113,7 @@ def test_batch_norm_policy_per_stage(quick):
 
 
 def test_scratch_is_random_and_all_learns(quick):
-    recorder, _, task, _ = record(quick("finetuning=scratch", "trainer.max_epochs=1"))
+    recorder, _, task, _ = record(quick("finetuning=scratch", "model.weights=letters", "trainer.max_epochs=1"))
     assert not task.backbone.pretrained
     assert recorder.learning == [TINY]
     assert set(task.lr_ratios.values()) == {1.0}
