@@ -223,7 +223,7 @@ def warnings(facts: Facts) -> list[str]:
             )
         if facts.fewest_val < FEW:
             told.append(
-                f"one class has {facts.fewest_val} validation samples: what is said of it, and averages over classes, "
-                "hang on single pictures"
+                f"the rarest class of validation has {facts.fewest_val}: what is said of it, and averages over "
+                "classes, hang on single pictures"
             )
     return told

@@ -131,7 +131,7 @@ def test_what_to_expect_is_told():
     few, noisy, rare = warnings(Facts(308, [8, 300], 100, 3, None, 224))
     assert "the smallest class has 8 training samples" in few
     assert "differ by less than 5 points" in noisy
-    assert "one class has 3 validation samples" in rare
+    assert "the rarest class of validation has 3" in rare
 
 
 def test_the_facts_are_those_of_the_data(quick):
