@@ -234,6 +234,13 @@ def test_help_is_a_help():
     assert re.search(r"^finetuning: .*feature_extraction, full", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.parametrize(("word", "auto"), [("optimizer=adam", "true"), ("finetuning=full", "false")])
+def test_data_of_ones_own_are_trained_by_the_default_recipe(word, auto):
+    done = shell("src/train.py", "data=image_folder", "data.root=x", word, "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    assert f"\nauto: {auto}\n" in done.stdout
+
+
 @pytest.mark.parametrize("name", ["evaluate", "predict", "export", "report"])
 def test_the_help_tells_every_word(name):
     done = shell(f"src/{name}.py", "--help")

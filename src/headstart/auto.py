@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
@@ -81,14 +82,14 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
     model = cfg.model.copy()
     model.weights = None
     given = {override.lstrip("+~").split("=")[0] for override in typed()}
-    if cfg.data.sampler == "balanced":  # either makes up for rare classes
+    if cfg.data.sampler == "balanced" or cfg.data.class_weights != "none":  # one makes up for rare classes
         given.add("data.class_weights")
     # of several processes each would measure, and settle, something else
     limited = cfg.trainer.max_time and cfg.trainer.devices == 1
     limit = Timer(cfg.trainer.max_time).time_remaining() if limited else None
-    decisions = _about_the_head(cfg) if "finetuning.solve_head" not in given else []
-    computes_head = not decisions and bool(cfg.finetuning.get("solve_head")) and cfg.model.get("weights") is not None
     with torch.random.fork_rng(devices=[]):
+        decisions = _about_the_head(cfg) if "finetuning.solve_head" not in given else []
+        computes_head = not decisions and cfg.finetuning.get("solve_head") and cfg.model.get("weights") is not None
         facts = look(data, instantiate(model).preprocess.image_size)
 
         def time_picture(size: int) -> float:
@@ -98,7 +99,7 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
         def takes(size: int) -> bool:
             try:
                 return instantiate(model, image_size=size).preprocess.image_size == size
-            except UsageError:
+            except InstantiationException:  # a UsageError, in Hydra's words
                 return False
 
         decisions += decide(facts, given, limit, time_picture, computes_head, cfg.monitor, takes)
@@ -119,10 +120,15 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
 def _strategy(cfg: DictConfig) -> str:
     """What does not depend on the data, in a sentence."""
     kinds = {part: cfg[part]._target_.rpartition(".")[2] for part in STRATEGY if cfg[part]}
-    kinds["optimizer"] += f" at {cfg.optimizer.lr:g} and the backbone at {cfg.task.backbone_lr_ratio:g} of it"
+    if cfg.model.get("weights") is None:
+        told = "everything learns from random weights"
+    else:
+        rate = "a rate to be found" if cfg.lr_find else f"{cfg.optimizer.lr:g}"
+        told = f"at {rate}, the backbone at {cfg.task.backbone_lr_ratio:g} of it, BatchNorm {cfg.finetuning.batch_norm}"
+    averages = "" if "blend" in cfg.callbacks else "; no averages of weights are tried without callbacks=[blend,...]"
     return (
-        f"experiment=auto: {', '.join(kinds.values())}, BatchNorm {cfg.finetuning.batch_norm}; "
-        "what follows is settled by the data; finetuning=<strategy> leaves everything to you"
+        f"experiment=auto: {', '.join(kinds.values())}, {told}{averages}; what follows is settled by the data; "
+        "experiment=null leaves everything to you"
     )
 
 

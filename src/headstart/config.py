@@ -1,6 +1,7 @@
 """One check of every `_target_` in the config before anything is built or downloaded."""
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ OPTIONAL = ("augmentation", "scheduler")
 COMPONENTS = ("model", "head", "data", "augmentation", "finetuning", "optimizer", "scheduler", "task", "trainer")
 CACHES = ("activations", "pictures")
 EMBEDDED = {"digits", "letters", "fake"}
-SAY_HOW_TO_TRAIN = {"experiment", "finetuning", "hparams_search", "debug", "resume"}
+SAY_HOW_TO_TRAIN = {"experiment", "finetuning", "hparams_search", "debug", "resume", "--config-name", "-cn"}
 
 
 def register() -> None:
@@ -50,13 +51,16 @@ def with_default_recipe(words: list[str]) -> list[str]:
     """The words of a command line; with `experiment=auto` for data of one's own, unless they say how to train.
 
     Whoever names no more than their data wants the best that can be made of them. What comes with the project shows
-    one thing at a time instead.
+    one thing at a time instead, and a root config of one's own says what it wants.
     """
-    given = dict(word.lstrip("+~").partition("=")[::2] for word in words)
-    names = {name for name in given.get("data", "").split(",") if name}
-    if not names or names & EMBEDDED or given.keys() & SAY_HOW_TO_TRAIN:
+    given = {word.lstrip("+~").partition("=")[0]: place for place, word in enumerate(words)}
+    if "data" not in given or given.keys() & SAY_HOW_TO_TRAIN:
         return words
-    return [*words, "experiment=auto"]
+    names = re.split(r"\W+", words[given["data"]].partition("=")[2])
+    if EMBEDDED & {*names} or not any(names):
+        return words
+    # beside it, for the last word may be the first half of an option
+    return [*words[: given["data"] + 1], "experiment=auto", *words[given["data"] + 1 :]]
 
 
 def best_is(monitor: str) -> str:

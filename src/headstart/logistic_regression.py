@@ -13,7 +13,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(0, -13, -1))
 """From 1 down to 1e-6, for features scaled to a mean squared norm of 1."""
 DEFAULT_PENALTY = 1e-2
-"""Where each class has a single sample, so that nothing can be held out."""
+"""Where too many classes have a single sample, so that nothing can be held out."""
 FOLDS = 5
 # Of more samples a fifth, held out once, tells as much, and four fits are spared
 MANY = 5_000
@@ -58,7 +58,7 @@ def solve(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed:
     loss would choose weak penalties for their confidence. The solution gets its temperature, too. That all of n samples
     held out are right says that of n + 2 more about one is wrong (Laplace's rule of succession; Platt 1999, section 2,
     softens the targets for the same purpose); without it, confidence would have no end. Where classes weigh more than
-    others, n is the effective number of samples (Kish 1965, section 8.2), which is smaller.
+    others, n is the effective number of samples (Kish 1965, section 11.7), which is smaller.
 
     Args:
         features: `(samples, num_features)`.
@@ -166,9 +166,10 @@ def _wrong(targets: Tensor, num_outputs: int) -> Tensor:
 
 
 def _folds(targets: Tensor, seed: int, many: int = MANY) -> list[tuple[Tensor, Tensor]]:
-    """Positions to learn from and positions held out; none where no class can be in both.
+    """Positions to learn from and positions held out; none where too many classes cannot be in both.
 
-    The only sample of a class is learned from in all folds. Of more than `many` samples the first fold alone.
+    The only sample of a class is learned from in all folds. Of more than `many` samples the first fold alone. Where
+    more than a fifth of the classes have a single sample, what suits the others would neglect them.
     """
     targets = targets.cpu()
     if targets.ndim == 1:
@@ -178,7 +179,7 @@ def _folds(targets: Tensor, seed: int, many: int = MANY) -> list[tuple[Tensor, T
     else:
         single = torch.zeros(len(targets), dtype=torch.bool)
         number, kind = min(FOLDS, len(targets)), KFold
-    if number < 2:
+    if number < 2 or FOLDS * len(targets[single]) > len(targets.unique(dim=0)):
         return []
     alone, others = single.nonzero()[:, 0], (~single).nonzero()[:, 0]
     with warnings.catch_warnings():

@@ -128,7 +128,10 @@ def recall(config: DictConfig, hydra: HydraConf) -> DictConfig:
             f"the run {run} was started in {recalled.paths.run}: move it back to go on with it, "
             f"or start a new run from its weights: model.weights={run}"
         )
-    for override in hydra.overrides.task:
+    words = hydra.overrides.task
+    # a launch that a cluster starts again repeats its words, which are in the run's config
+    said_anew = any(word.lstrip("+").startswith("resume=") for word in words)
+    for override in words if said_anew else []:
         key = override.lstrip("+~").split("=")[0]
         if key not in CHANGEABLE:
             raise UsageError(

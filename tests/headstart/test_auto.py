@@ -103,6 +103,15 @@ def test_what_is_given_is_neither_settled_nor_reckoned_without():
     assert (epochs.value, epochs.reason) == (27, "600 samples to learn from")
 
 
+def test_a_network_that_takes_no_small_pictures_gets_none(quick, tmp_path):
+    """MaxViT's windows fit its own size alone."""
+    cfg = quick(*AUTO, "model=torchvision", "model.name=maxvit_t", "model.weights=null", "model.image_size=null")
+    Path(cfg.paths.run).mkdir()
+    settle(cfg, build_data(cfg))
+    assert cfg.model.image_size is None
+    assert "model.image_size" not in (tmp_path / "run/auto.txt").read_text()
+
+
 def test_a_network_of_one_size_keeps_it():
     facts = Facts(600, [300, 300], num_val=300, fewest_val=100, short_side=32.0, image_size=224)
     assert "model.image_size" not in {decision.key for decision in decide(facts, takes=lambda size: size == 224)}
@@ -225,6 +234,11 @@ def test_the_best_of_scores(scores, mode, best):
     """Their losses are 3, 2 and 1."""
     found = {share: {"val/auroc": score, "val/loss": 3 - share} for share, score in enumerate(scores)}
     assert _best(found, "val/auroc", mode) == best
+
+
+def test_a_loss_that_is_no_number_is_not_the_lowest():
+    found = {0.0: {"val/acc": 1.0, "val/loss": math.nan}, 1.0: {"val/acc": 1.0, "val/loss": 0.1}}
+    assert _best(found, "val/acc", "max") == (1.0, 2)
 
 
 def test_a_balanced_sampler_needs_no_class_weights(quick, monkeypatch):

@@ -124,7 +124,13 @@ def test_seed_zero_is_a_seed(composed):
         ("data=cats_dogs debug=fast", []),
         ("data=cats_dogs hparams_search=optuna", []),
         ("resume=last data=cats_dogs", []),
+        ("data=cats_dogs --config-name mine", []),
+        ("data=cats_dogs --cfg job", ["experiment=auto"]),
+        ('data="digits"', []),
+        ("-m data=choice(digits,letters)", []),
     ],
 )
 def test_data_of_ones_own_get_the_default_recipe_unless_the_words_say_how_to_train(words, added):
-    assert with_default_recipe(words.split()) == words.split() + added
+    words, made = words.split(), with_default_recipe(words.split())
+    assert sorted(made) == sorted(words + added)
+    assert not added or made[made.index("experiment=auto") - 1].startswith("data=")

@@ -105,9 +105,19 @@ def test_a_class_of_one_sample_takes_nothing_from_the_others():
     for solution in (solve(inputs, targets, functional.cross_entropy, 5), with_rare):
         losses.append(functional.cross_entropy(inputs @ solution.weight.T + solution.bias, targets).item())
     assert losses[1] < 3 * losses[0]
-    cuts = _folds(torch.tensor([0] * 10 + [1] * 2 + [2]), seed=0)
-    assert all(12 in kept for kept, _ in cuts)
-    assert sorted(torch.cat([held for _, held in cuts]).tolist()) == list(range(12))
+    cuts = _folds(torch.tensor([0] * 10 + [1] * 2 + [2] * 5 + [3] * 5 + [4]), seed=0)
+    assert len(cuts) == 5
+    assert all(22 in kept for kept, _ in cuts)
+    assert sorted(torch.cat([held for _, held in cuts]).tolist()) == list(range(22))
+
+
+@pytest.mark.parametrize("sizes", [[1, 20], [1, 1, 1, 5], [1] * 9 + [2], [1, 1, 10, 10]], ids=str)
+def test_many_classes_of_one_sample_are_learned_all_the_same(sizes):
+    inputs, targets = blobs(200 * len(sizes), 60, len(sizes), noise=0.5)
+    kept = torch.cat([(targets == label).nonzero()[:size, 0] for label, size in enumerate(sizes)])
+    solution = solve(inputs[kept], targets[kept], functional.cross_entropy, len(sizes))
+    right = ((inputs @ solution.weight.T + solution.bias).argmax(dim=1) == targets).float().mean()
+    assert right > 0.8
 
 
 @pytest.mark.parametrize(("weights", "expected"), [(None, 205), ([0.001, 0.2], 20)])

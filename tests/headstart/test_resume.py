@@ -81,6 +81,14 @@ def test_a_run_that_was_moved_and_a_sweep_are_refused(tmp_path):
         recall(today(run), hydra(mode=RunMode.MULTIRUN))
 
 
+def test_a_launch_that_is_repeated_may_have_any_words(tmp_path):
+    """Those of a cluster's requeueing are the ones that the run began with."""
+    run = make_run(tmp_path / "a", seed=3)
+    assert recall(today(run, seed=3), hydra("seed=3", "data=image_folder")).seed == 3
+    with pytest.raises(UsageError, match="a run goes on as it began"):
+        recall(today(run, seed=3), hydra("seed=3", f"resume={run}"))
+
+
 @pytest.mark.parametrize("name", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
 def test_a_restarted_launch_is_known(name, monkeypatch):
     assert not was_restarted()

@@ -87,7 +87,8 @@ def _best(found: dict[float, dict[str, float]], monitor: str, mode: str) -> tupl
     scores = {share: metrics[monitor] if mode == "max" else -metrics[monitor] for share, metrics in found.items()}
     known = {share: -math.inf if math.isnan(score) else score for share, score in scores.items()}
     equals = [share for share in found if known[share] == max(known.values())]
-    return min(equals, key=lambda share: found[share]["val/loss"]), len(equals)
+    losses = {share: math.inf if math.isnan(found[share]["val/loss"]) else found[share]["val/loss"] for share in equals}
+    return min(equals, key=losses.__getitem__), len(equals)
 
 
 def _validated(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:

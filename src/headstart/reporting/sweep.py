@@ -54,11 +54,14 @@ class SweepTable(Callback):
         words = list(job_return.overrides or [])
         self.jobs.append(Job(words, score, str(run), known.get("seconds"), known.get("parameters")))
 
+        # the job's own config, in which experiment=auto may have chosen another metric; one that failed had no time to
+        settled = config if score is None else job_return.cfg
+        if score is not None or len(self.jobs) == 1:
+            self.monitor, self.mode = settled.monitor, settled.mode
         self._write(folder / "sweep.csv")
         if len(self.jobs) == 1:
             # not on_multirun_end, which Hydra leaves out when a job has failed
-            settled = job_return.cfg  # the job's own, in which experiment=auto may have chosen another metric
-            atexit.register(self._print, folder / "sweep.csv", settled.monitor, settled.mode)
+            atexit.register(self._print, folder / "sweep.csv")
 
     def _write(self, file: Path) -> None:
         rows: list[tuple[Any, ...]] = [("job", "score", "run", "seconds", "parameters")]
@@ -67,18 +70,18 @@ class SweepTable(Callback):
             rows.append((" ".join(job.words), score, job.run, job.seconds, job.parameters))
         write_table(file, rows)
 
-    def _print(self, file: Path, monitor: str, mode: str) -> None:
+    def _print(self, file: Path) -> None:
         console = Console(stderr=True, markup=False, emoji=False)  # groups=[stem] is no markup
-        console.print(self._table(monitor, mode))
+        console.print(self._table())
         console.print(str(file), soft_wrap=True)
 
-    def _table(self, monitor: str, mode: str) -> Table:
+    def _table(self) -> Table:
         # what all jobs share says nothing about their difference
         shared = set.intersection(*(set(job.words) for job in self.jobs)) if len(self.jobs) > 1 else set()
-        table = Table("job", "run", title=f"sweep: best {monitor} of each job", title_justify="left")
+        table = Table("job", "run", title=f"sweep: best {self.monitor} of each job", title_justify="left")
         for column in ("seconds", "parameters", "score"):
             table.add_column(column, justify="right")
-        sign = 1 if mode == "max" else -1
+        sign = 1 if self.mode == "max" else -1
 
         def goodness(job: Job) -> float:
             return -math.inf if job.score is None or math.isnan(job.score) else sign * job.score
