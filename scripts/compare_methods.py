@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmark import timed
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullLocator
 
 OURS = {
     "probe": ["finetuning=probe"],
@@ -139,7 +139,7 @@ def draw_results(results: list[dict]) -> Figure:
         by_shots.xaxis.set_minor_locator(NullLocator())
         by_time.set(title=name, xlabel="seconds of the whole command (median)", xscale="log")
         by_time.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        by_time.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        by_time.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 0.6)))  # as many as there is room for
         for axes in (by_shots, by_time):
             axes.grid(alpha=0.3)
         by_time.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

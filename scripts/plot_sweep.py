@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullLocator
 
 from headstart.errors import UsageError
 
@@ -122,7 +122,7 @@ def draw(lines: Lines, times: Lines, x: str, metric: str) -> Figure:
     by_number.legend()
     by_time.set(xlabel="seconds of a run", xscale="log")
     by_time.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    by_time.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    by_time.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 0.6)))  # as many as there is room for
     for axes in (by_number, by_time):
         axes.grid(alpha=0.3)
     return figure
