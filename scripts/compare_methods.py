@@ -22,7 +22,8 @@ from pathlib import Path
 
 from benchmark import timed
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogFormatter, NullLocator
+from matplotlib.ticker import NullLocator
+from plot_sweep import show_in_plain_numbers
 
 OURS = {
     "probe": ["finetuning=probe"],
@@ -137,9 +138,8 @@ def draw_results(results: list[dict]) -> Figure:
         by_shots.set(title=name, xlabel="pictures of a class", ylabel="accuracy on test", xscale="log")
         by_shots.set_xticks(numbers, [str(n) for n in numbers])
         by_shots.xaxis.set_minor_locator(NullLocator())
-        by_time.set(title=name, xlabel="seconds of the whole command (median)", xscale="log")
-        by_time.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        by_time.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 0.6)))  # as many as there is room for
+        by_time.set(title=name, xlabel="seconds of the whole command (median)")
+        show_in_plain_numbers(by_time)
         for axes in (by_shots, by_time):
             axes.grid(alpha=0.3)
         by_time.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

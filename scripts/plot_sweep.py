@@ -17,6 +17,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatter, NullLocator
 
@@ -120,12 +121,18 @@ def draw(lines: Lines, times: Lines, x: str, metric: str) -> Figure:
     by_number.set_xticks([place[n] for n in numbers], [label(n) for n in numbers])
     by_number.xaxis.set_minor_locator(NullLocator())
     by_number.legend()
-    by_time.set(xlabel="seconds of a run", xscale="log")
-    by_time.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    by_time.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 0.6)))  # as many as there is room for
+    by_time.set(xlabel="seconds of a run")
+    show_in_plain_numbers(by_time)
     for axes in (by_number, by_time):
         axes.grid(alpha=0.3)
     return figure
+
+
+def show_in_plain_numbers(axes: Axes) -> None:
+    """Makes the horizontal axis logarithmic, with as many labels as there is room for."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 0.6)))
 
 
 def main() -> None:
