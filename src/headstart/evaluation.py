@@ -1,5 +1,6 @@
 """A trained run on a split, from nothing but its directory."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def record(
     evaluation.facts = {
         "checkpoint": path.name,
         "split": cfg.split,
-        "data_root": cfg.data.root,
+        "data_root": _data_root(cfg),
         "samples": len(evaluation.predictions),
         "test_time_flip": task.test_time_flip,
         "temperature": task.objective.temperature,
@@ -180,9 +181,27 @@ def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:
     """`evaluation_<split>` in the run, or beside a checkpoint without one.
 
     For another checkpoint than the best `_<checkpoint>` follows, for other pictures `_on_<their folder>`, with
-    `test_time_flip` set anew `_flipped` or `_unflipped`.
+    `test_time_flip` set anew `_flipped` or `_unflipped`; and a number where another folder of that name has been
+    evaluated.
     """
     checkpoint_name = "" if path.stem == "best" else f"_{path.stem}"
-    other = "" if cfg.data.root is None else f"_on_{Path(cfg.data.root).expanduser().resolve().name}"
+    root = _data_root(cfg)
+    other = "" if root is None else f"_on_{Path(root).name}"
     flip = {None: "", True: "_flipped", False: "_unflipped"}[cfg.test_time_flip]
-    return (home or path.parent) / f"evaluation_{cfg.split}{checkpoint_name}{other}{flip}"
+    folder = wanted = (home or path.parent) / f"evaluation_{cfg.split}{checkpoint_name}{other}{flip}"
+    number = 1
+    while root is not None and _data_root_of(folder) not in (None, root):
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}_{number}")
+    return folder
+
+
+def _data_root(cfg: DictConfig) -> str | None:
+    """The whole path of the other pictures."""
+    return None if cfg.data.root is None else str(Path(cfg.data.root).expanduser().resolve())
+
+
+def _data_root_of(folder: Path) -> str | None:
+    """Which other pictures were evaluated there; None where none were."""
+    file = folder / "evaluation.json"
+    return json.loads(file.read_text(encoding="utf-8")).get("data_root") if file.is_file() else None
