@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities import rank_zero_only
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.callbacks.solved_head import last_layer
 from headstart.config import typed
@@ -32,6 +33,8 @@ UNBALANCED = 5
 FEW = 10
 TOO_FEW_MISTAKES = 5
 """Even if another model made none of them, McNemar's exact test could not tell the two apart at 5 %."""
+BACKBONE_LR_RATIO = 0.3
+"""Of a pretrained network with BatchNorm: what suited MobileNetV2 (docs/accuracy.md). Others keep the lower default."""
 GOOD_HEAD = 0.95
 """What the head alone must have all the same: few mistakes of few samples say little."""
 
@@ -47,6 +50,7 @@ class Facts:
         fewest_val: of these, those of the class that has fewest.
         short_side: median length of the pictures' shorter side in pixels; None where samples are no pictures.
         image_size: side of the pictures for which the backbone's weights were made.
+        batch_norm: whether the backbone is pretrained and has BatchNorm.
     """
 
     num_train: int
@@ -55,6 +59,7 @@ class Facts:
     fewest_val: int
     short_side: float | None
     image_size: int
+    batch_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,11 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
     limit = Timer(cfg.trainer.max_time).time_remaining() if limited else None
     with torch.random.fork_rng(devices=[]):
         decisions = _about_the_head(cfg) if "finetuning.solve_head" not in given else []
-        computes_head = not decisions and cfg.finetuning.get("solve_head") and cfg.model.get("weights") is not None
-        facts = look(data, instantiate(model).preprocess.image_size)
+        pretrained = cfg.model.get("weights") is not None
+        computes_head = not decisions and cfg.finetuning.get("solve_head") and pretrained
+        backbone = instantiate(model)
+        batch_norm = pretrained and any(isinstance(module, _BatchNorm) for module in backbone.modules())
+        facts = look(data, backbone.preprocess.image_size, batch_norm)
 
         def time_picture(size: int) -> float:
             model.image_size = size  # some networks take pictures of one size alone
@@ -103,12 +111,12 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
                 return False
 
         decisions += decide(facts, given, limit, time_picture, computes_head, cfg.monitor, takes)
+    for decision in decisions:
+        OmegaConf.update(cfg, decision.key, decision.value)
     told = [_strategy(cfg), *warnings(facts)]
     if cfg.trainer.max_time and not limited:
         told.append("trainer.max_time ends the run, but on several devices the number of epochs is not fitted to it")
-    for decision in decisions:
-        OmegaConf.update(cfg, decision.key, decision.value)
-        told.append(f"{decision.key}={decision.value}: {decision.reason}")
+    told += [f"{decision.key}={decision.value}: {decision.reason}" for decision in decisions]
     data.weighting = cfg.data.class_weights
     if rank_zero_only.rank == 0:
         for sentence in told:
@@ -147,14 +155,20 @@ def _about_the_head(cfg: DictConfig) -> list[Decision]:
     return []
 
 
-def look(data: DataModule, image_size: int) -> Facts:
-    """The facts of a data module that is set up; reads some pictures."""
+def look(data: DataModule, image_size: int, batch_norm: bool) -> Facts:
+    """The facts of a data module that is set up; reads some pictures.
+
+    Args:
+        data: the module.
+        image_size: as in `Facts`, of the backbone, as the next one.
+        batch_norm: likewise.
+    """
     train = data.splits["train"]
     shapes = [data.samples.load(index).shape for index in train[:: max(len(train) // LOOKED_AT, 1)]]
     sides = [min(shape[-2:]) for shape in shapes if len(shape) == 3]
     short_side = statistics.median(sides) if sides else None
     num_val, val_counts = data.num_samples["val"], data.class_counts("val")
-    return Facts(len(train), data.class_counts(), num_val, min(val_counts), short_side, image_size)
+    return Facts(len(train), data.class_counts(), num_val, min(val_counts), short_side, image_size, batch_norm)
 
 
 def decide(
@@ -197,6 +211,9 @@ def decide(
         if computes_head:
             epochs, reason = epochs + 1, f"1 for the computed head, {epochs} after it: {reason}"
         decisions.append(Decision("trainer.max_epochs", epochs, reason))
+    if facts.batch_norm and "task.backbone_lr_ratio" not in given:
+        reason = "what suits pretrained networks with BatchNorm; others learn at a lower rate"
+        decisions.append(Decision("task.backbone_lr_ratio", BACKBONE_LR_RATIO, reason))
     most, fewest = max(facts.counts), min(facts.counts)
     if "data.class_weights" not in given and most > UNBALANCED * fewest > 0:
         reason = f"the largest class has {most / fewest:.0f} times as many samples as the smallest"

@@ -112,6 +112,30 @@ def test_a_network_that_takes_no_small_pictures_gets_none(quick, tmp_path):
     assert "model.image_size" not in (tmp_path / "run/auto.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("words", "ratio"),
+    [
+        ([], 0.3),
+        (["task.backbone_lr_ratio=0.2"], 0.2),
+        (["model.weights=null"], 0.1),
+        (
+            ["model=torchvision", "model.name=squeezenet1_1", "model.weights=no_batch_norm.pth", "model.image_size=64"],
+            0.1,
+        ),
+    ],
+    ids=str,
+)
+def test_a_pretrained_network_with_batch_norm_learns_at_a_higher_rate(words, ratio, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.auto.typed", lambda: words)
+    cfg = quick(*AUTO, *words)
+    Path(cfg.paths.run).mkdir()
+    settle(cfg, build_data(cfg))
+    assert cfg.task.backbone_lr_ratio == ratio
+    told = (tmp_path / "run/auto.txt").read_text()
+    assert ("task.backbone_lr_ratio=" in told) == (ratio == 0.3)
+    assert (f"the backbone at {ratio} of it" in told) == ("model.weights=null" not in words)
+
+
 def test_a_network_of_one_size_keeps_it():
     facts = Facts(600, [300, 300], num_val=300, fewest_val=100, short_side=32.0, image_size=224)
     assert "model.image_size" not in {decision.key for decision in decide(facts, takes=lambda size: size == 224)}
@@ -145,9 +169,9 @@ def test_what_to_expect_is_told():
 
 def test_the_facts_are_those_of_the_data(quick):
     data = build_data(quick())
-    facts = look(data, 32)
+    facts = look(data, 32, batch_norm=True)
     counts = data.class_counts("val")
-    assert facts == Facts(data.num_samples["train"], data.class_counts(), sum(counts), min(counts), 16, 32)
+    assert facts == Facts(data.num_samples["train"], data.class_counts(), sum(counts), min(counts), 16, 32, True)
 
 
 # without a goal, which is reached at once: the pictures are that easy
