@@ -223,12 +223,12 @@ def test_other_pictures_absent_classes_and_a_single_one(composed, tmp_path, capl
     content = json.loads((tmp_path / "run/evaluation_test_on_one/evaluation.json").read_text())
     assert content["metrics"]["acc"]["low"] == content["metrics"]["acc"]["high"] == metrics["test/acc"]
     assert content["metrics"]["auroc_macro"]["low"] is None
-    pictures(tmp_path / "elsewhere/one", ["a"], 4)
+    elsewhere = tmp_path / "not UTF-8: \udce9/one"
+    pictures(elsewhere, ["a"], 4)
     for _ in range(2):
-        evaluated(tmp_path / "run", f"data.root={tmp_path / 'elsewhere/one'}")
-    found = [json.loads((tmp_path / f"run/{name}/evaluation.json").read_text())["samples"]
-             for name in ("evaluation_test_on_one", "evaluation_test_on_one_2")]  # fmt: skip
-    assert found == [1, 4]
+        evaluated(tmp_path / "run", f"data.root='{elsewhere}'")
+    files = [tmp_path / f"run/evaluation_test_on_one{number}/evaluation.json" for number in ("", "_2")]
+    assert [json.loads(file.read_text(errors="surrogateescape"))["samples"] for file in files] == [1, 4]
     assert not (tmp_path / "run/evaluation_test_on_one_3").exists()
 
 

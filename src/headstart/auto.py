@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities import rank_zero_only
@@ -33,8 +33,8 @@ UNBALANCED = 5
 FEW = 10
 TOO_FEW_MISTAKES = 5
 """Even if another model made none of them, McNemar's exact test could not tell the two apart at 5 %."""
-BACKBONE_LR_RATIO = 0.3
-"""Of a pretrained network with BatchNorm: what suited MobileNetV2 (docs/accuracy.md). Others keep the lower default."""
+USUAL_LR_RATIO, HIGHER_LR_RATIO = 0.1, 0.3
+"""The default, and what suited MobileNetV2 better (docs/accuracy.md)."""
 GOOD_HEAD = 0.95
 """What the head alone must have all the same: few mistakes of few samples say little."""
 
@@ -50,7 +50,7 @@ class Facts:
         fewest_val: of these, those of the class that has fewest.
         short_side: median length of the pictures' shorter side in pixels; None where samples are no pictures.
         image_size: side of the pictures for which the backbone's weights were made.
-        batch_norm: whether the backbone is pretrained and has BatchNorm.
+        batch_norm: whether a pretrained backbone with BatchNorm learns.
     """
 
     num_train: int
@@ -89,15 +89,18 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
     given = {override.lstrip("+~").split("=")[0] for override in typed()}
     if cfg.data.sampler == "balanced" or cfg.data.class_weights != "none":  # one makes up for rare classes
         given.add("data.class_weights")
+    if cfg.task.backbone_lr_ratio != USUAL_LR_RATIO:  # some file says so
+        given.add("task.backbone_lr_ratio")
     # of several processes each would measure, and settle, something else
     limited = cfg.trainer.max_time and cfg.trainer.devices == 1
     limit = Timer(cfg.trainer.max_time).time_remaining() if limited else None
     with torch.random.fork_rng(devices=[]):
         decisions = _about_the_head(cfg) if "finetuning.solve_head" not in given else []
-        pretrained = cfg.model.get("weights") is not None
+        pretrained = _is_pretrained(cfg)
         computes_head = not decisions and cfg.finetuning.get("solve_head") and pretrained
         backbone = instantiate(model)
-        batch_norm = pretrained and any(isinstance(module, _BatchNorm) for module in backbone.modules())
+        learns = pretrained and get_class(cfg.finetuning._target_).learns_backbone
+        batch_norm = learns and any(isinstance(module, _BatchNorm) for module in backbone.modules())
         facts = look(data, backbone.preprocess.image_size, batch_norm)
 
         def time_picture(size: int) -> float:
@@ -125,18 +128,24 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
             stream.writelines(f"{sentence}\n" for sentence in told)
 
 
+def _is_pretrained(cfg: DictConfig) -> bool:
+    """Whether the run starts from pretrained weights."""
+    return cfg.model.get("weights") is not None and not get_class(cfg.finetuning._target_).random_weights
+
+
 def _strategy(cfg: DictConfig) -> str:
     """What does not depend on the data, in a sentence."""
     kinds = {part: cfg[part]._target_.rpartition(".")[2] for part in STRATEGY if cfg[part]}
-    if cfg.model.get("weights") is None:
-        told = "everything learns from random weights"
-    else:
+    if _is_pretrained(cfg):
         rate = "a rate to be found" if cfg.lr_find else f"{cfg.optimizer.lr:g}"
         told = f"at {rate}, the backbone at {cfg.task.backbone_lr_ratio:g} of it, BatchNorm {cfg.finetuning.batch_norm}"
+    else:
+        told = "everything learns from random weights"
+    end = ", all epochs unless validation finds no mistake" if cfg.finetuning.get("patience") is None else ""
     averages = "" if "blend" in cfg.callbacks else "; no averages of weights are tried without callbacks=[blend,...]"
     return (
-        f"experiment=auto: {', '.join(kinds.values())}, {told}{averages}; what follows is settled by the data; "
-        "experiment=null leaves everything to you"
+        f"experiment=auto: {', '.join(kinds.values())}, {told}{end}{averages}; what follows is settled by the network "
+        "and the data; experiment=null leaves everything to you"
     )
 
 
@@ -212,8 +221,8 @@ def decide(
             epochs, reason = epochs + 1, f"1 for the computed head, {epochs} after it: {reason}"
         decisions.append(Decision("trainer.max_epochs", epochs, reason))
     if facts.batch_norm and "task.backbone_lr_ratio" not in given:
-        reason = "what suits pretrained networks with BatchNorm; others learn at a lower rate"
-        decisions.append(Decision("task.backbone_lr_ratio", BACKBONE_LR_RATIO, reason))
+        reason = "the network is pretrained and has BatchNorm, of which one of that kind was more accurate with it"
+        decisions.append(Decision("task.backbone_lr_ratio", HIGHER_LR_RATIO, reason))
     most, fewest = max(facts.counts), min(facts.counts)
     if "data.class_weights" not in given and most > UNBALANCED * fewest > 0:
         reason = f"the largest class has {most / fewest:.0f} times as many samples as the smallest"

@@ -181,8 +181,8 @@ def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:
     """`evaluation_<split>` in the run, or beside a checkpoint without one.
 
     For another checkpoint than the best `_<checkpoint>` follows, for other pictures `_on_<their folder>`, with
-    `test_time_flip` set anew `_flipped` or `_unflipped`; and a number where another folder of that name has been
-    evaluated.
+    `test_time_flip` set anew `_flipped` or `_unflipped`; and a number where that is taken by another folder of the same
+    name (`data_root` in its `evaluation.json`).
     """
     checkpoint_name = "" if path.stem == "best" else f"_{path.stem}"
     root = _data_root(cfg)
@@ -204,4 +204,6 @@ def _data_root(cfg: DictConfig) -> str | None:
 def _data_root_of(folder: Path) -> str | None:
     """Which other pictures were evaluated there; None where none were."""
     file = folder / "evaluation.json"
-    return json.loads(file.read_text(encoding="utf-8")).get("data_root") if file.is_file() else None
+    if not file.is_file():
+        return None
+    return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape")).get("data_root")

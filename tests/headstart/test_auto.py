@@ -117,7 +117,8 @@ def test_a_network_that_takes_no_small_pictures_gets_none(quick, tmp_path):
     [
         ([], 0.3),
         (["task.backbone_lr_ratio=0.2"], 0.2),
-        (["model.weights=null"], 0.1),
+        (["finetuning=probe"], 0.1),
+        (["finetuning=scratch", "model.weights=some.pth"], 0.1),
         (
             ["model=torchvision", "model.name=squeezenet1_1", "model.weights=no_batch_norm.pth", "model.image_size=64"],
             0.1,
@@ -125,15 +126,16 @@ def test_a_network_that_takes_no_small_pictures_gets_none(quick, tmp_path):
     ],
     ids=str,
 )
-def test_a_pretrained_network_with_batch_norm_learns_at_a_higher_rate(words, ratio, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr("headstart.auto.typed", lambda: words)
-    cfg = quick(*AUTO, *words)
+def test_a_pretrained_network_with_batch_norm_learns_at_a_higher_rate(words, ratio, quick, tmp_path):
+    """Unless it is not to learn, or another rate is given, on the command line or in a file."""
+    cfg = quick("experiment=auto", *words)
     Path(cfg.paths.run).mkdir()
     settle(cfg, build_data(cfg))
     assert cfg.task.backbone_lr_ratio == ratio
     told = (tmp_path / "run/auto.txt").read_text()
     assert ("task.backbone_lr_ratio=" in told) == (ratio == 0.3)
-    assert (f"the backbone at {ratio} of it" in told) == ("model.weights=null" not in words)
+    assert (f"the backbone at {ratio} of it" in told) == ("finetuning=scratch" not in words)
+    assert "all epochs unless validation finds no mistake" in told
 
 
 def test_a_network_of_one_size_keeps_it():
