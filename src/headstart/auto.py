@@ -34,7 +34,8 @@ FEW = 10
 TOO_FEW_MISTAKES = 5
 """Even if another model made none of them, McNemar's exact test could not tell the two apart at 5 %."""
 USUAL_LR_RATIO, HIGHER_LR_RATIO = 0.1, 0.3
-"""The default, and what suited MobileNetV2 better (docs/accuracy.md)."""
+"""The default, and what suited MobileNetV2 better from so many pictures of a class on (docs/accuracy.md)."""
+ENOUGH_A_CLASS = 25
 GOOD_HEAD = 0.95
 """What the head alone must have all the same: few mistakes of few samples say little."""
 
@@ -220,8 +221,11 @@ def decide(
         if computes_head:
             epochs, reason = epochs + 1, f"1 for the computed head, {epochs} after it: {reason}"
         decisions.append(Decision("trainer.max_epochs", epochs, reason))
-    if facts.batch_norm and "task.backbone_lr_ratio" not in given:
-        reason = "the network is pretrained and has BatchNorm, of which one of that kind was more accurate with it"
+    a_class = facts.num_train / len(facts.counts)
+    if facts.batch_norm and a_class >= ENOUGH_A_CLASS and "task.backbone_lr_ratio" not in given:
+        reason = (
+            f"the network has BatchNorm, and there are {a_class:.0f} samples a class: MobileNetV2 gains from it then"
+        )
         decisions.append(Decision("task.backbone_lr_ratio", HIGHER_LR_RATIO, reason))
     most, fewest = max(facts.counts), min(facts.counts)
     if "data.class_weights" not in given and most > UNBALANCED * fewest > 0:

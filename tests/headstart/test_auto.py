@@ -116,6 +116,7 @@ def test_a_network_that_takes_no_small_pictures_gets_none(quick, tmp_path):
     ("words", "ratio"),
     [
         ([], 0.3),
+        (["data.num_samples=30", "data.num_classes=2"], 0.1),
         (["task.backbone_lr_ratio=0.2"], 0.2),
         (["finetuning=probe"], 0.1),
         (["finetuning=scratch", "model.weights=some.pth"], 0.1),
@@ -127,8 +128,8 @@ def test_a_network_that_takes_no_small_pictures_gets_none(quick, tmp_path):
     ids=str,
 )
 def test_a_pretrained_network_with_batch_norm_learns_at_a_higher_rate(words, ratio, quick, tmp_path):
-    """Unless it is not to learn, or another rate is given, on the command line or in a file."""
-    cfg = quick("experiment=auto", *words)
+    """Unless there is little to learn from, it is not to learn, or a rate is given on the command line or in a file."""
+    cfg = quick("experiment=auto", "data.num_samples=200", "data.num_classes=2", *words)
     Path(cfg.paths.run).mkdir()
     settle(cfg, build_data(cfg))
     assert cfg.task.backbone_lr_ratio == ratio
