@@ -65,15 +65,16 @@ def test_settings(facts, expected):
     ("num_val", "more", "goal"),
     [
         (1000, {}, 0.995),
-        (200, {}, 0.975),
-        (30, {}, 0.95),
+        (200, {}, 0.98),
+        (400, {}, 0.9875),
+        (30, {}, 0.98),
         (0, {}, None),
         (200, {"counts": [500, 10]}, None),  # goes by another metric
         (200, {"num_train": 150}, None),  # several labels a sample
     ],
 )
 def test_a_head_that_cannot_be_told_from_a_better_model_is_enough(num_val, more, goal, monkeypatch):
-    monkeypatch.setattr("headstart.auto.GOOD_HEAD", 0.95)
+    monkeypatch.setattr("headstart.auto.GOOD_HEAD", 0.98)
     facts = {"counts": [100, 100], "num_train": 200, "fewest_val": 10, "short_side": None, "image_size": 224} | more
     facts["num_train"] = more.get("num_train", sum(facts["counts"]))
     keys = {decision.key: decision.value for decision in decide(Facts(num_val=num_val, **facts))}
