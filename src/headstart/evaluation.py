@@ -1,6 +1,5 @@
 """A trained run on a split, from nothing but its directory."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from headstart.files import as_json, replacing
 from headstart.hardware import choose_precision
 from headstart.inspection import Inspection
 from headstart.reporting.bootstrap import intervals, statistics_of
-from headstart.reporting.evaluation_files import Evaluation, clear, metrics_table, write_evaluation
+from headstart.reporting.evaluation_files import Evaluation, clear, metrics_table, read_evaluation, write_evaluation
 from headstart.reporting.predictions import Predictions
 from headstart.reporting.reliability import calibration_error
 from headstart.reporting.tables import show
@@ -190,7 +189,7 @@ def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:
     flip = {None: "", True: "_flipped", False: "_unflipped"}[cfg.test_time_flip]
     folder = wanted = (home or path.parent) / f"evaluation_{cfg.split}{checkpoint_name}{other}{flip}"
     number = 1
-    while root is not None and _data_root_of(folder) not in (None, root):
+    while root is not None and (read_evaluation(folder) or {}).get("data_root") not in (None, root):
         number += 1
         folder = wanted.with_name(f"{wanted.name}_{number}")
     return folder
@@ -199,11 +198,3 @@ def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:
 def _data_root(cfg: DictConfig) -> str | None:
     """The whole path of the other pictures."""
     return None if cfg.data.root is None else str(Path(cfg.data.root).expanduser().resolve())
-
-
-def _data_root_of(folder: Path) -> str | None:
-    """Which other pictures were evaluated there; None where none were."""
-    file = folder / "evaluation.json"
-    if not file.is_file():
-        return None
-    return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape")).get("data_root")

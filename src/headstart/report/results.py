@@ -14,6 +14,7 @@ from headstart.files import shown
 from headstart.report.data_card import thumbnail_of
 from headstart.reporting import figures
 from headstart.reporting.bootstrap import without_mistake
+from headstart.reporting.evaluation_files import read_evaluation
 from headstart.reporting.page import data_uri, inline_svg, style
 from headstart.reporting.predictions import Predictions, read_predictions
 from headstart.reporting.reliability import calibration_error, reliability_bins
@@ -109,10 +110,9 @@ class Result:
 
 def evaluation_of(home: Path, split: str) -> dict[str, Any] | None:
     """What `evaluation_<split>` of a run holds, where it is of the weights whose metrics the run keeps; else None."""
-    file = home / f"evaluation_{split}" / "evaluation.json"
-    if not file.is_file():
+    content = read_evaluation(home / f"evaluation_{split}")
+    if content is None:
         return None
-    content = json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
     known = run_metrics(home, split)
     for name, value in known.items():
         found = content["metrics"].get(name, {}).get("value")

@@ -1,5 +1,6 @@
 """What an evaluation leaves behind: numbers as JSON and CSV, pictures as PNG."""
 
+import json
 import math
 import shutil
 from dataclasses import dataclass
@@ -72,6 +73,12 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     save(folder / "precision_recall.png", figures.precision_recall(predictions))
     with replacing(folder / "evaluation.json") as stream:
         stream.write(as_json(content))
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The content of `evaluation.json`; None where nothing has been evaluated."""
+    file = folder / "evaluation.json"
+    return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape")) if file.is_file() else None
 
 
 def _draw_reliability(folder: Path, evaluation: Evaluation) -> dict[str, float]:
