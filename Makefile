@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml
 install: $(VENV)/.installed  ## Make the environment in $(VENV)
 
 train: install  ## The main job on the embedded default: letters -> handwritten digits, offline
-	$(BIN)/python src/train.py
+	$(BIN)/python src/train.py experiment=letters_to_digits
 
 test: install  ## The default test suite, some minutes: no network, no GPU, no data
 	$(BIN)/python -m pytest -n auto --dist worksteal

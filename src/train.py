@@ -1,13 +1,12 @@
 """Trains a pretrained backbone with a new head on your data, tests it once, and leaves a run directory.
 
-python src/train.py                                    the embedded default: handwritten digits, offline
-python src/train.py model=resnet50 data=cats_dogs      the best that can be made of them: experiment=auto
+python src/train.py experiment=letters_to_digits       the demonstration: handwritten digits, offline
+python src/train.py model=resnet50 data=cats_dogs      settings chosen by the data
 python src/train.py finetuning=full model=resnet50 data=cats_dogs
 python src/train.py -m seed=0,1,2 model=resnet18,mobilenet_v2 data=image_folder data.root=my/pictures
 python src/train.py resume=last                        goes on with an interrupted run
 """
 
-import sys
 from pathlib import Path
 
 import hydra
@@ -34,5 +33,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = config.with_default_recipe(sys.argv[1:])
     cli.run(main, "train")

@@ -25,11 +25,15 @@ def _own_folders(tmp_path, monkeypatch):
 
 @pytest.fixture
 def composed(tmp_path):
-    """Composes `conf/train.yaml` with overrides, the run directory below the test's own folder."""
+    """Composes `conf/train.yaml` with overrides, the run directory below the test's own folder.
+
+    Without the default recipe (`experiment=auto`), which would choose settings by the data, unless it is named.
+    """
 
     def compose_train(*overrides: str) -> DictConfig:
+        plain = [] if any(override.startswith("experiment=") for override in overrides) else ["~experiment"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("train", [f"paths.run={tmp_path / 'run'}", *overrides])
+            return compose("train", [f"paths.run={tmp_path / 'run'}", *plain, *overrides])
 
     return compose_train
 

@@ -234,8 +234,10 @@ def test_help_is_a_help():
     assert re.search(r"^finetuning: .*feature_extraction, full", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("word", "auto"), [("optimizer=adam", "true"), ("finetuning=full", "false")])
-def test_data_of_ones_own_are_trained_by_the_default_recipe(word, auto):
+@pytest.mark.parametrize(
+    ("word", "auto"), [("optimizer=adam", "true"), ("finetuning=full", "false"), ("experiment=null", "false")]
+)
+def test_the_default_recipe_is_in_what_cfg_shows(word, auto):
     done = shell("src/train.py", "data=image_folder", "data.root=x", word, "--cfg", "job")
     assert done.returncode == 0, done.stderr
     assert f"\nauto: {auto}\n" in done.stdout

@@ -15,7 +15,6 @@ NEEDS = {
     "data/image_folder.yaml": ["data.root=pictures"],
     "model/torchvision.yaml": ["model.name=resnet18"],
     "hparams_search/optuna.yaml": None,  # needs the extra; see below
-    "specialised/tiny_resnet_digits.yaml": [],
 }
 
 

@@ -145,8 +145,8 @@ def _strategy(cfg: DictConfig) -> str:
     end = ", all epochs unless validation finds no mistake" if cfg.finetuning.get("patience") is None else ""
     averages = "" if "blend" in cfg.callbacks else "; no averages of weights are tried without callbacks=[blend,...]"
     return (
-        f"experiment=auto: {', '.join(kinds.values())}, {told}{end}{averages}; what follows is settled by the network "
-        "and the data; experiment=null leaves everything to you"
+        f"finetuning=auto: {', '.join(kinds.values())}, {told}{end}{averages}; what follows is settled by the network "
+        "and the data; finetuning=full, or another strategy, leaves everything to you"
     )
 
 

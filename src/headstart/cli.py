@@ -49,7 +49,7 @@ def run(main: Callable[[], Any], config_name: str) -> None:
     quiet()
     end_with_parent()
     # argparse would take -m before the overrides only
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(in_hydras_spelling(sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun"))
     try:
         main()
     except KeyboardInterrupt:
@@ -69,6 +69,12 @@ def run(main: Callable[[], Any], config_name: str) -> None:
             traceback.print_exc()
         sys.stderr.write(f"\nerror: {message or error}\n")
         sys.exit(FAILURE if message is None else USAGE)
+
+
+def in_hydras_spelling(words: list[str]) -> list[str]:
+    """The command line with `experiment=null` as Hydra wants it: `~experiment`, or nothing where null is the default."""
+    defaults = {"experiment=null": ["~experiment"], "hparams_search=null": [], "debug=null": []}
+    return [spelt for word in words for spelt in defaults.get(word, [word])]
 
 
 @contextmanager

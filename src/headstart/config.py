@@ -1,7 +1,6 @@
 """One check of every `_target_` in the config before anything is built or downloaded."""
 
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -25,8 +24,6 @@ PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "
 OPTIONAL = ("augmentation", "scheduler")
 COMPONENTS = ("model", "head", "data", "augmentation", "finetuning", "optimizer", "scheduler", "task", "trainer")
 CACHES = ("activations", "pictures")
-EMBEDDED = {"digits", "letters", "fake"}
-SAY_HOW_TO_TRAIN = {"experiment", "finetuning", "hparams_search", "debug", "resume", "--config-name", "-cn"}
 
 
 def register() -> None:
@@ -45,22 +42,6 @@ def register() -> None:
 def typed() -> list[str]:
     """The overrides of the command line, such as `optimizer.lr=0.1`; none where there was no command line."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def with_default_recipe(words: list[str]) -> list[str]:
-    """The words of a command line; with `experiment=auto` for data of one's own, unless they say how to train.
-
-    Whoever names no more than their data wants the best that can be made of them. What comes with the project shows
-    one thing at a time instead, and a root config of one's own says what it wants.
-    """
-    given = {word.lstrip("+~").partition("=")[0]: place for place, word in enumerate(words)}
-    if "data" not in given or given.keys() & SAY_HOW_TO_TRAIN:
-        return words
-    names = re.split(r"\W+", words[given["data"]].partition("=")[2])
-    if EMBEDDED & {*names} or not any(names):
-        return words
-    # beside it, for the last word may be the first half of an option
-    return [*words[: given["data"] + 1], "experiment=auto", *words[given["data"] + 1 :]]
 
 
 def best_is(monitor: str) -> str:

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
-from headstart.config import best_is, call_parameters, check_config, with_default_recipe
+from headstart.cli import CONF, in_hydras_spelling
+from headstart.config import best_is, call_parameters, check_config
 from headstart.errors import UsageError
 from headstart.training import train
 
@@ -109,28 +111,38 @@ def test_seed_zero_is_a_seed(composed):
 
 
 @pytest.mark.parametrize(
-    ("words", "added"),
+    ("words", "auto"),
     [
-        ("data=image_folder data.root=x", ["experiment=auto"]),
-        ("-m model=resnet50,resnet18 data=cats_dogs", ["experiment=auto"]),
-        ("data=my_own finetuning.patience=3 optimizer=adam", ["experiment=auto"]),
-        ("", []),
-        ("data=digits", []),
-        ("-m data=digits,cats_dogs", []),
-        ("data.root=x", []),
-        ("data=cats_dogs finetuning=full", []),
-        ("data=cats_dogs experiment=null", []),
-        ("data=cats_dogs experiment=gradual_unfreezing", []),
-        ("data=cats_dogs debug=fast", []),
-        ("data=cats_dogs hparams_search=optuna", []),
-        ("resume=last data=cats_dogs", []),
-        ("data=cats_dogs --config-name mine", []),
-        ("data=cats_dogs --cfg job", ["experiment=auto"]),
-        ('data="digits"', []),
-        ("-m data=choice(digits,letters)", []),
+        ([], True),
+        (["data=image_folder", "data.root=x"], True),
+        (["optimizer=adam"], True),
+        (["finetuning=auto"], True),
+        (["~experiment"], False),
+        (["finetuning=full"], False),
+        (["experiment=gradual_unfreezing"], False),
+        (["experiment=gradual_unfreezing", "finetuning=auto"], True),
     ],
+    ids=str,
 )
-def test_data_of_ones_own_get_the_default_recipe_unless_the_words_say_how_to_train(words, added):
-    words, made = words.split(), with_default_recipe(words.split())
-    assert sorted(made) == sorted(words + added)
-    assert not added or made[made.index("experiment=auto") - 1].startswith("data=")
+def test_the_default_recipe_chooses_by_the_data_unless_the_words_say_how_to_train(words, auto):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", words)
+    assert cfg.auto == auto
+
+
+def test_a_named_strategy_is_that_strategy_and_nothing_of_auto(composed):
+    """Neither augmentation nor patience nor averages of weights come with it."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("train", ["finetuning=full", "paths.run=x"]) == compose("train", ["~experiment", "paths.run=x"])
+
+
+def test_an_optimizer_keeps_its_own_learning_rate(composed):
+    assert composed("optimizer=sgd").optimizer.lr == 0.01
+
+
+@pytest.mark.parametrize(
+    ("typed", "hydra"),
+    [("experiment=null", ["~experiment"]), ("debug=null", []), ("hparams_search=null", []), ("seed=1", ["seed=1"])],
+)
+def test_a_recipe_of_null_is_spelt_as_hydra_wants_it(typed, hydra):
+    assert in_hydras_spelling(["-m", typed, "x=2"]) == ["-m", *hydra, "x=2"]

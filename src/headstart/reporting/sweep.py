@@ -54,7 +54,7 @@ class SweepTable(Callback):
         words = list(job_return.overrides or [])
         self.jobs.append(Job(words, score, str(run), known.get("seconds"), known.get("parameters")))
 
-        # the job's own config, in which experiment=auto may have chosen another metric; one that failed had no time to
+        # the job's own config, in which finetuning=auto may have chosen another metric; one that failed had no time to
         settled = config if score is None else job_return.cfg
         if score is not None or len(self.jobs) == 1:
             self.monitor, self.mode = settled.monitor, settled.mode
