@@ -299,6 +299,18 @@ def test_a_failing_job_does_not_take_the_sweep_along(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_parallel_launcher_has_a_table_of_all_jobs(tmp_path):
+    words = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", "experiment=null")
+    done = shell("src/train.py", *words, *QUICK, HEADSTART_LOGS=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (table,) = tmp_path.glob("train/multiruns/*/sweep.csv")
+    rows = [row.split(",") for row in table.read_text().splitlines()[1:]]
+    assert [row[0].split()[0] for row in rows] == ["seed=0", "seed=1"]
+    assert all(row[1] for row in rows)
+    assert "sweep: best val/acc of each job" in done.stderr
+
+
+@pytest.mark.slow
 def test_train_then_evaluate_then_sweep_as_processes(tmp_path):
     logs = str(tmp_path / "logs")
     done = shell("src/train.py", *QUICK, HEADSTART_LOGS=logs)
