@@ -45,6 +45,15 @@ def rows(file):
         return list(csv.DictReader(stream))
 
 
+def test_a_metric_that_an_objective_adds_has_an_interval(quick, tmp_path):
+    trained = train(quick("trainer.max_epochs=1", "task.objective._target_=kappa.WithKappa", *UNSURE))
+    metrics = evaluated(tmp_path / "run")
+    assert metrics["test/kappa"] == pytest.approx(trained.metrics["test/kappa"], abs=1e-6)
+    found = {row["metric"]: row for row in rows(tmp_path / "run/evaluation_test/metrics.csv")}
+    assert float(found["kappa"]["low"]) <= metrics["test/kappa"] <= float(found["kappa"]["high"])
+    assert float(found["kappa"]["low"]) < float(found["kappa"]["high"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "metric", "kept"),
     [

@@ -19,7 +19,7 @@ from headstart.errors import UsageError
 from headstart.files import as_json, replacing
 from headstart.hardware import choose_precision
 from headstart.inspection import Inspection
-from headstart.reporting.bootstrap import intervals, statistics_of
+from headstart.reporting.bootstrap import intervals, resampled, statistics_of
 from headstart.reporting.evaluation_files import Evaluation, clear, metrics_table, read_evaluation, write_evaluation
 from headstart.reporting.predictions import Predictions
 from headstart.reporting.reliability import calibration_error
@@ -163,8 +163,10 @@ def assess(
         uncalibrated = predict(task, data, split, logits)
         objective.temperature = temperature
     losses, weights = of_each(objective, logits, predictions.targets)
-    statistics = statistics_of(predictions, losses, weights, CALIBRATION_BINS)
-    limits = intervals({name: statistics[name] for name in metrics}, len(predictions), data.seed)
+    known = statistics_of(predictions, losses, weights, CALIBRATION_BINS)
+    others = {name: metric for name, metric in objective.evaluation_metrics().items() if name not in known}
+    known |= {name: resampled(each, predictions.probabilities, predictions.targets) for name, each in others.items()}
+    limits = intervals({name: known[name] for name in metrics}, len(predictions), data.seed)
     return Evaluation({}, metrics, limits, predictions, uncalibrated, CALIBRATION_BINS)
 
 

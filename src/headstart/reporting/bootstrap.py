@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from headstart.reporting.predictions import Predictions
 
@@ -83,6 +84,28 @@ def statistics_of(predictions: Predictions, losses: Tensor, weights: Tensor, bin
         found["ece"] = lambda n: calibration_errors(confidence, right, n, bins)
     found["auroc_macro"] = lambda n: _auroc_macro(predictions.probabilities, truth, n)
     return found
+
+
+def resampled(metric: Metric, probabilities: Tensor, targets: Tensor) -> Statistic:
+    """Any metric as such a function: it is computed for each draw from scratch, which is slow.
+
+    Args:
+        metric: a metric of torchmetrics over probabilities and targets.
+        probabilities: `(samples, classes)`.
+        targets: as the metric takes them, `(samples, ...)`.
+    """
+    metric = metric.clone().cpu()
+
+    def of_draws(counts: Tensor) -> Tensor:
+        values = []
+        for column in counts.T.long():
+            metric.reset()
+            metric.update(probabilities.repeat_interleave(column, dim=0), targets.repeat_interleave(column, dim=0))
+            values.append(metric.compute().float())
+        metric.reset()
+        return torch.stack(values)
+
+    return of_draws
 
 
 def _mean(values: Tensor, counts: Tensor) -> Tensor:

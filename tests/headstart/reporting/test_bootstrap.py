@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from headstart.reporting import bootstrap
-from headstart.reporting.bootstrap import intervals, statistics_of, without_mistake
+from headstart.reporting.bootstrap import intervals, resampled, statistics_of, without_mistake
 from headstart.reporting.predictions import Predictions
 from headstart.tasks.objectives import CALIBRATION_BINS, MultiLabel, OneSigmoid, Softmax
 
@@ -90,6 +90,18 @@ def test_areas_count_a_sample_as_often_as_it_is_drawn(few, monkeypatch):
     for draw in range(5):
         expected = [roc_auc_score(targets == c, scores[:, c], sample_weight=counts[:, draw]) for c in range(3)]
         assert areas[draw].item() == pytest.approx(sum(expected) / 3, abs=1e-5)
+
+
+def test_any_metric_has_an_interval_by_resampling_it():
+    """Slowly: the fast functions give the same for the metrics that they know."""
+    random = torch.Generator().manual_seed(4)
+    probabilities = torch.rand(60, 3, generator=random).softmax(dim=1)
+    targets = torch.randint(0, 3, (60,), generator=random)
+    counts = torch.randint(0, 4, (60, 7), generator=random).float()
+    known, metrics = statistics(predictions(probabilities, targets)), Softmax(3).evaluation_metrics()
+    for name in ("acc_macro", "f1_macro", "auroc_macro", "ece"):
+        slow = resampled(metrics[name], probabilities, targets)(counts)
+        assert slow.tolist() == pytest.approx(known[name](counts).tolist(), abs=1e-5), name
 
 
 def test_draws_in_pieces_are_as_good_and_a_seed_repeats_them(monkeypatch):
