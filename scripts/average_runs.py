@@ -22,13 +22,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from headstart import checkpoint, cli
-from headstart.checkpoint_io import SafeCheckpointIO
+from headstart.backbones.speed import choose_precision
+from headstart.cli import run as cli
 from headstart.data.splits import assignment
+from headstart.data.trained_run import SPLIT_FILE, load_data
 from headstart.errors import UsageError
-from headstart.hardware import choose_precision
-from headstart.resume import CONFIG, find_checkpoint
-from headstart.run_data import SPLIT_FILE, load_data
+from headstart.runs.resume import CONFIG, find_checkpoint
+from headstart.tasks import checkpoint
+from headstart.tasks.checkpoint_io import SafeCheckpointIO
 
 State = dict[str, Tensor]
 

@@ -37,9 +37,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from headstart import config
 from headstart.backbones.torchvision import TorchvisionBackbone
-from headstart.cli import CONF
+from headstart.cli import check as config
+from headstart.cli.run import CONF
 from headstart.finetuning.unfreeze_at import UnfreezeAt
 from headstart.tasks.classification import ClassificationTask
 

@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 
 from headstart.backbones.base import ImagePreprocess
+from headstart.caching.picture_cache import KeptPictures
 from headstart.caching.picture_store import PictureStore
-from headstart.caching.pictures import KeptPictures
-from headstart.data.augmentation import flip_crop
-from headstart.data.decode import PICTURE_SUFFIXES
-from headstart.data.image_folder import PictureFiles
-from headstart.data.two_parts import Fixed, Load, Transform, as_it_is
+from headstart.datasets.image_folder import PictureFiles
+from headstart.inputs.images.augmentation import flip_crop
+from headstart.inputs.images.decode import PICTURE_SUFFIXES
+from headstart.inputs.transforms import Fixed, Load, Transform, as_it_is
 
 PREPROCESS = ImagePreprocess(224, 256)
 MEGAPIXELS = 12

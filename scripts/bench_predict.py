@@ -21,19 +21,19 @@ ROOT = Path(__file__).parents[1]
 
 def speed(run: Path, folder: Path, rounds: int) -> None:
     """Prints pictures a second of the three, and ratios."""
-    from headstart.allocator import keep_freed_memory
+    from headstart.cli.allocator import keep_freed_memory
 
     keep_freed_memory()  # as the entry points do
     import torch
     from omegaconf import OmegaConf
 
-    from headstart import checkpoint
-    from headstart.data.picture_paths import find_pictures
-    from headstart.data.unlabelled import batches
-    from headstart.inference import Classifier
-    from headstart.prediction import Tally, build_fabric, classify, probabilities, progress_bar
-    from headstart.reporting.prediction_rows import CSVRows
-    from headstart.resume import find_checkpoint
+    from headstart.inference.classifier import Classifier
+    from headstart.inference.file_names import find_pictures
+    from headstart.inference.pictures import batches
+    from headstart.inference.predict import Tally, build_fabric, classify, probabilities, progress_bar
+    from headstart.inference.rows import CSVRows
+    from headstart.runs.resume import find_checkpoint
+    from headstart.tasks import checkpoint
 
     task, trained = checkpoint.load_task(find_checkpoint(str(run)))
     model = Classifier(task)

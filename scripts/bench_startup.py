@@ -22,7 +22,7 @@ CASES = {
     "contradiction": ["src/train.py", "monitor=val/loss", "mode=max"],
     "evaluate, no such run": ["src/evaluate.py", "run=nowhere"],
     "import hydra": ["-c", "import hydra"],
-    "import headstart.training": ["-c", "import headstart.training"],
+    "import headstart.training.run": ["-c", "import headstart.training.run"],
 }
 
 

@@ -212,7 +212,8 @@ def steps(options: argparse.Namespace) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from headstart import cli, config
+    from headstart.cli import check as config
+    from headstart.cli import run as cli
 
     config.register()
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):

@@ -59,8 +59,18 @@ SETUPS = {
 }
 # What takes long to import; nothing here may compute before the fork
 PRELOADED = (
-    *("headstart.training", "headstart.data.digits", "headstart.backbones.tiny_resnet", "headstart.callbacks.ema"),
-    *("headstart.callbacks.interruption", "headstart.reporting.csv_log", "torch.utils.tensorboard", "sklearn.datasets"),
+    *(
+        "headstart.training.run",
+        "headstart.datasets.digits",
+        "headstart.backbones.tiny_resnet",
+        "headstart.callbacks.ema",
+    ),
+    *(
+        "headstart.callbacks.interruption",
+        "headstart.callbacks.csv_logger",
+        "torch.utils.tensorboard",
+        "sklearn.datasets",
+    ),
 )
 STEP = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
 VALIDATION = ("on_validation_start", "on_validation_batch_end", "on_validation_end")
@@ -199,7 +209,7 @@ def _add_callback(tell: Callable[[str], None]) -> None:
     """Lets every trainer of this process tell what happens; the new callback is called after the project's own."""
     from pytorch_lightning.callbacks import Callback
 
-    from headstart import training
+    from headstart.training import run as training
 
     def teller(event: str) -> Callable[..., None]:
         return lambda *_, **__: tell(event)

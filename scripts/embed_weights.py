@@ -8,7 +8,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from headstart import checkpoint, resume
+from headstart.runs import resume
+from headstart.tasks import checkpoint
 
 TARGET = Path(__file__).parents[1] / "src/headstart/backbones/weights/tiny_resnet_letters.safetensors"
 

@@ -16,16 +16,18 @@ from hydra.utils import instantiate
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from headstart import checkpoint, cli, config
 from headstart.caching.features import features_of
 from headstart.callbacks.collection import Collection
+from headstart.cli import check as config
+from headstart.cli import run as cli
+from headstart.data.trained_run import SPLIT_FILE, load_data
 from headstart.errors import UsageError
-from headstart.evaluation import build_trainer
-from headstart.inspection import starting_backbone
-from headstart.logistic_regression import out_of_fold
-from headstart.reporting.label_errors import find_label_errors
-from headstart.resume import find_checkpoint
-from headstart.run_data import SPLIT_FILE, load_data
+from headstart.evaluation.evaluate import build_trainer
+from headstart.evaluation.inspection import starting_backbone
+from headstart.evaluation.label_errors import find_label_errors
+from headstart.heads.logistic_regression import out_of_fold
+from headstart.runs.resume import find_checkpoint
+from headstart.tasks import checkpoint
 
 
 def features_and_labels(run: str) -> tuple[Tensor, Tensor]:

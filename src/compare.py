@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from headstart import cli
+from headstart.cli import run as cli
 
 
 def main() -> None:
@@ -32,8 +32,9 @@ def main() -> None:
 def compare(given: argparse.Namespace) -> None:
     """Reads, tests, writes, prints."""
     # imported here: --help is answered without loading numpy and matplotlib
-    from headstart import comparison, significance
-    from headstart.reporting.comparison_files import markdown_table, write_comparison
+    from headstart.evaluation import compare as comparison
+    from headstart.evaluation import significance
+    from headstart.evaluation.comparison_page import markdown_table, write_comparison
 
     runs, without = comparison.find_runs(given.folders)
     for folder in without:

@@ -8,7 +8,10 @@ python src/evaluate.py run=<run> data.root=other/pictures              another d
 import hydra
 from omegaconf import DictConfig
 
-from headstart import choices, cli, config, resume
+from headstart.cli import check as config
+from headstart.cli import choices
+from headstart.cli import run as cli
+from headstart.runs import resume
 
 config.register()
 
@@ -19,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     choices.check_evaluate(cfg)
     path = resume.find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
-    from headstart.evaluation import evaluate
+    from headstart.evaluation.evaluate import evaluate
 
     for name, value in evaluate(cfg, path).items():
         print(f"{name}: {value:.4f}")

@@ -10,7 +10,10 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from headstart import choices, cli, config, resume
+from headstart.cli import check as config
+from headstart.cli import choices
+from headstart.cli import run as cli
+from headstart.runs import resume
 
 config.register()
 
@@ -21,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     choices.check_export(cfg)
     path = resume.find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
-    from headstart.exporting import ExportFailed, export
+    from headstart.export.export import ExportFailed, export
 
     try:
         with cli.terminated_as_interrupted():

@@ -7,7 +7,10 @@ python src/report.py run=last examples=0 worst=0                       the same 
 import hydra
 from omegaconf import DictConfig
 
-from headstart import choices, cli, config, resume
+from headstart.cli import check as config
+from headstart.cli import choices
+from headstart.cli import run as cli
+from headstart.runs import resume
 
 config.register()
 

@@ -7,7 +7,10 @@ curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/
 import hydra
 from omegaconf import DictConfig
 
-from headstart import choices, cli, config, resume
+from headstart.cli import check as config
+from headstart.cli import choices
+from headstart.cli import run as cli
+from headstart.runs import resume
 
 config.register()
 
@@ -18,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     choices.check_serve(cfg)
     path = resume.find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
-    from headstart.serving.server import serve
+    from headstart.inference.server import serve
 
     serve(cfg, path)
 

@@ -13,7 +13,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from headstart import cli, config, resume
+from headstart.cli import check as config
+from headstart.cli import run as cli
+from headstart.runs import resume
 
 config.register()
 
@@ -27,7 +29,7 @@ def main(cfg: DictConfig) -> float | None:
         cfg = resume.recall(cfg, HydraConfig.get())
     config.check_config(cfg)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
-    from headstart import training
+    from headstart.training import run as training
 
     return training.run(cfg).score
 

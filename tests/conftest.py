@@ -10,8 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from headstart import config
-from headstart.cli import CONF
+from headstart.cli import check as config
+from headstart.cli.run import CONF
 
 config.register()
 
@@ -57,7 +57,7 @@ def trained(quick, tmp_path):
     """Trains with these overrides and returns the run directory."""
 
     def run(*overrides: str) -> Path:
-        from headstart.training import train
+        from headstart.training.run import train
 
         train(quick("test=false", "trainer.max_epochs=1", *overrides))
         return tmp_path / "run"

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from headstart import checkpoint
-from headstart.cli import CONF
+from headstart.cli.run import CONF
 from headstart.errors import UsageError
-from headstart.evaluation import evaluate
-from headstart.resume import find_checkpoint
-from headstart.training import train
+from headstart.evaluation.evaluate import evaluate
+from headstart.runs.resume import find_checkpoint
+from headstart.tasks import checkpoint
+from headstart.training.run import train
 
 SCRIPT = SimpleNamespace(**runpy.run_path(str(CONF.parent / "scripts" / "average_runs.py")))
 

@@ -15,10 +15,10 @@ from browser import SCHEMES, SIZES, chromium, executable, look_at
 from photos import pictures
 
 import compare
-from headstart import checkpoint
-from headstart.inference import Classifier
-from headstart.reporting.explanations import has_captum
-from headstart.training import train
+from headstart.evaluation.explanations import has_captum
+from headstart.inference.classifier import Classifier
+from headstart.tasks import checkpoint
+from headstart.training.run import train
 
 LONG = ['<b>bold & "quoted"', "Donaudampfschifffahrtsgesellschaftskapitaenswitwe", "c d e"]
 
@@ -95,7 +95,7 @@ def test_the_comparison(browser, quick, tmp_path, monkeypatch):
 def address(quick, tmp_path):
     """Where the demo page of a small run is served."""
     uvicorn = pytest.importorskip("uvicorn", reason='needs pip install -e ".[serve]"')
-    from headstart.serving.app import Model, build_app
+    from headstart.inference.app import Model, build_app
 
     train(quick("trainer.max_epochs=1"))
     task, _ = checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")

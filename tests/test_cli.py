@@ -24,8 +24,8 @@ def command(tmp_path, monkeypatch, capfd):
     def run(script: str, *arguments: str) -> tuple[int, str]:
         import importlib
 
-        from headstart import cli
-        from headstart.reporting import sweep
+        from headstart.cli import run as cli
+        from headstart.cli.run import sweep_table as sweep
 
         module = importlib.import_module(script)
         monkeypatch.chdir(tmp_path)
@@ -192,7 +192,7 @@ def test_compare_refuses_in_a_sentence(arguments, told, command):
 
 
 def test_export_says_how_to_get_what_onnx_needs(command, monkeypatch):
-    from headstart import choices
+    from headstart.cli import choices
 
     monkeypatch.setattr(choices, "find_spec", lambda name: None)
     code, error = command("export", "run=nowhere", "format=onnx")
@@ -201,7 +201,7 @@ def test_export_says_how_to_get_what_onnx_needs(command, monkeypatch):
 
 
 def test_our_own_faults_show_a_traceback_and_exit_with_1(command, monkeypatch):
-    from headstart import training
+    from headstart.training import run as training
 
     monkeypatch.setattr(training, "train", lambda cfg: 1 / 0)
     code, error = command("train")
@@ -220,7 +220,7 @@ def test_a_full_disk_is_told_without_a_traceback(command, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.csv")
 
-    monkeypatch.setattr("headstart.training.train", full)
+    monkeypatch.setattr("headstart.training.run.train", full)
     code, told = command("train")
     assert code == 1
     assert told.strip().endswith("error: [Errno 28] No space left on device: 'metrics.csv'")

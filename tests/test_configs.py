@@ -5,8 +5,8 @@ import inspect
 import pytest
 from omegaconf import OmegaConf
 
-from headstart.cli import CONF
-from headstart.config import CACHES, COMPONENTS, GIVEN, call_parameters, check_config
+from headstart.cli.check import CACHES, COMPONENTS, GIVEN, call_parameters, check_config
+from headstart.cli.run import CONF
 
 FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
 # Files that only make sense together with others

@@ -20,13 +20,13 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from headstart import checkpoint
-from headstart.building import build_data, build_task
 from headstart.callbacks.interruption import Interruption
 from headstart.errors import UsageError
 from headstart.finetuning.full import Full
-from headstart.resume import run_directory
-from headstart.training import train
+from headstart.runs.resume import run_directory
+from headstart.tasks import checkpoint
+from headstart.training.build import build_data, build_task
+from headstart.training.run import train
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]

@@ -12,16 +12,18 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from headstart import checkpoint, inspection, resume
 from headstart.backbones.tiny_resnet import TinyResNet
-from headstart.building import build_data, build_task
 from headstart.caching.features import features_of
-from headstart.cli import CONF
+from headstart.cli.run import CONF
+from headstart.cli.schemas import OtherData
 from headstart.errors import UsageError
-from headstart.evaluation import evaluate, of_each
-from headstart.held_out import held_out
-from headstart.schemas import OtherData
-from headstart.training import train
+from headstart.evaluation import inspection
+from headstart.evaluation.evaluate import evaluate, of_each
+from headstart.export.held_out import held_out
+from headstart.runs import resume
+from headstart.tasks import checkpoint
+from headstart.training.build import build_data, build_task
+from headstart.training.run import train
 
 TABLES = {"predictions.csv", "mistakes.csv", "metrics.csv", "classes.csv", "evaluation.json"}
 PICTURES = {"confusion.png", "reliability.png", "roc.png", "precision_recall.png"}

@@ -19,16 +19,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from headstart import checkpoint, cli, exporting
 from headstart.backbones.base import ImagePreprocess
-from headstart.cli import CONF
-from headstart.data.decode import UnreadablePicture, read_picture
+from headstart.cli import run as cli
+from headstart.cli.run import CONF
+from headstart.data.trained_run import run_of
 from headstart.errors import UsageError
-from headstart.exporting import ExportFailed, export
-from headstart.prediction import predict
-from headstart.resume import find_checkpoint
-from headstart.run_data import run_of
-from headstart.training import train
+from headstart.export import export as exporting
+from headstart.export.export import ExportFailed, export
+from headstart.inference.predict import predict
+from headstart.inputs.images.decode import UnreadablePicture, read_picture
+from headstart.runs.resume import find_checkpoint
+from headstart.tasks import checkpoint
+from headstart.training.run import train
 
 ROOT = Path(__file__).parents[1]
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt", "safetensors": ".safetensors"}
@@ -40,7 +42,7 @@ FORMATS = [pytest.param("onnx", marks=needs_onnx), "torch_export", "torchscript"
 
 @pytest.fixture(autouse=True)
 def _short_timing(monkeypatch):
-    monkeypatch.setattr("headstart.formats.parity.SECONDS", 0.0)
+    monkeypatch.setattr("headstart.export.parity.SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 
-from headstart.building import build_trainer
 from headstart.errors import UsageError
-from headstart.training import train
+from headstart.training.build import build_trainer
+from headstart.training.run import train
 
 
 @pytest.mark.parametrize("library", ["wandb", "mlflow"])
@@ -23,7 +23,7 @@ def test_wandb_has_a_run_for_each_training(quick, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     with monkeypatch.context() as broken:
-        broken.setattr("headstart.training.summarise", lambda *_: 1 / 0)
+        broken.setattr("headstart.training.run.summarise", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(quick("logger=wandb", "trainer.max_epochs=1", f"paths.run={tmp_path / 'failed'}"))
     for job in ("one", "two"):

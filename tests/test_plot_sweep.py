@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from headstart.cli import CONF
+from headstart.cli.run import CONF
 from headstart.errors import UsageError
 
 PLOT = SimpleNamespace(**runpy.run_path(str(CONF.parent / "scripts" / "plot_sweep.py")))
@@ -17,7 +17,7 @@ PLOT = SimpleNamespace(**runpy.run_path(str(CONF.parent / "scripts" / "plot_swee
 def test_a_small_sweep_is_run_and_drawn(tmp_path, monkeypatch):
     """The whole way: the sweep in the recipe's file, its table of jobs, the table and picture of the script."""
     # the terminal's table belongs to the end of a process
-    monkeypatch.setattr("headstart.reporting.sweep.atexit", SimpleNamespace(register=lambda *_: None))
+    monkeypatch.setattr("headstart.cli.sweep_table.atexit", SimpleNamespace(register=lambda *_: None))
     monkeypatch.setattr(sys, "argv", [
         "src/train.py", "experiment=transfer_vs_scratch", "data.shots_per_class=2,4", "finetuning=scratch,probe",
         "seed=0", "trainer=cpu", "trainer.precision=32-true", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}",

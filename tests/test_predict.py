@@ -14,11 +14,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from headstart import checkpoint
-from headstart.cli import CONF
-from headstart.data.decode import read_picture
-from headstart.prediction import predict
-from headstart.resume import find_checkpoint
+from headstart.cli.run import CONF
+from headstart.inference.predict import predict
+from headstart.inputs.images.decode import read_picture
+from headstart.runs.resume import find_checkpoint
+from headstart.tasks import checkpoint
 
 ROOT = Path(__file__).parents[1]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headstart.training import train
+from headstart.training.run import train
 
 pytestmark = pytest.mark.real
 

@@ -12,10 +12,10 @@ from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
 from headstart.backbones.weights import StateDict
-from headstart.building import build_data, build_task, build_trainer
-from headstart.cli import CONF
-from headstart.config import check_config
+from headstart.cli.check import check_config
+from headstart.cli.run import CONF
 from headstart.finetuning.base import strategy_of
+from headstart.training.build import build_data, build_task, build_trainer
 
 RECIPES = (
     *("vgg16_cifar10", "vgg16_gap_cifar10", "vgg16_flatten_binary", "vgg16_sigmoid_binary", "gradual_unfreezing"),

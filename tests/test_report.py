@@ -12,12 +12,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from photos import pictures
 
-from headstart import evaluation
-from headstart.cli import CONF
+from headstart.cli.run import CONF
 from headstart.errors import UsageError
+from headstart.evaluation import evaluate as evaluation
 from headstart.report.build import report
-from headstart.resume import find_checkpoint
-from headstart.training import train
+from headstart.runs.resume import find_checkpoint
+from headstart.training.run import train
 
 NASTY = ['<b>bold & "quoted"', "a|b", "plain", os.fsdecode(b"no \xff text")]
 UNSURE = ("data.num_classes=3", "data.num_samples=90", "trainer.max_epochs=1")

@@ -18,7 +18,9 @@ import pytest
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 
-from headstart import checkpoint, cli, training
+from headstart.cli import run as cli
+from headstart.tasks import checkpoint
+from headstart.training import run as training
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*exists and is not empty")
 ROOT = Path(__file__).parents[1]

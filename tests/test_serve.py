@@ -22,14 +22,14 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="serving needs the extra 'serve'")
 from fastapi.testclient import TestClient
 
-from headstart import checkpoint
-from headstart.choices import check_serve
-from headstart.cli import CONF
+from headstart.cli.choices import check_serve
+from headstart.cli.run import CONF
 from headstart.errors import UsageError
-from headstart.inference import Classifier
-from headstart.serving.app import Model, build_app
-from headstart.serving.server import device_of
-from headstart.training import train
+from headstart.inference.app import Model, build_app
+from headstart.inference.classifier import Classifier
+from headstart.inference.server import device_of
+from headstart.tasks import checkpoint
+from headstart.training.run import train
 
 ROOT = CONF.parent
 
@@ -71,7 +71,7 @@ def test_an_answer_is_what_the_classifier_says(options, client, run):
     answer = client.post("/predict", content=body, headers={"Content-Type": "image/png"})
     assert answer.status_code == 200
     task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
-    from headstart.data.unlabelled import prepared
+    from headstart.inference.pictures import prepared
 
     with torch.no_grad():
         (expected,) = Classifier(task)(prepared(io.BytesIO(body), task.backbone.preprocess)[None])
@@ -159,7 +159,7 @@ def test_of_many_requests_one_picture_is_decoded_at_a_time(model, monkeypatch):
         at_once.pop()
         return torch.zeros(3, 16, 16, dtype=torch.uint8)
 
-    monkeypatch.setattr("headstart.serving.app.prepared", slow)
+    monkeypatch.setattr("headstart.inference.app.prepared", slow)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: model(b"", 2, False), range(8)))
     assert max(most) == 1

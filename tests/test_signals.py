@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from headstart import cli
+from headstart.cli import run as cli
 from headstart.errors import UsageError
-from headstart.training import train
+from headstart.training.run import train
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]

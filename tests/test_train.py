@@ -9,13 +9,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
-from headstart import checkpoint
-from headstart.building import build_data, build_task, build_trainer
-from headstart.cli import CONF
+from headstart.cli.run import CONF
 from headstart.errors import UsageError
-from headstart.evaluation import evaluate
-from headstart.resume import find_checkpoint
-from headstart.training import anchor, train
+from headstart.evaluation.evaluate import evaluate
+from headstart.runs.resume import find_checkpoint
+from headstart.tasks import checkpoint
+from headstart.training.build import build_data, build_task, build_trainer
+from headstart.training.run import anchor, train
 
 
 def evaluated(run, *overrides):

@@ -19,9 +19,9 @@ import torch
 from pytorch_lightning.callbacks import BackboneFinetuning, Callback
 from torch import nn
 
-from headstart.building import build_data, build_task, build_trainer
 from headstart.errors import UsageError
-from headstart.training import train
+from headstart.training.build import build_data, build_task, build_trainer
+from headstart.training.run import train
 
 
 class Rates(Callback):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from headstart.backbones.base import Backbone
 from headstart.backbones.parts import NoCleanCutError, in_parts, in_two_parts
 from headstart.caching import fingerprint
+from headstart.caching.activation_store import RECORD, Layout, StoredRows
 from headstart.caching.filling import Filler, Inputs, NotCachedError
-from headstart.caching.store import RECORD, Layout, StoredRows
 from headstart.files import GB
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from torch import Tensor
 from headstart.backbones.base import Backbone
 from headstart.backbones.parts import InferenceCopy
 from headstart.caching import fingerprint
-from headstart.caching.activations import ActivationCache
+from headstart.caching.activation_cache import ActivationCache
 from headstart.caching.filling import Filler, NotCachedError
-from headstart.data.base import DataModule
+from headstart.data.module import DataModule
 
 log = logging.getLogger(__name__)
 

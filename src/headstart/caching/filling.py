@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from headstart.backbones.parts import InferenceCopy
-from headstart.caching.store import RECORD, ActivationStore, Layout, StoredRows, holding, make_room
+from headstart.caching.activation_store import RECORD, ActivationStore, Layout, StoredRows, holding, make_room
 from headstart.files import GB
 
 BAR_AFTER_SECONDS = 1.0

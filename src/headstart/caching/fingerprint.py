@@ -20,8 +20,8 @@ from PIL import features
 from torch import Tensor, fx, nn
 
 from headstart.backbones import parts
-from headstart.data.image_folder import PictureFiles
 from headstart.data.samples import Samples
+from headstart.datasets.image_folder import PictureFiles
 
 DIGEST_BYTES = 20
 # "jpg" is the version of its interface; libjpeg-turbo, where it is that, has one of its own

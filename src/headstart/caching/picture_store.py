@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from headstart.caching.store import INDEX, REMOVED, ROWS, make_room
+from headstart.caching.activation_store import INDEX, REMOVED, ROWS, make_room
 from headstart.files import GB
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from headstart.randomness import derive, reseed
+from headstart.seeds import derive, reseed
 
 
 class BatchSeeds(Callback):

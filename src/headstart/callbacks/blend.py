@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from headstart.checkpoint import LAST, PROBE
 from headstart.errors import UsageError
 from headstart.files import read_plain
 from headstart.finetuning.base import strategy_of
+from headstart.tasks.checkpoint import LAST, PROBE
 
 log = logging.getLogger(__name__)
 SHARE = "share of fine-tuned"

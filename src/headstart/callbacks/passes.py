@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from headstart.activations import Activations
+from headstart.data.activations import Activations
 
 
 class Passes(Callback):

@@ -12,10 +12,10 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from headstart.backbones.parts import InferenceCopy
-from headstart.data.base import DataModule
+from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.finetuning.base import strategy_of
-from headstart.logistic_regression import solve
+from headstart.heads.logistic_regression import solve
 
 log = logging.getLogger(__name__)
 ROWS = 1024  # read at a time

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from headstart.randomness import derive
+from headstart.seeds import derive
 
 Rows = Callable[[Sequence[int]], Tensor]
 """Positions in a split -> the activations `(len(positions), ...)` of these samples."""

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from headstart.backbones.base import LayerGroup
-from headstart.config import best_is
+from headstart.cli.check import best_is
 from headstart.errors import UsageError, nearest
 from headstart.finetuning.stages import Progress, Stage
 

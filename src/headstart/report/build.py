@@ -11,17 +11,18 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 import headstart
-from headstart import checkpoint, evaluation
 from headstart.callbacks.collection import Collection
-from headstart.data.base import DataModule
+from headstart.cli.schemas import ReportConfig
+from headstart.data.module import DataModule
+from headstart.data.trained_run import load_data, run_of
+from headstart.display.page import write_page
 from headstart.errors import UsageError
+from headstart.evaluation import evaluate as evaluation
 from headstart.files import shown
 from headstart.report.data_card import LISTED, data_card
 from headstart.report.results import evaluation_of, result, run_metrics
 from headstart.report.training_card import training_card
-from headstart.reporting.page import write_page
-from headstart.run_data import load_data, run_of
-from headstart.schemas import ReportConfig
+from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)

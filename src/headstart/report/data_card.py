@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-from headstart.data.base import SPLITS, DataModule
+from headstart.data.module import SPLITS, DataModule
 from headstart.data.samples import Samples, size_of
 from headstart.data.splits import leaks
-from headstart.reporting.contact_sheet import SMALL, is_picture
-from headstart.reporting.page import data_uri
+from headstart.display.contact_sheet import SMALL, is_picture
+from headstart.display.page import data_uri
 
 SIDE = 144  # of an example, in pixels
 MEASURED = 1000

@@ -9,15 +9,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from headstart.data.base import DataModule
+from headstart.data.module import DataModule
+from headstart.display import figures
+from headstart.display.page import data_uri, inline_svg, style
+from headstart.evaluation.evaluation_files import read_evaluation
 from headstart.files import shown
+from headstart.metrics.intervals import without_mistake
+from headstart.metrics.predictions import Predictions, read_predictions
+from headstart.metrics.reliability import calibration_error, reliability_bins
 from headstart.report.data_card import thumbnail_of
-from headstart.reporting import figures
-from headstart.reporting.bootstrap import without_mistake
-from headstart.reporting.evaluation_files import read_evaluation
-from headstart.reporting.page import data_uri, inline_svg, style
-from headstart.reporting.predictions import Predictions, read_predictions
-from headstart.reporting.reliability import calibration_error, reliability_bins
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
 

@@ -14,9 +14,9 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
+from headstart.display import curves
+from headstart.display.page import inline_svg, style
 from headstart.finetuning.stages import Stage
-from headstart.reporting import curves
-from headstart.reporting.page import inline_svg, style
 from headstart.tasks.classification import ClassificationTask
 
 WIDTH = 4.3  # of a figure, in inches: its letters can be read on a phone

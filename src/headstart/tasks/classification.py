@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, MetricCollection
 
-from headstart.activations import Activations
 from headstart.backbones.base import Backbone
+from headstart.data.activations import Activations
 from headstart.errors import UsageError, nearest
-from headstart.optim import parameter_groups, rate_ratios
-from headstart.schedules import VALIDATION, Schedule, build_scheduler, open_horizon
-from headstart.tasks.mixing import Mixing
+from headstart.inputs.images.mixing import Mixing
+from headstart.optim.parameter_groups import parameter_groups, rate_ratios
+from headstart.optim.schedule import VALIDATION, Schedule, build_scheduler, open_horizon
 
 
 class ClassificationTask(pl.LightningModule):

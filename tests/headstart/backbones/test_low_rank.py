@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from headstart import checkpoint
 from headstart.backbones.low_rank import LowRank, add_low_rank, low_rank_parameters, merge, merged
 from headstart.backbones.torchvision import TorchvisionBackbone
 from headstart.errors import UsageError
-from headstart.training import train
+from headstart.tasks import checkpoint
+from headstart.training.run import train
 
 VIT = ["model=vit_b_32", "model.weights=null", "model.image_size=32", "model.lora_rank=2"]
 

@@ -3,7 +3,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from headstart.backbones.tiny_resnet import EMBEDDED, TinyResNet
-from headstart.data.digits import Digits
+from headstart.datasets.digits import Digits
 from headstart.errors import UsageError
 
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from headstart.backbones.parts import InferenceCopy, NoCleanCutError
-from headstart.building import build_data, build_task, build_trainer
-from headstart.caching import activations, chain, filling
-from headstart.caching.activations import ActivationCache
-from headstart.caching.store import ActivationStore
+from headstart.caching import activation_cache as activations
+from headstart.caching import chain, filling
+from headstart.caching.activation_cache import ActivationCache
+from headstart.caching.activation_store import ActivationStore
+from headstart.training.build import build_data, build_task, build_trainer
 
 SAMPLES = 68  # train and val of the 80 made-up pictures; the others are test
 GROUPS = ("stem", "stage1", "stage2", "stage3")

@@ -17,9 +17,9 @@ from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.backbones.torchvision import TorchvisionBackbone
 from headstart.caching import fingerprint as of_code
 from headstart.caching.fingerprint import NoFingerprintError, of_prefix, of_samples
-from headstart.data.decode import read_picture
-from headstart.data.image_folder import PictureFiles
 from headstart.data.samples import PictureStack, Samples
+from headstart.datasets.image_folder import PictureFiles
+from headstart.inputs.images.decode import read_picture
 
 PICTURES = torch.arange(4 * 3 * 2 * 2, dtype=torch.uint8).view(4, 3, 2, 2)
 SAMPLES = Samples(list("abcd"), [0, 1, 0, 1], ["x", "y"], PictureStack(PICTURES))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from headstart import checkpoint
-from headstart.building import build_data, build_task, build_trainer
 from headstart.callbacks.ema import EMA
 from headstart.errors import UsageError
+from headstart.tasks import checkpoint
+from headstart.training.build import build_data, build_task, build_trainer
 
 
 class Trace(Callback):

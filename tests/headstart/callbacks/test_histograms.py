@@ -5,7 +5,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from headstart.callbacks.histograms import Histograms
 from headstart.errors import UsageError
-from headstart.training import train
+from headstart.training.run import train
 
 WORDS = ["callbacks=histograms", "test=false", "finetuning=feature_extraction", "~callbacks.dashboard"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.training import train
+from headstart.training.run import train
 
 TRAIN, VAL = 56, 12  # of 80 samples, less 12 for the test
 

@@ -11,13 +11,13 @@ import torch
 from hydra.utils import instantiate
 from pytorch_lightning.callbacks import Callback
 
-from headstart import checkpoint
-from headstart.building import build_data, build_task, build_trainer
 from headstart.callbacks.solved_head import SolvedHead, last_layer
 from headstart.errors import UsageError
+from headstart.heads.logistic_regression import solve
 from headstart.heads.mlp import MLPHead
-from headstart.logistic_regression import solve
-from headstart.training import resume_point, train
+from headstart.tasks import checkpoint
+from headstart.training.build import build_data, build_task, build_trainer
+from headstart.training.run import resume_point, train
 
 
 class Rates(Callback):

@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from headstart.data.base import DataModule
+from headstart.data.module import DataModule
 from headstart.data.samples import Samples
 from headstart.data.sampling import EpochLoader, EpochSampler
 

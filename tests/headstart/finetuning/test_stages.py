@@ -11,10 +11,10 @@ from hydra.utils import instantiate
 from pytorch_lightning.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from headstart.building import build_data, build_task, build_trainer
 from headstart.errors import UsageError
 from headstart.finetuning.base import StagedFinetuning
-from headstart.training import resume_point, train
+from headstart.training.build import build_data, build_task, build_trainer
+from headstart.training.run import resume_point, train
 
 
 class Recorder(Callback):
@@ -226,7 +226,7 @@ def test_fp16_with_scaler_through_an_unfreeze(quick):
 
 
 def test_every_strategy_file_is_a_strategy(composed):
-    from headstart.cli import CONF
+    from headstart.cli.run import CONF
 
     for file in sorted((CONF / "finetuning").glob("*.yaml")):
         assert isinstance(instantiate(composed(f"finetuning={file.stem}").finetuning), StagedFinetuning), file

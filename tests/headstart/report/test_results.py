@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from headstart.metrics.mistakes import worst_mistakes, write_mistakes
+from headstart.metrics.predictions import Predictions, read_predictions, write_predictions
 from headstart.report.results import evaluation_of, result, run_metrics
-from headstart.reporting.mistakes import worst_mistakes, write_mistakes
-from headstart.reporting.predictions import Predictions, read_predictions, write_predictions
 
 
 def recorded(home, kept, evaluated):

@@ -17,7 +17,7 @@ from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.callbacks.learning_rate import LearningRates
 from headstart.errors import UsageError
 from headstart.heads.linear import LinearHead
-from headstart.schedules import Schedule, warmup_cosine
+from headstart.optim.schedule import Schedule, warmup_cosine
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import Softmax
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from headstart.building import build_data, build_task
 from headstart.errors import UsageError
-from headstart.inference import Classifier
+from headstart.inference.classifier import Classifier
+from headstart.training.build import build_data, build_task
 
 
 @pytest.fixture

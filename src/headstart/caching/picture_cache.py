@@ -1,0 +1,158 @@
+"""No picture is decoded twice: what the fixed part of a transform makes of each is kept on disk."""
+
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+
+from headstart.caching import fingerprint
+from headstart.caching.activation_store import limit_in_bytes
+from headstart.caching.picture_store import PictureStore
+from headstart.data.module import DataModule, computed
+from headstart.data.samples import Samples
+from headstart.inputs.transforms import Load, Transform, as_it_is
+
+log = logging.getLogger(__name__)
+TRIED = 5  # pictures whose loading is timed
+DISK = 10**9  # bytes a second at which pictures come back that the system no longer has in memory
+
+
+class PictureCache(Callback):
+    """Keeps the pictures of train and val, decoded and as the fixed part of their transform leaves them.
+
+    Whoever loads a picture first adds it: a loader process, another process of the run, another run, the computation of
+    activations. Everything that is random still happens anew; a run with the cache is that without it, to the bit.
+    Pictures are found by the content of their files, so they serve every split, fold and labelling.
+
+    Not for a single epoch, for samples whose content the data do not know (those in memory are decoded already), or
+    where reading back takes longer than decoding: of `TRIED` pictures the median time to load one is compared with that
+    to read one back, which is what a fresh file takes plus its bytes at `DISK`. Test pictures are seen once.
+
+    Args:
+        root: the folder of all stores, common with the activations.
+        max_gb: what all in it may take together, in gigabytes (10^9 bytes); what was used longest ago is removed.
+    """
+
+    def __init__(self, root: str, max_gb: float = 20):
+        self.root, self.limit = Path(root).expanduser(), limit_in_bytes(max_gb)
+        self.kept: list[tuple[Transform, Load | None]] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Has the loaders of a training run look here first."""
+        data = trainer.datamodule
+        if stage != "fit" or not isinstance(data, DataModule) or data.samples.digests is None:
+            return
+        if trainer.fast_dev_run or trainer.max_epochs == 1:
+            _tell("pictures are not kept: this run sees each once")
+            return
+        train, _ = data.in_two_parts(data.train_transform)
+        val, _ = data.in_two_parts(data.eval_transform)
+        if train is val:
+            self.kept = [(train, self._loader(data, train, ["train", "val"]))]
+        else:
+            self.kept = [
+                (fixed, self._loader(data, fixed, [split])) for fixed, split in ((train, "train"), (val, "val"))
+            ]
+        data.keep = self.keep
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Whoever tests or predicts after training decodes."""
+        if isinstance(trainer.datamodule, DataModule):
+            trainer.datamodule.keep = computed
+        self.kept = []
+
+    def keep(self, samples: Samples, fixed: Transform) -> Load:
+        """Index -> sample after the fixed part of a transform: kept if it is one of the data's, else computed."""
+        found = [load for known, load in self.kept if known is fixed and load is not None]
+        return found[0] if found else computed(samples, fixed)
+
+    def _loader(self, data: DataModule, fixed: Transform, splits: list[str]) -> Load | None:
+        """None where the pictures of these splits are not kept, which is told."""
+        load, digests = computed(data.samples, fixed), data.samples.digests
+        used, names = [index for split in splits for index in data.splits[split]], " and ".join(splits)
+        if not used:
+            return None
+        try:
+            if fixed is as_it_is:
+                raise NotPicturesError("the augmentation does not tell which part of it is not random")
+            name = fingerprint.of_pictures(fixed, data.samples)
+            self.root.mkdir(parents=True, exist_ok=True)
+            loading, reading = _timed(load, used[:: max(len(used) // TRIED, 1)][:TRIED], self.root)
+        except (fingerprint.NoFingerprintError, OSError, NotPicturesError) as reason:
+            _tell("pictures of %s are not kept: %s", names, reason)
+            return None
+        times = f"decoding takes {loading * 1e3:.2f} ms, reading back {reading * 1e3:.2f} ms"
+        if loading <= reading:
+            _tell("pictures of %s are not kept: %s", names, times)
+            return None
+        store = PictureStore(self.root, name, self.limit)
+        found = store.claim([digests[index] for index in used])
+        _tell("pictures of %s are kept: %s; %d of %d are there (%s.*)", names, times, found, len(used), store.path)
+        return KeptPictures(load, digests, store)
+
+
+class NotPicturesError(Exception):
+    """Samples that cannot be kept as pictures; the message says why."""
+
+
+class KeptPictures:
+    """Sample `index` after the fixed part of a transform: from the store, or computed and added to it.
+
+    Args:
+        load: computes it.
+        digests: of the content of each sample's file.
+        store: of what `load` gives.
+    """
+
+    def __init__(self, load: Callable[[int], Tensor], digests: Any, store: PictureStore):
+        self.load, self.digests, self.store = load, digests, store
+
+    def __call__(self, index: int) -> Tensor:
+        """The picture, uint8 `(3, height, width)`, the caller's own."""
+        picture = self.store.read(self.digests[index])
+        if picture is None:
+            picture = self.load(index)
+            self.store.add(self.digests[index], picture)
+        return picture
+
+
+def _timed(load: Load, indices: list[int], folder: Path) -> tuple[float, float]:
+    """Seconds to load one of these pictures, and to read it back from a file in `folder`; medians.
+
+    Raises:
+        NotPicturesError: what is loaded are no pictures of bytes.
+    """
+    loading, reading = [], []
+    for index in indices:
+        load(index)  # the file comes into memory
+        started = time.perf_counter()
+        picture = load(index)
+        loading.append(time.perf_counter() - started)
+        if not isinstance(picture, Tensor) or picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
+            raise NotPicturesError("the fixed part of the transform does not give uint8 (3, height, width)")
+        reading.append(_time_to_read(picture.permute(1, 2, 0).numpy(), folder))
+    return statistics.median(loading), statistics.median(reading)
+
+
+def _time_to_read(row: np.ndarray, folder: Path) -> float:
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        file.write(row.data.cast("B"))
+        started = time.perf_counter()
+        file.seek(0)
+        file.readinto(np.empty_like(row).data.cast("B"))
+        return time.perf_counter() - started + row.nbytes / DISK
+
+
+@rank_zero_only
+def _tell(message: str, *values: Any) -> None:
+    log.info(message, *values)

@@ -1,0 +1,211 @@
+"""What TensorBoard shows of a run beside its curves."""
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
+from torchvision.utils import make_grid
+
+from headstart.cli.check import best_is, typed
+from headstart.errors import UsageError
+
+log = logging.getLogger(__name__)
+LAYOUT = {
+    "training": {
+        "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
+        "accuracy": ["Multiline", ["^train/acc$", "^val/acc$"]],
+        "learning rates": ["Multiline", ["^lr/.*"]],
+        "stage": ["Multiline", ["^stage$"]],
+    }
+}
+"""The custom scalars tab: what belongs together in one chart."""
+MOST_LOGITS = 50_000_000
+"""Of more numbers (200 MB) than that the first are kept, and mistakes are those of the first samples."""
+SETTINGS = ("model.name", "optimizer.lr", "optimizer.weight_decay", "data.batch_size", "trainer.max_epochs", "seed")
+APART = ("name", "paths", "resume", "report", "compare_scratch", "logger", "callbacks")
+"""Say where and how a run is kept and watched, not what it is."""
+PARTS = ("model", "finetuning", "optimizer", "scheduler", "augmentation", "head")
+"""Their kind is in the hparams tab, and so is every setting that was typed."""
+
+
+class Dashboard(Callback):
+    """Example pictures once at the start; at the end settings beside results, confusion matrix and mistakes on val.
+
+    Nothing is computed for it: it keeps the logits of the best validation. Without a TensorBoard logger, or in a run of
+    one batch, it does nothing; of several processes each has a share of val alone, and they show no mistakes.
+
+    Args:
+        pictures: so many training pictures, plain and beside them augmented; 0: none.
+        mistakes: so many of the worst ones of val; 0: none, and no confusion matrix either.
+    """
+
+    def __init__(self, pictures: int = 8, mistakes: int = 12):
+        for name, given in (("pictures", pictures), ("mistakes", mistakes)):
+            if given < 0:
+                raise UsageError(f"callbacks.dashboard.{name}={given}: give a number of pictures, 0 for none")
+        self.pictures, self.mistakes = pictures, mistakes
+        self.began = False
+        self.best: float | None = None
+        self.logits: list[Tensor] = []
+        self.of_best = torch.empty(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that goes on need not show again, and its best score; not the logits, which may be many."""
+        return {"began": self.began, "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it up again."""
+        self.began, self.best = state_dict["began"], state_dict["best"]
+
+    @rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows what the network will see, and lays out the charts."""
+        writer = _writer(trainer)
+        if writer is None or self.began:
+            return
+        self.began = True
+        writer.add_custom_scalars(LAYOUT)
+        if self.pictures:
+            with isolate_rng():  # the examples take nothing away from the run's own random numbers
+                self._show_examples(writer, trainer.datamodule)
+
+    def _show_examples(self, writer: Any, data: Any) -> None:
+        number = data.num_samples["train"]
+        positions = torch.linspace(0, number - 1, min(self.pictures, number)).long().tolist()
+        plain = _batch(data.inputs("train", positions))
+        if plain is None:
+            return
+        writer.add_image("pictures/plain", _grid(plain), 0)
+        if data.in_two_parts(data.train_transform)[1] is not data.in_two_parts(data.eval_transform)[1]:
+            augmented = _batch(data.inputs("train", positions, [data.seed + place for place in positions]))
+            writer.add_image("pictures/plain_and_augmented", _grid(torch.cat([plain, augmented]), len(plain)), 0)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forgets the last validation."""
+        self.logits = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Any, index: int, *_: int
+    ) -> None:
+        """Keeps what the network said."""
+        kept = sum(batch.numel() for batch in self.logits)
+        if self.mistakes and trainer.world_size == 1 and trainer.state.fn == "fit" and kept < MOST_LOGITS:
+            self.logits.append(outputs.detach().float().cpu())
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keeps of all validations the best."""
+        if trainer.sanity_checking or trainer.state.fn != "fit" or pl_module.monitor not in trainer.callback_metrics:
+            return
+        score = float(trainer.callback_metrics[pl_module.monitor])
+        sign = 1 if best_is(pl_module.monitor) == "max" else -1
+        if self.best is None or sign * score > sign * self.best:
+            self.best, self.of_best = score, torch.cat(self.logits) if self.logits else torch.empty(0)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows settings and results, and where the best model is wrong."""
+        # in every process: to compute their metrics they exchange what each has counted
+        metrics = [name for name in trainer.callback_metrics if name.startswith(("val/", "train/"))]
+        self._conclude(trainer, pl_module, metrics)
+
+    @rank_zero_only
+    def _conclude(self, trainer: pl.Trainer, pl_module: pl.LightningModule, metrics: list[str]) -> None:
+        writer = _writer(trainer)
+        if writer is None:
+            return
+        _write_settings(writer, trainer, pl_module, metrics, self.best)
+        if len(self.of_best):
+            with isolate_rng():
+                self._show_mistakes(writer, trainer, pl_module)
+        elif self.mistakes and self.best is not None and trainer.world_size == 1:
+            log.info("TensorBoard shows no mistakes: the best validation was before the interruption")
+        writer.flush()
+
+    def _show_mistakes(self, writer: Any, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        # imported here: a run without TensorBoard does not wait for matplotlib
+        from headstart.display import figures
+        from headstart.display.contact_sheet import Tile, contact_sheet, is_picture
+        from headstart.metrics import per_class
+        from headstart.metrics.mistakes import worst_mistakes
+        from headstart.metrics.predictions import Predictions
+
+        data, step = trainer.datamodule, trainer.global_step
+        objective = task.objective
+        names = [data.samples.names[index] for index in data.splits["val"]]
+        targets = data.targets("val", range(len(self.of_best)))
+        said = objective.probabilities(self.of_best.to(task.device)).cpu()
+        predictions = Predictions(names, task.classes, targets, said, objective.multi_label)
+        if not objective.multi_label:
+            matrix = per_class.confusion_matrix(predictions)
+            writer.add_figure("val/confusion_matrix", figures.confusion(matrix, task.classes), step)
+        shown = worst_mistakes(predictions)[: self.mistakes]
+        inputs = [data.eval_transform(data.samples.load(data.splits["val"][each.position])) for each in shown]
+        if shown and is_picture(inputs[0]):
+            tiles = [
+                Tile(picture, f"true: {figures.shortened(each.true)}\npredicted: {figures.shortened(each.predicted)}\n"
+                              f"with {each.probability:.3f}", colour="firebrick")
+                for picture, each in zip(inputs, shown, strict=True)
+            ]  # fmt: skip
+            writer.add_figure("val/worst_mistakes", contact_sheet(tiles, 6, "worst mistakes on val"), step)
+
+
+def _writer(trainer: pl.Trainer) -> Any:
+    """TensorBoard's; None where nothing is written for it."""
+    found = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return found[0].experiment if found and not trainer.fast_dev_run else None
+
+
+def _batch(batches: Any) -> Tensor | None:
+    """All inputs as one batch; None where they are no pictures."""
+    found = list(batches)
+    if not isinstance(found[0], Tensor) or found[0].ndim != 4 or found[0].shape[1] != 3:
+        return None
+    return torch.cat(found)
+
+
+def _grid(pictures: Tensor, columns: int = 8) -> Tensor:
+    """The pictures `(number, 3, height, width)` as one."""
+    return make_grid(pictures, nrow=columns, padding=2, pad_value=255)
+
+
+def _write_settings(
+    writer: Any, trainer: pl.Trainer, task: pl.LightningModule, metrics: list[str], best: float | None
+) -> None:
+    """A row of the hparams tab: what was chosen, and which curves say how it went."""
+    shown = list(metrics)
+    if best is not None:
+        writer.add_scalar(f"best/{task.monitor}", best, trainer.global_step)
+        shown.append(f"best/{task.monitor}")
+    if trainer.datamodule.num_samples["test"]:
+        shown += [*task.test_metrics, "test/loss"]
+    chosen = chosen_settings(task.hparams["config"], typed())
+    for summary in hparams(chosen, dict.fromkeys(shown, 0.0)):
+        writer.file_writer.add_summary(summary)
+
+
+def chosen_settings(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
+    """The kinds of the parts, the usual settings and those that were typed, as plain values.
+
+    Args:
+        config: composed, as the checkpoint keeps it.
+        typed: overrides such as `optimizer.lr=0.1`; of a choice of a part (`model=resnet18`) the kind tells.
+    """
+    found: dict[str, Any] = {}
+    for part in PARTS:
+        node = config.get(part)
+        found[part] = str(node["_target_"]).rpartition(".")[2] if isinstance(node, dict) else "none"
+    keys = [word.lstrip("+~").partition("=")[0] for word in typed]
+    keys = [key for key in keys if key.partition(".")[0] not in APART]
+    for key in dict.fromkeys([*SETTINGS, *keys]):
+        node: Any = config
+        for word in key.split("."):
+            node = node.get(word) if isinstance(node, dict) else None
+        if isinstance(node, (bool, int, float, str)):
+            found[key] = node
+    return found

@@ -1,0 +1,117 @@
+"""The table of a multirun, read from the folders of its jobs."""
+
+import atexit
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from headstart.display.csv_table import write_table
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        words: its overrides.
+        score: the best monitored one; None where it failed.
+        run: its directory.
+        seconds: how long it took.
+        parameters: of its model.
+    """
+
+    words: list[str]
+    score: float | None
+    run: str
+    seconds: float | None = None
+    parameters: int | None = None
+
+
+class SweepTable(Callback):
+    """Prints one row a job, the best last, and keeps them in `sweep.csv` in the sweep's directory, failed jobs too.
+
+    Everything is read from the folders of the jobs, so that it does not matter which process ran a job: a parallel
+    launcher (joblib, submitit) starts the jobs in processes that know nothing of each other.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Plans the table for the end of the process that started the sweep."""
+        # not on_multirun_end, which Hydra leaves out when a job has failed
+        atexit.register(show, Path(config.hydra.sweep.dir), config.monitor, config.mode)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Writes the jobs that there are so far: a sweep that is killed leaves its table."""
+        if config.hydra.mode is RunMode.MULTIRUN:
+            folder = Path(config.hydra.sweep.dir)
+            write(folder, find_jobs(folder))
+
+
+def find_jobs(sweep: Path) -> list[Job]:
+    """The jobs of a sweep directory in their order; one without `metrics.json` has failed, or still runs."""
+    folders = {int(file.parent.parent.name): file.parent.parent for file in sweep.glob("*/.hydra/overrides.yaml")
+               if file.parent.parent.name.isdigit()}  # fmt: skip
+    return [_read(folders[number]) for number in sorted(folders)]
+
+
+def _read(run: Path) -> Job:
+    words = [str(word) for word in OmegaConf.load(run / ".hydra" / "overrides.yaml")]
+    facts = run / "metrics.json"
+    known = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+    return Job(words, known.get("score"), str(run), known.get("seconds"), known.get("parameters"))
+
+
+def write(sweep: Path, jobs: list[Job]) -> None:
+    """Writes `sweep.csv`."""
+    rows: list[tuple[Any, ...]] = [("job", "score", "run", "seconds", "parameters")]
+    for job in jobs:
+        score = None if job.score is None else f"{job.score:.6g}"
+        rows.append((" ".join(job.words), score, job.run, job.seconds, job.parameters))
+    write_table(sweep / "sweep.csv", rows)
+
+
+def show(sweep: Path, monitor: str, mode: str) -> None:
+    """Writes and prints the table of a sweep that has ended.
+
+    Args:
+        sweep: its directory.
+        monitor, mode: the metric that its jobs were asked to compare; finetuning=auto may have chosen another.
+    """
+    jobs = find_jobs(sweep)
+    if not jobs:
+        return
+    write(sweep, jobs)
+    for job in (job for job in jobs if job.score is not None and (Path(job.run) / "config.yaml").is_file()):
+        settled = OmegaConf.load(Path(job.run) / "config.yaml")
+        monitor, mode = settled.monitor, settled.mode
+    console = Console(stderr=True, markup=False, emoji=False)  # groups=[stem] is no markup
+    console.print(_table(jobs, monitor, mode))
+    console.print(str(sweep / "sweep.csv"), soft_wrap=True)
+
+
+def _table(jobs: list[Job], monitor: str, mode: str) -> Table:
+    # what all jobs share says nothing about their difference
+    shared = set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else set()
+    table = Table("job", "run", title=f"sweep: best {monitor} of each job", title_justify="left")
+    for column in ("seconds", "parameters", "score"):
+        table.add_column(column, justify="right")
+    sign = 1 if mode == "max" else -1
+
+    def goodness(job: Job) -> float:
+        return -math.inf if job.score is None or math.isnan(job.score) else sign * job.score
+
+    for job in sorted(jobs, key=goodness):
+        words = " ".join(word for word in job.words if word not in shared)
+        seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
+        parameters = "" if job.parameters is None else f"{job.parameters:,}"
+        score = "failed" if job.score is None else f"{job.score:.4f}"
+        table.add_row(words, Path(job.run).name, seconds, parameters, score)
+    return table

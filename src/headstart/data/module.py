@@ -1,0 +1,327 @@
+"""The data module every data set shares. A data set writes one method: `dataset(split)`."""
+
+import logging
+import os
+import signal
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from headstart.data import splits
+from headstart.data.samples import Samples, decoded_at, listed, pool
+from headstart.data.sampling import EpochLoader, EpochSampler, FixedViews, Rows, StoredLoader
+from headstart.data.splits import SPLITS
+from headstart.data.transformed import Augmented, AugmentedInputs, Inputs, Transformed
+from headstart.errors import UsageError
+from headstart.inputs.transforms import Fixed, Load, Transform, TwoParts, as_it_is
+
+log = logging.getLogger(__name__)
+
+
+class DataModule(pl.LightningDataModule):
+    """Splits, subsets, class map and loaders over whatever `dataset(split)` returns.
+
+    A split the data set does not bring is cut from `train`, stratified by class and seeded; the test split is never
+    used for training or selection. The assignment is written to `split_file` and read back from it when it exists,
+    so a resumed or evaluated run sees the same pictures.
+
+    Args:
+        batch_size: samples per optimizer step and process.
+        num_workers: loader processes of each process; None picks by machine (none on two cores: the model needs both).
+        val_fraction: share of `train` held out for validation when the data set has no `val` of its own.
+        test_fraction: likewise for `test`; 0 leaves the run without a test split.
+        train_fraction: share of the remaining `train` to learn from, stratified.
+        shots_per_class: learn from this many samples of each class instead; of multi-label data so many at least.
+        fold: with `num_folds`, which fold is `val` (0-based); `train` and `val` are pooled first.
+        num_folds: number of cross-validation folds; None is no cross-validation.
+        class_weights: weights of the loss: `none`, `balanced` (inverse frequency) or `sqrt` (its square root).
+        sampler: `shuffle`, or `balanced` to draw every class equally often (with replacement).
+        seed: of the splits, subsets, order and augmentation.
+        split_file: where the assignment of samples to splits is kept; None keeps it in memory.
+        classes: class names in the order of the model's outputs, when the model exists already.
+
+    Attributes:
+        brought: the splits that the data set brings, after `setup`; the others are cut from `train`.
+        stored: split -> activations by which the trainer's batches of `train` and `val` bring their inputs; empty
+            unless somebody has computed them.
+        keep: makes of the samples and the fixed part of a transform what gives sample `index` after it; whoever
+            remembers pictures puts something in place of `computed`, which does not.
+
+    Raises:
+        UsageError: a value out of range, or two that contradict each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        train_fraction: float = 1.0,
+        shots_per_class: int | None = None,
+        fold: int | None = None,
+        num_folds: int | None = None,
+        class_weights: str = "none",
+        sampler: str = "shuffle",
+        seed: int = 0,
+        split_file: str | None = None,
+        classes: list[str] | None = None,
+    ):
+        super().__init__()
+        one_of("data.class_weights", class_weights, ("none", "balanced", "sqrt"))
+        one_of("data.sampler", sampler, ("shuffle", "balanced"))
+        if batch_size < 1:
+            raise UsageError(f"data.batch_size={batch_size}: give a whole number of at least 1")
+        if num_workers is not None and num_workers < 0:
+            raise UsageError(f"data.num_workers={num_workers}: give a whole number of at least 0, or null")
+        if class_weights != "none" and sampler == "balanced":
+            raise UsageError(
+                f"data.class_weights={class_weights} and data.sampler=balanced both make up for rare classes: give one"
+            )
+        self.plan = splits.SplitPlan(
+            val_fraction, test_fraction, train_fraction, shots_per_class, fold, num_folds, seed
+        )
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.weighting, self.sampler = class_weights, sampler
+        self.split_file = Path(split_file) if split_file else None
+        self.known_classes = list(classes) if classes else None
+        self.train_transform: Transform = _not_connected
+        self.eval_transform: Transform = _not_connected
+        self.samples: Samples | None = None
+        self.splits: dict[str, list[int]] = {}
+        self.brought: frozenset[str] = frozenset()
+        self.stored: dict[str, Rows | FixedViews] = {}
+        self.keep: Callable[[Samples, Transform], Load] = computed
+
+    @abstractmethod
+    def dataset(self, split: str) -> Samples | None:
+        """The samples of `train`, `val` or `test`; None where the data set does not bring that split."""
+
+    def connect(self, train_transform: Transform, eval_transform: Transform) -> None:
+        """Takes what only the model knows: how an input must look when training and when evaluating.
+
+        Where the second has a `decode_side`, the pictures of all splits are decoded in so much detail and no more.
+        """
+        self.train_transform, self.eval_transform = train_transform, eval_transform
+        self._spare_detail()
+
+    def _spare_detail(self) -> None:
+        if self.samples is not None:
+            self.samples.load = decoded_at(self.samples.load, getattr(self.eval_transform, "decode_side", None))
+
+    def setup(self, stage: str | None = None) -> None:
+        """Finds the samples, verifies the classes and assigns every sample to a split (once).
+
+        Raises:
+            UsageError: the data cannot be used, or not in the way that is asked for.
+        """
+        if self.samples is not None:
+            return
+        found = {split: self.dataset(split) for split in SPLITS}
+        samples, origin = pool({s: d for s, d in found.items() if d is not None}, self.known_classes)
+        self.brought = frozenset(origin)
+        if self.sampler == "balanced" and samples.multi_label:
+            raise UsageError("data.sampler=balanced needs one class per sample; multi-label data has none: use shuffle")
+        if self.split_file and self.split_file.exists():
+            self.splits = splits.read(self.split_file, samples)
+        else:
+            self.splits = self.plan.assign(samples, origin)
+            if self.split_file:
+                splits.write(self.split_file, samples, self.splits)
+        splits.warn_of_leaks(samples, self.splits)
+        self._warn_of_absent_classes(samples)
+        self.samples = samples
+        self._spare_detail()
+
+    def _warn_of_absent_classes(self, samples: Samples) -> None:
+        for split in SPLITS:
+            present = {c for index in self.splits[split] for c in samples.classes_of(index)}
+            absent = [name for i, name in enumerate(samples.classes) if i not in present]
+            if absent and present:
+                log.warning("no sample of class %s in %s: its metrics say nothing about it", listed(absent), split)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the model's outputs; known after `setup`."""
+        assert self.samples is not None, "call setup() first"
+        return self.samples.classes
+
+    @property
+    def num_samples(self) -> dict[str, int]:
+        """Samples in each split."""
+        return {split: len(self.splits.get(split, [])) for split in SPLITS}
+
+    def class_counts(self, split: str = "train") -> list[int]:
+        """Samples of each class in a split, in the order of `classes`."""
+        assert self.samples is not None, "call setup() first"
+        counts = Counter(c for index in self.splits.get(split, []) for c in self.samples.classes_of(index))
+        return [counts[i] for i in range(len(self.classes))]
+
+    def targets(self, split: str, positions: Sequence[int]) -> Tensor:
+        """The labels at these positions of a split: `(n,)`, or for multi-label data `(n, num_classes)`."""
+        assert self.samples is not None, "call setup() first"
+        return torch.tensor([self.samples.targets[self.splits[split][position]] for position in positions])
+
+    def class_weights(self) -> list[float] | None:
+        """Weights of the loss, as `weights_by_class` has them for `data.class_weights`; None for `none`."""
+        return None if self.weighting == "none" else self.weights_by_class(self.weighting)
+
+    def weights_by_class(self, weighting: str) -> list[float]:
+        """Weights in the order of `classes`, averaging 1 over the training samples.
+
+        Args:
+            weighting: `balanced` (inverse frequency) or `sqrt` (its square root).
+
+        Raises:
+            UsageError: a class has no training sample.
+        """
+        if absent := [name for name, n in zip(self.classes, self.class_counts(), strict=True) if n == 0]:
+            raise UsageError(f"data.class_weights={weighting}: no training sample of class {listed(absent)}")
+        counts = torch.tensor(self.class_counts(), dtype=torch.float64)
+        weights = (1 / counts) if weighting == "balanced" else (1 / counts).sqrt()
+        return (weights * counts.sum() / (weights * counts).sum()).tolist()
+
+    def inputs(self, split: str, positions: Sequence[int], seeds: Sequence[int] | None = None) -> Iterable[Any]:
+        """Batches of the inputs at these positions of a split, in this order, all of them for this process.
+
+        They are plain or, with a seed each, augmented.
+        """
+        assert self.samples is not None, "call setup() first"
+        options = self._loading() | {"persistent_workers": False}
+        if seeds is None:
+            indices = [self.splits[split][position] for position in positions]
+            return DataLoader(self._transformed(Inputs, indices, self.eval_transform), **options)
+        dataset = self._transformed(AugmentedInputs, self.splits[split], self.train_transform)
+        return DataLoader(dataset, sampler=list(zip(positions, seeds, strict=True)), **options)
+
+    def in_two_parts(self, transform: Transform) -> tuple[Transform, Transform]:
+        """The fixed part of one of the two transforms, and the random one; of an unknown one all may be random."""
+        if isinstance(transform, TwoParts):
+            return transform.fixed, transform.random
+        return (transform, as_it_is) if transform is self.eval_transform else (as_it_is, transform)
+
+    def _transformed(self, kind: type[Transformed], indices: list[int], transform: Transform) -> Transformed:
+        fixed, random = self.in_two_parts(transform)
+        return kind(self.samples, indices, self.keep(self.samples, fixed), random)
+
+    def loader(self, split: str, training: bool = False) -> StoredLoader:
+        """Batches of one split: every sample once, in order and plain; for `training` shuffled and augmented.
+
+        Of several processes each gets its share.
+
+        Yields:
+            inputs `(batch, ...)`, and targets `(batch,)` or, for multi-label data, `(batch, num_classes)`.
+
+        Raises:
+            UsageError: the data has no such split.
+        """
+        assert self.samples is not None, "call setup() first"
+        indices = self.splits.get(split)
+        if not indices:
+            remedy = "" if split == "train" else f" or data.{split}_fraction > 0"
+            raise UsageError(f"the {split} split is empty: give the data a {split} folder{remedy}")
+        if not training:
+            dataset = self._transformed(Transformed, indices, self.eval_transform)
+            return StoredLoader(dataset, sampler=self._share(dataset), **self._loading())
+        dataset, sampler = self._transformed(Augmented, indices, self.train_transform), self._order(indices)
+        drop_last = self._ends_on_one(len(sampler))
+        return EpochLoader(dataset, sampler, drop_last=drop_last, trainer=self.trainer, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        """The options all loaders have in common."""
+        workers = self.num_workers
+        if workers is None:
+            workers = loader_workers(self.trainer.num_devices if self.trainer else 1)
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": leave_signals_to_the_run,
+        }
+
+    @property
+    def _processes(self) -> tuple[int, int]:
+        """Which process this is, and how many there are; without a trainer it is alone."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _share(self, dataset: Dataset) -> DistributedSampler | None:
+        """What this process evaluates of a split: of several each sample in one alone, so that metrics are exact."""
+        rank, world_size = self._processes
+        if world_size == 1:
+            return None
+        # DDP synchronises buffers in the first forward after training: every process needs a batch, be it of repeats
+        kind = UnrepeatedDistributedSampler if len(dataset) >= world_size else DistributedSampler
+        return kind(dataset, num_replicas=world_size, rank=rank, shuffle=False)
+
+    def _order(self, indices: list[int]) -> EpochSampler:
+        """What this process learns from: every sample once, or as many draws, every class as often as any other."""
+        rank, world_size = self._processes
+        weights = self._balancing_weights(indices) if self.sampler == "balanced" else None
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # the same few batches again and again
+        return EpochSampler(len(indices), self.seed, weights, rank, world_size, reshuffle=not overfit)
+
+    def _balancing_weights(self, indices: list[int]) -> list[float]:
+        """How often to draw each of the samples, for every class to be drawn as often as any other."""
+        assert self.samples is not None
+        targets = [self.samples.targets[index] for index in indices]
+        counts = Counter(targets)
+        return [1 / counts[target] for target in targets]
+
+    def _ends_on_one(self, share: int) -> bool:
+        """Whether the last batch of a process's share has a single sample, which BatchNorm cannot normalise."""
+        return share > 1 and share % self.batch_size == 1
+
+    def train_dataloader(self) -> EpochLoader:
+        """Shuffled, augmented batches of `train`, or of its stored activations while there are any."""
+        loader = self.loader("train", training=True)
+        loader.stored = partial(self.stored.get, "train")
+        return loader
+
+    def val_dataloader(self) -> DataLoader:
+        """Plain batches of `val`, or of its stored activations while there are any."""
+        loader = self.loader("val")
+        loader.stored = partial(self.stored.get, "val")
+        return loader
+
+    def test_dataloader(self) -> DataLoader:
+        """Plain batches of `test`."""
+        return self.loader("test")
+
+
+def computed(samples: Samples, fixed: Transform) -> Load:
+    """Sample `index` after the fixed part of a transform, computed whenever it is asked for."""
+    return Fixed(samples.load, fixed)
+
+
+def loader_workers(processes: int) -> int:
+    """Loader processes for each of so many training processes on this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cores // processes
+    return 0 if share <= 2 else min(share - 1, 8)
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """Clusters and terminals signal every process: a worker that died of it would take along what the run saves."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def one_of(key: str, given: str, allowed: tuple[str, ...]) -> None:
+    """Raises a UsageError that lists the choices when `given` is none of them."""
+    if given not in allowed:
+        raise UsageError(f"{key}={given}: choose one of {', '.join(allowed)}")
+
+
+def _not_connected(_: Any) -> Any:
+    raise AssertionError("connect() the data module to a model's preprocess first")

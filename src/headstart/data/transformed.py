@@ -1,0 +1,77 @@
+"""Samples of a pool as loaders ask for them: plain or augmented, with targets or without, or as stored activations."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from headstart.data.activations import Activations
+from headstart.data.samples import Samples
+from headstart.data.sampling import FixedViews, Rows
+from headstart.inputs.transforms import Load, Transform
+from headstart.seeds import reseed_cpu
+
+
+class Transformed(Dataset):
+    """Some samples of a pool, each loaded and transformed when asked for: `(input, target)`.
+
+    Args:
+        samples: the pool.
+        indices: which of them.
+        fixed: index in the pool -> the sample after what is done to it every time.
+        random: what is done to it in addition.
+    """
+
+    def __init__(self, samples: Samples, indices: list[int], fixed: Load, random: Transform):
+        self.samples, self.indices, self.fixed, self.random = samples, indices, fixed, random
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[Any, Any]:
+        return self.input(position), self.target(position)
+
+    def input(self, position: int) -> Any:
+        """One sample as the model takes it."""
+        return self.random(self.fixed(self.indices[position]))
+
+    def target(self, position: int) -> Any:
+        """Its label or labels."""
+        target = self.samples.targets[self.indices[position]]
+        # a list of labels as it is would be collated label by label
+        return torch.tensor(target) if self.samples.multi_label else target
+
+    def stored_batch(self, positions: Sequence[int], rows: Rows) -> tuple[Activations, Tensor]:
+        """The batch of these samples with stored activations as its inputs."""
+        return Activations(rows(positions)), default_collate([self.target(position) for position in positions])
+
+
+class Inputs(Transformed):
+    """The same without targets."""
+
+    def __getitem__(self, position: int) -> Any:
+        return self.input(position)
+
+
+class Augmented(Transformed):
+    """The same for training, where a sample is asked for as `(position, seed)`: the seed decides the augmentation."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, Any]:
+        position, seed = key
+        # whichever process loads it, and whatever it loaded before
+        reseed_cpu(seed)
+        return super().__getitem__(position)
+
+    def stored_batch(self, keys: Sequence[tuple[int, int]], rows: Rows | FixedViews) -> tuple[Activations, Tensor]:
+        """Likewise; of fixed views the seeds choose."""
+        positions = [position for position, _ in keys]
+        return super().stored_batch(positions, (lambda _: rows(keys)) if isinstance(rows, FixedViews) else rows)
+
+
+class AugmentedInputs(Augmented):
+    """The same without targets."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        return super().__getitem__(key)[0]

@@ -1,0 +1,205 @@
+"""A folder of pictures, one sub-folder a class."""
+
+import hashlib
+import logging
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from headstart.data import splits
+from headstart.data.module import DataModule, one_of
+from headstart.data.samples import Samples
+from headstart.errors import UsageError, nearest
+from headstart.inputs.images.decode import PICTURE_SUFFIXES, picture_size, read_picture
+from headstart.inputs.images.scan import describe_bad, scan_pictures
+
+log = logging.getLogger(__name__)
+
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+JUNK = {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN"}  # and every name with a leading dot
+
+
+class ImageFolder(DataModule):
+    """`root/train/<class>/*.jpg`, likewise `val` and `test`; or `root/<class>/*.jpg`, cut into splits.
+
+    Every picture is decoded once before training; what cannot be read is listed and left out, or refused. The list
+    goes into the log and, where there is a `split_file`, into `bad_files.csv` beside it.
+
+    Args:
+        root: the folder.
+        on_bad: `leave_out` unreadable pictures, or `error`.
+        cache: folder that remembers which files were found readable; None forgets.
+        options: those of `DataModule`.
+    """
+
+    def __init__(self, *, root: str, on_bad: str = "leave_out", cache: str | None = None, **options: Any):
+        super().__init__(**options)
+        one_of("data.on_bad", on_bad, ("leave_out", "error"))
+        self.root, self.on_bad = Path(root).expanduser(), on_bad
+        self.cache = Path(cache).expanduser() if cache else None
+        self.bad: dict[Path, str] = {}
+
+    def dataset(self, split: str) -> Samples | None:
+        """The readable pictures of a split folder, sorted by class and name.
+
+        Raises:
+            UsageError: no such root, no class folders, no picture that can be read, or a bad one with `on_bad=error`.
+        """
+        if not self.root.is_dir():
+            siblings = [p.name for p in self.root.parent.iterdir()] if self.root.parent.is_dir() else []
+            raise UsageError(
+                f"data.root={self.root}: no such folder{nearest(self.root.name, siblings) or '.'} "
+                "Give a folder with one sub-folder a class, or with train, val and test folders of them"
+            )
+        folder = self.split_folder(split)
+        if folder is None:
+            return None
+        labelled, classes = self.labelled(folder)
+        return self._readable(folder, labelled, classes)
+
+    def split_folder(self, split: str) -> Path | None:
+        """Where the pictures of a split are; without split folders all are `train`."""
+        folders = [path for path in sorted(self.root.iterdir()) if path.is_dir()]
+        found = {name: [p for p in folders if p.name.lower() in names] for name, names in SPLIT_FOLDERS.items()}
+        if not any(found.values()):
+            return self.root if split == "train" else None
+        if len(found[split]) > 1:
+            raise UsageError(f"{' and '.join(map(str, found[split]))} both are the {split} split: keep one")
+        return found[split][0] if found[split] else None
+
+    def labelled(self, folder: Path) -> tuple[dict[Path, str], list[str]]:
+        """The class of each picture of a split, readable or not, and all class names in order."""
+        classes = class_folders(folder)
+        if not classes:
+            hint = f"put the pictures into {folder / '<class>'}, one folder a class"
+            if folder != self.root:
+                hint += (
+                    f". If {folder.name} is itself a class, put all class folders into {self.root / 'train'}; "
+                    "if its pictures have no labels, give it another name"
+                )
+            raise UsageError(f"{folder} has no class folders: {hint}")
+        return {path: name for name, place in classes.items() for path in pictures(place)}, list(classes)
+
+    def _readable(self, folder: Path, labelled: dict[Path, str], classes: list[str]) -> Samples:
+        """The pictures that can be decoded, as samples; the others are reported."""
+        result = scan_pictures(list(labelled), self._scan_file(folder))
+        if result.bad:
+            told = describe_bad(result, self.root)
+            if self.on_bad == "error":
+                raise UsageError(f"{told}\nRemove them, or leave them out with data.on_bad=leave_out")
+            log.warning("%s\nThey are left out.", told)
+            self._list_bad(result.bad)
+        kept = [path for path in labelled if path not in result.bad]
+        if not kept:
+            raise UsageError(f"{folder} has no picture that can be read (of {len(labelled)} files): put some there")
+        position = {name: index for index, name in enumerate(classes)}
+        return Samples(
+            names=[self._name(path) for path in kept],
+            targets=[position[labelled[path]] for path in kept],
+            classes=classes,
+            load=PictureFiles([str(path) for path in kept]),
+            digests=[result.digests[path] for path in kept],
+        )
+
+    def _scan_file(self, folder: Path) -> Path | None:
+        """One a split: the scanner lists the bad files of its last scan beside it."""
+        if self.cache is None:
+            return None
+        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        return self.cache / "scans" / f"{key}.jsonl"
+
+    def _list_bad(self, bad: dict[Path, str]) -> None:
+        """Beside the split file, so that the run says what it did not see; written anew as every process comes here."""
+        self.bad |= bad
+        if self.split_file:
+            rows = [(self._name(path), reason) for path, reason in self.bad.items()]
+            splits.write_rows(self.split_file.with_name("bad_files.csv"), [("name", "reason"), *rows])
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+class PictureFiles:
+    """Loads picture `i` of a list of files, decoded as `read_picture` does with this `least_side`."""
+
+    def __init__(self, paths: list[str], least_side: int | None = None):
+        self.paths, self.least_side = paths, least_side
+
+    def decoded_at(self, least_side: int | None) -> "PictureFiles":
+        """The same files, decoded to another size."""
+        return PictureFiles(self.paths, least_side)
+
+    def __call__(self, index: int) -> Tensor:
+        """Picture `index`, uint8 RGB `(3, height, width)`."""
+        return read_picture(self.paths[index], self.least_side)
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Width and height of picture `index`, without decoding it."""
+        return picture_size(self.paths[index])
+
+
+def class_folders(folder: Path) -> dict[str, Path]:
+    """Class name -> its folder, sorted by name; hidden and junk folders are no classes.
+
+    Raises:
+        UsageError: two folders whose names differ only in how an accented letter is encoded.
+    """
+    found: dict[str, Path] = {}
+    for place in sorted(folder.iterdir()):
+        if place.is_dir() and not _is_junk(place.name):
+            name = unicodedata.normalize("NFC", place.name)  # file systems differ in how they write an accent
+            if name in found:
+                raise UsageError(f"{folder} has two folders that both read {name!r}: merge them")
+            found[name] = place
+    return dict(sorted(found.items()))
+
+
+def pictures(folder: Path) -> list[Path]:
+    """All picture files below a folder, in a fixed order; files that are no pictures by their name are logged."""
+    found: list[Path] = []
+    others: Counter[str] = Counter()
+    for path in files_below(folder):
+        suffix = path.suffix.lower()
+        if suffix in PICTURE_SUFFIXES:
+            found.append(path)
+        else:
+            others[suffix or path.name] += 1
+    if others:
+        log.info("%s: passed over %s", folder, ", ".join(f"{n} x {suffix}" for suffix, n in others.items()))
+    return found
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Visible files, through links too, but no folder twice: a link to a parent would have no end.
+
+    In a fixed order, one folder at a time: the names of one folder are in memory, not those of all.
+    """
+    return _files(folder, {str(parent) for parent in Path(os.path.realpath(folder)).parents})
+
+
+def _files(folder: Path, visited: set[str]) -> Iterator[Path]:
+    visited.add(os.path.realpath(folder))
+    with os.scandir(folder) as found:
+        # folders before links to them, so that a picture's name does not depend on the order of the file system
+        entries = sorted(found, key=lambda entry: (entry.is_symlink(), entry.name))
+    for entry in entries:
+        if _is_junk(entry.name):
+            continue
+        # of a link that leads to itself, entry.is_dir() raises; asked of every file, isdir() would be slow
+        if not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()):
+            yield Path(entry.path)
+        elif os.path.realpath(entry.path) not in visited:
+            yield from _files(Path(entry.path), visited)
+
+
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name in JUNK

@@ -1,0 +1,117 @@
+"""Curves as a picture: accuracy and loss over the epochs."""
+
+import csv
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytorch_lightning as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.utilities import rank_zero_only
+
+from headstart.callbacks.csv_logger import CSVLogger
+from headstart.errors import UsageError
+
+log = logging.getLogger(__name__)
+PANELS = {"accuracy": "acc", "loss": "loss"}
+SPLITS = {"train": "tab:blue", "val": "tab:orange"}
+
+
+class Curves(Callback):
+    """Draws at the end of training what `csv/metrics.csv` holds, of a run that was interrupted and went on all of it.
+
+    Args:
+        file: where the picture goes; its suffix says the format.
+    """
+
+    def __init__(self, file: str):
+        self.file = Path(file)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuses a run that writes no table."""
+        if stage == "fit" and not trainer.fast_dev_run and not _tables(trainer):
+            raise UsageError("callbacks=curves draws csv/metrics.csv, which this run does not write: add logger=csv")
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws."""
+        if trainer.fast_dev_run:  # which logs nothing
+            return
+        logger = _tables(trainer)[0]
+        logger.save()
+        history = read(Path(logger.log_dir) / ExperimentWriter.NAME_METRICS_FILE)
+        if not history.points:
+            log.warning("no epoch has ended: there are no curves to draw")
+            return
+        draw(history).savefig(self.file, dpi=120)
+
+
+def _tables(trainer: pl.Trainer) -> list[CSVLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, CSVLogger)]
+
+
+@dataclass
+class History:
+    """What is drawn of a run; the end of its first epoch is 1.0.
+
+    Args:
+        points: metric such as `val/acc` -> `(epochs, value)` in the order of time.
+        stages: number of a stage (from 1) -> epochs before it began.
+    """
+
+    points: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    stages: dict[int, int] = field(default_factory=dict)
+
+
+def read(file: Path) -> History:
+    """The accuracy and loss of training and validation in a `metrics.csv`, and where stages begin."""
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row.get("epoch")]
+    history = History()
+    for metric in [f"{split}/{name}" for name in PANELS.values() for split in SPLITS]:
+        of_epoch: dict[int, list[float]] = defaultdict(list)
+        for row in rows:
+            if row.get(metric):
+                of_epoch[int(row["epoch"])].append(float(row[metric]))
+        points = [
+            # an epoch validated several times has its points spread over it
+            (epoch + place / len(values), value)
+            for epoch, values in sorted(of_epoch.items())
+            for place, value in enumerate(values, start=1)
+        ]
+        if points:
+            history.points[metric] = points
+    history.stages = {int(float(row["stage"])): int(row["epoch"]) for row in rows if row.get("stage")}
+    return history
+
+
+def draw(history: History) -> Figure:
+    """Accuracy beside loss, training and validation in each; a dashed line where a stage begins."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, (title, name) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+        panel(axes, history, title, name)
+    return figure
+
+
+def panel(axes: Axes, history: History, title: str, name: str) -> None:
+    """Training and validation of one metric."""
+    for split, colour in SPLITS.items():
+        if points := history.points.get(f"{split}/{name}"):
+            axes.plot(*zip(*points, strict=True), marker=".", color=colour, label=split)
+    if len(history.stages) > 1:
+        for begins in history.stages.values():
+            axes.axvline(begins, linestyle="--", linewidth=1, color="grey")
+        top = axes.secondary_xaxis("top")
+        top.set_xticks(list(history.stages.values()), list(history.stages))
+        top.set_xlabel("stage")
+    axes.set(title=title, xlabel="epochs")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()

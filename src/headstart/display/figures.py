@@ -1,0 +1,199 @@
+"""Evaluation as pictures: confusion, calibration, ROC and precision-recall curves."""
+
+import textwrap
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+from torch import Tensor
+
+from headstart.metrics.predictions import Predictions
+
+DPI = 120
+MAIN, SECOND, QUIET = "tab:blue", "tab:orange", "grey"
+NUMBERED = 20
+"""Up to so many classes every cell of a confusion matrix shows its number."""
+NAMED = 120
+"""Up to so many classes a picture names them all."""
+APART = 10
+"""Up to so many classes each has a curve of its own colour."""
+DRAWN = 200
+"""Of more classes so many curves are drawn, evenly chosen."""
+WORST = 5
+
+
+def confusion(matrix: Tensor, classes: list[str]) -> Figure:
+    """The confusion matrix `(classes, classes)`, rows the truth; colours are shares of a row, numbers are samples."""
+    counts, number = matrix.numpy(), len(classes)
+    side = _side(number)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # of many classes each mistake is a small share, which must be seen all the same
+    scale = PowerNorm(1 if number <= NUMBERED else 0.4, vmin=0, vmax=1)
+    picture = axes.imshow(shares, cmap="Blues", norm=scale, interpolation="nearest")
+    if number <= NUMBERED:
+        for row, column in np.ndindex(number, number):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            shown = f"{counts[row, column]:,}" if counts[row, column] else ""
+            axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=9)
+    _name_both_axes(axes, classes, size=9 if number <= NUMBERED else 5.5)
+    size = max(10.0, 0.8 * side)
+    axes.set_xlabel("predicted", fontsize=size)
+    axes.set_ylabel("true", fontsize=size)
+    axes.set_title("confusion matrix", fontsize=1.2 * size)
+    figure.colorbar(picture, ax=axes, shrink=0.8, aspect=30).set_label("share of the true class", fontsize=size)
+    return figure
+
+
+def _side(number: int) -> float:
+    """Of a confusion matrix of so many classes, in inches: room for the numbers, then for the names."""
+    if number <= NUMBERED:
+        return max(2.5 + 0.45 * number, 4.5)
+    return max(0.15 * number + 4, 9) if number <= NAMED else 14
+
+
+def _name_both_axes(axes: Axes, classes: list[str], size: float) -> None:
+    if len(classes) > NAMED:
+        return  # numbers of the classes, a few of them
+    shown = [shortened(name) for name in classes]
+    upright = len(classes) > 6 or max(map(len, shown)) > 8
+    axes.set_xticks(range(len(classes)), shown, rotation=90 if upright else 0, fontsize=size)
+    axes.set_yticks(range(len(classes)), shown, fontsize=size)
+
+
+def label_confusion(counts: dict[str, Sequence[int]], classes: list[str]) -> Figure:
+    """Of several labels a sample: how often each was found, missed and seen where it is not."""
+    figure = Figure(figsize=(8, float(np.clip(0.3 * len(classes) + 1.8, 3, 24))), layout="constrained")
+    axes = figure.subplots()
+    left = np.zeros(len(classes))
+    colours = {"found": MAIN, "missed": SECOND, "seen where it is not": QUIET}
+    for name, colour in colours.items():
+        axes.barh(range(len(classes)), counts[name], left=left, color=colour, label=name)
+        left += np.asarray(counts[name])
+    if len(classes) <= NAMED:
+        axes.set_yticks(range(len(classes)), [shortened(name) for name in classes])
+    axes.invert_yaxis()
+    axes.set(xlabel="samples", title="labels")
+    axes.grid(alpha=0.3, axis="x")
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+def reliability(bins: dict[str, list[tuple[float, float, int]]], errors: dict[str, float], axis: str) -> Figure:
+    """Probability against how often it was right, and how many samples have it.
+
+    Args:
+        bins: a line each, such as `before` and `after` -> mean probability, share that was right, samples of each bin.
+        errors: its expected calibration error.
+        axis: what is on the vertical axis.
+    """
+    figure = Figure(figsize=(5.5, 6.5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=QUIET, label="perfectly calibrated")
+    for (name, points), colour in zip(bins.items(), (MAIN, SECOND), strict=False):
+        probability, right, number = zip(*points, strict=True)
+        label = f"{name}, ECE {errors[name]:.3f}".removeprefix(", ")
+        above.plot(probability, right, marker="o", color=colour, label=label)
+        below.plot(probability, number, color=colour, marker="o")
+    above.set(ylabel=axis, title="calibration", xlim=(0, 1), ylim=(0, 1.02))
+    below.set(xlabel="probability", ylabel="samples")
+    below.set_ylim(bottom=0)
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8)
+    return figure
+
+
+def roc(predictions: Predictions) -> Figure:
+    """One curve for two classes; else one against the rest for each class, and their mean."""
+
+    def curve(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        false_rate, true_rate, _ = roc_curve(truth, scores)
+        return false_rate, true_rate, auc(false_rate, true_rate)
+
+    figure = _curves(predictions, curve, "AUC", "ROC")
+    axes = figure.axes[0]
+    axes.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=QUIET)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    _legend_below(figure)
+    return figure
+
+
+def precision_recall(predictions: Predictions) -> Figure:
+    """The same for precision and recall."""
+
+    def curve(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        precision, recall, _ = precision_recall_curve(truth, scores)
+        return recall[::-1], precision[::-1], average_precision_score(truth, scores)
+
+    figure = _curves(predictions, curve, "AP", "precision and recall")
+    axes = figure.axes[0]
+    axes.set(xlabel="recall", ylabel="precision")
+    _legend_below(figure)
+    return figure
+
+
+def _legend_below(figure: Figure) -> None:
+    if figure.axes[0].get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+
+
+Curve = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, float]]
+
+
+def _curves(predictions: Predictions, curve: Curve, area: str, title: str) -> Figure:
+    """Curves of the classes that some samples have and some have not; an empty frame that says so where none is."""
+    found = {c: curve(*_of_class(predictions, c)) for c in _drawn_classes(predictions)}
+    figure = Figure(figsize=(6, 6.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.grid(alpha=0.3)
+    if not found:
+        axes.text(0.5, 0.5, "a curve needs samples of two classes", ha="center")
+        return figure
+    worst = sorted(found, key=lambda c: found[c][2])[:WORST]
+    for rank, (c, (x, y, value)) in enumerate(found.items()):
+        name = f"{shortened(predictions.classes[c])}, {area} {value:.3f}"
+        if len(found) <= APART:
+            axes.plot(x, y, color=colormaps["tab10"](rank), label=name)
+        else:
+            axes.plot(x, y, color=QUIET, linewidth=0.5, alpha=0.3)
+    if len(found) > APART:
+        for rank, c in enumerate(worst, start=1):
+            name = f"{shortened(predictions.classes[c])}, {area} {found[c][2]:.3f}"
+            axes.plot(*found[c][:2], color=colormaps["tab10"](rank), linewidth=1, label=name)
+    if len(found) > 1:
+        grid = np.linspace(0, 1, 201)
+        mean = np.mean([np.interp(grid, x, y) for x, y, _ in found.values()], axis=0)
+        label = f"mean of {len(found)} classes, {area} {np.mean([value for *_, value in found.values()]):.3f}"
+        axes.plot(grid, mean, color="black", linewidth=2, label=label)
+    return figure
+
+
+def _drawn_classes(predictions: Predictions) -> list[int]:
+    """The second of two classes, for the first one's curve says the same; else all, of very many some."""
+    number = predictions.truth.sum(dim=0)
+    both = ((number > 0) & (number < len(predictions))).nonzero()[:, 0].tolist()
+    if not predictions.multi_label and len(predictions.classes) == 2:
+        return both[1:]
+    return both[:: -(-len(both) // DRAWN)] if both else []
+
+
+def _of_class(predictions: Predictions, c: int) -> tuple[np.ndarray, np.ndarray]:
+    return predictions.truth[:, c].numpy(), predictions.probabilities[:, c].numpy()
+
+
+def shortened(name: str, length: int = 24) -> str:
+    """A class name that fits into a picture, as one line that matplotlib shows as it is."""
+    name = " ".join(name.encode(errors="replace").decode().split())  # a folder's name need not be text
+    short = textwrap.shorten(name, length, placeholder="...")
+    if len(name) > length and short == "...":  # its first word is too long already
+        short = name[: length - 3] + "..."
+    if short.startswith("_"):  # that would leave it out of legends
+        short = f" {short}"
+    return short.replace("$", r"\$")  # between two it would read a formula

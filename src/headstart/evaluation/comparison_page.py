@@ -1,0 +1,87 @@
+"""A comparison as Markdown, as CSV and as a page that holds all it shows."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from headstart.display.csv_table import write_table
+from headstart.display.figures import MAIN, QUIET, shortened
+from headstart.display.page import inline_svg, markdown, style, write_page
+from headstart.files import replacing
+
+Points = dict[str, list[tuple[float, float]]]  # configuration -> (metric, seconds) of each run
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The rows under their header."""
+    lines = [list(map(markdown, header)), ["---"] * len(header), *(list(map(markdown, row)) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_comparison(
+    folder: Path, table: tuple[list[str], list[list[str]]], runs: list[list[Any]], claims: dict[str, Any],
+    points: Points, metric: str,
+) -> list[Path]:  # fmt: skip
+    """Writes `comparison.md`, `comparison.csv` and `comparison.html`, and returns where they are.
+
+    Args:
+        folder: where to.
+        table: header and rows, a configuration each.
+        runs: rows, a run each, the header first.
+        claims: `header`, `rows`, and a `note` about what may be concluded.
+        points: what is drawn.
+        metric: its name.
+    """
+    files = [folder / f"comparison.{ending}" for ending in ("md", "csv", "html")]
+    text = markdown_table(*table)
+    if claims["rows"]:
+        text += "\n\n" + markdown_table(claims["header"], claims["rows"])
+    with replacing(files[0]) as stream:
+        stream.write(f"{text}\n\n{claims['note']}\n")
+    write_table(files[1], runs)
+    figures = [_draw_ranges(points, metric), _draw_cost(points, metric)]
+    shown = [runs[0], *([Path(row[0]).name, *row[1:]] for row in runs[1:])]
+    title = f"{len(points)} configurations, {len(runs) - 1} runs"
+    write_page(
+        files[2], "comparison.html", title=title, header=table[0], rows=table[1], runs=shown, claims=claims,
+        figures=figures, metric=metric,
+    )  # fmt: skip
+    return files
+
+
+def _draw_ranges(points: Points, metric: str) -> Markup:
+    """A row a configuration, the best on top: every run, their mean and range."""
+    order = sorted(points, key=lambda name: statistics.mean(value for value, _ in points[name]))
+    with style():
+        figure = Figure(figsize=(4.6, 0.45 * len(order) + 1.1), layout="constrained")
+        axes = figure.subplots()
+        for row, name in enumerate(order):
+            values = [value for value, _ in points[name]]
+            axes.plot([min(values), max(values)], [row, row], color=QUIET, linewidth=2)
+            axes.plot(values, [row] * len(values), "o", color=MAIN, alpha=0.5, markersize=5)
+            axes.plot(statistics.mean(values), row, "|", color=MAIN, markersize=16, markeredgewidth=2.5)
+        axes.set_yticks(range(len(order)), [shortened(name, 34) for name in order])
+        axes.set(xlabel=metric, ylim=(-0.6, len(order) - 0.4))
+        axes.grid(alpha=0.3, axis="x")
+    told = ", ".join(f"{name} {statistics.mean(v for v, _ in points[name]):.4f}" for name in reversed(order))
+    return inline_svg(figure, "ranges", f"Mean {metric} of each configuration, the best first: {told}")
+
+
+def _draw_cost(points: Points, metric: str) -> Markup:
+    """The metric over the seconds, a point a run."""
+    with style():
+        figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for name, found in points.items():
+            values, seconds = zip(*found, strict=True)
+            axes.plot(seconds, values, "o", label=shortened(name, 34))
+        axes.set(xlabel="seconds", ylabel=metric)
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+        if 1 < len(points) <= 10:
+            figure.legend(loc="outside lower center", fontsize=8)
+    return inline_svg(figure, "cost", f"{metric} over the seconds of each of {sum(map(len, points.values()))} runs")

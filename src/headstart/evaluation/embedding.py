@@ -1,0 +1,100 @@
+"""Where a network puts the samples: its features in two dimensions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from headstart.display.csv_table import write_table
+from headstart.display.figures import APART, shortened
+from headstart.metrics.predictions import Predictions
+
+MOST_FOR_TSNE = 5_000
+"""More samples are shown by PCA: t-SNE would take minutes."""
+COMPONENTS = 50
+MANY_RINGS = 200
+"""More of them are drawn thinner."""
+
+
+def in_two_dimensions(features: Tensor, seed: int = 0) -> tuple[np.ndarray, str]:
+    """The features `(samples, num_features)` as `(samples, 2)`, and by which method.
+
+    t-SNE (van der Maaten and Hinton 2008) of the first 50 principal components up to `MOST_FOR_TSNE` samples, PCA for
+    more and for fewer than four.
+    """
+    samples = len(features)
+    if samples == 1:
+        return np.zeros((1, 2)), "PCA"
+    number = min(COMPONENTS, *features.shape)
+    reduced = PCA(number, random_state=seed).fit_transform(features.numpy())
+    if not 4 <= samples <= MOST_FOR_TSNE:
+        flat = np.zeros((samples, 2))
+        flat[:, : min(number, 2)] = reduced[:, :2]
+        return flat, "PCA"
+    perplexity = min(30, (samples - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced), "t-SNE"
+
+
+def draw_embedding(points: np.ndarray, method: str, predictions: Predictions) -> Figure:
+    """A point a sample in the colour of its class, a ring around each mistake; of many classes names in place."""
+    figure = Figure(figsize=(8.5, 7), layout="constrained")
+    axes = figure.subplots()
+    place = _shown_class(predictions)
+    number = len(predictions.classes)
+    colours = colormaps["tab10" if number <= APART else "hsv"]
+    for c in range(number):
+        here = points[place == c]
+        if len(here):
+            colour = colours(c if number <= APART else c / number)
+            axes.scatter(*here.T, s=12, color=colour, label=shortened(predictions.classes[c]), linewidths=0)
+            if APART < number <= 120:
+                axes.text(*np.median(here, axis=0), shortened(predictions.classes[c], 14), fontsize=6, ha="center")
+    wrong = points[~predictions.is_right.numpy()]
+    if len(wrong):
+        width = 0.7 if len(wrong) <= MANY_RINGS else 0.3
+        axes.scatter(*wrong.T, s=40, facecolors="none", edgecolors="black", linewidths=width, label="mistake")
+    axes.set(xticks=[], yticks=[], title=f"features of the backbone, {method}")
+    if number <= APART:
+        figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def _shown_class(predictions: Predictions) -> np.ndarray:
+    """The true class; of several labels the first, -1 for none."""
+    if not predictions.multi_label:
+        return predictions.targets.numpy()
+    return np.where(predictions.truth.any(dim=1), predictions.truth.int().argmax(dim=1), -1)
+
+
+def write_embedding(file: Path, points: np.ndarray, predictions: Predictions) -> None:
+    """Writes `path,true,x,y`."""
+    rows: list[Sequence[str]] = [
+        [path, predictions.named(truth), f"{x:.4f}", f"{y:.4f}"]
+        for path, truth, (x, y) in zip(predictions.paths, predictions.truth, points, strict=True)
+    ]
+    write_table(file, [["path", "true", "x", "y"], *rows])
+
+
+def write_projector(folder: Path, features: Tensor, predictions: Predictions, pictures: Tensor | None) -> None:
+    """The features for TensorBoard's projector tab, where they can be turned and searched.
+
+    Args:
+        folder: `tensorboard --logdir` finds it in any folder above.
+        features: `(samples, num_features)`.
+        predictions: of the samples.
+        pictures: a small one of each, uint8 `(samples, 3, side, side)`; None for points.
+    """
+    # imported here: nobody else here waits for TensorBoard
+    from torch.utils.tensorboard import SummaryWriter
+
+    answers = zip(predictions.paths, predictions.truth, predictions.answer, strict=True)
+    rows = [(path, predictions.named(true), predictions.named(said)) for path, true, said in answers]
+    plain = [[" ".join(word.encode(errors="replace").decode().split()) or "-" for word in row] for row in rows]
+    with SummaryWriter(str(folder)) as writer:
+        shown = None if pictures is None else pictures / 255
+        writer.add_embedding(features, plain, shown, metadata_header=["path", "true", "predicted"])

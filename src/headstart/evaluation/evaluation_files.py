@@ -1,0 +1,126 @@
+"""What an evaluation leaves behind: numbers as JSON and CSV, pictures as PNG."""
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from headstart.display import figures
+from headstart.display.csv_table import write_table
+from headstart.files import as_json, replacing
+from headstart.metrics import per_class
+from headstart.metrics.mistakes import worst_mistakes, write_mistakes
+from headstart.metrics.predictions import Predictions, write_predictions
+from headstart.metrics.reliability import calibration_error, reliability_bins
+
+Limits = dict[str, tuple[float, float]]  # metric -> the ends of its interval
+
+
+@dataclass
+class Evaluation:
+    """The numbers of a model on a split.
+
+    Attributes:
+        facts: what was evaluated, plain data.
+        metrics: name -> value.
+        limits: name -> 95 % interval.
+        predictions: of each sample.
+        uncalibrated: the same before the temperature, where the model has one.
+        bins: of the calibration error.
+    """
+
+    facts: dict[str, Any]
+    metrics: dict[str, float]
+    limits: Limits
+    predictions: Predictions
+    uncalibrated: Predictions | None
+    bins: int
+
+
+def clear(folder: Path) -> None:
+    """Removes what an earlier evaluation left: no picture is of another model than the numbers beside it."""
+    for pattern in ("*.png", "*.csv", "evaluation.json"):
+        for file in folder.glob(pattern):
+            file.unlink()
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Writes all that follows from the predictions alone."""
+    predictions = evaluation.predictions
+    rows = per_class.class_rows(predictions)
+    content = evaluation.facts | {"metrics": _with_limits(evaluation), "classes": rows}
+    write_predictions(folder / "predictions.csv", predictions)
+    write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions))
+    write_table(folder / "metrics.csv", _metric_rows(evaluation))
+    per_class.write_classes(folder / "classes.csv", rows)
+    if predictions.multi_label:
+        counts = {name: [row[name] for row in rows] for name in per_class.COLUMNS[2:5]}
+        save(folder / "confusion.png", figures.label_confusion(counts, predictions.classes))
+    else:
+        matrix = per_class.confusion_matrix(predictions)
+        content["confused"] = per_class.confused_pairs(matrix, predictions.classes)
+        per_class.write_confusion(folder / "confusion.csv", matrix, predictions.classes)
+        pairs = [pair.values() for pair in content["confused"]]
+        write_table(folder / "confused.csv", [("true", "predicted", "samples", "share of the true class"), *pairs])
+        save(folder / "confusion.png", figures.confusion(matrix, predictions.classes))
+    content["ece"] = _draw_reliability(folder, evaluation)
+    save(folder / "roc.png", figures.roc(predictions))
+    save(folder / "precision_recall.png", figures.precision_recall(predictions))
+    with replacing(folder / "evaluation.json") as stream:
+        stream.write(as_json(content))
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The content of `evaluation.json`; None where nothing has been evaluated."""
+    file = folder / "evaluation.json"
+    return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape")) if file.is_file() else None
+
+
+def _draw_reliability(folder: Path, evaluation: Evaluation) -> dict[str, float]:
+    """Draws it, and returns the calibration error of each line."""
+    shown = {"before temperature": evaluation.uncalibrated, "after": evaluation.predictions}
+    if evaluation.uncalibrated is None:
+        shown = {"": evaluation.predictions}
+    bins = {name: reliability_bins(predictions, evaluation.bins) for name, predictions in shown.items()}
+    errors = {name: calibration_error(predictions, evaluation.bins) for name, predictions in shown.items()}
+    axis = "share that is there" if evaluation.predictions.multi_label else "share that is right"
+    save(folder / "reliability.png", figures.reliability(bins, errors, axis))
+    return {name or "all": error for name, error in errors.items()}
+
+
+def save(file: Path, figure: Figure) -> None:
+    """Writes the picture; complete or not at all."""
+    with replacing(file, binary=True) as stream:
+        figure.savefig(stream, format="png", dpi=figures.DPI)
+
+
+def _with_limits(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    return {
+        name: {"value": value, **dict(zip(("low", "high"), evaluation.limits[name], strict=True))}
+        for name, value in evaluation.metrics.items()
+    }
+
+
+def _metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    rows = [
+        (name, *(f"{v:.6f}" for v in (value, *evaluation.limits[name]))) for name, value in evaluation.metrics.items()
+    ]
+    return [("metric", "value", "low", "high"), *rows]
+
+
+def metrics_table(title: str, evaluation: Evaluation) -> Table:
+    """The metrics and their intervals for a terminal."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, value in evaluation.metrics.items():
+        low, high = evaluation.limits[name]
+        table.add_row(name, f"{value:.4f}", "-" if math.isnan(low) else f"{low:.4f} to {high:.4f}")
+    return table

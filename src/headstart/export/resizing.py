@@ -1,0 +1,94 @@
+"""Resize and crop as part of an exported network: the arithmetic of `ImagePreprocess` with sizes known when it runs.
+
+`ImagePreprocess` chooses by Python branches, which an export would freeze for the size of its example. Here sizes are
+arithmetic alone. `ImagePreprocess` stays what decides; the parity check of every export holds both together.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from headstart.backbones.base import ImagePreprocess
+from headstart.inference.classifier import Classifier
+
+
+class ResizingClassifier(nn.Module):
+    """A classifier that takes pictures of any size; those of one batch have the same.
+
+    Args:
+        classifier: takes pictures of its input size.
+    """
+
+    def __init__(self, classifier: Classifier):
+        super().__init__()
+        self.resize = Resize(classifier.preprocess)
+        self.classifier = classifier
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """uint8 `(batch, 3, height, width)` -> probabilities, float32 `(batch, num_classes)`."""
+        return self.classifier(self.resize(pictures))
+
+
+class Resize(nn.Module):
+    """Pictures of any size to the network's: uint8 `(batch, 3, height, width)` -> `(batch, 3, size, size)`.
+
+    Args:
+        preprocess: what is to be done.
+    """
+
+    def __init__(self, preprocess: ImagePreprocess):
+        super().__init__()
+        self.mode = preprocess.resize_mode
+        self.bicubic = preprocess.interpolation == "bicubic"
+        self.size, self.shorter_side = preprocess.image_size, preprocess.resize_size
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """What the network sees."""
+        # as decoders leave pictures; the kernel is twice as fast in it
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        return resize(pictures, self.mode, self.bicubic, self.size, self.shorter_side)
+
+
+def resize(pictures: Tensor, mode: str, bicubic: bool, size: int, shorter_side: int) -> Tensor:
+    """The same for `torch.export`, for `torch.jit.script` and for Python."""
+    height, width = pictures.shape[2], pictures.shape[3]
+    if mode == "squash":
+        return antialiased(pictures, size, size, bicubic)
+    if mode == "letterbox":
+        longest = larger(height, width)
+        height, width = size * height // longest, size * width // longest
+        resized = antialiased(pictures, height, width, bicubic)
+        left, top = (size - width) // 2, (size - height) // 2
+        return torch.nn.functional.pad(resized, [left, size - width - left, top, size - height - top])
+    shortest = smaller(height, width)
+    height, width = shorter_side * height // shortest, shorter_side * width // shortest
+    resized = antialiased(pictures, height, width, bicubic)
+    # index_select instead of a slice, whose result has a size that torch.export cannot know to be constant
+    rows = torch.arange(size, device=pictures.device) + middle(height - size)
+    columns = torch.arange(size, device=pictures.device) + middle(width - size)
+    return resized.index_select(2, rows).index_select(3, columns)
+
+
+def antialiased(pictures: Tensor, height: int, width: int, bicubic: bool) -> Tensor:
+    """Resized by the kernels that torchvision uses."""
+    if bicubic:
+        return torch.ops.aten._upsample_bicubic2d_aa(pictures, [height, width], False, None, None)
+    return torch.ops.aten._upsample_bilinear2d_aa(pictures, [height, width], False, None, None)
+
+
+def middle(left_over: int) -> int:
+    """Half of it; of an odd number the even neighbour of the half, as Python's `round` has it in torchvision."""
+    return left_over // 2 + left_over % 4 // 3
+
+
+def smaller(a: int, b: int) -> int:
+    """The smaller of two sizes, also of symbolic ones."""
+    if torch.jit.is_scripting():
+        return min(a, b)
+    return torch.sym_min(a, b)
+
+
+def larger(a: int, b: int) -> int:
+    """The larger of two sizes, also of symbolic ones."""
+    if torch.jit.is_scripting():
+        return max(a, b)
+    return torch.sym_max(a, b)

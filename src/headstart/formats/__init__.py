@@ -1,1 +1,0 @@
-"""The kinds of files a trained network can be exported as."""

@@ -1,0 +1,1 @@
+"""A trained run in use: predictions for files, a local web page."""

@@ -1,0 +1,150 @@
+"""The web application: a page to drop a picture on, and the endpoint behind it."""
+
+import base64
+import io
+import threading
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import torch
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from matplotlib import colormaps
+from PIL import Image
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+from torch import Tensor, nn
+
+from headstart.evaluation.explanations import explain
+from headstart.inference.classifier import Classifier
+from headstart.inference.pictures import prepared
+from headstart.inputs.images.decode import UnreadablePicture
+
+NOT_PICTURES = ("text/", "application/json", "application/x-www-form-urlencoded", "multipart/")
+HEADERS = {
+    # the page brings everything with it, and nobody else may show it in a frame
+    "Content-Security-Policy": "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Model:
+    """A classifier that answers one request at a time, so that one decoded picture is in memory, which may be large.
+
+    Args:
+        classifier: in eval mode.
+        device: where it computes.
+    """
+
+    def __init__(self, classifier: Classifier, device: torch.device):
+        self.classifier, self.device = classifier.to(device), device
+        self.names = [name.encode(errors="replace").decode() for name in classifier.classes]  # they need not be text
+        self.lock = threading.Lock()
+
+    def __call__(self, body: bytes, top_k: int, with_map: bool) -> dict[str, Any]:
+        """The most probable classes of a picture file and, if asked for, a picture of what speaks for the first.
+
+        Raises:
+            UnreadablePicture: the bytes are no picture that can be decoded right.
+        """
+        with self.lock:
+            picture = prepared(io.BytesIO(body), self.classifier.preprocess)[None].to(self.device)
+            with torch.inference_mode():
+                (found,) = self.classifier(picture).float().cpu()
+            values, places = found.topk(min(top_k, len(self.names)))
+            answer: dict[str, Any] = {
+                "classes": [
+                    {"class": self.names[place], "probability": round(value, 6)}
+                    for value, place in zip(values.tolist(), places.tolist(), strict=True)
+                ]
+            }
+            if with_map:
+                answer["map"] = self._map(picture, int(places[0]))
+        return answer
+
+    def _map(self, picture: Tensor, chosen: int) -> str:
+        """A PNG as a data URI."""
+        network = nn.Sequential(self.classifier.backbone, self.classifier.head)
+        (found,) = explain(network, self.classifier.backbone, picture, [chosen])
+        stream = io.BytesIO()
+        Image.fromarray(_overlaid(picture[0].cpu(), found)).save(stream, "PNG")
+        return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _overlaid(picture: Tensor, heat: Tensor) -> np.ndarray:
+    """A picture `(3, height, width)` under a map `(height, width)` from 0 to 1: uint8 `(height, width, 3)`."""
+    share = (0.15 + 0.45 * heat.clamp(0, 1))[..., None].numpy()
+    colours = 255 * colormaps["inferno"](heat.numpy())[..., :3]
+    return ((1 - share) * picture.permute(1, 2, 0).numpy() + share * colours).round().astype(np.uint8)
+
+
+def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
+    """The application.
+
+    Args:
+        model: what answers.
+        max_bytes: of a picture file; a larger one is refused before it is read.
+        top_k: how many classes an answer has.
+        maps: whether the page may ask for maps.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    html = (resources.files(__package__) / "page.html").read_text(encoding="utf-8")
+    facts = {"MAX_BYTES": str(max_bytes), "MAPS": "true" if maps else "false"}
+    for name, value in facts.items():
+        html = html.replace(f"{{{{{name}}}}}", value)
+
+    @app.middleware("http")
+    async def add_headers(request: Request, call_next: Any) -> Any:
+        response = await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+        (first, *_) = error.errors()
+        return JSONResponse({"detail": f"{first['loc'][-1]}={first['input']}: {first['msg']}"}, 422)
+
+    @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse)
+    def page() -> str:
+        return html
+
+    @app.get("/health")
+    def health() -> dict[str, Any]:
+        return {"classes": model.names, "image_size": model.classifier.preprocess.image_size}
+
+    @app.post("/predict")
+    async def predict(request: Request, map: bool = False) -> dict[str, Any]:
+        if map and not maps:
+            raise HTTPException(400, 'maps need the library captum: pip install -e ".[explain]"')
+        kind = request.headers.get("content-type", "").lower()
+        if kind.startswith(NOT_PICTURES):
+            raise HTTPException(415, f"{kind} is no picture: send the bytes of the file alone, as image/jpeg")
+        body = await _limited(request, max_bytes)
+        try:
+            return await run_in_threadpool(model, body, top_k, map)
+        except UnreadablePicture as error:
+            raise HTTPException(422, f"this picture cannot be read: {error.reason}") from error
+
+    return app
+
+
+async def _limited(request: Request, most: int) -> bytes:
+    """The body, refused as soon as it is known to be too large, whatever its header says."""
+    told = request.headers.get("content-length", "0")
+    too_large = HTTPException(413, f"the picture is larger than {most / 1e6:g} MB")
+    if told.isdigit() and int(told) > most:
+        raise too_large
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise too_large
+    except ClientDisconnect as error:  # nobody reads this any more, nor is it a fault to be logged
+        raise HTTPException(400, "the request broke off") from error
+    if not body:
+        raise HTTPException(400, "there is nothing in the request: send the bytes of a picture")
+    return bytes(body)

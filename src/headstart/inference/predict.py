@@ -1,0 +1,176 @@
+"""The classes of pictures that nobody labelled, written as they are found."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from headstart.backbones.speed import choose_precision
+from headstart.cli.choices import row_format
+from headstart.errors import UsageError
+from headstart.inference.classifier import Classifier
+from headstart.inference.file_names import STDIN, find_pictures
+from headstart.inference.pictures import PictureBatch, batches
+from headstart.inference.rows import FORMATS, Prediction, RowWriter
+from headstart.tasks import checkpoint
+
+log = logging.getLogger(__name__)
+SHOWN = 10  # unreadable files that the summary names; the rows name all of them
+
+
+@dataclass
+class Tally:
+    """What is remembered of the pictures that are done; it does not grow with their number."""
+
+    read: int = 0
+    unreadable: int = 0
+    first_reasons: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, predictions: list[Prediction]) -> None:
+        """Counts one batch."""
+        bad = [prediction for prediction in predictions if prediction.error is not None]
+        self.read += len(predictions) - len(bad)
+        self.unreadable += len(bad)
+        space = SHOWN - len(self.first_reasons)
+        self.first_reasons += [f"{prediction.file}: {prediction.error}" for prediction in bad[:space]]
+
+    def tell(self) -> None:
+        """Writes the summary to stderr."""
+        seconds = time.monotonic() - self.started
+        log.info("%d pictures in %.1f s, %.0f a second", self.read, seconds, self.read / max(seconds, 1e-9))
+        if self.unreadable:
+            listed = "".join(f"\n  {reason}" for reason in self.first_reasons)
+            more = self.unreadable - len(self.first_reasons)
+            rest = f"\n  ... and {more} more; the error column or field names all of them" if more else ""
+            total = self.read + self.unreadable
+            log.warning("%d of %d files cannot be read:%s%s", self.unreadable, total, listed, rest)
+
+
+def predict(cfg: DictConfig, path: Path) -> bool:
+    """Writes the most probable classes of each picture of `cfg.input`, in its order, to `cfg.output` or stdout.
+
+    Class names and preprocessing are those in the checkpoint. A batch is written when it is known: an interruption
+    leaves whole rows, and memory does not grow with the number of files.
+
+    Returns:
+        whether any picture could be read.
+    """
+    paths = find_pictures(cfg.input)
+    if cfg.input == STDIN and sys.stdin.isatty():
+        log.info("reading file names from the keyboard, one a line; Ctrl-D ends them")
+    task, trained = checkpoint.load_task(path)
+    model = Classifier(task)
+    fabric = build_fabric(cfg.trainer, trained)
+    pictures = batches(paths.names, model.preprocess, cfg.batch_size or trained.data.batch_size, cfg.num_workers)
+    top_k = min(cfg.top_k, len(model.classes))
+    tally = Tally()
+    with opened(cfg.output) as stream, progress_bar(paths.total, cfg.output) as bar:
+        writer = FORMATS[row_format(cfg.format, cfg.output)](stream, top_k)
+        try:
+            classify(fabric, model, pictures, top_k, writer, tally, bar)
+        finally:
+            writer.close()
+            tally.tell()
+    return tally.read > 0
+
+
+def build_fabric(trainer: DictConfig, trained: DictConfig) -> Fabric:
+    """The device and precision of one process.
+
+    Raises:
+        UsageError: there is no such device here, or no such precision.
+    """
+    accelerator = trainer.accelerator or "auto"
+    precision = trained.trainer.precision if trainer.precision is None else trainer.precision
+    if precision in ("auto", "16-mixed") and trainer.precision in (None, "auto"):  # no CPU has the latter
+        precision = choose_precision("auto", accelerator)
+    try:
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise UsageError(f"trainer.accelerator={accelerator} trainer.precision={precision}: {error}") from error
+
+
+def classify(
+    fabric: Fabric, model: Classifier, pictures: Iterator[PictureBatch], top_k: int, writer: RowWriter, tally: Tally,
+    bar: Progress,
+) -> None:  # fmt: skip
+    """Goes through the batches once and hands the rows of each to the writer."""
+    shown = bar.task_ids[0]
+    network = fabric.setup_module(model)
+    for batch in pictures:
+        predictions = rows(batch, probabilities(fabric, network, batch.pictures), model.classes, top_k)
+        writer.write(predictions)
+        tally.add(predictions)
+        bar.update(shown, advance=len(predictions), unreadable=tally.unreadable)
+
+
+@torch.inference_mode()
+def probabilities(fabric: Fabric, network: nn.Module, pictures: Tensor | None) -> Tensor:
+    """Those of a batch of pictures, in memory of the CPU: `(readable, num_classes)`."""
+    return torch.empty(0, 0) if pictures is None else network(fabric.to_device(pictures)).float().cpu()
+
+
+def rows(batch: PictureBatch, probabilities: Tensor, classes: list[str], top_k: int) -> list[Prediction]:
+    """A row a file of the batch, readable or not, in its order."""
+    best = zip(*_ranked(probabilities, top_k), strict=True)
+    found = []
+    for name, reason in zip(batch.names, batch.reasons, strict=True):
+        ranked = () if reason is not None else [(classes[c], p) for p, c in zip(*next(best), strict=True)]
+        found.append(Prediction(name, ranked, reason))
+    return found
+
+
+def _ranked(probabilities: Tensor, top_k: int) -> tuple[list[list[float]], list[list[int]]]:
+    if not len(probabilities):
+        return [], []
+    values, places = probabilities.topk(top_k)
+    return values.tolist(), places.tolist()
+
+
+@contextmanager
+def opened(output: str | None) -> Iterator[TextIO]:
+    """The stream for the rows; names of files that are no text come back as the bytes they were.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    options = {"mode": "w", "newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    if output is None:
+        sys.stdout.flush()
+        with open(sys.stdout.fileno(), closefd=False, **options) as stream:
+            yield stream
+        return
+    target = Path(output).expanduser()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stream = open(target, **options)  # noqa: SIM115 - closed below; what fails there is another matter
+    except OSError as error:
+        raise UsageError(f"output={output} cannot be written: {error.strerror or error}") from error
+    with stream:
+        yield stream
+
+
+def progress_bar(total: int | None, output: str | None) -> Progress:
+    """A bar on stderr, if that is a terminal and the rows do not go to the same one."""
+    columns = (
+        BarColumn(), MofNCompleteColumn(), TextColumn("pictures, {task.fields[unreadable]} unreadable"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    console = Console(stderr=True)
+    hidden = not console.is_terminal or (output is None and sys.stdout.isatty())
+    bar = Progress(*columns, console=console, transient=True, disable=hidden, redirect_stdout=False)
+    bar.add_task("", total=total, unreadable=0)
+    return bar

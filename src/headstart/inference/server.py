@@ -1,0 +1,65 @@
+"""Serves one trained run on this machine."""
+
+import logging
+import socket
+from pathlib import Path
+
+import torch
+import uvicorn
+from omegaconf import DictConfig
+
+from headstart.errors import UsageError
+from headstart.evaluation.explanations import has_captum
+from headstart.inference.app import Model, build_app
+from headstart.inference.classifier import Classifier
+from headstart.tasks import checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def serve(cfg: DictConfig, path: Path) -> None:
+    """Answers until Ctrl-C.
+
+    Raises:
+        UsageError: there is no such device, or the port is taken.
+    """
+    task, _ = checkpoint.load_task(path)
+    model = Model(Classifier(task), device_of(cfg.accelerator))
+    maps = has_captum()
+    app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps)
+    if not maps:
+        log.info('no maps: they need pip install -e ".[explain]"')
+    config = uvicorn.Config(app, host=cfg.host, port=cfg.port, log_level="warning")
+    try:
+        bound = config.bind_socket()
+    except SystemExit as error:  # uvicorn has logged why
+        raise UsageError(f"host={cfg.host} port={cfg.port} cannot be served: give another port=<number>") from error
+    _Server(config, path).run(sockets=[bound])
+
+
+class _Server(uvicorn.Server):
+    """Says where it is once it listens."""
+
+    def __init__(self, config: uvicorn.Config, path: Path):
+        super().__init__(config)
+        self.path = path
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or []:
+            log.info("serving %s on http://%s:%d, Ctrl-C ends it", self.path, *each.getsockname()[:2])
+
+
+def device_of(accelerator: str) -> torch.device:
+    """`auto` is the GPU if there is one.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if accelerator == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+    name = {"gpu": "cuda"}.get(accelerator, accelerator)
+    if not there.get(name):
+        raise UsageError(f"accelerator={accelerator}: there is none here; use auto, cpu, gpu or mps")
+    return torch.device(name)

@@ -1,0 +1,1 @@
+"""Kinds of input: how a raw sample becomes what a network takes."""

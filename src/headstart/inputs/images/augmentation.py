@@ -1,0 +1,124 @@
+"""Random changes to training pictures; validation and test pictures never see them.
+
+Each function takes the backbone's preprocess and returns a transform of one picture, uint8 `(3, height, width)` to
+uint8 `(3, image_size, image_size)`; what of it is the same every time stands apart, so that it can be remembered.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from headstart.errors import UsageError
+from headstart.inputs.transforms import Transform, TwoParts
+
+GREY = [124.0, 124.0, 124.0]
+"""For pixels that a rotation uncovers or that are erased: near the mean of most weights' normalisation."""
+
+
+def none(preprocess: Any) -> Transform:
+    """Training pictures as the backbone's weights expect them, unchanged."""
+    return preprocess
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Reduces a picture until its shorter side has this length, antialiased; a smaller one stays as it is.
+
+    Args:
+        side: in pixels.
+        interpolation: `bilinear` or `bicubic`.
+    """
+
+    side: int
+    interpolation: str
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """uint8 `(3, height, width)` to uint8 with `min(height, width) <= side`."""
+        if min(picture.shape[1:]) <= self.side:
+            return picture
+        how = v2.InterpolationMode(self.interpolation)
+        return functional.resize(picture, [self.side], how, antialias=True)
+
+
+def flip_crop(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: float = 0.0) -> TwoParts:
+    """A random crop of the picture and a mirror image.
+
+    The picture is reduced first, so far that its smallest square crop has as many pixels as the network sees, but not
+    beyond what is decoded at all (`decode_side`): with scales below a fifth the smallest crops are blown up a little.
+
+    Args:
+        preprocess: gives `image_size`, `interpolation` and `decode_side`.
+        scale: smallest share of the picture's area that a crop keeps, above 0.
+        flip: probability of mirroring left and right.
+        erase: probability of painting a rectangle grey.
+    """
+    _check(1e-6, 1, scale=scale)
+    _check(0, 1, flip=flip, erase=erase)
+    size, how = preprocess.image_size, v2.InterpolationMode(preprocess.interpolation)
+    side = min(math.ceil(size / math.sqrt(scale)), preprocess.decode_side)
+    crop = v2.RandomResizedCrop(size, scale=(scale, 1.0), interpolation=how, antialias=True)
+    changes = [crop, v2.RandomHorizontalFlip(flip), *_erasing(erase)]
+    return TwoParts(Shrink(side, preprocess.interpolation), v2.Compose(changes))
+
+
+def trivial_augment(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: float = 0.0) -> TwoParts:
+    """`flip_crop`, then one random operation of random strength, and last of all what `erase` says.
+
+    Müller and Hutter 2021, https://arxiv.org/abs/2103.10158.
+    """
+    crop = flip_crop(preprocess, scale, flip)
+    _check(0, 1, erase=erase)
+    return TwoParts(crop.fixed, v2.Compose([crop.random, v2.TrivialAugmentWide(fill=GREY), *_erasing(erase)]))
+
+
+def affine(
+    preprocess: Any,
+    degrees: float = 0.0,
+    shear: float = 0.0,
+    zoom: float = 0.0,
+    shift: float = 0.0,
+    flip: float = 0.0,
+    erase: float = 0.0,
+) -> TwoParts:
+    """The affine changes of the classic introductions, after the weights' own resize and crop.
+
+    Args:
+        preprocess: the weights' resize and crop, applied first.
+        degrees: rotation up to this angle either way.
+        shear: shear up to this angle in degrees either way.
+        zoom: scale between 1 - zoom and 1 + zoom, below 1.
+        shift: move by up to this share of the width and height.
+        flip: probability of mirroring left and right.
+        erase: probability of painting a rectangle grey.
+    """
+    _check(0, 180, degrees=degrees)
+    _check(0, 89, shear=shear)
+    _check(0, 0.99, zoom=zoom)
+    _check(0, 1, shift=shift, flip=flip, erase=erase)
+    change = v2.RandomAffine(
+        degrees=degrees,
+        shear=(-shear, shear) if shear else None,
+        scale=(1 - zoom, 1 + zoom) if zoom else None,
+        translate=(shift, shift) if shift else None,
+        interpolation=v2.InterpolationMode.BILINEAR,
+        fill=GREY,
+    )
+    return TwoParts(preprocess, v2.Compose([change, v2.RandomHorizontalFlip(flip), *_erasing(erase)]))
+
+
+def _erasing(probability: float) -> list[v2.Transform]:
+    """Hides a rectangle of 2 to 33 % of the picture (Zhong et al. 2020, https://arxiv.org/abs/1708.04896); or nothing.
+
+    Nothing it is with probability 0, for the transform draws from the generator even then.
+    """
+    return [v2.RandomErasing(probability, value=GREY)] if probability else []
+
+
+def _check(low: float, high: float, **given: float) -> None:
+    for key, value in given.items():
+        if not low <= value <= high:
+            raise UsageError(f"augmentation.{key}={value}: give a number from {low} to {high}")

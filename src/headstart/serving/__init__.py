@@ -1,1 +1,0 @@
-"""A local page and a JSON endpoint for one trained run."""

@@ -1,0 +1,41 @@
+"""Where curves are written: Lightning's loggers, made for new runs and for those that go on."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from headstart.callbacks.csv_logger import CSVLogger
+from headstart.errors import UsageError
+from headstart.tasks import checkpoint
+
+LIBRARIES = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}
+"""What a logger needs beside Lightning; the extra of `pyproject.toml` has the same name."""
+
+
+def build_logger(node: DictConfig, point: Path | None) -> Logger:
+    """A logger, told from which step on a resumed run draws its curves anew.
+
+    Raises:
+        UsageError: its library is not installed.
+    """
+    logger = instantiate(node, _partial_=True)
+    library = LIBRARIES.get(logger.func)
+    if library and importlib.util.find_spec(library) is None:
+        raise UsageError(f'logger={library} needs the library {library}: pip install -e ".[{library}]"')
+    if logger.func is WandbLogger:
+        finish_wandb(exit_code=1)  # what a job that failed has left open
+    if point and logger.func in (TensorBoardLogger, CSVLogger):
+        return logger(purge_step=checkpoint.read(point)["global_step"])
+    return logger()
+
+
+def finish_wandb(exit_code: int = 0) -> None:
+    """Ends the run that wandb keeps open for the process: the next job of a sweep would go on in its curves."""
+    wandb = sys.modules.get("wandb")
+    if wandb and wandb.run and rank_zero_only.rank == 0:
+        wandb.finish(exit_code)

@@ -1,0 +1,134 @@
+"""What is counted and written of predictions."""
+
+import csv
+
+import pytest
+import torch
+from headstart.reporting import predictions as module
+from sklearn.metrics import confusion_matrix as reference
+from sklearn.metrics import precision_recall_fscore_support
+
+from headstart.metrics.mistakes import worst_mistakes, write_mistakes
+from headstart.metrics.per_class import class_rows, confused_pairs, confusion_matrix, write_confusion
+from headstart.metrics.predictions import Predictions, write_predictions
+from headstart.metrics.reliability import calibration_error, reliability_bins
+
+
+def rows(file):
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def some(samples=200, classes=4, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    probabilities = torch.randn(samples, classes, generator=random).softmax(dim=1)
+    targets = torch.randint(0, classes, (samples,), generator=random)
+    return Predictions(
+        [f"p/{i}.jpg" for i in range(samples)], list("abcdefgh"[:classes]), targets, probabilities, False
+    )
+
+
+LABELS = Predictions(
+    ["0", "1", "2"], ["x", "y"], torch.tensor([[1, 0], [0, 0], [1, 1]]),
+    torch.tensor([[0.9, 0.2], [0.6, 0.97], [0.1, 0.8]]), True,
+)  # fmt: skip
+
+
+def test_predictions_as_a_table(tmp_path):
+    probabilities = torch.tensor([[0.75, 0.25], [0.1, 0.9]])
+    found = Predictions(["a/1.jpg", "b/ä.jpg"], ["cat", "dog"], torch.tensor([0, 0]), probabilities, False)
+    write_predictions(tmp_path / "p.csv", found)
+    assert (tmp_path / "p.csv").read_text(encoding="utf-8").split() == [
+        "path,true,predicted,right,p(cat),p(dog)",
+        "a/1.jpg,cat,cat,1,0.750000,0.250000",
+        "b/ä.jpg,cat,dog,0,0.100000,0.900000",
+    ]
+
+
+def test_of_many_classes_the_table_has_two_probabilities(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ALL_PROBABILITIES", 3)
+    found = some()
+    write_predictions(tmp_path / "p.csv", found)
+    for i, row in enumerate(rows(tmp_path / "p.csv")):
+        assert list(row) == ["path", "true", "predicted", "right", "p(true)", "p(predicted)"]
+        assert float(row["p(true)"]) == pytest.approx(found.probabilities[i, found.targets[i]].item(), abs=1e-6)
+        assert float(row["p(predicted)"]) == pytest.approx(found.probabilities[i].max().item(), abs=1e-6)
+
+
+def test_several_labels_are_joined(tmp_path):
+    write_predictions(tmp_path / "p.csv", LABELS)
+    assert [(row["true"], row["predicted"], row["right"]) for row in rows(tmp_path / "p.csv")] == [
+        ("x", "x", "1"), ("", "x|y", "0"), ("x|y", "y", "0"),
+    ]  # fmt: skip
+
+
+def test_shares_of_classes_are_those_of_scikit_learn():
+    found = some()
+    precision, recall, f1, support = precision_recall_fscore_support(found.targets, found.predicted)
+    for c, row in enumerate(class_rows(found)):
+        assert (row["precision"], row["recall"], row["f1"]) == pytest.approx((precision[c], recall[c], f1[c]))
+        assert row["support"] == support[c]
+
+
+def test_a_class_that_is_not_there_has_no_recall():
+    found = Predictions(["0"], ["a", "b", "c"], torch.tensor([0]), torch.tensor([[0.2, 0.7, 0.1]]), False)
+    shares = {row["class"]: (row["support"], row["precision"], row["recall"], row["f1"]) for row in class_rows(found)}
+    assert shares == {"a": (1, None, 0, 0), "b": (0, 0, None, 0), "c": (0, None, None, None)}
+
+
+def test_labels_are_counted_each():
+    counts = {row["class"]: (row["found"], row["missed"], row["seen where it is not"]) for row in class_rows(LABELS)}
+    assert counts == {"x": (1, 1, 1), "y": (1, 0, 1)}
+
+
+def test_the_confusion_matrix_is_that_of_scikit_learn(tmp_path):
+    found = some()
+    matrix = confusion_matrix(found)
+    assert matrix.tolist() == reference(found.targets, found.predicted).tolist()
+    write_confusion(tmp_path / "c.csv", matrix, found.classes)
+    assert [int(row["b"]) for row in rows(tmp_path / "c.csv")] == matrix[:, 1].tolist()
+
+
+def test_most_confused_pairs_come_first():
+    matrix = torch.tensor([[5, 1, 0], [4, 6, 0], [2, 0, 0]])
+    assert confused_pairs(matrix, ["a", "b", "c"]) == [
+        {"true": "b", "predicted": "a", "samples": 4, "share": 0.4},
+        {"true": "c", "predicted": "a", "samples": 2, "share": 1.0},
+        {"true": "a", "predicted": "b", "samples": 1, "share": pytest.approx(1 / 6)},
+    ]
+
+
+def test_worst_mistakes_come_first(tmp_path):
+    found = some()
+    mistakes = worst_mistakes(found)
+    assert {m.position for m in mistakes} == set((found.predicted != found.targets).nonzero()[:, 0].tolist())
+    assert [m.probability for m in mistakes] == sorted((m.probability for m in mistakes), reverse=True)
+    write_mistakes(tmp_path / "m.csv", mistakes)
+    assert rows(tmp_path / "m.csv")[0]["path"] == found.paths[mistakes[0].position]
+
+
+def test_of_several_labels_the_most_wrong_one_is_shown():
+    first, second = worst_mistakes(LABELS)
+    assert (first.path, first.true, first.predicted, first.shown_class) == ("1", "not y", "y", 1)
+    assert first.probability == pytest.approx(0.97)
+    assert (second.path, second.true, second.predicted, second.shown_class) == ("2", "x", "not x", 0)
+    assert second.probability == pytest.approx(0.9)
+
+
+def test_the_calibration_error_by_hand():
+    """Bins of a tenth: two samples said 0.95, one right; three said 0.65, all right; one said 0.55, wrong."""
+    said, right = [0.95, 0.95, 0.65, 0.65, 0.65, 0.55], [1, 0, 1, 1, 1, 0]
+    probabilities = torch.tensor([[p, 1 - p] for p in said])
+    found = Predictions([""] * 6, ["a", "b"], 1 - torch.tensor(right), probabilities, False)
+    by_hand = (2 * abs(0.95 - 1 / 2) + 3 * abs(0.65 - 1) + 1 * abs(0.55 - 0)) / 6
+    assert calibration_error(found, 10) == pytest.approx(by_hand, abs=1e-6)
+    bins = reliability_bins(found, 10)
+    assert [number for *_, number in bins] == [1, 3, 2]
+    assert [share for _, share, _ in bins] == [0, 1, 0.5]
+    assert [probability for probability, *_ in bins] == pytest.approx([0.55, 0.65, 0.95])
+
+
+def test_certainty_has_its_place():
+    found = Predictions(["", ""], ["a", "b"], torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [1.0, 0.0]]), False)
+    assert calibration_error(found, 15) == pytest.approx(0.5)
+    assert reliability_bins(found, 15) == [(1.0, 0.5, 2)]

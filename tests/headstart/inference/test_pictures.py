@@ -1,0 +1,63 @@
+from itertools import count
+
+import pytest
+import torch
+from PIL import Image
+
+from headstart.backbones.base import ImagePreprocess
+from headstart.inference.pictures import batches
+from headstart.inputs.images.decode import read_picture
+
+PREPROCESS = ImagePreprocess(16, 20)
+
+
+@pytest.fixture
+def files(tmp_path):
+    found = []
+    for index in range(7):
+        path = tmp_path / f"{index}.png"
+        if index in (2, 5):
+            path.write_text("no picture")
+        else:
+            Image.new("RGB", (30 + index, 24), (index * 30, 0, 255)).save(path)
+        found.append(str(path))
+    return found
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_order_pictures_and_reasons(files, num_workers):
+    found = list(batches(files, PREPROCESS, 3, num_workers))
+    assert [batch.names for batch in found] == [files[:3], files[3:6], files[6:]]
+    reasons = [reason for batch in found for reason in batch.reasons]
+    assert [reason is not None for reason in reasons] == [False, False, True, False, False, True, False]
+    assert reasons[2] == "not a picture (text?)"
+    pictures = torch.cat([batch.pictures for batch in found])
+    expected = [PREPROCESS(read_picture(file, PREPROCESS.decode_side)) for file in files if file[-5] not in "25"]
+    assert torch.equal(pictures, torch.stack(expected))
+
+
+def test_a_batch_without_any_picture(files):
+    (batch,) = batches([files[2], "gone.jpg"], PREPROCESS, 3, 0)
+    assert batch.pictures is None
+    assert batch.reasons == ["not a picture (text?)", "cannot be opened (No such file or directory)"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_names_are_asked_for_when_they_are_due(files, num_workers):
+    asked = count()
+
+    def endless():
+        while True:
+            next(asked)
+            yield files[0]
+
+    found = iter(batches(endless(), PREPROCESS, 2, num_workers))
+    next(found)
+    next(found)
+    assert next(asked) <= 2 * (2 + 3 * num_workers)
+
+
+def test_a_strip_is_refused_instead_of_enlarged_to_gigabytes(tmp_path):
+    Image.new("L", (60_000, 1)).save(tmp_path / "strip.png")
+    (batch,) = batches([str(tmp_path / "strip.png")], ImagePreprocess(224, 256), 1, 0)
+    assert batch.reasons == ["too long for its width: 60000 x 1 pixels"]

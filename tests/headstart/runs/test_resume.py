@@ -1,0 +1,98 @@
+"""Which run is gone on with, and with what settings."""
+
+import os
+
+import pytest
+from hydra.conf import HydraConf
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from headstart.errors import UsageError
+from headstart.runs.resume import CONFIG, recall, run_directory, was_restarted
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    for name in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def make_run(folder, time=0, **settings):
+    folder.mkdir(parents=True)
+    OmegaConf.save({"paths": {"run": str(folder.resolve())}, "resume": None, **settings}, folder / CONFIG)
+    os.utime(folder / CONFIG, (time, time))
+    return folder
+
+
+def test_a_new_run_has_a_directory_of_its_own(tmp_path):
+    assert run_directory(None, str(tmp_path), "today") == str(tmp_path / "today")
+
+
+def test_last_is_the_run_started_last(tmp_path):
+    make_run(tmp_path / "b", time=1)
+    newest = make_run(tmp_path / "a", time=2)
+    (tmp_path / "c").mkdir()  # nothing was written there
+    assert run_directory("last", str(tmp_path), "today") == str(newest)
+
+
+def test_a_run_by_its_directory_or_checkpoint(tmp_path):
+    run = make_run(tmp_path / "a")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").touch()
+    assert run_directory(str(run), "elsewhere", "today") == str(run)
+    assert run_directory(str(run / "checkpoints" / "last.ckpt"), "elsewhere", "today") == str(run)
+
+
+@pytest.mark.parametrize(("resume", "message"), [("last", "no run in"), ("lost", "resume=lost is no run: give `last`")])
+def test_no_such_run(resume, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        run_directory(resume, str(tmp_path), "today")
+
+
+def hydra(*overrides, mode=RunMode.RUN):
+    conf = OmegaConf.structured(HydraConf)
+    conf.mode, conf.overrides.task = mode, list(overrides)
+    return conf
+
+
+def today(run, **settings):
+    return OmegaConf.create({"paths": {"run": str(run)}, "resume": str(run), **settings})
+
+
+def test_the_runs_own_settings_and_what_is_said_anew(tmp_path):
+    run = make_run(tmp_path / "a", seed=7, trainer={"max_epochs": 10})
+    config = today(run, seed=0, trainer={"max_epochs": 20})
+    recalled = recall(config, hydra(f"resume={run}", "trainer.max_epochs=20"))
+    assert (recalled.seed, recalled.trainer.max_epochs, recalled.resume) == (7, 20, str(run))
+
+
+@pytest.mark.parametrize("override", ["optimizer.lr=1", "model=resnet50", "+seeed=3", "trainer.devices=2"])
+def test_what_would_make_it_another_run_is_refused(override, tmp_path):
+    run = make_run(tmp_path / "a")
+    with pytest.raises(UsageError, match=r"a run goes on as it began.*model\.weights="):
+        recall(today(run), hydra(f"resume={run}", override))
+
+
+def test_a_run_that_was_moved_and_a_sweep_are_refused(tmp_path):
+    run = make_run(tmp_path / "a").rename(tmp_path / "b")
+    with pytest.raises(UsageError, match="move it back"):
+        recall(today(run), hydra())
+    with pytest.raises(UsageError, match="resume its jobs"):
+        recall(today(run), hydra(mode=RunMode.MULTIRUN))
+
+
+def test_a_launch_that_is_repeated_may_have_any_words(tmp_path):
+    """Those of a cluster's requeueing are the ones that the run began with."""
+    run = make_run(tmp_path / "a", seed=3)
+    assert recall(today(run, seed=3), hydra("seed=3", "data=image_folder")).seed == 3
+    with pytest.raises(UsageError, match="a run goes on as it began"):
+        recall(today(run, seed=3), hydra("seed=3", f"resume={run}"))
+
+
+@pytest.mark.parametrize("name", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
+def test_a_restarted_launch_is_known(name, monkeypatch):
+    assert not was_restarted()
+    monkeypatch.setenv(name, "0")
+    assert not was_restarted()
+    monkeypatch.setenv(name, "1")
+    assert was_restarted()
