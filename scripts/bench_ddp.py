@@ -38,7 +38,7 @@ from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from headstart.backbones.torchvision import TorchvisionBackbone
-from headstart.cli import check as config
+from headstart.cli import resolvers
 from headstart.cli.run import CONF
 from headstart.finetuning.unfreeze_at import UnfreezeAt
 from headstart.tasks.classification import ClassificationTask
@@ -126,7 +126,7 @@ def meet(device: torch.device) -> float:
 
 def build(name: str, size: int, device: torch.device) -> ClassificationTask:
     """A task on random weights that pass for pretrained: what they are does not change what is computed."""
-    config.register()
+    resolvers.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", ["paths.run=unused"])
     torch.manual_seed(0)

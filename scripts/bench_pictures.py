@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from headstart.backbones.base import ImagePreprocess
 from headstart.caching.picture_cache import KeptPictures
 from headstart.caching.picture_store import PictureStore
-from headstart.datasets.image_folder import PictureFiles
 from headstart.inputs.images.augmentation import flip_crop
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
+from headstart.inputs.images.files import PictureFiles
+from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.inputs.transforms import Fixed, Load, Transform, as_it_is
 
 PREPROCESS = ImagePreprocess(224, 256)

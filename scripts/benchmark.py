@@ -212,10 +212,10 @@ def steps(options: argparse.Namespace) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from headstart.cli import check as config
+    from headstart.cli import resolvers
     from headstart.cli import run as cli
 
-    config.register()
+    resolvers.register()
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):
         cfg = compose("train", ["model=mobilenet_v2", f"model.weights={options.weights}"])
     import torch

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from headstart.caching.features import features_of
 from headstart.callbacks.collection import Collection
-from headstart.cli import check as config
+from headstart.cli import resolvers
 from headstart.cli import run as cli
 from headstart.data.trained_run import SPLIT_FILE, load_data
 from headstart.errors import UsageError
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05, help="of the labels that are made wrong")
     parser.add_argument("--draws", type=int, default=5)
     given = parser.parse_args()
-    config.register()
+    resolvers.register()
     cli.quiet()
     try:
         features, labels = features_and_labels(given.run)

@@ -8,12 +8,11 @@ python src/evaluate.py run=<run> data.root=other/pictures              another d
 import hydra
 from omegaconf import DictConfig
 
-from headstart.cli import check as config
-from headstart.cli import choices
+from headstart.cli import choices, resolvers
 from headstart.cli import run as cli
 from headstart.runs import resume
 
-config.register()
+resolvers.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="evaluate")

@@ -10,12 +10,11 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from headstart.cli import check as config
-from headstart.cli import choices
+from headstart.cli import choices, resolvers
 from headstart.cli import run as cli
 from headstart.runs import resume
 
-config.register()
+resolvers.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="export")

@@ -7,12 +7,11 @@ curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/
 import hydra
 from omegaconf import DictConfig
 
-from headstart.cli import check as config
-from headstart.cli import choices
+from headstart.cli import choices, resolvers
 from headstart.cli import run as cli
 from headstart.runs import resume
 
-config.register()
+resolvers.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="serve")

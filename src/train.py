@@ -14,10 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from headstart.cli import check as config
+from headstart.cli import resolvers
 from headstart.cli import run as cli
 from headstart.runs import resume
 
-config.register()
+resolvers.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="train")

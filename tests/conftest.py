@@ -10,10 +10,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from headstart.cli import check as config
+from headstart.cli import resolvers
 from headstart.cli.run import CONF
 
-config.register()
+resolvers.register()
 
 
 @pytest.fixture(autouse=True)

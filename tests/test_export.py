@@ -19,7 +19,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from headstart.backbones.base import ImagePreprocess
 from headstart.cli import run as cli
 from headstart.cli.run import CONF
 from headstart.data.trained_run import run_of
@@ -28,6 +27,7 @@ from headstart.export import export as exporting
 from headstart.export.export import ExportFailed, export
 from headstart.inference.predict import predict
 from headstart.inputs.images.decode import UnreadablePicture, read_picture
+from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.runs.resume import find_checkpoint
 from headstart.tasks import checkpoint
 from headstart.training.run import train

@@ -3,6 +3,7 @@
 Nothing here loads torch until a file of `torch.save` is read.
 """
 
+import csv
 import errno
 import json
 import math
@@ -10,7 +11,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -141,6 +142,12 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def write_table(file: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a CSV file, the names of the columns first; complete or not at all."""
+    with replacing(file) as stream:
+        csv.writer(stream).writerows(rows)
 
 
 def as_json(content: Any) -> str:

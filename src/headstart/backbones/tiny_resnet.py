@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.base import Backbone, ImagePreprocess
+from headstart.backbones.base import Backbone
 from headstart.backbones.weights import load_backbone_weights
+from headstart.inputs.images.preprocess import ImagePreprocess
 
 EMBEDDED = Path(__file__).parent / "weights" / "tiny_resnet_letters.safetensors"
 

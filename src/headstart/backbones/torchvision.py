@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from headstart.backbones.base import Backbone, ImagePreprocess
+from headstart.backbones.base import Backbone
 from headstart.backbones.low_rank import add_low_rank, merged
 from headstart.backbones.torchvision_families import Family, cut, find_family
 from headstart.backbones.weights import (
@@ -26,6 +26,7 @@ from headstart.backbones.weights import (
     read_weights,
 )
 from headstart.errors import UsageError, nearest
+from headstart.inputs.images.preprocess import ImagePreprocess
 
 POSITIONS = "encoder.pos_embedding"  # (1, 1 + grid * grid, width): a ViT's, the first for its class token
 

@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 
 from headstart.backbones import parts
 from headstart.data.samples import Samples
-from headstart.datasets.image_folder import PictureFiles
+from headstart.inputs.images.files import PictureFiles
 
 DIGEST_BYTES = 20
 # "jpg" is the version of its interface; libjpeg-turbo, where it is that, has one of its own

@@ -1,7 +1,6 @@
 """The computed head's model, the fine-tuned one, and what lies between them: the best of these is kept."""
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from headstart.errors import UsageError
 from headstart.files import read_plain
 from headstart.finetuning.base import strategy_of
+from headstart.metrics.scores import goodness
 from headstart.tasks.checkpoint import LAST, PROBE
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Blend(Callback):
         if strategy.plan[strategy.progress.stage].solved and not trainer.fast_dev_run:
             trainer.save_checkpoint(self.folder / PROBE, weights_only=True)
 
-    def keep_the_best(self, trainer: pl.Trainer, best: Path, monitor: str, mode: str) -> None:
+    def after_fit(self, trainer: pl.Trainer, best: Path, monitor: str) -> None:
         """Validates the averages, replaces `best` by the best of them where it is better, and says what won.
 
         A run that is gone on with after that has nothing left to compare.
@@ -51,7 +51,6 @@ class Blend(Callback):
             trainer: after its fit.
             best: the checkpoint with the best score so far.
             monitor: the metric to compare by.
-            mode: `max` or `min`.
         """
         task, data = trainer.lightning_module, trainer.datamodule
         if not (self.folder / PROBE).is_file() or not data.num_samples["val"]:
@@ -72,7 +71,7 @@ class Blend(Callback):
         for share in tried:
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], share))
             found[share] = _validated(trainer, task, data)
-        winner, equals = _best(found, monitor, mode)
+        winner, equals = _best(found, monitor)
         if winner != kept:
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], winner))
             trainer.callback_metrics.update({**found[winner], SHARE: winner})
@@ -82,13 +81,11 @@ class Blend(Callback):
         log.info("kept: %s%s; %s of each: %s", _named(winner), why, monitor, told)
 
 
-def _best(found: dict[float, dict[str, float]], monitor: str, mode: str) -> tuple[float, int]:
+def _best(found: dict[float, dict[str, float]], monitor: str) -> tuple[float, int]:
     """The share with the best score and, of equals, the lowest loss, and how many have that score; NaN is worst."""
-    scores = {share: metrics[monitor] if mode == "max" else -metrics[monitor] for share, metrics in found.items()}
-    known = {share: -math.inf if math.isnan(score) else score for share, score in scores.items()}
-    equals = [share for share in found if known[share] == max(known.values())]
-    losses = {share: math.inf if math.isnan(found[share]["val/loss"]) else found[share]["val/loss"] for share in equals}
-    return min(equals, key=losses.__getitem__), len(equals)
+    scores = {share: goodness(metrics[monitor], monitor) for share, metrics in found.items()}
+    equals = [share for share in found if scores[share] == max(scores.values())]
+    return max(equals, key=lambda share: goodness(found[share]["val/loss"], "val/loss")), len(equals)
 
 
 def _validated(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
-from headstart.cli.check import best_is, typed
+from headstart.cli.resolvers import command_line_overrides
 from headstart.errors import UsageError
+from headstart.metrics.scores import is_better
 
 log = logging.getLogger(__name__)
 LAYOUT = {
@@ -104,8 +105,7 @@ class Dashboard(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or pl_module.monitor not in trainer.callback_metrics:
             return
         score = float(trainer.callback_metrics[pl_module.monitor])
-        sign = 1 if best_is(pl_module.monitor) == "max" else -1
-        if self.best is None or sign * score > sign * self.best:
+        if is_better(score, self.best, pl_module.monitor):
             self.best, self.of_best = score, torch.cat(self.logits) if self.logits else torch.empty(0)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -184,7 +184,7 @@ def _write_settings(
         shown.append(f"best/{task.monitor}")
     if trainer.datamodule.num_samples["test"]:
         shown += [*task.test_metrics, "test/loss"]
-    chosen = chosen_settings(task.hparams["config"], typed())
+    chosen = chosen_settings(task.hparams["config"], command_line_overrides())
     for summary in hparams(chosen, dict.fromkeys(shown, 0.0)):
         writer.file_writer.add_summary(summary)
 

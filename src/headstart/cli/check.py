@@ -6,15 +6,13 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from headstart.cli.schemas import ROOTS, CacheConfig, TrainConfig
+from headstart.cli.schemas import CacheConfig, TrainConfig
 from headstart.cli.signatures import Unreadable, read_parameters
 from headstart.errors import UsageError, nearest
-from headstart.runs.resume import run_directory
+from headstart.metrics.scores import best_is
 
 ParametersOf = Callable[[str], dict[str, inspect.Parameter]]  # what the `_target_` of this name takes
 # Arguments that the entry points give when they build a part, so no config has them
@@ -24,34 +22,6 @@ PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "
 OPTIONAL = ("augmentation", "scheduler")
 COMPONENTS = ("model", "head", "data", "augmentation", "finetuning", "optimizer", "scheduler", "task", "trainer")
 CACHES = ("activations", "pictures")
-
-
-def register() -> None:
-    """Makes the typed roots and our resolvers known to Hydra."""
-    for name, schema in ROOTS.items():
-        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
-    OmegaConf.register_new_resolver("best_is", best_is, replace=True)
-    OmegaConf.register_new_resolver("no_mistake", no_mistake, replace=True)
-    OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
-    # Hydra's own record of how a run was started is not written over when it goes on
-    OmegaConf.register_new_resolver("hydra_folder", lambda resume: ".hydra" if resume is None else None, replace=True)
-    OmegaConf.register_new_resolver("unless", lambda value: not value, replace=True)
-    OmegaConf.register_new_resolver("direction", lambda mode: f"{mode}imize", replace=True)
-
-
-def typed() -> list[str]:
-    """The overrides of the command line, such as `optimizer.lr=0.1`; none where there was no command line."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def best_is(monitor: str) -> str:
-    """`min` for losses and calibration errors, `max` for every other metric."""
-    return "min" if monitor.rsplit("/", 1)[-1] in ("loss", "ece") else "max"
-
-
-def no_mistake(monitor: str) -> float | None:
-    """The accuracy without a mistake, 1; None for metrics that do not count mistakes, such as losses."""
-    return 1.0 if monitor.rsplit("/", 1)[-1] in ("acc", "acc_macro", "acc_exact") else None
 
 
 def check_config(config: DictConfig) -> None:

@@ -2,7 +2,6 @@
 
 import atexit
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from headstart.display.csv_table import write_table
+from headstart.files import write_table
+from headstart.metrics.scores import goodness
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Plans the table for the end of the process that started the sweep."""
         # not on_multirun_end, which Hydra leaves out when a job has failed
-        atexit.register(show, Path(config.hydra.sweep.dir), config.monitor, config.mode)
+        atexit.register(show, Path(config.hydra.sweep.dir), config.monitor)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Writes the jobs that there are so far: a sweep that is killed leaves its table."""
@@ -78,37 +78,31 @@ def write(sweep: Path, jobs: list[Job]) -> None:
     write_table(sweep / "sweep.csv", rows)
 
 
-def show(sweep: Path, monitor: str, mode: str) -> None:
+def show(sweep: Path, monitor: str) -> None:
     """Writes and prints the table of a sweep that has ended.
 
     Args:
         sweep: its directory.
-        monitor, mode: the metric that its jobs were asked to compare; finetuning=auto may have chosen another.
+        monitor: the metric that its jobs were asked to compare; finetuning=auto may have chosen another.
     """
     jobs = find_jobs(sweep)
     if not jobs:
         return
     write(sweep, jobs)
     for job in (job for job in jobs if job.score is not None and (Path(job.run) / "config.yaml").is_file()):
-        settled = OmegaConf.load(Path(job.run) / "config.yaml")
-        monitor, mode = settled.monitor, settled.mode
+        monitor = OmegaConf.load(Path(job.run) / "config.yaml").monitor
     console = Console(stderr=True, markup=False, emoji=False)  # groups=[stem] is no markup
-    console.print(_table(jobs, monitor, mode))
+    console.print(_table(jobs, monitor))
     console.print(str(sweep / "sweep.csv"), soft_wrap=True)
 
 
-def _table(jobs: list[Job], monitor: str, mode: str) -> Table:
+def _table(jobs: list[Job], monitor: str) -> Table:
     # what all jobs share says nothing about their difference
     shared = set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else set()
     table = Table("job", "run", title=f"sweep: best {monitor} of each job", title_justify="left")
     for column in ("seconds", "parameters", "score"):
         table.add_column(column, justify="right")
-    sign = 1 if mode == "max" else -1
-
-    def goodness(job: Job) -> float:
-        return -math.inf if job.score is None or math.isnan(job.score) else sign * job.score
-
-    for job in sorted(jobs, key=goodness):
+    for job in sorted(jobs, key=lambda job: goodness(job.score, monitor)):
         words = " ".join(word for word in job.words if word not in shared)
         seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
         parameters = "" if job.parameters is None else f"{job.parameters:,}"

@@ -45,18 +45,6 @@ class Samples:
         return [target] if isinstance(target, Integral) else [i for i, on in enumerate(target) if on]
 
 
-class PictureStack:
-    """Loads picture `i` of a uint8 stack in memory, `(n, 3, height, width)` or grey `(n, height, width)`, as RGB."""
-
-    def __init__(self, pictures: Tensor):
-        self.pictures = pictures
-
-    def __call__(self, index: int) -> Tensor:
-        """Picture `index`, uint8 `(3, height, width)`."""
-        picture = self.pictures[index]
-        return picture.expand(3, -1, -1) if picture.ndim == 2 else picture
-
-
 @dataclass
 class _Chained:
     """Loads from several data sets as if they were one."""

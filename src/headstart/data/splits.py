@@ -3,7 +3,6 @@
 import csv
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from headstart.data.samples import Samples
 from headstart.errors import UsageError
-from headstart.files import replacing
+from headstart.files import write_table
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
@@ -174,13 +173,7 @@ def write(path: Path, samples: Samples, splits: dict[str, list[int]]) -> None:
         for split in splits
         for i in splits[split]
     )
-    write_rows(path, [COLUMNS, *rows])
-
-
-def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Writes a CSV file, complete or not at all."""
-    with replacing(path) as file:
-        csv.writer(file).writerows(rows)
+    write_table(path, [COLUMNS, *rows])
 
 
 def assignment(path: Path) -> dict[str, str]:

@@ -7,8 +7,9 @@ import torch
 from torchvision import datasets
 
 from headstart.data.module import DataModule
-from headstart.data.samples import PictureStack, Samples
+from headstart.data.samples import Samples
 from headstart.errors import UsageError
+from headstart.inputs.images.files import PictureStack
 
 
 class CIFAR10(DataModule):

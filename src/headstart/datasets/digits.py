@@ -4,7 +4,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from headstart.data.module import DataModule
-from headstart.data.samples import PictureStack, Samples
+from headstart.data.samples import Samples
+from headstart.inputs.images.files import PictureStack
 
 
 class Digits(DataModule):

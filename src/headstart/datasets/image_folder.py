@@ -5,17 +5,15 @@ import logging
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from headstart.data import splits
 from headstart.data.module import DataModule, one_of
 from headstart.data.samples import Samples
 from headstart.errors import UsageError, nearest
-from headstart.inputs.images.decode import PICTURE_SUFFIXES, picture_size, read_picture
+from headstart.files import write_table
+from headstart.inputs.images.decode import PICTURE_SUFFIXES
+from headstart.inputs.images.files import PictureFiles, files_below, is_junk
 from headstart.inputs.images.scan import describe_bad, scan_pictures
 
 log = logging.getLogger(__name__)
@@ -25,7 +23,6 @@ SPLIT_FOLDERS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-JUNK = {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN"}  # and every name with a leading dot
 
 
 class ImageFolder(DataModule):
@@ -122,29 +119,10 @@ class ImageFolder(DataModule):
         self.bad |= bad
         if self.split_file:
             rows = [(self._name(path), reason) for path, reason in self.bad.items()]
-            splits.write_rows(self.split_file.with_name("bad_files.csv"), [("name", "reason"), *rows])
+            write_table(self.split_file.with_name("bad_files.csv"), [("name", "reason"), *rows])
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
-
-
-class PictureFiles:
-    """Loads picture `i` of a list of files, decoded as `read_picture` does with this `least_side`."""
-
-    def __init__(self, paths: list[str], least_side: int | None = None):
-        self.paths, self.least_side = paths, least_side
-
-    def decoded_at(self, least_side: int | None) -> "PictureFiles":
-        """The same files, decoded to another size."""
-        return PictureFiles(self.paths, least_side)
-
-    def __call__(self, index: int) -> Tensor:
-        """Picture `index`, uint8 RGB `(3, height, width)`."""
-        return read_picture(self.paths[index], self.least_side)
-
-    def size_of(self, index: int) -> tuple[int, int]:
-        """Width and height of picture `index`, without decoding it."""
-        return picture_size(self.paths[index])
 
 
 def class_folders(folder: Path) -> dict[str, Path]:
@@ -155,7 +133,7 @@ def class_folders(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for place in sorted(folder.iterdir()):
-        if place.is_dir() and not _is_junk(place.name):
+        if place.is_dir() and not is_junk(place.name):
             name = unicodedata.normalize("NFC", place.name)  # file systems differ in how they write an accent
             if name in found:
                 raise UsageError(f"{folder} has two folders that both read {name!r}: merge them")
@@ -176,30 +154,3 @@ def pictures(folder: Path) -> list[Path]:
     if others:
         log.info("%s: passed over %s", folder, ", ".join(f"{n} x {suffix}" for suffix, n in others.items()))
     return found
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Visible files, through links too, but no folder twice: a link to a parent would have no end.
-
-    In a fixed order, one folder at a time: the names of one folder are in memory, not those of all.
-    """
-    return _files(folder, {str(parent) for parent in Path(os.path.realpath(folder)).parents})
-
-
-def _files(folder: Path, visited: set[str]) -> Iterator[Path]:
-    visited.add(os.path.realpath(folder))
-    with os.scandir(folder) as found:
-        # folders before links to them, so that a picture's name does not depend on the order of the file system
-        entries = sorted(found, key=lambda entry: (entry.is_symlink(), entry.name))
-    for entry in entries:
-        if _is_junk(entry.name):
-            continue
-        # of a link that leads to itself, entry.is_dir() raises; asked of every file, isdir() would be slow
-        if not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()):
-            yield Path(entry.path)
-        elif os.path.realpath(entry.path) not in visited:
-            yield from _files(Path(entry.path), visited)
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name in JUNK

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from headstart.data.module import DataModule
-from headstart.data.samples import PictureStack, Samples
+from headstart.data.samples import Samples
+from headstart.inputs.images.files import PictureStack
 
 # Upper and lower case of the other letters cannot be told apart without a line of text around them
 # (the same merge as in EMNIST "balanced", Cohen et al. 2017, https://arxiv.org/abs/1702.05373).

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from headstart.errors import UsageError, nearest
+from headstart.metrics.scores import goodness
 
 WATCHERS = ("best_checkpoint", "last_checkpoint", "interruption", "learning_rate", "learning_table", "progress_bar",
             "dashboard", "curves")  # fmt: skip
@@ -20,7 +21,6 @@ APART = ("paths.", "name.", "resume.", "report.", "logger.", *(f"callbacks.{name
 """Parts of a config that say where and how a run is kept and watched, not what it is; other callbacks do change it."""
 KIND = "._target_"
 METRICS = ("acc", "acc_macro", "acc_exact", "f1_macro", "auroc_macro", "ece", "loss")
-LOWER_IS_BETTER = ("/ece", "/loss")
 SAME = 0.02
 """Accuracies that differ by more are of other weights; precision changes less."""
 
@@ -197,8 +197,7 @@ def measured(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[Path]]:
 
 def ordered(found: Sequence[Configuration], metric: str) -> list[Configuration]:
     """The configurations, the best mean of a metric that all runs have first."""
-    sign = 1 if metric.endswith(LOWER_IS_BETTER) else -1
-    return sorted(found, key=lambda each: sign * statistics.mean(each.numbers(metric)))
+    return sorted(found, key=lambda each: -goodness(statistics.mean(each.numbers(metric)), metric))
 
 
 def configuration_rows(found: Sequence[Configuration], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:

@@ -8,10 +8,9 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from headstart.display.csv_table import write_table
 from headstart.display.figures import MAIN, QUIET, shortened
 from headstart.display.page import inline_svg, markdown, style, write_page
-from headstart.files import replacing
+from headstart.files import replacing, write_table
 
 Points = dict[str, list[tuple[float, float]]]  # configuration -> (metric, seconds) of each run
 

@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from headstart.display.csv_table import write_table
 from headstart.display.figures import APART, shortened
+from headstart.files import write_table
 from headstart.metrics.predictions import Predictions
 
 MOST_FOR_TSNE = 5_000

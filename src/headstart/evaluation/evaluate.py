@@ -22,10 +22,9 @@ from headstart.evaluation import inspection
 from headstart.evaluation.evaluation_files import Evaluation, clear, metrics_table, read_evaluation, write_evaluation
 from headstart.evaluation.inspection import Inspection
 from headstart.files import as_json, replacing
-from headstart.metrics.calibration import fit_temperature
+from headstart.metrics.calibration import calibration_error, fit_temperature
 from headstart.metrics.intervals import intervals, resampled, statistics_of
 from headstart.metrics.predictions import Predictions
-from headstart.metrics.reliability import calibration_error
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS

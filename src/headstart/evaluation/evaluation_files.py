@@ -11,12 +11,11 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from headstart.display import figures
-from headstart.display.csv_table import write_table
-from headstart.files import as_json, replacing
+from headstart.files import as_json, replacing, write_table
 from headstart.metrics import per_class
+from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
 from headstart.metrics.predictions import Predictions, write_predictions
-from headstart.metrics.reliability import calibration_error, reliability_bins
 
 Limits = dict[str, tuple[float, float]]  # metric -> the ends of its interval
 

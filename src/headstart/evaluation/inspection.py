@@ -19,13 +19,13 @@ from headstart.backbones.base import Backbone
 from headstart.caching.features import features_of
 from headstart.data.module import DataModule
 from headstart.display.contact_sheet import Tile, contact_sheet, is_picture
-from headstart.display.csv_table import write_table
 from headstart.display.figures import shortened
 from headstart.errors import UsageError
 from headstart.evaluation.embedding import draw_embedding, in_two_dimensions, write_embedding, write_projector
 from headstart.evaluation.evaluation_files import save
 from headstart.evaluation.explanations import explain, require_captum
 from headstart.evaluation.label_errors import find_label_errors, require_cleanlab, write_label_errors
+from headstart.files import write_table
 from headstart.heads.logistic_regression import out_of_fold
 from headstart.metrics.intervals import without_mistake
 from headstart.metrics.mistakes import Mistake, worst_mistakes

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from headstart.display.csv_table import write_table
 from headstart.errors import UsageError
+from headstart.files import write_table
 
 
 @dataclass(frozen=True)

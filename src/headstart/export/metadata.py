@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from headstart.backbones.base import ImagePreprocess
 from headstart.inference.classifier import Classifier
+from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.tasks import checkpoint
 
 PACKAGES = ("headstart", "torch", "torchvision", "onnx", "onnxruntime", "safetensors", "pillow")

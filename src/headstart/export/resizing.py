@@ -7,8 +7,8 @@ arithmetic alone. `ImagePreprocess` stays what decides; the parity check of ever
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.base import ImagePreprocess
 from headstart.inference.classifier import Classifier
+from headstart.inputs.images.preprocess import ImagePreprocess
 
 
 class ResizingClassifier(nn.Module):

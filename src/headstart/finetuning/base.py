@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from headstart.backbones.base import LayerGroup
-from headstart.cli.check import best_is
 from headstart.errors import UsageError, nearest
 from headstart.finetuning.stages import Progress, Stage
+from headstart.metrics.scores import goodness
 
 log = logging.getLogger(__name__)
 BATCH_NORM = ("frozen", "affine", "adapt_stats", "train")
@@ -142,7 +142,7 @@ class StagedFinetuning(BaseFinetuning):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         score = float(trainer.callback_metrics[pl_module.monitor])
-        self.progress.count(score, best_is(pl_module.monitor))
+        self.progress.count(score, pl_module.monitor)
         self._stop_when_done(trainer, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -158,10 +158,9 @@ class StagedFinetuning(BaseFinetuning):
             log.info("the head is solved, nothing else learns: the run ends")
             trainer.should_stop = True
         monitor, best = trainer.lightning_module.monitor, self.progress.best
-        sign = 1 if best_is(monitor) == "max" else -1
         goals = (self.goal, self.plan[self.progress.stage].goal)
         # metrics are of single precision: 95 of 100 are 0.94999999
-        reached = [g for g in goals if g is not None and best is not None and sign * best >= sign * g - 1e-6]
+        reached = [g for g in goals if g is not None and goodness(best, monitor) >= goodness(g, monitor) - 1e-6]
         if reached:
             log.info("%s is %.4f: the run ends (its goal was %g)", monitor, best, reached[0])
             trainer.should_stop = True

@@ -1,7 +1,8 @@
 """Spans of a run, and where it stands in them."""
 
-import math
 from dataclasses import dataclass
+
+from headstart.metrics.scores import is_better
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,9 @@ class Progress:
     best: float | None = None
     waited: int = 0
 
-    def count(self, score: float, mode: str) -> None:
-        """Takes the score of one validation; NaN is no improvement."""
-        sign = 1 if mode == "max" else -1
-        if not math.isnan(score) and (self.best is None or sign * score > sign * self.best):
+    def count(self, score: float, monitor: str) -> None:
+        """Takes the score of one validation, of the metric `monitor`; NaN is no improvement."""
+        if is_better(score, self.best, monitor):
             self.best, self.waited = score, 0
         else:
             self.waited += 1

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from headstart.datasets.image_folder import files_below
 from headstart.errors import UsageError, nearest
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
+from headstart.inputs.images.files import files_below
 
 STDIN = "-"
 

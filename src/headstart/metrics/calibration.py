@@ -1,9 +1,14 @@
-"""One number that makes a trained model's probabilities honest: the temperature of its logits."""
+"""Whether probabilities are honest, and one number that makes them so: the temperature of the logits."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from headstart.metrics.intervals import calibration_errors
+from headstart.metrics.predictions import Predictions
+
+Bins = list[tuple[float, float, int]]
+"""Mean probability, share that was right, and samples, a bin each."""
 BOUNDS = 0.05, 20.0
 """Temperatures outside say that the samples cannot tell one: they are no better than chance, or nearly all right."""
 
@@ -48,3 +53,28 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     if targets.ndim == 1 and logits.shape[1] > 1:
         return functional.cross_entropy(logits, targets)
     return functional.binary_cross_entropy_with_logits(logits, targets.view_as(logits).to(logits))
+
+
+def judged(predictions: Predictions) -> tuple[Tensor, Tensor]:
+    """What is said with which probability, and whether it is so: the answer of each sample, or each of its labels."""
+    if predictions.multi_label:
+        return predictions.probabilities.flatten(), predictions.truth.flatten().float()
+    return predictions.probabilities.amax(dim=1), predictions.is_right.float()
+
+
+def calibration_error(predictions: Predictions, bins: int) -> float:
+    """The expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, equation 3)."""
+    probability, right = judged(predictions)
+    return calibration_errors(probability, right, torch.ones(len(right), 1), bins).item()
+
+
+def reliability_bins(predictions: Predictions, bins: int) -> Bins:
+    """Mean probability, share that was right and number of samples of each bin that has any."""
+    probability, right = judged(predictions)
+    place = (probability * bins).long().clamp_max(bins - 1)
+    found = []
+    for number in range(bins):
+        here = place == number
+        if here.any():
+            found.append((probability[here].mean().item(), right[here].mean().item(), int(here.sum())))
+    return found

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from headstart.display.csv_table import write_table
+from headstart.files import write_table
 from headstart.metrics.predictions import Predictions
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.display.csv_table import write_table
+from headstart.files import write_table
 from headstart.metrics.predictions import Predictions
 
 COLUMNS = ("class", "support", "found", "missed", "seen where it is not", "precision", "recall", "f1")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from headstart.display.csv_table import write_table
+from headstart.files import write_table
 
 ALL_PROBABILITIES = 100
 """Up to so many classes the table has a column of probabilities for each; else only those of truth and answer."""

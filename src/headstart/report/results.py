@@ -14,9 +14,9 @@ from headstart.display import figures
 from headstart.display.page import data_uri, inline_svg, style
 from headstart.evaluation.evaluation_files import read_evaluation
 from headstart.files import shown
+from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.intervals import without_mistake
 from headstart.metrics.predictions import Predictions, read_predictions
-from headstart.metrics.reliability import calibration_error, reliability_bins
 from headstart.report.data_card import thumbnail_of
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS

@@ -8,9 +8,9 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from headstart.backbones.base import ImagePreprocess
 from headstart.errors import UsageError
 from headstart.files import UnreadableError, read_plain
+from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.tasks.classification import ClassificationTask
 

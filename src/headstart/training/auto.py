@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.backbones.speed import seconds_a_picture
 from headstart.callbacks.solved_head import last_layer
-from headstart.cli.check import typed
+from headstart.cli.resolvers import command_line_overrides
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.files import replacing
@@ -87,7 +87,7 @@ def settle(cfg: DictConfig, data: DataModule) -> None:
     """
     model = cfg.model.copy()
     model.weights = None
-    given = {override.lstrip("+~").split("=")[0] for override in typed()}
+    given = {override.lstrip("+~").split("=")[0] for override in command_line_overrides()}
     if cfg.data.sampler == "balanced" or cfg.data.class_weights != "none":  # one makes up for rare classes
         given.add("data.class_weights")
     if cfg.task.backbone_lr_ratio != USUAL_LR_RATIO:  # some file says so

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
 
-from headstart.callbacks.blend import Blend
 from headstart.callbacks.collection import Collection
 from headstart.callbacks.passes import passes_of
 from headstart.data.module import SPLITS, DataModule
@@ -172,8 +171,8 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
     watching = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == cfg.monitor]
     path = watching[0].best_model_path if watching and not trainer.fast_dev_run else ""
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    for blend in (callback for callback in trainer.callbacks if isinstance(callback, Blend) and path):
-        blend.keep_the_best(trainer, Path(path), cfg.monitor, cfg.mode)
+    for callback in (each for each in trainer.callbacks if path and hasattr(each, "after_fit")):
+        callback.after_fit(trainer, Path(path), cfg.monitor)  # a hook that Lightning has not: it may validate
     if path:  # callback_metrics hold the last epoch, not the best
         metrics = checkpoint.read(Path(path))["metrics"]
         log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], shown(Path(path)))

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.base import Backbone, ImagePreprocess, LayerGroup
+from headstart.backbones.base import Backbone, LayerGroup
 from headstart.errors import UsageError
+from headstart.inputs.images.preprocess import ImagePreprocess
 
 
 class Toy(Backbone):

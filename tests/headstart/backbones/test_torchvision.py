@@ -13,10 +13,10 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.v2 import functional as transforms
 
-from headstart.backbones.base import ImagePreprocess
 from headstart.backbones.torchvision import TorchvisionBackbone, _find_weights, _preprocess, parameters_on_meta
 from headstart.backbones.torchvision_families import FAMILIES, find_family
 from headstart.errors import UsageError
+from headstart.inputs.images.preprocess import ImagePreprocess
 
 CONF = Path(__file__).parents[3] / "conf"
 MODELS = torchvision.models.list_models(module=torchvision.models)

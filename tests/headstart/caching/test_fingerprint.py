@@ -11,15 +11,15 @@ from PIL import features
 from torch import fx, nn
 from torchvision.transforms import v2
 
-from headstart.backbones.base import ImagePreprocess
 from headstart.backbones.parts import in_two_parts
 from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.backbones.torchvision import TorchvisionBackbone
 from headstart.caching import fingerprint as of_code
 from headstart.caching.fingerprint import NoFingerprintError, of_prefix, of_samples
-from headstart.data.samples import PictureStack, Samples
-from headstart.datasets.image_folder import PictureFiles
+from headstart.data.samples import Samples
 from headstart.inputs.images.decode import read_picture
+from headstart.inputs.images.files import PictureFiles, PictureStack
+from headstart.inputs.images.preprocess import ImagePreprocess
 
 PICTURES = torch.arange(4 * 3 * 2 * 2, dtype=torch.uint8).view(4, 3, 2, 2)
 SAMPLES = Samples(list("abcd"), [0, 1, 0, 1], ["x", "y"], PictureStack(PICTURES))

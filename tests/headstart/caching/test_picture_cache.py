@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import LambdaCallback
 
-from headstart.backbones.base import ImagePreprocess
 from headstart.caching import picture_cache as pictures
 from headstart.caching.fingerprint import of_pictures
 from headstart.caching.picture_cache import PictureCache
 from headstart.data.module import computed
 from headstart.data.samples import Samples
 from headstart.datasets import image_folder
-from headstart.datasets.image_folder import PictureFiles
 from headstart.errors import UsageError
 from headstart.inputs.images.augmentation import Shrink
+from headstart.inputs.images.files import PictureFiles
+from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.training.build import build_data, build_task, build_trainer
 from headstart.training.run import resume_point
 

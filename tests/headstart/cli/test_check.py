@@ -3,9 +3,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
-from headstart.cli.check import best_is, call_parameters, check_config
+from headstart.cli.check import call_parameters, check_config
 from headstart.cli.run import CONF, in_hydras_spelling
 from headstart.errors import UsageError
+from headstart.metrics.scores import best_is
 from headstart.training.run import train
 
 

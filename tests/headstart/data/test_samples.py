@@ -4,8 +4,9 @@ import time
 import pytest
 import torch
 
-from headstart.data.samples import PictureStack, Samples, listed, pool
+from headstart.data.samples import Samples, listed, pool
 from headstart.errors import UsageError
+from headstart.inputs.images.files import PictureStack
 
 
 def samples(split: str, names: list[str], classes: list[str], digests: bool = False) -> Samples:

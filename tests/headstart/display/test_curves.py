@@ -3,7 +3,6 @@ import sys
 
 import pytest
 
-from headstart import reporting
 from headstart.cli.check import check_config
 from headstart.display.curves import History, draw, read
 from headstart.errors import UsageError

@@ -7,8 +7,8 @@ from matplotlib.text import Text
 from headstart.display import figures
 from headstart.display.contact_sheet import Tile, contact_sheet
 from headstart.evaluation.embedding import draw_embedding, in_two_dimensions
+from headstart.metrics.calibration import reliability_bins
 from headstart.metrics.predictions import Predictions
-from headstart.metrics.reliability import reliability_bins
 
 
 def some(samples, classes, present=None):

@@ -8,10 +8,10 @@ from headstart.reporting import predictions as module
 from sklearn.metrics import confusion_matrix as reference
 from sklearn.metrics import precision_recall_fscore_support
 
+from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
 from headstart.metrics.per_class import class_rows, confused_pairs, confusion_matrix, write_confusion
 from headstart.metrics.predictions import Predictions, write_predictions
-from headstart.metrics.reliability import calibration_error, reliability_bins
 
 
 def rows(file):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.backbones.base import ImagePreprocess
 from headstart.export.onnx_file import load, write
 from headstart.export.resizing import Resize, middle, resize
+from headstart.inputs.images.preprocess import ImagePreprocess
 
 SIZES = [(374, 500), (501, 300), (230, 257), (100, 90), (61, 64), (64, 64), (50, 203)]
 KINDS = list(product(("crop", "squash", "letterbox"), ("bilinear", "bicubic")))

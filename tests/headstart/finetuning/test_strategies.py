@@ -71,12 +71,14 @@ def test_a_stage_ends_after_its_epochs():
     assert progress.end_of(Stage(), 500) is None
 
 
-@pytest.mark.parametrize(("mode", "scores"), [("max", [0.5, 0.6, 0.6, 0.55]), ("min", [0.6, 0.5, 0.5, 0.55])])
-def test_a_stage_ends_when_validation_stops_improving(mode, scores):
+@pytest.mark.parametrize(
+    ("monitor", "scores"), [("val/acc", [0.5, 0.6, 0.6, 0.55]), ("val/loss", [0.6, 0.5, 0.5, 0.55])]
+)
+def test_a_stage_ends_when_validation_stops_improving(monitor, scores):
     progress, stage = Progress(), Stage(patience=2)
     ends = []
     for score in scores:
-        progress.count(score, mode)
+        progress.count(score, monitor)
         ends.append(progress.end_of(stage, 0) is not None)
     assert ends == [False, False, False, True]
     assert progress.best == scores[1]
@@ -85,5 +87,5 @@ def test_a_stage_ends_when_validation_stops_improving(mode, scores):
 def test_nan_is_no_improvement():
     progress = Progress()
     for score in (float("nan"), 0.1, float("nan")):
-        progress.count(score, "max")
+        progress.count(score, "val/acc")
     assert (progress.best, progress.waited) == (0.1, 1)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from headstart.backbones.base import ImagePreprocess
 from headstart.inference.pictures import batches
 from headstart.inputs.images.decode import read_picture
+from headstart.inputs.images.preprocess import ImagePreprocess
 
 PREPROCESS = ImagePreprocess(16, 20)
 

@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, MultiStepLR, O
 
 from headstart.cli.run import CONF
 from headstart.errors import UsageError
-from headstart.optim.schedule import Schedule, build_scheduler, open_horizon, slanted_triangular, warmup_cosine
+from headstart.optim.schedule import Schedule, build_scheduler, open_horizon
+from headstart.optim.schedulers import slanted_triangular, warmup_cosine
 
 EPOCHS, PER_EPOCH, WAKES = 4, 3, 6
 TOTAL = EPOCHS * PER_EPOCH

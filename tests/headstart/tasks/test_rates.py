@@ -17,7 +17,8 @@ from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.callbacks.learning_rate import LearningRates
 from headstart.errors import UsageError
 from headstart.heads.linear import LinearHead
-from headstart.optim.schedule import Schedule, warmup_cosine
+from headstart.optim.schedule import Schedule
+from headstart.optim.schedulers import warmup_cosine
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import Softmax
 

@@ -249,23 +249,23 @@ def test_of_equals_the_lowest_loss_is_kept(average, tuned, winner, quick, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("scores", "mode", "best"),
+    ("scores", "monitor", "best"),
     [
-        ([0.5, 0.7, 0.6], "max", (1, 1)),
-        ([0.5, 0.7, 0.6], "min", (0, 1)),
-        ([0.5, 0.5, math.nan], "max", (1, 2)),
-        ([math.nan] * 3, "min", (2, 3)),
+        ([0.5, 0.7, 0.6], "val/auroc", (1, 1)),
+        ([0.5, 0.7, 0.6], "val/ece", (0, 1)),
+        ([0.5, 0.5, math.nan], "val/auroc", (1, 2)),
+        ([math.nan] * 3, "val/ece", (2, 3)),
     ],
 )
-def test_the_best_of_scores(scores, mode, best):
+def test_the_best_of_scores(scores, monitor, best):
     """Their losses are 3, 2 and 1."""
-    found = {share: {"val/auroc": score, "val/loss": 3 - share} for share, score in enumerate(scores)}
-    assert _best(found, "val/auroc", mode) == best
+    found = {share: {monitor: score, "val/loss": 3 - share} for share, score in enumerate(scores)}
+    assert _best(found, monitor) == best
 
 
 def test_a_loss_that_is_no_number_is_not_the_lowest():
     found = {0.0: {"val/acc": 1.0, "val/loss": math.nan}, 1.0: {"val/acc": 1.0, "val/loss": 0.1}}
-    assert _best(found, "val/acc", "max") == (1.0, 2)
+    assert _best(found, "val/acc") == (1.0, 2)
 
 
 def test_a_balanced_sampler_needs_no_class_weights(quick, monkeypatch):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from headstart.callbacks.range_test import RangeTest, longest_valley, smoothed
 from headstart.errors import UsageError
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task, build_trainer
+from headstart.training.lr_find import RangeTest, longest_valley, smoothed
 from headstart.training.run import train
 
 

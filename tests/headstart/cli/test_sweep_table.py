@@ -60,6 +60,6 @@ def test_jobs_in_processes_of_their_own_are_all_in_the_table(tmp_path):
 
 
 def test_a_sweep_without_jobs_has_no_table(tmp_path, capsys):
-    sweep.show(tmp_path, "val/acc", "max")
+    sweep.show(tmp_path, "val/acc")
     assert capsys.readouterr().err == ""
     assert not list(tmp_path.iterdir())

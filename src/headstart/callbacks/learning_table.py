@@ -1,0 +1,114 @@
+"""What a person sees of the stages: which layer groups learn, and at which learning rates."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from rich.table import Table
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from headstart.backbones.base import LayerGroup
+from headstart.display.tables import show
+from headstart.finetuning.base import frozen_prefix, strategy_of
+
+
+class LearningTable(Callback):
+    """Prints at the start of every stage which layer groups learn, how many parameters they have and at which rate.
+
+    TensorBoard gets the same as text, and every logger the number of the stage (from 1) as `stage`; where a run goes on
+    inside a stage, they have both already.
+    """
+
+    def __init__(self) -> None:
+        self.shown: int | None = None
+        self.logged: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the first stage, or the one a resumed run goes on with."""
+        self._show(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows a stage that has just begun."""
+        self._show(trainer, pl_module)
+
+    @rank_zero_only
+    def _show(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        strategy = strategy_of(trainer)
+        stage = strategy.progress.stage
+        if stage == self.shown:
+            return
+        self.shown = stage
+        count = f", stage {stage + 1} of {len(strategy.plan)}" if len(strategy.plan) > 1 else ""
+        title = f"{type(task.backbone).__name__} + {type(task.head).__name__}: what learns{count}"
+        rows = learning_rows(task)
+        show(learning_table(title, rows))
+        if stage == self.logged:
+            return
+        self.logged = stage
+        for logger in trainer.loggers:
+            logger.log_metrics({"stage": stage + 1, "epoch": trainer.current_epoch}, step=trainer.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("stages", as_markdown(title, rows), trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stage that the loggers know of."""
+        return {"logged": self.logged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it up again."""
+        self.logged = state_dict["logged"]
+
+
+COLUMNS = ("group", "parameters", "learning", "rate", "BatchNorm")
+
+
+def learning_rows(task: pl.LightningModule) -> list[tuple[str, ...]]:
+    """One row (as `COLUMNS`) a layer group from the stem to the head, a row of totals, one of the frozen prefix."""
+    last = task.optimizers().param_groups[-1]
+    base = last.get("max_lr", last.get("initial_lr", last["lr"]))  # the peak, whatever the schedule starts with
+    head = LayerGroup("head", dict(task.head.named_modules()))
+    rows, total, total_learning = [], 0, 0
+    for group in [*task.layer_groups, head]:
+        count = sum(p.numel() for p in group.parameters())
+        learning = sum(p.numel() for p in group.parameters() if p.requires_grad)
+        total, total_learning = total + count, total_learning + learning
+        rate = f"{base * task.lr_ratios.get(group.name, 1.0):.2g}" if learning else "frozen"
+        if group is head and not learning:
+            rate = "solved"
+        rows.append((group.name, f"{count:,}", f"{learning:,}", rate, _norm_mode(group.modules.values())))
+    rows.append(("all", f"{total:,}", f"{total_learning:,}", "", ""))
+    prefix = task.layer_groups[: frozen_prefix(task.layer_groups)]
+    frozen = sum(p.numel() for group in prefix for p in group.parameters())
+    rows.append((f"frozen prefix: {len(prefix)} of {len(task.layer_groups)} groups", f"{frozen:,}", "0", "", ""))
+    return rows
+
+
+def learning_table(title: str, rows: list[tuple[str, ...]]) -> Table:
+    """The rows for a terminal."""
+    table = Table(title=title, title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "group" else "right")
+    for row in rows[:-2]:
+        table.add_row(*row)
+    table.add_section()
+    for row in rows[-2:]:
+        table.add_row(*row)
+    return table
+
+
+def as_markdown(title: str, rows: list[tuple[str, ...]]) -> str:
+    """The rows for TensorBoard's text tab."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
+    return f"**{title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _norm_mode(modules: "list[nn.Module]") -> str:
+    norms = [module for module in modules if isinstance(module, _BatchNorm)]
+    if not norms:
+        return ""
+    moving = any(norm.training for norm in norms)
+    affine = any(p.requires_grad for norm in norms for p in norm.parameters())
+    return ("train" if affine else "adapt_stats") if moving else ("affine" if affine else "frozen")
