@@ -60,7 +60,7 @@ def test_a_trial_of_one_batch_draws_nothing(quick, tmp_path):
 
 def test_matplotlib_missing_is_told_by_name(quick, monkeypatch):
     monkeypatch.delitem(sys.modules, "headstart.display.curves")
-    monkeypatch.delattr(reporting, "curves")
+    monkeypatch.delattr(display, "curves")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match=r"callbacks.curves._target_=\S+ cannot be imported(.|\n)*matplotlib"):
         check_config(quick("callbacks=curves"))
