@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from headstart import display
 from headstart.cli.check import check_config
 from headstart.display.curves import History, draw, read
 from headstart.errors import UsageError
