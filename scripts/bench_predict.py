@@ -27,9 +27,9 @@ def speed(run: Path, folder: Path, rounds: int) -> None:
     import torch
     from omegaconf import OmegaConf
 
+    from headstart.inference.batches import batches
     from headstart.inference.classifier import Classifier
-    from headstart.inference.file_names import find_pictures
-    from headstart.inference.pictures import batches
+    from headstart.inference.file_names import find_files
     from headstart.inference.predict import Tally, build_fabric, classify, probabilities, progress_bar
     from headstart.inference.rows import CSVRows
     from headstart.runs.resume import find_checkpoint
@@ -41,7 +41,7 @@ def speed(run: Path, folder: Path, rounds: int) -> None:
     size = trained.data.batch_size
 
     def pictures():
-        return batches(find_pictures(str(folder)).names, model.preprocess, size)
+        return batches(find_files(str(folder), model.preprocess.suffixes, "picture").names, model.preprocess, size)
 
     network = fabric.setup_module(model)
     ready = [batch.pictures for batch in pictures() if batch.pictures is not None]

@@ -43,10 +43,11 @@ def quick(composed):
     """A configuration that trains in a second: made-up pictures, the tiny network, two epochs on the CPU."""
 
     def compose_quick(*overrides: str) -> DictConfig:
+        precision = [] if any("trainer.precision=" in word for word in overrides) else ["trainer.precision=32-true"]
         return composed(
             "data=fake", "data.num_samples=80", "data.image_size=16", "data.batch_size=16", "model.image_size=16",
             "trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false",
-            "compare_scratch=false", *overrides,
+            "compare_scratch=false", *precision, *overrides,
         )  # fmt: skip
 
     return compose_quick

@@ -20,6 +20,7 @@ from headstart.errors import UsageError
 from headstart.evaluation import inspection
 from headstart.evaluation.evaluate import evaluate, of_each
 from headstart.export.held_out import held_out
+from headstart.inputs.images.mirror import with_mirror_image
 from headstart.runs import resume
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task
@@ -276,7 +277,7 @@ def test_the_mean_with_the_mirror_image_is_what_is_judged(quick, tmp_path):
     task, _ = checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")
     data = build_data(quick(*UNSURE))
     data.connect(task.backbone.preprocess, task.backbone.preprocess)
-    task.test_time_flip = True
+    task.test_time = with_mirror_image
     with torch.no_grad():
         said = torch.cat([task.predict_step(batch, 0) for batch in data.loader("test")])
     written = [[float(row[f"p(class_{c})"]) for c in range(3)] for row in rows(folder / "predictions.csv")]

@@ -123,8 +123,8 @@ def test_the_file_alone_gives_what_the_checkpoint_gives(form, resize, trained, z
     facts = json.loads(Path(f"{target}.json").read_text())
     assert facts["classes"] == ["class_0", "class_1"]
     assert facts["resize"] == resize
-    assert facts["parity"]["pictures"] == 5
-    assert facts["parity"]["pictures_are"] == "val split"
+    assert facts["parity"]["samples"] == 5
+    assert facts["parity"]["samples_are"] == "val split"
     assert facts["metrics"].keys() >= {"val/acc"}
     assert str(ROOT).encode() not in target.read_bytes()
     assert "largest difference of a probability: " in capsys.readouterr().out
@@ -138,10 +138,10 @@ def test_the_file_alone_gives_what_the_checkpoint_gives(form, resize, trained, z
 def test_temperature_and_flips_go_along(form, trained, zoo, tmp_path):
     """Also where the file has the weights alone: who uses it must be told."""
     words = "finetuning=scratch", "model=resnet18", "model.weights=null", "model.image_size=32"
-    run = trained(*words, "task.test_time_flip=true")
+    run = trained(*words, "test_time=flip")
     checkpoint.keep_temperature(run / "checkpoints/best.ckpt", 0.2)
     about = exported(run, form)
-    assert (about["temperature"], about["test_time_flip"]) == (0.2, True)
+    assert (about["temperature"], about["test_time"]) == (0.2, "with_mirror_image")
     rows = predictions(run, zoo, tmp_path)
     agree(rows, used("use_torch.py", run / f"export/best{ENDINGS[form]}", [row["file"] for row in rows]), 0.02)
     flip, divide = (
@@ -223,11 +223,11 @@ def test_generated_pictures_take_the_place_of_data_that_are_gone(trained, tmp_pa
             f"paths.run={run}", "data=image_folder", f"data.root={folder}", "model.image_size=16", "trainer=cpu",
             "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "compare_scratch=false", "test=false",
         ]))  # fmt: skip
-    assert exported(run, "torchscript")["parity"]["pictures_are"] == "val split"
+    assert exported(run, "torchscript")["parity"]["samples_are"] == "val split"
     shutil.rmtree(folder)
     about = exported(run, "torchscript")
     assert "GENERATED pictures take their place" in caplog.text
-    assert about["parity"]["pictures_are"] == "generated"
+    assert about["parity"]["samples_are"] == "generated"
     assert about["parity"]["accuracy"] is None
     with pytest.raises(UsageError, match="quantize=int8 needs pictures of the run"):
         exported(run, "onnx", "quantize=int8")
@@ -241,7 +241,7 @@ def test_int8_is_smaller_and_its_accuracy_is_told(trained):
     about = exported(run, "onnx", "quantize=int8", "pictures=null", "max_accuracy_loss=1")
     sizes = [(run / "export" / name).stat().st_size for name in ("best.onnx", "best_int8.onnx")]
     assert sizes[1] < sizes[0] / 2
-    assert about["parity"]["pictures"] == 18  # all of val
+    assert about["parity"]["samples"] == 18  # all of val
     assert set(about["parity"]["accuracy"]) == {"checkpoint", "export"}
     assert about["parity"]["largest"] > 0
 

@@ -37,7 +37,7 @@ HALF_EPOCHS = (
     "+trainer.val_check_interval=0.5",
 )  # fmt: skip
 AVERAGE = (*UNFREEZE, "callbacks=ema", "callbacks.ema.decay=0.9")
-MIXED = (*UNFREEZE, "task.mixup=0.4", "task.cutmix=1")
+MIXED = (*UNFREEZE, "mixing=mixup_or_cutmix", "mixing.mixup=0.4")
 PATIENCE = (*DATA, "finetuning=feature_extraction", "finetuning.patience=1", "optimizer.lr=0", "trainer.max_epochs=5")
 
 

@@ -179,7 +179,7 @@ def test_the_page_brings_everything_with_it(client):
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "{{" not in answer.text
     assert not re.search(r"(src|href)=[\"']https?:", answer.text)
-    assert client.get("/health").json()["image_size"] == 16
+    assert client.get("/health").json()["input"]["shape"] == ["batch", 3, 16, 16]
 
 
 @pytest.mark.parametrize(("words", "told"), [

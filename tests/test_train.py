@@ -59,12 +59,12 @@ def test_a_flip_at_test_time_is_saved_and_can_be_asked_for_later(quick, tmp_path
     runs = {}
     for flip in ("false", "true"):
         run = tmp_path / flip
-        train(quick(f"task.test_time_flip={flip}", f"paths.run={run}"))
+        train(quick(*["test_time=flip"] * (flip == "true"), f"paths.run={run}"))
         runs[flip] = json.loads((run / "metrics.json").read_text())
     assert runs["true"]["val/loss"] == runs["false"]["val/loss"]
     assert runs["true"]["test/loss"] != runs["false"]["test/loss"]
     task, _ = checkpoint.load_task(tmp_path / "true/checkpoints/best.ckpt")
-    assert task.test_time_flip
+    assert task.test_time is not None
     again = evaluated(tmp_path / "false", "test_time_flip=true")
     assert again["test/loss"] == pytest.approx(runs["true"]["test/loss"], rel=1e-5)
     assert not (tmp_path / "false/metrics_test.json").exists(), "it is not the run's own result"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from headstart.errors import UsageError, nearest
+from headstart.inputs.base import Preprocess
 
 STEM = "stem"
 
@@ -60,7 +61,7 @@ class Backbone(nn.Module):
     Attributes:
         num_features: length of the feature vector.
         blocks: names of modules (relative to the backbone), input to output, each the *start* of a layer group.
-        preprocess: what turns one raw input into what `forward` takes a batch of.
+        preprocess: turns raw samples into the batches that `forward` takes.
         pretrained: False when the parameters are random.
 
     Args:
@@ -69,7 +70,7 @@ class Backbone(nn.Module):
 
     num_features: int
     blocks: list[str]
-    preprocess: Callable[[Any], Any]
+    preprocess: Preprocess
     pretrained: bool = False
     mean: Tensor
     std: Tensor
@@ -93,6 +94,11 @@ class Backbone(nn.Module):
             UsageError: anything but a batch of RGB pictures.
         """
         return _normalise(images, self.mean, self.std)
+
+    def constants(self) -> dict[str, list[float]]:
+        """Mean and standard deviation per channel, by name; empty for backbones that do not see pictures."""
+        known = {name: getattr(self, name) for name in ("mean", "std") if hasattr(self, name)}
+        return {name: [round(value, 6) for value in tensor.flatten().tolist()] for name, tensor in known.items()}
 
     def layer_groups(self) -> list[LayerGroup]:
         """The backbone cut at its blocks: every parameter in exactly one group, from the stem to the last block.

@@ -90,7 +90,7 @@ class ActivationCache(Callback):
         data = trainer.datamodule
         augmentable = isinstance(data, DataModule) and data.train_transform is not data.eval_transform
         augmented = augmentable and not plain
-        mixed = not plain and bool(task.mixing)
+        mixed = not plain and task.mixing is not None
         splits = _fixed_splits(trainer, _what_is_random(augmented and not self.views, mixed))
         if not splits:
             return
@@ -101,7 +101,7 @@ class ActivationCache(Callback):
             inputs = partial(_inputs_of_views, data, wanted["train"], self.views)
         chain = Chain(trainer, inputs, wanted, self.root, self.limit)
         try:
-            rest, rows = chain.rows(groups, _prefixes_to_come(trainer, groups, augmentable or bool(task.mixing)))
+            rest, rows = chain.rows(groups, _prefixes_to_come(trainer, groups, augmentable or task.mixing is not None))
         finally:
             self.passes += chain.passes
         if by_view:
@@ -160,7 +160,7 @@ def _inputs_of_views(
 def _what_is_random(augmented: bool, mixed: bool) -> str | None:
     """Why training pictures are others in every epoch, and how they would not be; None: they are the same."""
     if mixed:  # rows of frozen layers could be mixed instead, but a run with the cache would not be that without it
-        return "mixing makes other pictures in every epoch (not with task.mixup=0 task.cutmix=0)"
+        return "mixing makes other samples in every epoch (not with mixing=null)"
     if augmented:
         return (
             "augmentation makes other pictures in every epoch "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from headstart.backbones.base import Backbone
@@ -109,13 +110,12 @@ class Chain:
 
     @torch.no_grad()
     def _bytes(self, cut: Cut) -> int:
-        """What the rows of a prefix take, as one picture tells; nothing where it is none."""
+        """Bytes that the rows of a prefix take, as the row of one sample tells."""
         index = self.data.splits[next(iter(self.digests))][0]
         fixed, random = self.data.in_two_parts(self.data.eval_transform)
-        picture = random(self.data.keep(self.data.samples, fixed)(index))  # kept, where pictures are
-        if not isinstance(picture, Tensor):
-            return 0
-        layout = Layout.of(cut.prefix(picture[None].to(self.trainer.strategy.root_device)))
+        sample = random(self.data.keep(self.data.samples, fixed)(index))  # from the cache, if it is there
+        batch = move_data_to_device(self.data.collate([sample]), self.trainer.strategy.root_device)
+        layout = Layout.of(cut.prefix(batch))
         return sum(map(len, self.digests.values())) * (layout.row_bytes + RECORD.size)
 
     def _computed(self, cut: Cut, filler: Filler, source: Rows | None) -> dict[str, StoredRows]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 from filelock import Timeout
+from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from headstart.backbones.parts import InferenceCopy
 from headstart.caching.activation_store import RECORD, ActivationStore, Layout, StoredRows, holding, make_room
 from headstart.files import GB
+from headstart.inputs.base import batch_size
 
 BAR_AFTER_SECONDS = 1.0
 WAIT_SECONDS = 60.0
@@ -159,6 +161,8 @@ class Filler:
         store = None
         for digests, values in batches:
             store = store or ActivationStore(self.folder)
+            if values.shape[1:] != store.layout.shape:
+                raise NotCachedError("activations of samples of different lengths have no common shape")
             store.append(digests, values)
 
     def _computed(
@@ -173,12 +177,11 @@ class Filler:
                 _, positions, digests = zip(*group, strict=True)
                 done = 0
                 for inputs in inputs_of(split, positions):
-                    if not isinstance(inputs, Tensor):
-                        raise NotCachedError(f"the inputs are no tensors but {type(inputs).__name__}")
-                    yield list(digests[done : done + len(inputs)]), copy(inputs.to(self.ranks.root_device))
-                    done += len(inputs)
-                    self.passes += len(inputs)
-                    advance(len(inputs))
+                    number = batch_size(inputs)
+                    yield list(digests[done : done + number]), copy(move_data_to_device(inputs, self.ranks.root_device))
+                    done += number
+                    self.passes += number
+                    advance(number)
 
     def _first(self, work: Callable[[], T]) -> T:
         """What the run's first process finds, told to all; where it cannot, all raise a NotCachedError."""

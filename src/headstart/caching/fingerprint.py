@@ -1,5 +1,6 @@
 """What an activation or a kept picture depends on, as a short text: equal fingerprints mean equal contents."""
 
+import ast
 import enum
 import hashlib
 import importlib
@@ -13,22 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import torch
-import torchvision
-from PIL import features
 from torch import Tensor, fx, nn
 
 from headstart.backbones import parts
-from headstart.data.samples import Samples
-from headstart.inputs.images.files import PictureFiles
+from headstart.data.samples import Samples, loaders
 
 DIGEST_BYTES = 20
-# "jpg" is the version of its interface; libjpeg-turbo, where it is that, has one of its own
-CODECS = ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
 BACKENDS = torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn
-# Their versions stand for their code
-LIBRARIES = {"torch": torch.__version__, "torchvision": torchvision.__version__, "PIL": PIL.__version__}
 # What every module has; of these only its tensors and parts decide what it computes
 COMMON = vars(nn.Module()).keys() | {"_compiled_call_impl"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -41,7 +34,7 @@ class NoFingerprintError(ValueError):
 def of_prefix(prefix: nn.Module, transform: Any, samples: Samples, device: torch.device) -> str:
     """A fingerprint of all that turns a sample's content into its row, 32 hex digits.
 
-    That is: weights, buffers and settings of every module, the code of what is neither torch nor torchvision, the
+    That is: weights, buffers and settings of every module, the code of what is not an installed package, the
     transform's settings, the decoder, the versions of the libraries, and how the device computes.
 
     Args:
@@ -74,7 +67,7 @@ def of_pictures(fixed: Any, samples: Samples) -> str:
 
 def _digest(*parts: Any) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for part in (LIBRARIES, *parts):
+    for part in (torch.__version__, *parts):
         for piece in _pieces(part, []):
             digest.update(len(piece).to_bytes(8, "little"))
             digest.update(piece)
@@ -103,14 +96,14 @@ def _of_value(value: Any) -> str:
 
 
 def _decoder(samples: Samples) -> list[Any]:
-    """What makes an input of a sample's content; nothing when the content that is hashed is the input already."""
+    """Everything that turns a sample's content into the raw sample; nothing where the raw sample itself is hashed.
+
+    A loader with settings that do not matter, such as the names of its files, has a `fingerprint()` of those that do.
+    """
     if samples.digests is None:
         return []
-    codecs = {name: features.version(name) for name in CODECS}
-    loaders = getattr(samples.load, "parts", [samples.load])  # of several folders each has its own
-    # whose other setting is the names of the files
-    kinds = [(PictureFiles, loader.least_side) if type(loader) is PictureFiles else loader for loader in loaders]
-    return [codecs, [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]]
+    kinds = [load.fingerprint() if hasattr(load, "fingerprint") else load for load in loaders(samples.load)]
+    return [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]
 
 
 def _arithmetic(device: torch.device) -> list[Any]:
@@ -205,7 +198,9 @@ def _importable(value: Callable[..., Any]) -> Iterator[bytes]:
 
 
 def _is_of_library(value: Callable[..., Any]) -> bool:
-    return "<" not in value.__qualname__ and (value.__module__ or "").split(".")[0] in {*LIBRARIES, "builtins"}
+    """Whether a class or function is an installed package's own, or Python's, and not made while the program runs."""
+    module = value.__module__ or ""
+    return "<" not in value.__qualname__ and (_is_of_python(module) or _is_installed(module))
 
 
 def _code_of(values: Iterable[Any]) -> Iterator[bytes]:
@@ -217,11 +212,10 @@ def _code_of(values: Iterable[Any]) -> Iterator[bytes]:
         if value in seen:
             continue
         kinds = value.__mro__ if isinstance(value, type) else [value]
-        kinds = [kind for kind in kinds if not _is_told(getattr(kind, "__module__", None) or "")]
+        kinds = [kind for kind in kinds if not _is_of_python(getattr(kind, "__module__", None) or "")]
         seen[value] = {kind.__module__ for kind in kinds}
         waiting += [used for kind in kinds for used in _used(kind) if _is_ones_own(used.__module__)]
-    for module in sorted(set().union(*seen.values())):
-        yield from _code(module)
+    yield from sorted({piece for module in set().union(*seen.values()) for piece in _code(module)})
 
 
 def _used(value: Any) -> Iterator[Any]:
@@ -243,26 +237,46 @@ def _with_inner(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _with_inner(constant)
 
 
-def _is_ones_own(module: str) -> bool:
-    """Whether a module is no installed package: these change with their version alone."""
+def _is_installed(module: str) -> bool:
+    """Whether a module is of an installed package, whose code changes with its version alone."""
     file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return file.endswith(".py") and "site-packages" not in Path(file).parts
+    return bool({"site-packages", "dist-packages"} & set(Path(file).parts))
 
 
-def _is_told(module: str) -> bool:
-    """Whether a module is of a library, whose version is told, or of Python itself."""
-    return module.split(".")[0] in {*LIBRARIES, *sys.stdlib_module_names, ""}
+def _is_ones_own(module: str) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return file.endswith(".py") and not _is_installed(module)
+
+
+def _is_of_python(module: str) -> bool:
+    return module.split(".")[0] in {*sys.stdlib_module_names, ""}
 
 
 @cache
 def _code(module: str) -> tuple[bytes, ...]:
-    """The text of a module's file; nothing for libraries and for Python itself."""
-    if _is_told(module):
+    """What stands for a module's code: of a package its name and version; nothing for Python itself."""
+    package = module.split(".")[0]
+    if _is_of_python(module):
         return ()
     try:
-        return (Path(inspect.getsourcefile(importlib.import_module(module))).read_bytes(),)
+        found = importlib.import_module(module)
+        if _is_installed(module):
+            return (f"{package} {getattr(importlib.import_module(package), '__version__', '')}".encode(),)
+        source = Path(inspect.getsourcefile(found)).read_text(encoding="utf-8")
     except (OSError, TypeError, ImportError) as error:
         raise NoFingerprintError(f"the code of {module} cannot be read") from error
+    return (_without_words(source).encode(),)
+
+
+def _without_words(source: str) -> str:
+    """The code of a file without comments and docstrings: a reworded one must not cost anybody a cache."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        words = body[0] if isinstance(body, list) and body else None
+        if isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant) and isinstance(words.value.value, str):
+            del body[0]
+    return ast.dump(tree)
 
 
 def _qualified(value: Any) -> str:

@@ -19,8 +19,11 @@ ParametersOf = Callable[[str], dict[str, inspect.Parameter]]  # what the `_targe
 GIVEN = {"backbone", "in_features", "num_outputs", "num_classes", "params", "optimizer", "preprocess"}
 # The types a command line can give, and what to call them
 PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
-OPTIONAL = ("augmentation", "scheduler")
-COMPONENTS = ("model", "head", "data", "augmentation", "finetuning", "optimizer", "scheduler", "task", "trainer")
+OPTIONAL = ("augmentation", "mixing", "test_time", "scheduler")
+COMPONENTS = (
+    *("model", "head", "data", "augmentation", "mixing", "test_time", "finetuning", "optimizer", "scheduler", "task"),
+    "trainer",
+)
 CACHES = ("activations", "pictures")
 
 

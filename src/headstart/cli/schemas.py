@@ -34,6 +34,8 @@ class TrainConfig:
     head: Any = MISSING
     data: Any = MISSING
     augmentation: Any = None
+    mixing: Any = None
+    test_time: Any = None
     finetuning: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = None

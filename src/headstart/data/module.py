@@ -14,14 +14,15 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from headstart.data import splits
-from headstart.data.samples import Samples, decoded_at, listed, pool
+from headstart.data.samples import Samples, listed, pool, with_loaders
 from headstart.data.sampling import EpochLoader, EpochSampler, FixedViews, Rows, StoredLoader
 from headstart.data.splits import SPLITS
-from headstart.data.transformed import Augmented, AugmentedInputs, Inputs, Transformed
+from headstart.data.transformed import Augmented, AugmentedInputs, Inputs, Transformed, collate_with_targets
 from headstart.errors import UsageError
+from headstart.inputs.base import Preprocess
 from headstart.inputs.transforms import Fixed, Load, Transform, TwoParts, as_it_is
 
 log = logging.getLogger(__name__)
@@ -110,14 +111,24 @@ class DataModule(pl.LightningDataModule):
     def connect(self, train_transform: Transform, eval_transform: Transform) -> None:
         """Takes what only the model knows: how an input must look when training and when evaluating.
 
-        Where the second has a `decode_side`, the pictures of all splits are decoded in so much detail and no more.
+        Args:
+            train_transform: a raw sample -> an input, perhaps with random changes.
+            eval_transform: the same without; a `Preprocess`, or any function whose results torch can collate.
         """
         self.train_transform, self.eval_transform = train_transform, eval_transform
-        self._spare_detail()
+        self._adapt_loaders()
 
-    def _spare_detail(self) -> None:
+    def _adapt_loaders(self) -> None:
         if self.samples is not None:
-            self.samples.load = decoded_at(self.samples.load, getattr(self.eval_transform, "decode_side", None))
+            known = isinstance(self.eval_transform, Preprocess)
+            adapt = self.eval_transform.adapt_loader if known else as_it_is
+            self.samples.load = with_loaders(self._full_detail, adapt)
+
+    @property
+    def collate(self) -> Callable[[list[Any]], Any]:
+        """Makes of inputs the batch that the network takes."""
+        known = isinstance(self.eval_transform, Preprocess)
+        return self.eval_transform.collate if known else default_collate
 
     def setup(self, stage: str | None = None) -> None:
         """Finds the samples, verifies the classes and assigns every sample to a split (once).
@@ -140,8 +151,8 @@ class DataModule(pl.LightningDataModule):
                 splits.write(self.split_file, samples, self.splits)
         splits.warn_of_leaks(samples, self.splits)
         self._warn_of_absent_classes(samples)
-        self.samples = samples
-        self._spare_detail()
+        self.samples, self._full_detail = samples, samples.load
+        self._adapt_loaders()
 
     def _warn_of_absent_classes(self, samples: Samples) -> None:
         for split in SPLITS:
@@ -197,7 +208,7 @@ class DataModule(pl.LightningDataModule):
         They are plain or, with a seed each, augmented.
         """
         assert self.samples is not None, "call setup() first"
-        options = self._loading() | {"persistent_workers": False}
+        options = self._loading() | {"persistent_workers": False, "collate_fn": self.collate}
         if seeds is None:
             indices = [self.splits[split][position] for position in positions]
             return DataLoader(self._transformed(Inputs, indices, self.eval_transform), **options)
@@ -244,6 +255,7 @@ class DataModule(pl.LightningDataModule):
             workers = loader_workers(self.trainer.num_devices if self.trainer else 1)
         return {
             "batch_size": self.batch_size,
+            "collate_fn": partial(collate_with_targets, self.collate),
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),

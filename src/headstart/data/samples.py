@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-from torch import Tensor
-
 from headstart.errors import UsageError, nearest
+
+Loader = Callable[[int], Any]
+"""Index -> raw sample."""
 
 
 @dataclass
@@ -19,16 +20,14 @@ class Samples:
         names: a stable, unique name a sample (a path relative to the root), by which splits are remembered.
         targets: a class index a sample; for multi-label data a list of `len(classes)` zeros and ones.
         classes: class names; `targets` index into them.
-        load: index -> input, for pictures a uint8 RGB tensor `(3, height, width)`. Must be picklable. One that can
-            leave out detail has `decoded_at(least_side)`, which gives a loader whose pictures' shorter sides have at
-            least so many pixels, where they have them at all.
+        load: index -> raw sample, for pictures a uint8 RGB tensor `(3, height, width)`. Must be picklable.
         digests: a hash of each sample's content, to find the same sample in two splits; None when not known.
     """
 
     names: Sequence[str]
     targets: Sequence[Any]
     classes: list[str]
-    load: Callable[[int], Any]
+    load: Loader
     digests: Sequence[str] | None = None
 
     def __len__(self) -> int:
@@ -49,32 +48,31 @@ class Samples:
 class _Chained:
     """Loads from several data sets as if they were one."""
 
-    parts: list[Callable[[int], Any]]
+    parts: list[Loader]
     starts: list[int]  # the index at which each part begins
 
     def __call__(self, index: int) -> Any:
+        part, place = self.part_of(index)
+        return part(place)
+
+    def part_of(self, index: int) -> tuple[Loader, int]:
         part = bisect_right(self.starts, index) - 1
-        return self.parts[part](index - self.starts[part])
-
-    def decoded_at(self, least_side: int | None) -> "_Chained":
-        return _Chained([decoded_at(part, least_side) for part in self.parts], self.starts)
-
-    def size_of(self, index: int) -> tuple[int, int] | None:
-        part = bisect_right(self.starts, index) - 1
-        return size_of(self.parts[part], index - self.starts[part])
+        return self.parts[part], index - self.starts[part]
 
 
-def decoded_at(load: Callable[[int], Any], least_side: int | None) -> Callable[[int], Any]:
-    """The loader that spares itself what is finer than `least_side` needs, where it can; None is full detail."""
-    return load.decoded_at(least_side) if hasattr(load, "decoded_at") else load
+def loaders(load: Loader) -> list[Loader]:
+    """The loader of each data set that a pool is made of."""
+    return load.parts if isinstance(load, _Chained) else [load]
 
 
-def size_of(load: Callable[[int], Any], index: int) -> tuple[int, int] | None:
-    """Width and height of a picture, from the head of its file where the loader can; None where it is no picture."""
-    if hasattr(load, "size_of"):
-        return load.size_of(index)
-    value = load(index)
-    return (value.shape[2], value.shape[1]) if isinstance(value, Tensor) and value.ndim == 3 else None
+def loader_of(load: Loader, index: int) -> tuple[Loader, int]:
+    """The data set's own loader of a sample of a pool, and the index of the sample there."""
+    return load.part_of(index) if isinstance(load, _Chained) else (load, index)
+
+
+def with_loaders(load: Loader, change: Callable[[Loader], Loader]) -> Loader:
+    """The loader of a pool with each data set's loader changed."""
+    return _Chained(list(map(change, load.parts)), load.starts) if isinstance(load, _Chained) else change(load)
 
 
 def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> tuple[Samples, dict[str, list[int]]]:

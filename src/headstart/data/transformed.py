@@ -1,6 +1,6 @@
 """Samples of a pool as loaders ask for them: plain or augmented, with targets or without, or as stored activations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -75,3 +75,9 @@ class AugmentedInputs(Augmented):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         return super().__getitem__(key)[0]
+
+
+def collate_with_targets(collate: Callable[[list[Any]], Any], samples: list[tuple[Any, Any]]) -> tuple[Any, Tensor]:
+    """Samples `(input, target)` -> a batch `(inputs, targets)`; `collate` makes the batch of inputs."""
+    inputs, targets = zip(*samples, strict=True)
+    return collate(list(inputs)), default_collate(list(targets))

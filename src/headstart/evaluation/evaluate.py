@@ -22,6 +22,7 @@ from headstart.evaluation import inspection
 from headstart.evaluation.evaluation_files import Evaluation, clear, metrics_table, read_evaluation, write_evaluation
 from headstart.evaluation.inspection import Inspection
 from headstart.files import as_json, replacing
+from headstart.inputs.images.mirror import with_mirror_image
 from headstart.metrics.calibration import calibration_error, fit_temperature
 from headstart.metrics.intervals import intervals, resampled, statistics_of
 from headstart.metrics.predictions import Predictions
@@ -45,7 +46,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
         log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)
     task, trained = checkpoint.load_task(path)
     if cfg.test_time_flip is not None:
-        task.test_time_flip = cfg.test_time_flip
+        task.test_time = with_mirror_image if cfg.test_time_flip else None
     adapt(trained, cfg, home)
     check_config(trained)
     data = load_data(trained.data, task, cfg.split, home)
@@ -85,7 +86,7 @@ def record(
         "split": cfg.split,
         "data_root": _data_root(cfg),
         "samples": len(evaluation.predictions),
-        "test_time_flip": task.test_time_flip,
+        "test_time_flip": task.test_time is not None,
         "temperature": task.objective.temperature,
     }
     clear(folder)

@@ -1,4 +1,4 @@
-"""A trained run as one file that works without Headstart, checked against its checkpoint before it is there."""
+"""A trained run as one file that works without Headstart, checked against its checkpoint before it is kept."""
 
 import logging
 import shutil
@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import nn
 
 from headstart.cli.choices import FORMATS
 from headstart.errors import UsageError
 from headstart.export import onnx_file, safetensors_file, torch_files
 from headstart.export.held_out import HeldOut, held_out
-from headstart.export.metadata import facts
-from headstart.export.parity import Parity, Run, compare, seconds
+from headstart.export.metadata import metadata
+from headstart.export.network import WithPreprocessing
+from headstart.export.parity import Answer, Parity, compare, seconds
 from headstart.export.quantization import quantize
-from headstart.export.resizing import ResizingClassifier
 from headstart.files import as_json, replacing
 from headstart.inference.classifier import Classifier
 from headstart.tasks import checkpoint
@@ -38,20 +38,20 @@ LOAD = {
     "torchscript": torch_files.load_scripted,
     "safetensors": safetensors_file.load,
 }
-PICTURES = 200  # to compare, where it is not said how many
-CALIBRATION = 128  # pictures that scale int8 activations
-THROUGHPUT = 32  # pictures in the larger of the two batches that are timed
+SAMPLES = 200  # to compare, unless the command line says otherwise
+CALIBRATION = 128  # samples that scale int8 activations
+THROUGHPUT = 32  # samples in the larger of the two batches that are timed
 
 
-class ExportFailed(Exception):  # noqa: N818 - no mistake to mend by typing something else
-    """The file does not give what the checkpoint gives."""
+class ExportFailed(Exception):  # noqa: N818 - no mistake that another command line would correct
+    """The file does not give the same answers as the checkpoint."""
 
 
 def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
     """Writes the file `cfg.output` and, beside it, `<output>.json` with all that is needed to use it.
 
     Returns:
-        what that JSON holds.
+        the content of that JSON.
 
     Raises:
         ExportFailed: probabilities differ by more than `cfg.tolerance`, or int8 costs more than
@@ -60,29 +60,31 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
     """
     task, trained = checkpoint.load_task(path)
     classifier = Classifier(task)
-    inside = cfg.resize == "inside" and cfg.format != "safetensors"
-    count = cfg.pictures or (10**9 if cfg.quantize else PICTURES)
-    pictures = held_out(trained, cfg.data, path, task, count)
-    if cfg.quantize and not pictures.real:
-        raise UsageError(f"quantize={cfg.quantize} needs pictures of the run: give data.root=<folder>")
+    inside = cfg.format != "safetensors" and cfg.resize == "inside"
+    preprocessing = classifier.preprocess.as_module() if inside else None
+    count = cfg.pictures or (10**9 if cfg.quantize else SAMPLES)
+    samples = held_out(trained, cfg.data, path, task, count)
+    if cfg.quantize and not samples.real:
+        raise UsageError(f"quantize={cfg.quantize} needs data of the run: give data.root=<folder>")
     target = output_file(cfg, path)
-    about = facts(classifier, trained, path, cfg.format, inside) | {"quantize": cfg.quantize}
+    about = metadata(classifier, trained, path, cfg.format, preprocessing is not None) | {"quantize": cfg.quantize}
     with scratch_folder(target) as scratch:
         file = Path(scratch) / target.name
-        write(cfg, classifier, inside, file, about, pictures)
-        exported, reference = prepared(LOAD[cfg.format](file, classifier), classifier, inside), whole(classifier)
-        parity = check(reference, exported, pictures, classifier.objective.multi_label)
-        about["parity"] = asdict(parity) | {"pictures_are": "val split" if pictures.real else "generated"}
+        write(cfg, classifier, preprocessing, file, about, samples)
+        exported = on_raw(LOAD[cfg.format](file, classifier), classifier, preprocessing is not None)
+        reference = on_raw(classifier, classifier, raw=False)
+        parity = check(reference, exported, samples, classifier)
+        about["parity"] = asdict(parity) | {"samples_are": "val split" if samples.real else "generated"}
         refuse_difference(cfg, parity)
-        about["speed"] = speed(reference, exported, next(iter(pictures)))
+        about["speed"] = speed(reference, exported, next(iter(samples)))
         keep(file, target, about)
-    tell(target, about)
+    tell(target, about, classifier.preprocess.sample_name)
     return about
 
 
 @contextmanager
 def scratch_folder(target: Path) -> Iterator[str]:
-    """A folder beside the file that is to be, for what is not checked yet.
+    """A temporary folder beside the target, for the file that is not checked yet.
 
     Raises:
         UsageError: nothing can be written there.
@@ -105,79 +107,72 @@ def output_file(cfg: DictConfig, path: Path) -> Path:
 
 
 def write(
-    cfg: DictConfig, classifier: Classifier, inside: bool, file: Path, about: dict[str, Any], pictures: HeldOut
-) -> None:
-    """Writes the file, quantized if it is to be."""
-    size = classifier.preprocess.image_size
-    model: nn.Module = ResizingClassifier(classifier) if inside else classifier
-    # no two sizes alike, for what is alike in the example an export takes to be so always
-    sides = (size + 33, size + 66) if inside else (size, size)
-    example = torch.zeros(2, 3, *sides, dtype=torch.uint8)
-    dim = torch.export.Dim
-    dynamic = {0: dim("batch", min=1)}
-    if inside:
-        dynamic |= {2: dim("height", min=1), 3: dim("width", min=1)}
+    cfg: DictConfig, classifier: Classifier, preprocessing: nn.Module | None, file: Path, about: dict[str, Any],
+    samples: HeldOut,
+) -> None:  # fmt: skip
+    """Writes the file, quantized if asked."""
+    model = classifier if preprocessing is None else WithPreprocessing(preprocessing, classifier)
+    example, axes = classifier.preprocess.export_example(raw=preprocessing is not None)
     with torch.no_grad():
-        WRITE[cfg.format](model.eval(), example, dynamic, file, about)
+        WRITE[cfg.format](model.eval(), example, axes, file, about)
     if cfg.quantize:
         exact = file.rename(file.with_name("exact.onnx"))
-        quantize(exact, file, calibration(pictures, classifier, inside))
-        onnx_file.replace_facts(file, about)
+        raw = calibration(samples)
+        single = raw if preprocessing is not None else map(classifier.preprocess, raw)
+        quantize(exact, file, (classifier.preprocess.collate([sample]) for sample in single))
+        onnx_file.replace_metadata(file, about)
 
 
-def calibration(pictures: HeldOut, classifier: Classifier, inside: bool) -> Iterator[Tensor]:
-    """Batches of one training picture, as the network takes them; of val where there are none."""
-    assert pictures.data is not None
-    split = "train" if pictures.data.num_samples["train"] else "val"
-    total = pictures.data.num_samples[split]
+def calibration(samples: HeldOut) -> Iterator[Any]:
+    """Raw training samples, evenly chosen; validation samples where there are none."""
+    assert samples.data is not None
+    split = "train" if samples.data.num_samples["train"] else "val"
+    total = samples.data.num_samples[split]
     count = min(CALIBRATION, total)
-    for picture in pictures.of(split, [index * total // count for index in range(count)]):
-        yield (picture if inside else classifier.preprocess(picture))[None]
+    return samples.of(split, [index * total // count for index in range(count)])
 
 
-def whole(classifier: Classifier) -> Run:
-    """The checkpoint's own way from decoded pictures to probabilities."""
-    return lambda pictures: classifier(torch.stack([classifier.preprocess(picture) for picture in pictures]))
+def on_raw(network: Any, classifier: Classifier, raw: bool) -> Answer:
+    """A network as a function of raw samples, which are preprocessed first unless the network does that itself."""
+    preprocess = classifier.preprocess
+    if raw:
+        return lambda samples: network(preprocess.collate(samples))
+    return lambda samples: network(preprocess.collate([preprocess(sample) for sample in samples]))
 
 
-def prepared(run: Run, classifier: Classifier, inside: bool) -> Run:
-    """The export's way from decoded pictures to probabilities."""
-    if inside:
-        return run
-    return lambda pictures: run(torch.stack([classifier.preprocess(picture) for picture in pictures]))
-
-
-def check(reference: Run, exported: Run, pictures: HeldOut, several: bool) -> Parity:
-    """Compares both on all the pictures."""
-    return compare(reference, exported, pictures, pictures.targets() if pictures.real else None, several)
+def check(reference: Answer, exported: Answer, samples: HeldOut, classifier: Classifier) -> Parity:
+    """Compares both on all samples."""
+    targets = samples.targets() if samples.real else None
+    multi_label = classifier.objective.multi_label
+    return compare(reference, exported, samples, classifier.preprocess.companion, targets, multi_label)
 
 
 def refuse_difference(cfg: DictConfig, parity: Parity) -> None:
-    """Raises ExportFailed above the tolerance; int8 is measured by what it costs."""
+    """Raises ExportFailed above the tolerance; int8 is judged by the accuracy that it costs."""
     if cfg.quantize:
         before, after = parity.accuracy.values()
         if not before - after <= cfg.max_accuracy_loss:
             raise ExportFailed(
-                f"with {cfg.quantize} the accuracy on {parity.pictures} pictures of val is {after:.4f} instead of "
+                f"with {cfg.quantize} the accuracy on {parity.samples} samples of val is {after:.4f} instead of "
                 f"{before:.4f}: more is lost than max_accuracy_loss={cfg.max_accuracy_loss}"
             )
     elif not parity.largest <= cfg.tolerance:
         raise ExportFailed(
-            f"on {parity.pictures} pictures the probabilities of the file differ from those of the checkpoint by up to "
+            f"on {parity.samples} samples the probabilities of the file differ from those of the checkpoint by up to "
             f"{parity.largest:.2g}: more than tolerance={cfg.tolerance}. If it is the resize that differs, "
             "resize=outside leaves it out"
         )
 
 
-def speed(reference: Run, exported: Run, picture: Tensor) -> dict[str, Any]:
-    """Medians from a decoded picture, or many, to probabilities; of the checkpoint in torch as well."""
-    runs = {"export": exported, "checkpoint": reference}
-    one, many = (seconds(runs, picture.expand(n, -1, -1, -1).contiguous()) for n in (1, THROUGHPUT))
+def speed(reference: Answer, exported: Answer, sample: Any) -> dict[str, Any]:
+    """Median times from raw samples to probabilities, of the export and of the checkpoint in torch."""
+    answers = {"export": exported, "checkpoint": reference}
+    one, many = (seconds(answers, [sample] * number) for number in (1, THROUGHPUT))
     return {
-        "picture": list(picture.shape[1:]),
+        "sample": list(getattr(sample, "shape", [])[1:]),
         "threads": torch.get_num_threads(),
         "milliseconds_for_1": {name: round(1000 * value, 2) for name, value in one.items()},
-        f"pictures_a_second_of_{THROUGHPUT}": {name: round(THROUGHPUT / value, 1) for name, value in many.items()},
+        f"samples_per_second_of_{THROUGHPUT}": {name: round(THROUGHPUT / value, 1) for name, value in many.items()},
     }
 
 
@@ -189,24 +184,22 @@ def keep(file: Path, target: Path, about: dict[str, Any]) -> None:
         stream.write(as_json(about))
 
 
-def tell(target: Path, about: dict[str, Any]) -> None:
-    """Prints what was measured as `name: value`."""
+def tell(target: Path, about: dict[str, Any], name: str) -> None:
+    """Prints the measurements as `name: value`; `name` is what a sample is called."""
     parity, times = about["parity"], about["speed"]
-    one, many = times["milliseconds_for_1"], times[f"pictures_a_second_of_{THROUGHPUT}"]
+    one, many = times["milliseconds_for_1"], times[f"samples_per_second_of_{THROUGHPUT}"]
     print(f"file: {target} ({target.stat().st_size / 1e6:.1f} MB)")
     print(f"resize and crop: {about['resize']}")
-    print(f"compared with the checkpoint: {parity['pictures']} pictures ({parity['pictures_are']})")
+    print(f"compared with the checkpoint: {parity['samples']} {name}s ({parity['samples_are']})")
     print(f"largest difference of a probability: {parity['largest']:.2g}")
     print(f"top-1 agreement: {parity['agreement']:.4f}")
     if parity["accuracy"]:
         before, after = parity["accuracy"].values()
         print(f"accuracy on them: {after:.4f}, of the checkpoint {before:.4f}")
-    height, width = times["picture"]
+    size = f" of {' x '.join(map(str, reversed(times['sample'])))}" if times["sample"] else ""
+    print(f"one {name}{size}: {one['export']} ms, checkpoint in torch {one['checkpoint']} ms (medians)")
     print(
-        f"one picture of {width} x {height}: {one['export']} ms, checkpoint in torch {one['checkpoint']} ms (medians)"
-    )
-    print(
-        f"batches of {THROUGHPUT}: {many['export']} pictures a second, checkpoint in torch {many['checkpoint']} "
+        f"batches of {THROUGHPUT}: {many['export']} {name}s per second, checkpoint in torch {many['checkpoint']} "
         f"(medians, {times['threads']} threads)"
     )
     print(f"how to use it: {target}.json")

@@ -7,28 +7,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from headstart.errors import UsageError
+from headstart.export.network import dynamic_shapes, input_names
+from headstart.inputs.base import leaves
 
 INPUT, OUTPUT = "pictures", "probabilities"
+"""Names of the output and, where the input is one tensor and not a dict of them, of the input."""
 KEY = "headstart"
-"""Where the facts are in the file's metadata, as JSON."""
+"""The key of the description in the file's metadata, as JSON."""
 OPSET = 18  # the first whose Resize is antialiased
 LARGEST = 2 * 10**9  # bytes: protobuf's limit
 PILLOWS_CUBIC = -0.5  # torch's antialiased kernel, Pillow's too; its plain one has -0.75
 
 
-def write(model: nn.Module, example: Tensor, dynamic: dict[int, Any], path: Path, facts: dict[str, Any]) -> None:
+def write(model: nn.Module, example: Any, axes: Any, path: Path, about: dict[str, Any]) -> None:
     """Writes the network as one file.
 
     Args:
-        model: pictures -> probabilities.
-        example: a batch of at least two pictures.
-        dynamic: which dimensions of it may have another size.
+        model: a batch of inputs -> probabilities.
+        example: a batch of at least two inputs.
+        axes: names of its dimensions that may have another size (`Preprocess.export_example`).
         path: the file.
-        facts: plain data to put beside the network.
+        about: the description, plain data; it goes into the metadata of the file.
 
     Raises:
         UsageError: the network is larger than such a file can be.
@@ -42,12 +46,12 @@ def write(model: nn.Module, example: Tensor, dynamic: dict[int, Any], path: Path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torch's own ways; what matters, the parity check finds
         program = torch.onnx.export(
-            model, (example,), dynamo=True, dynamic_shapes=(dynamic,), input_names=[INPUT], output_names=[OUTPUT],
-            opset_version=OPSET, verbose=False,
+            model, (example,), dynamo=True, dynamic_shapes=(dynamic_shapes(axes),),
+            input_names=input_names(example, INPUT), output_names=[OUTPUT], opset_version=OPSET, verbose=False,
         )  # fmt: skip
     proto = program.model_proto
     _mend(proto)
-    onnx.helper.set_model_props(proto, {KEY: json.dumps(facts)})
+    onnx.helper.set_model_props(proto, {KEY: json.dumps(about)})
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
 
@@ -73,21 +77,27 @@ def _mend(proto: Any) -> None:
                     attribute.f = PILLOWS_CUBIC
 
 
-def replace_facts(path: Path, facts: dict[str, Any]) -> None:
-    """Puts the facts into a file that is there, in place of all other metadata."""
+def replace_metadata(path: Path, about: dict[str, Any]) -> None:
+    """Replaces all metadata of a file by a description."""
     import onnx
 
     proto = onnx.load(path)
-    onnx.helper.set_model_props(proto, {KEY: json.dumps(facts)})
+    onnx.helper.set_model_props(proto, {KEY: json.dumps(about)})
     onnx.save(proto, path)
 
 
-def load(path: Path, model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What runs the file: uint8 pictures -> probabilities. `model` is not used: the file is all that is needed."""
+def load(path: Path, model: nn.Module) -> Callable[[Any], Tensor]:
+    """A function that runs the file: batch -> probabilities. `model` is not used: the file is all that is needed."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # as many as what it is compared with
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda pictures: torch.from_numpy(session.run([OUTPUT], {INPUT: pictures.contiguous().numpy()})[0])
+    return lambda batch: torch.from_numpy(session.run([OUTPUT], feed(batch))[0])
+
+
+def feed(batch: Any) -> dict[str, np.ndarray]:
+    """A batch as onnxruntime takes it."""
+    names = input_names(batch, INPUT)
+    return {name: tensor.contiguous().numpy() for name, tensor in zip(names, leaves(batch), strict=True)}

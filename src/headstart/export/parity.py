@@ -1,58 +1,63 @@
-"""Whether an export gives what its checkpoint gives, and how fast."""
+"""Whether an export gives the same answers as its checkpoint, and how fast."""
 
 import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Run = Callable[[Tensor], Tensor]
-"""uint8 pictures `(batch, 3, height, width)` -> probabilities `(batch, num_classes)`."""
+Answer = Callable[[list[Any]], Tensor]
+"""Raw samples -> probabilities `(samples, num_classes)`."""
 SECONDS = 3.0  # for each of the two kinds of timing
 LEAST_RUNS = 5
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Two answers to the same pictures.
+    """Two answers to the same samples.
 
     Attributes:
-        largest: the largest difference between two probabilities; NaN if there is one among them.
-        agreement: share of the pictures for which both decide alike.
-        pictures: how many.
+        largest: the largest difference between two probabilities; NaN if one of them is.
+        agreement: share of the samples for which both decide alike.
+        samples: how many were compared.
         accuracy: of `checkpoint` and `export`, or None without labels. Of several labels each counts.
     """
 
     largest: float
     agreement: float
-    pictures: int
+    samples: int
     accuracy: dict[str, float] | None
 
 
 @torch.inference_mode()
-def compare(reference: Run, exported: Run, pictures: Iterable[Tensor], targets: Tensor | None, several: bool) -> Parity:
-    """Runs both on each picture, and the export also on batches of each picture and its mirror image.
+def compare(
+    reference: Answer, exported: Answer, samples: Iterable[Any], companion: Callable[[Any], Any],
+    targets: Tensor | None, multi_label: bool,
+) -> Parity:  # fmt: skip
+    """Runs both on each sample, and the export also on batches of two.
 
     Args:
         reference: the checkpoint's own network.
-        exported: what was read back from the file.
-        pictures: as they come from the decoder, uint8 `(3, height, width)`.
+        exported: the network that was read back from the file.
+        samples: raw, as they come from the data set.
+        companion: a sample -> another one that can be in one batch with it.
         targets: class indices `(n,)`, or zeros and ones `(n, num_classes)`.
-        several: whether a picture may have several labels.
+        multi_label: whether a sample may have several labels.
     """
     pairs = []
     batched = 0.0
-    for picture in pictures:
-        pair = torch.stack([picture, picture.flip(2)])
-        pairs.append((reference(pair[:1])[0], exported(pair[:1])[0]))
-        apart = torch.cat([reference(pair[:1]), reference(pair[1:])])
-        batched = max(batched, _largest(apart, exported(pair)), key=_nan_last)
+    for sample in samples:
+        two = [sample, companion(sample)]
+        pairs.append((reference(two[:1])[0], exported(two[:1])[0]))
+        separate = torch.cat([reference(two[:1]), reference(two[1:])])
+        batched = max(batched, _largest(separate, exported(two)), key=_nan_last)
     ours, theirs = (torch.stack(side) for side in zip(*pairs, strict=True))
-    decided = decide(ours, several), decide(theirs, several)
+    decided = decide(ours, multi_label), decide(theirs, multi_label)
     same = decided[0] == decided[1]
-    agreement = (same.all(dim=1) if several else same).float().mean().item()
+    agreement = (same.all(dim=1) if multi_label else same).float().mean().item()
     accuracy = None
     if targets is not None:
         values = ((side == targets).float().mean().item() for side in decided)
@@ -60,9 +65,9 @@ def compare(reference: Run, exported: Run, pictures: Iterable[Tensor], targets: 
     return Parity(max(_largest(ours, theirs), batched, key=_nan_last), agreement, len(pairs), accuracy)
 
 
-def decide(probabilities: Tensor, several: bool) -> Tensor:
-    """What probabilities `(n, num_classes)` decide for: a class `(n,)`, or zeros and ones `(n, num_classes)`."""
-    return (probabilities > 0.5).long() if several else probabilities.argmax(dim=1)
+def decide(probabilities: Tensor, multi_label: bool) -> Tensor:
+    """The answer that probabilities `(n, num_classes)` give: a class `(n,)`, or zeros and ones `(n, num_classes)`."""
+    return (probabilities > 0.5).long() if multi_label else probabilities.argmax(dim=1)
 
 
 def _largest(a: Tensor, b: Tensor) -> float:
@@ -74,15 +79,15 @@ def _nan_last(value: float) -> float:
 
 
 @torch.inference_mode()
-def seconds(runs: dict[str, Run], pictures: Tensor) -> dict[str, float]:
-    """The median time of each for this batch, taken in turns, so that other work slows all alike."""
-    for run in runs.values():  # the first run prepares what the others find
-        run(pictures)
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+def seconds(answers: dict[str, Answer], samples: list[Any]) -> dict[str, float]:
+    """The median time of each for these samples, measured in turns, so that other work slows all alike."""
+    for answer in answers.values():  # the first call prepares things that the next ones find
+        answer(samples)
+    taken: dict[str, list[float]] = {name: [] for name in answers}
     end = time.monotonic() + SECONDS
     while time.monotonic() < end or min(map(len, taken.values())) < LEAST_RUNS:
-        for name, run in runs.items():
+        for name, answer in answers.items():
             start = time.perf_counter()
-            run(pictures)
+            answer(samples)
             taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in taken.items()}

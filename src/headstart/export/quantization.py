@@ -6,23 +6,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from headstart.export.onnx_file import INPUT
+from headstart.export.onnx_file import feed
 
 QUANTIZED = ["Conv", "Gemm", "MatMul"]  # what takes the time; the rest stays exact
 
 
-def quantize(path: Path, target: Path, pictures: Iterable[Tensor]) -> None:
+def quantize(path: Path, target: Path, batches: Iterable[Any]) -> None:
     """Writes an ONNX file with int8 convolutions and matrix products.
 
-    Activations are scaled by what the pictures make of them (static quantization, QDQ nodes, a scale a channel of the
+    The scales of activations are measured on the batches (static quantization, QDQ nodes, a scale a channel of the
     weights; https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 
     Args:
         path: of the float network.
         target: the file to write.
-        pictures: to calibrate with, each as the network takes a batch of them.
+        batches: to calibrate with, as the network takes them.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -33,7 +31,7 @@ def quantize(path: Path, target: Path, pictures: Iterable[Tensor]) -> None:
             prepared = Path(scratch) / "prepared.onnx"
             quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
             quantize_static(
-                str(prepared), str(target), _reader(pictures), quant_format=QuantFormat.QDQ, per_channel=True,
+                str(prepared), str(target), _reader(batches), quant_format=QuantFormat.QDQ, per_channel=True,
                 op_types_to_quantize=QUANTIZED, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"CalibMovingAverage": True},
@@ -42,15 +40,15 @@ def quantize(path: Path, target: Path, pictures: Iterable[Tensor]) -> None:
         logging.disable(logging.NOTSET)
 
 
-def _reader(pictures: Iterable[Tensor]) -> Any:
+def _reader(batches: Iterable[Any]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
-        def __init__(self, batches: Iterator[Tensor]):
+        def __init__(self, batches: Iterator[Any]):
             self.batches = batches
 
         def get_next(self) -> dict[str, Any] | None:
             batch = next(self.batches, None)
-            return None if batch is None else {INPUT: batch.contiguous().numpy()}
+            return None if batch is None else feed(batch)
 
-    return Reader(iter(pictures))
+    return Reader(iter(batches))

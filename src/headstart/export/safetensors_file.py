@@ -12,19 +12,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 KEY = "headstart"
-"""Where the facts are in the file's metadata, as JSON."""
+"""The key of the description in the file's metadata, as JSON."""
 
 
-def write(model: nn.Module, example: Tensor, dynamic: dict[int, Any], path: Path, facts: dict[str, Any]) -> None:
+def write(model: nn.Module, example: Any, axes: Any, path: Path, about: dict[str, Any]) -> None:
     """Writes the parameters and buffers under their names in the network; there is no example needed.
 
     `backbone.net.` precedes the names that torchvision gives its own networks.
     """
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, path, metadata={KEY: json.dumps(facts), "format": "pt"})
+    save_file(state, path, metadata={KEY: json.dumps(about), "format": "pt"})
 
 
-def load(path: Path, model: nn.Module) -> Callable[[Tensor], Tensor]:
+def load(path: Path, model: nn.Module) -> Callable[[Any], Tensor]:
     """A network built like `model`, with nothing of it but what the file holds."""
     fresh = copy.deepcopy(model)
     with torch.no_grad():

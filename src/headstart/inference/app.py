@@ -11,6 +11,7 @@ import torch
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from lightning_fabric.utilities import move_data_to_device
 from matplotlib import colormaps
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
@@ -18,9 +19,9 @@ from starlette.requests import ClientDisconnect
 from torch import Tensor, nn
 
 from headstart.evaluation.explanations import explain
+from headstart.inference.batches import prepared
 from headstart.inference.classifier import Classifier
-from headstart.inference.pictures import prepared
-from headstart.inputs.images.decode import UnreadablePicture
+from headstart.inputs.base import UnreadableInput
 
 NOT_PICTURES = ("text/", "application/json", "application/x-www-form-urlencoded", "multipart/")
 HEADERS = {
@@ -48,10 +49,12 @@ class Model:
         """The most probable classes of a picture file and, if asked for, a picture of what speaks for the first.
 
         Raises:
-            UnreadablePicture: the bytes are no picture that can be decoded right.
+            UnreadableInput: the bytes are no picture that can be decoded right.
         """
         with self.lock:
-            picture = prepared(io.BytesIO(body), self.classifier.preprocess)[None].to(self.device)
+            preprocess = self.classifier.preprocess
+            picture = preprocess.collate([prepared(io.BytesIO(body), preprocess)])
+            picture = move_data_to_device(picture, self.device)
             with torch.inference_mode():
                 (found,) = self.classifier(picture).float().cpu()
             values, places = found.topk(min(top_k, len(self.names)))
@@ -113,7 +116,7 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
 
     @app.get("/health")
     def health() -> dict[str, Any]:
-        return {"classes": model.names, "image_size": model.classifier.preprocess.image_size}
+        return {"classes": model.names, "input": model.classifier.preprocess.describe()["input"]}
 
     @app.post("/predict")
     async def predict(request: Request, map: bool = False) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
         body = await _limited(request, max_bytes)
         try:
             return await run_in_threadpool(model, body, top_k, map)
-        except UnreadablePicture as error:
+        except UnreadableInput as error:
             raise HTTPException(422, f"this picture cannot be read: {error.reason}") from error
 
     return app

@@ -3,20 +3,19 @@
 import glob
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from headstart.errors import UsageError, nearest
-from headstart.inputs.images.decode import PICTURE_SUFFIXES
 from headstart.inputs.images.files import files_below
 
 STDIN = "-"
 
 
 @dataclass(frozen=True)
-class PicturePaths:
+class FilePaths:
     """File names, each found when it is asked for.
 
     Attributes:
@@ -28,41 +27,43 @@ class PicturePaths:
     total: int | None
 
 
-def find_pictures(given: str) -> PicturePaths:
-    """The pictures that `input=<given>` means.
+def find_files(given: str, suffixes: Collection[str], sample_name: str) -> FilePaths:
+    """The files that `input=<given>` means.
 
     Args:
-        given: a file; a folder, of which all files with a picture's ending are taken, also of folders below it, sorted;
-            a pattern such as `photos/**/*.jpg`, whose files are all taken, sorted; or `-` for standard input, a name a
-            line, which nobody checks before it is read.
+        given: a file; a folder, of which all files with one of the suffixes are taken, sorted, also from folders below
+            it; a pattern such as `photos/**/*.jpg`, whose files are all taken, sorted; or `-` for standard input, one
+            name per line, which nobody checks before it is read.
+        suffixes: endings of files that hold such a sample, lower case with the dot.
+        sample_name: what a sample is called.
 
     Raises:
         UsageError: there is none.
     """
     if given == STDIN:
-        return PicturePaths(_at_least_one(_from_stdin(), "input=-: there was no file name on standard input"), None)
+        return FilePaths(_at_least_one(_from_stdin(), "input=-: there was no file name on standard input"), None)
     path = Path(given).expanduser()
     if path.is_dir():
         return _counted(
-            lambda: _below(path),
-            f"input={given}: no file below this folder ends like a picture ({', '.join(sorted(PICTURE_SUFFIXES))}); "
+            lambda: _below(path, suffixes),
+            f"input={given}: no file below this folder ends like a {sample_name} ({', '.join(sorted(suffixes))}); "
             f"files with other endings are taken by a pattern, input='{given}/**/*'",
         )
     if os.path.lexists(path):
-        return PicturePaths(iter([str(path)]), 1)
+        return FilePaths(iter([str(path)]), 1)
     if glob.has_magic(str(path)):
         return _counted(lambda: _matching(str(path)), f"input={given}: no file has a name like this")
     siblings = os.listdir(path.parent) if path.parent.is_dir() else []
     raise UsageError(
         f"input={given}: no such file or folder{nearest(path.name, siblings) or '.'} "
-        "Give a picture, a folder, a pattern such as 'photos/*.jpg', or - for file names on standard input"
+        f"Give a {sample_name}, a folder, a pattern such as 'photos/*.jpg', or - for file names on standard input"
     )
 
 
-def _counted(names: Callable[[], Iterator[str]], nothing: str) -> PicturePaths:
+def _counted(names: Callable[[], Iterator[str]], nothing: str) -> FilePaths:
     """Looks twice instead of remembering: that takes little beside decoding."""
     total = sum(1 for _ in names())
-    return PicturePaths(_at_least_one(names(), nothing), total)
+    return FilePaths(_at_least_one(names(), nothing), total)
 
 
 def _at_least_one(names: Iterator[str], nothing: str) -> Iterator[str]:
@@ -72,8 +73,8 @@ def _at_least_one(names: Iterator[str], nothing: str) -> Iterator[str]:
     return chain([first], names)
 
 
-def _below(folder: Path) -> Iterator[str]:
-    return (str(path) for path in files_below(folder) if path.suffix.lower() in PICTURE_SUFFIXES)
+def _below(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
+    return (str(path) for path in files_below(folder) if path.suffix.lower() in suffixes)
 
 
 def _matching(pattern: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from lightning_fabric import Fabric
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from headstart.backbones.speed import choose_precision
 from headstart.cli.choices import row_format
 from headstart.errors import UsageError
+from headstart.inference.batches import FileBatch, batches
 from headstart.inference.classifier import Classifier
-from headstart.inference.file_names import STDIN, find_pictures
-from headstart.inference.pictures import PictureBatch, batches
+from headstart.inference.file_names import STDIN, find_files
 from headstart.inference.rows import FORMATS, Prediction, RowWriter
 from headstart.tasks import checkpoint
 
@@ -68,11 +68,11 @@ def predict(cfg: DictConfig, path: Path) -> bool:
     Returns:
         whether any picture could be read.
     """
-    paths = find_pictures(cfg.input)
-    if cfg.input == STDIN and sys.stdin.isatty():
-        log.info("reading file names from the keyboard, one a line; Ctrl-D ends them")
     task, trained = checkpoint.load_task(path)
     model = Classifier(task)
+    paths = find_files(cfg.input, model.preprocess.suffixes, model.preprocess.sample_name)
+    if cfg.input == STDIN and sys.stdin.isatty():
+        log.info("reading file names from the keyboard, one per line; Ctrl-D ends them")
     fabric = build_fabric(cfg.trainer, trained)
     pictures = batches(paths.names, model.preprocess, cfg.batch_size or trained.data.batch_size, cfg.num_workers)
     top_k = min(cfg.top_k, len(model.classes))
@@ -104,26 +104,26 @@ def build_fabric(trainer: DictConfig, trained: DictConfig) -> Fabric:
 
 
 def classify(
-    fabric: Fabric, model: Classifier, pictures: Iterator[PictureBatch], top_k: int, writer: RowWriter, tally: Tally,
+    fabric: Fabric, model: Classifier, pictures: Iterator[FileBatch], top_k: int, writer: RowWriter, tally: Tally,
     bar: Progress,
 ) -> None:  # fmt: skip
     """Goes through the batches once and hands the rows of each to the writer."""
     shown = bar.task_ids[0]
     network = fabric.setup_module(model)
     for batch in pictures:
-        predictions = rows(batch, probabilities(fabric, network, batch.pictures), model.classes, top_k)
+        predictions = rows(batch, probabilities(fabric, network, batch.inputs), model.classes, top_k)
         writer.write(predictions)
         tally.add(predictions)
         bar.update(shown, advance=len(predictions), unreadable=tally.unreadable)
 
 
 @torch.inference_mode()
-def probabilities(fabric: Fabric, network: nn.Module, pictures: Tensor | None) -> Tensor:
-    """Those of a batch of pictures, in memory of the CPU: `(readable, num_classes)`."""
-    return torch.empty(0, 0) if pictures is None else network(fabric.to_device(pictures)).float().cpu()
+def probabilities(fabric: Fabric, network: nn.Module, inputs: Any) -> Tensor:
+    """The probabilities of a batch of inputs, in memory of the CPU: `(readable, num_classes)`."""
+    return torch.empty(0, 0) if inputs is None else network(fabric.to_device(inputs)).float().cpu()
 
 
-def rows(batch: PictureBatch, probabilities: Tensor, classes: list[str], top_k: int) -> list[Prediction]:
+def rows(batch: FileBatch, probabilities: Tensor, classes: list[str], top_k: int) -> list[Prediction]:
     """A row a file of the batch, readable or not, in its order."""
     best = zip(*_ranked(probabilities, top_k), strict=True)
     found = []

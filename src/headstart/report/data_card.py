@@ -13,10 +13,11 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from headstart.data.module import SPLITS, DataModule
-from headstart.data.samples import Samples, size_of
+from headstart.data.samples import Samples, loader_of
 from headstart.data.splits import leaks
 from headstart.display.contact_sheet import SMALL, is_picture
 from headstart.display.page import data_uri
+from headstart.inputs.images.files import size_of
 
 SIDE = 144  # of an example, in pixels
 MEASURED = 1000
@@ -136,7 +137,7 @@ def _sizes(data: DataModule) -> str | None:
     """Smallest, median and largest of the pictures, by their number of pixels."""
     indices = [index for split in SPLITS for index in data.splits[split]]
     chosen = evenly(indices, MEASURED)
-    found = [size for size in (size_of(data.samples.load, index) for index in chosen) if size]
+    found = [size for size in (size_of(*loader_of(data.samples.load, index)) for index in chosen) if size]
     if not found:
         return None
     by_area = sorted(found, key=lambda size: (size[0] * size[1], size))

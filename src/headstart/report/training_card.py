@@ -63,8 +63,7 @@ def _model(trained: DictConfig, task: ClassificationTask) -> list[tuple[str, str
         ("network", f"{model.get('name') or type(task.backbone).__name__}, {type(task.head).__name__}"),
         ("started from", "random weights" if weights is None else Path(str(weights)).name),
         ("parameters", f"{whole:,}, {head:,} of them in the head"),
-        ("input", f"RGB, {preprocess.image_size} x {preprocess.image_size} pixels; resized to "
-                  f"{preprocess.resize_size} ({preprocess.interpolation}, {preprocess.resize_mode})"),
+        ("input", preprocess.describe()["summary"]),
         ("answers", f"{len(task.classes)} classes, {type(task.objective).__name__.lower()}"),
         ("strategy", trained.finetuning._target_.rpartition(".")[2]),
         ("optimizer", f"{trained.optimizer._target_.rpartition('.')[2]}, rate of the head {trained.optimizer.lr:g}"),

@@ -1,7 +1,6 @@
 """A trained task from nothing but its file."""
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError
 from headstart.files import UnreadableError, read_plain
-from headstart.inputs.images.preprocess import ImagePreprocess
+from headstart.inputs.base import from_saved_form, saved_form
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.tasks.classification import ClassificationTask
 
@@ -25,7 +24,7 @@ def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
     return {
         "config": OmegaConf.to_container(config, resolve=True),
         "classes": task.classes,
-        "preprocess": asdict(task.backbone.preprocess),
+        "preprocess": saved_form(task.backbone.preprocess),
         "pretrained": task.backbone.pretrained,
         "class_weights": task.class_weights,
         "temperature": task.objective.temperature,
@@ -117,10 +116,10 @@ def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
     content = read(path)
     facts = content["hyper_parameters"]
     config = OmegaConf.create(facts["config"])
-    # the size the weights had, where the config left it to them
-    sized = {"image_size": facts["preprocess"]["image_size"]} if "image_size" in config.model else {}
-    backbone = instantiate(config.model, weights=None, **sized)
-    backbone.preprocess = ImagePreprocess(**facts["preprocess"])
+    # settings of the model that the config left to the weights, such as the image size
+    saved = {key: value for key, value in facts["preprocess"].items() if key in config.model and key != "_target_"}
+    backbone = instantiate(config.model, **saved | {"weights": None})
+    backbone.preprocess = from_saved_form(facts["preprocess"])
     backbone.pretrained = facts["pretrained"]
     task = instantiate(config.task)(backbone=backbone, classes=facts["classes"], class_weights=facts["class_weights"])
     task.load_state_dict(content["state_dict"])

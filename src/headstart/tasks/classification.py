@@ -15,7 +15,6 @@ from torchmetrics import MeanMetric, MetricCollection
 from headstart.backbones.base import Backbone
 from headstart.data.activations import Activations
 from headstart.errors import UsageError, nearest
-from headstart.inputs.images.mixing import Mixing
 from headstart.optim.parameter_groups import parameter_groups, rate_ratios
 from headstart.optim.schedule import VALIDATION, Schedule, build_scheduler, open_horizon
 
@@ -23,8 +22,7 @@ from headstart.optim.schedule import VALIDATION, Schedule, build_scheduler, open
 class ClassificationTask(pl.LightningModule):
     """Inputs -> logits `(batch, num_outputs)`; trained, validated and tested on `(inputs, targets)` batches.
 
-    Nothing here knows what an input is: a picture batch, or a dict of token tensors. (`mixing` does, where it is asked
-    for.)
+    Nothing here knows what an input is: a picture batch, or a dict of token tensors.
 
     Args:
         backbone: inputs -> features `(batch, num_features)`.
@@ -39,9 +37,11 @@ class ClassificationTask(pl.LightningModule):
         layer_lr_decay: rate of each layer group relative to the one above it.
         wake_up_steps: optimizer steps over which the rate of a layer group that wakes later than the first step rises
             to its scheduled value; 0: at once.
-        mixup, cutmix: above 0, training pictures are mixed with one another (`tasks/mixing.py`). Training metrics then
-            count what is seen of the mixed pictures, each against the class with the larger share.
-        test_time_flip: in tests and predictions the logits are the mean of a picture's and its mirror image's.
+        mixing: called with `num_classes`, gives a function that mixes a training batch `(inputs, targets)` and its
+            targets (`mixing=` in the config). Training metrics then compare each mixed sample with the class that has
+            the larger share. None: no mixing.
+        test_time: a batch of inputs -> several versions of it (`test_time=` in the config); in tests and predictions
+            the logits are their mean. None: the batch alone.
         monitor: the metric that schedulers watching one (ReduceLROnPlateau) look at.
     """
 
@@ -58,9 +58,8 @@ class ClassificationTask(pl.LightningModule):
         backbone_lr_ratio: float = 0.1,
         layer_lr_decay: float = 1.0,
         wake_up_steps: int = 0,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        test_time_flip: bool = False,
+        mixing: Callable[..., Callable[[Any, Tensor], tuple[Any, Tensor]]] | None = None,
+        test_time: Callable[[Any], Sequence[Any]] | None = None,
         monitor: str = "val/loss",
     ):
         super().__init__()
@@ -68,8 +67,8 @@ class ClassificationTask(pl.LightningModule):
         self.classes, self.monitor = list(classes), monitor
         self.class_weights = None if class_weights is None else list(class_weights)
         self.objective = objective(num_classes=len(self.classes), class_weights=class_weights)
-        self.mixing = Mixing(len(self.classes), mixup, cutmix)
-        self.test_time_flip = test_time_flip
+        self.mixing = None if mixing is None else mixing(num_classes=len(self.classes))
+        self.test_time = test_time
         self.backbone = backbone
         self.head = head(in_features=backbone.num_features, num_outputs=self.objective.num_outputs)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -173,12 +172,8 @@ class ClassificationTask(pl.LightningModule):
         return self.objective.probabilities(self.tested_logits(inputs))
 
     def tested_logits(self, inputs: Any) -> Tensor:
-        """Logits `(batch, num_outputs)` of a network that is in use, with what `test_time_flip` asks for."""
-        if not self.test_time_flip:
-            return self(inputs)
-        if not isinstance(inputs, Tensor) or inputs.ndim != 4:
-            raise UsageError("task.test_time_flip=true: only pictures have a mirror image")
-        return (self(inputs) + self(inputs.flip(-1))) / 2
+        """Logits `(batch, num_outputs)` of a network in use: the mean over the versions that `test_time` makes."""
+        return mean_logits(self, self.test_time, inputs)
 
     def configure_optimizers(self) -> Any:
         """One named optimizer group a layer group, all of them from the first step on."""
@@ -241,3 +236,13 @@ class ClassificationTask(pl.LightningModule):
         """Keeps the metrics of the saved weights beside them, as plain numbers."""
         metrics = self.trainer.callback_metrics
         checkpoint["metrics"] = {name: torch.as_tensor(value).item() for name, value in metrics.items()}
+
+
+def mean_logits(
+    network: Callable[[Any], Tensor], test_time: Callable[[Any], Sequence[Any]] | None, inputs: Any
+) -> Tensor:
+    """The logits of a network for a batch, averaged over its versions at test time."""
+    if test_time is None:
+        return network(inputs)
+    first, *others = (network(version) for version in test_time(inputs))
+    return sum(others, start=first) / (1 + len(others))

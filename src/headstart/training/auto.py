@@ -1,56 +1,51 @@
-"""What an expert would settle after a look at the data: `experiment=auto`."""
+"""Settings that an expert would choose after a look at the data: `finetuning=auto`.
 
-import logging
+Nothing here changes a config: `training/settle.py` applies what is recommended.
+"""
+
 import math
-import statistics
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
-from pytorch_lightning.utilities import rank_zero_only
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from headstart.backbones.speed import seconds_a_picture
+from headstart.backbones.base import Backbone
+from headstart.backbones.speed import seconds_per_sample
 from headstart.callbacks.solved_head import last_layer
 from headstart.cli.resolvers import command_line_overrides
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
-from headstart.files import replacing
+from headstart.inputs.base import Setting
 
-log = logging.getLogger(__name__)
-STRATEGY = ("finetuning", "augmentation", "optimizer", "scheduler")
-LOOKED_AT = 100  # pictures whose size is looked at
-SMALL_SIDE, SIZE_FOR_SMALL = 96, 128
+NAMED_PARTS = ("finetuning", "augmentation", "optimizer", "scheduler")
+LOOKED_AT = 100  # training samples that are loaded to see what they are like
 SAMPLES_TO_SEE, FEWEST_EPOCHS, MOST_EPOCHS = 16_000, 5, 30
-MARGIN = 0.8  # of the time limit: decoding, start and test take some, too
-UNBALANCED = 5
-FEW = 10
+MARGIN = 0.8  # share of the time limit that training may plan with: loading, start and test take time, too
+UNBALANCED = 5  # times as many samples in the largest class as in the smallest
+FEW = 10  # samples
 TOO_FEW_MISTAKES = 5
 """Even if another model made none of them, McNemar's exact test could not tell the two apart at 5 %."""
 USUAL_LR_RATIO, HIGHER_LR_RATIO = 0.1, 0.3
-"""The default, and what suited MobileNetV2 better from so many pictures of a class on (docs/accuracy.md)."""
-ENOUGH_A_CLASS = 25
-GOOD_HEAD = 0.98
-"""What the head alone must have all the same: few mistakes of few samples say little, and little time is saved."""
+"""The default, and the ratio that suited MobileNetV2 better with enough samples per class (docs/accuracy.md)."""
+ENOUGH_PER_CLASS = 25
+GOOD_PROBE = 0.98
+"""The linear probe must be at least this accurate to end the run: few mistakes of few samples say little."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the decisions rest on.
+    """What the recommendations depend on.
 
     Attributes:
         num_train: training samples.
-        counts: of these, those of each class; one with several labels is in several.
+        counts: training samples of each class; a sample with several labels counts in each of its classes.
         num_val: validation samples.
-        fewest_val: of these, those of the class that has fewest.
-        short_side: median length of the pictures' shorter side in pixels; None where samples are no pictures.
-        image_size: side of the pictures for which the backbone's weights were made.
+        fewest_val: validation samples of the class that has fewest.
         batch_norm: whether a pretrained backbone with BatchNorm learns.
     """
 
@@ -58,208 +53,198 @@ class Facts:
     counts: Sequence[int]
     num_val: int
     fewest_val: int
-    short_side: float | None
-    image_size: int
     batch_norm: bool = False
 
 
-@dataclass(frozen=True)
-class Decision:
-    """A setting and the reason for it.
+@dataclass
+class Recommendation:
+    """Settings with their reasons, and sentences about what to expect of the data."""
 
-    Attributes:
-        key: as on the command line.
-        value: of it.
-        reason: a sentence.
-    """
-
-    key: str
-    value: Any
-    reason: str
+    settings: list[Setting]
+    notes: list[str] = field(default_factory=list)
 
 
-def settle(cfg: DictConfig, data: DataModule) -> None:
-    """Fills in what the data speak for, except what the command line says, and tells each in a sentence.
+def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
+    """Settings that suit the data, except those that the command line gives.
 
     Args:
-        cfg: of the run; is changed.
-        data: set up as it says; is changed alike.
+        cfg: of the run.
+        data: set up as it says.
     """
-    model = cfg.model.copy()
-    model.weights = None
+    given = _given(cfg)
+    # with several processes each would measure, and choose, something else
+    limited = cfg.trainer.max_time and cfg.trainer.devices == 1
+    limit = Timer(cfg.trainer.max_time).time_remaining() if limited else None
+    model = OmegaConf.create({"model": OmegaConf.merge(cfg.model, {"weights": None})})
+    with torch.random.fork_rng(devices=[]):
+        settings = _about_the_head(cfg) if "finetuning.solve_head" not in given else []
+        solves_head = not settings and cfg.finetuning.get("solve_head") and cfg.model.get("weights") is not None
+        backbone = instantiate(model.model)
+        facts = look(data, _learns_with_batch_norm(cfg, backbone))
+        for setting in backbone.preprocess.suggest(_some_samples(data)):
+            if setting.key not in given and _fits(model.model, setting):
+                settings.append(setting)
+                OmegaConf.update(model, setting.key, setting.value, force_add=True)
+
+        def time_per_sample() -> float:
+            return seconds_per_sample(instantiate(model.model), cfg.trainer.accelerator)
+
+        settings += decide(facts, given, limit, time_per_sample, solves_head, cfg.monitor)
+    notes = warnings(facts)
+    if cfg.trainer.max_time and not limited:
+        notes.append("trainer.max_time ends the run, but on several devices the number of epochs is not fitted to it")
+    return Recommendation(settings, notes)
+
+
+def _given(cfg: DictConfig) -> set[str]:
+    """Keys that are settled already."""
     given = {override.lstrip("+~").split("=")[0] for override in command_line_overrides()}
     if cfg.data.sampler == "balanced" or cfg.data.class_weights != "none":  # one makes up for rare classes
         given.add("data.class_weights")
-    if cfg.task.backbone_lr_ratio != USUAL_LR_RATIO:  # some file says so
+    if cfg.task.backbone_lr_ratio != USUAL_LR_RATIO:  # a file says so
         given.add("task.backbone_lr_ratio")
-    # of several processes each would measure, and settle, something else
-    limited = cfg.trainer.max_time and cfg.trainer.devices == 1
-    limit = Timer(cfg.trainer.max_time).time_remaining() if limited else None
-    with torch.random.fork_rng(devices=[]):
-        decisions = _about_the_head(cfg) if "finetuning.solve_head" not in given else []
-        pretrained = _is_pretrained(cfg)
-        computes_head = not decisions and cfg.finetuning.get("solve_head") and pretrained
-        backbone = instantiate(model)
-        learns = pretrained and get_class(cfg.finetuning._target_).learns_backbone
-        batch_norm = learns and any(isinstance(module, _BatchNorm) for module in backbone.modules())
-        facts = look(data, backbone.preprocess.image_size, batch_norm)
-
-        def time_picture(size: int) -> float:
-            model.image_size = size  # some networks take pictures of one size alone
-            return seconds_a_picture(instantiate(model), size, cfg.trainer.accelerator)
-
-        def takes(size: int) -> bool:
-            try:
-                return instantiate(model, image_size=size).preprocess.image_size == size
-            except InstantiationException:  # a UsageError, in Hydra's words
-                return False
-
-        decisions += decide(facts, given, limit, time_picture, computes_head, cfg.monitor, takes)
-    for decision in decisions:
-        OmegaConf.update(cfg, decision.key, decision.value)
-    told = [_strategy(cfg), *warnings(facts)]
-    if cfg.trainer.max_time and not limited:
-        told.append("trainer.max_time ends the run, but on several devices the number of epochs is not fitted to it")
-    told += [f"{decision.key}={decision.value}: {decision.reason}" for decision in decisions]
-    data.weighting = cfg.data.class_weights
-    if rank_zero_only.rank == 0:
-        for sentence in told:
-            log.info(sentence)
-        with replacing(Path(cfg.paths.run) / "auto.txt") as stream:
-            stream.writelines(f"{sentence}\n" for sentence in told)
+    return given
 
 
-def _is_pretrained(cfg: DictConfig) -> bool:
-    """Whether the run starts from pretrained weights."""
-    return cfg.model.get("weights") is not None and not get_class(cfg.finetuning._target_).random_weights
+def _learns_with_batch_norm(cfg: DictConfig, backbone: Backbone) -> bool:
+    learns = cfg.model.get("weights") is not None and get_class(cfg.finetuning._target_).learns_backbone
+    return learns and any(isinstance(module, _BatchNorm) for module in backbone.modules())
 
 
-def _strategy(cfg: DictConfig) -> str:
+def _some_samples(data: DataModule) -> list[object]:
+    """Raw training samples, evenly chosen."""
+    train = data.splits["train"]
+    return [data.samples.load(index) for index in train[:: max(len(train) // LOOKED_AT, 1)]]
+
+
+def _fits(model: DictConfig, setting: Setting) -> bool:
+    """Whether the backbone takes a setting of the model; some networks have one image size alone."""
+    part, _, key = setting.key.partition(".")
+    if part != "model":
+        return True
+    try:
+        return getattr(instantiate(model, **{key: setting.value}).preprocess, key) == setting.value
+    except InstantiationException:  # a UsageError, in Hydra's words
+        return False
+
+
+def sentence_about(cfg: DictConfig) -> str:
     """What does not depend on the data, in a sentence."""
-    kinds = {part: cfg[part]._target_.rpartition(".")[2] for part in STRATEGY if cfg[part]}
-    if _is_pretrained(cfg):
-        rate = "a rate to be found" if cfg.lr_find else f"{cfg.optimizer.lr:g}"
-        told = f"at {rate}, the backbone at {cfg.task.backbone_lr_ratio:g} of it, BatchNorm {cfg.finetuning.batch_norm}"
+    parts = [cfg[part]._target_.rpartition(".")[2] for part in NAMED_PARTS if cfg[part]]
+    if cfg.model.get("weights") is not None:
+        rate = "a learning rate to be found" if cfg.lr_find else f"learning rate {cfg.optimizer.lr:g}"
+        how = f"{rate}, the backbone at {cfg.task.backbone_lr_ratio:g} of it, BatchNorm {cfg.finetuning.batch_norm}"
     else:
-        told = "everything learns from random weights"
+        how = "everything learns from random weights"
     end = ", all epochs unless validation finds no mistake" if cfg.finetuning.get("patience") is None else ""
     averages = "" if "blend" in cfg.callbacks else "; no averages of weights are tried without callbacks=[blend,...]"
     return (
-        f"finetuning=auto: {', '.join(kinds.values())}, {told}{end}{averages}; what follows is settled by the network "
-        "and the data; finetuning=full, or another strategy, leaves everything to you"
+        f"finetuning=auto: {', '.join(parts)}, {how}{end}{averages}. The settings below follow from network and data; "
+        "another strategy, such as finetuning=full, leaves all of them to you"
     )
 
 
-def _about_the_head(cfg: DictConfig) -> list[Decision]:
-    """Lets a head learn that cannot be computed."""
+def _about_the_head(cfg: DictConfig) -> list[Setting]:
+    """Lets a head learn that has no closed form."""
     if not cfg.finetuning.get("solve_head"):
         return []
     if cfg.lr_find:
-        return [Decision("finetuning.solve_head", False, "of a computed head lr_find=true would find no rate")]
+        return [Setting("finetuning.solve_head", False, "lr_find=true needs a head that learns")]
     if cfg.task.objective.get("focal_gamma"):
-        return [Decision("finetuning.solve_head", False, "the focal loss has no one best head that could be computed")]
+        return [Setting("finetuning.solve_head", False, "the focal loss has no closed-form head")]
     try:
         last_layer(instantiate(cfg.head)(in_features=1, num_outputs=1))
     except UsageError:
-        return [Decision("finetuning.solve_head", False, "a head of several layers is not computed but learns")]
+        return [Setting("finetuning.solve_head", False, "a head of several layers has no closed form: it learns")]
     return []
 
 
-def look(data: DataModule, image_size: int, batch_norm: bool) -> Facts:
-    """The facts of a data module that is set up; reads some pictures.
+def look(data: DataModule, batch_norm: bool) -> Facts:
+    """The facts of a data module that is set up.
 
     Args:
         data: the module.
-        image_size: as in `Facts`, of the backbone, as the next one.
-        batch_norm: likewise.
+        batch_norm: as in `Facts`.
     """
-    train = data.splits["train"]
-    shapes = [data.samples.load(index).shape for index in train[:: max(len(train) // LOOKED_AT, 1)]]
-    sides = [min(shape[-2:]) for shape in shapes if len(shape) == 3]
-    short_side = statistics.median(sides) if sides else None
     num_val, val_counts = data.num_samples["val"], data.class_counts("val")
-    return Facts(len(train), data.class_counts(), num_val, min(val_counts), short_side, image_size, batch_norm)
+    return Facts(data.num_samples["train"], data.class_counts(), num_val, min(val_counts), batch_norm)
 
 
 def decide(
     facts: Facts,
     given: Collection[str] = (),
     limit: float | None = None,
-    time_picture: Callable[[int], float] | None = None,
-    computes_head: bool = True,
+    time_per_sample: Callable[[], float] | None = None,
+    solves_head: bool = True,
     monitor: str = "val/acc",
-    takes: Callable[[int], bool] = lambda size: True,
-) -> list[Decision]:
-    """The settings that the facts speak for, but for those that are given.
+) -> list[Setting]:
+    """Settings that follow from the facts, except those that are given.
 
     The number of epochs is after the BiT rule (Kolesnikov et al. 2020, https://arxiv.org/abs/1912.11370, section 3.3:
-    500 steps for less than 20,000 samples), but of 32 samples, not 512, and bounded below and above.
+    500 steps for less than 20,000 samples), but with steps of 32 samples, not 512, and bounded below and above.
 
     Args:
         facts: of the data.
         given: keys that are settled already.
-        limit: seconds that the run may take; None: as long as it likes.
-        time_picture: image size -> seconds that learning from a picture takes; asked where there is a limit.
-        computes_head: whether the first epoch computes the head.
-        monitor: the metric that chooses.
-        takes: image size -> whether the network takes such pictures.
+        limit: seconds that the run may take; None: no limit.
+        time_per_sample: seconds that learning from one sample takes; asked where there is a limit.
+        solves_head: whether the first epoch fits the head in closed form (the linear probe).
+        monitor: the metric that chooses the best model.
     """
-    size, decisions = facts.image_size, []
-    is_small = facts.short_side is not None and facts.short_side <= SMALL_SIDE
-    if is_small and size > SIZE_FOR_SMALL and "model.image_size" not in given and takes(SIZE_FOR_SMALL):
-        size = SIZE_FOR_SMALL
-        reason = f"half of the pictures are at most {facts.short_side:.0f} pixels high or wide: larger is only slower"
-        decisions.append(Decision("model.image_size", size, reason))
+    found = []
     if "trainer.max_epochs" not in given:
-        epochs = min(max(math.ceil(SAMPLES_TO_SEE / facts.num_train), FEWEST_EPOCHS), MOST_EPOCHS)
-        reason = f"{facts.num_train} samples to learn from"
-        if limit is not None:
-            epoch = time_picture(size) * (facts.num_train + facts.num_val / 3)  # validation is a forward pass alone
-            possible = max(int(MARGIN * limit / epoch), 1)
-            if possible < epochs:
-                epochs, reason = possible, f"so many fit into trainer.max_time, at about {epoch:.0f} s each"
-        if computes_head:
-            epochs, reason = epochs + 1, f"1 for the computed head, {epochs} after it: {reason}"
-        decisions.append(Decision("trainer.max_epochs", epochs, reason))
-    a_class = facts.num_train / len(facts.counts)
-    if facts.batch_norm and a_class >= ENOUGH_A_CLASS and "task.backbone_lr_ratio" not in given:
-        reason = (
-            f"the network has BatchNorm, and there are {a_class:.0f} samples a class: MobileNetV2 gains from it then"
-        )
-        decisions.append(Decision("task.backbone_lr_ratio", HIGHER_LR_RATIO, reason))
+        found.append(_epochs(facts, limit, time_per_sample, solves_head))
+    per_class = facts.num_train / len(facts.counts)
+    if facts.batch_norm and per_class >= ENOUGH_PER_CLASS and "task.backbone_lr_ratio" not in given:
+        reason = f"the network has BatchNorm, and there are {per_class:.0f} samples per class: MobileNetV2 gained"
+        found.append(Setting("task.backbone_lr_ratio", HIGHER_LR_RATIO, reason))
     most, fewest = max(facts.counts), min(facts.counts)
-    if "data.class_weights" not in given and most > UNBALANCED * fewest > 0:
+    is_unbalanced = most > UNBALANCED * fewest > 0
+    if is_unbalanced and "data.class_weights" not in given:
         reason = f"the largest class has {most / fewest:.0f} times as many samples as the smallest"
-        decisions.append(Decision("data.class_weights", "balanced", reason))
-    # by plain accuracy a model that never names a rare class can be the best
-    one_class_each = sum(facts.counts) == facts.num_train
-    by_accuracy = monitor == "val/acc"
-    if by_accuracy and "monitor" not in given and one_class_each and most > UNBALANCED * fewest > 0:
-        decisions.append(Decision("monitor", "val/acc_macro", "every class counts alike, however rare"))
-    elif by_accuracy and computes_head and one_class_each and facts.num_val and "finetuning.head_goal" not in given:
-        goal = round(max(1 - TOO_FEW_MISTAKES / facts.num_val, GOOD_HEAD), 6)
-        reason = f"what beats a head as good on {facts.num_val} samples could not be told from it: the run ends there"
-        decisions.append(Decision("finetuning.head_goal", goal, reason))
-    return decisions
+        found.append(Setting("data.class_weights", "balanced", reason))
+    if monitor != "val/acc" or sum(facts.counts) != facts.num_train:  # the rest is for one class per sample
+        return found
+    if is_unbalanced and "monitor" not in given:
+        # by plain accuracy a model that never names a rare class can be the best
+        found.append(Setting("monitor", "val/acc_macro", "every class counts alike, however rare"))
+    elif solves_head and facts.num_val and "finetuning.head_goal" not in given:
+        goal = round(max(1 - TOO_FEW_MISTAKES / facts.num_val, GOOD_PROBE), 6)
+        reason = f"{facts.num_val} validation samples cannot show that another model is better: training stops here"
+        found.append(Setting("finetuning.head_goal", goal, reason))
+    return found
+
+
+def _epochs(
+    facts: Facts, limit: float | None, time_per_sample: Callable[[], float] | None, solves_head: bool
+) -> Setting:
+    epochs = min(max(math.ceil(SAMPLES_TO_SEE / facts.num_train), FEWEST_EPOCHS), MOST_EPOCHS)
+    reason = f"{facts.num_train} training samples"
+    if limit is not None:
+        epoch = time_per_sample() * (facts.num_train + facts.num_val / 3)  # validation is a forward pass alone
+        possible = max(int(MARGIN * limit / epoch), 1)
+        if possible < epochs:
+            epochs, reason = possible, f"as many as fit into trainer.max_time, at about {epoch:.0f} s each"
+    if solves_head:
+        epochs, reason = epochs + 1, f"1 for the linear probe, {epochs} after it: {reason}"
+    return Setting("trainer.max_epochs", epochs, reason)
 
 
 def warnings(facts: Facts) -> list[str]:
     """What to expect of such data, in sentences."""
-    told = []
+    found = []
     if min(facts.counts) < FEW:
-        told.append(
-            f"the smallest class has {min(facts.counts)} training samples: what it looks like elsewhere is a guess"
-        )
+        found.append(f"the smallest class has {min(facts.counts)} training samples: the model will not know it well")
     if facts.num_val:
         error = 100 * math.sqrt(0.25 / facts.num_val)
         if error > 2:
-            told.append(
+            found.append(
                 f"{facts.num_val} validation samples cannot tell models apart that differ by less than {error:.0f} "
                 "points at an accuracy of one half (one standard error)"
             )
         if facts.fewest_val < FEW:
-            told.append(
-                f"the rarest class of validation has {facts.fewest_val}: what is said of it, and averages over "
-                "classes, hang on single pictures"
+            found.append(
+                f"the rarest class of validation has {facts.fewest_val} samples: its scores, and averages over "
+                "classes, depend on single samples"
             )
-    return told
+    return found

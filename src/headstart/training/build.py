@@ -1,20 +1,17 @@
-"""The parts of a run out of its config: data, task, trainer."""
+"""The parts of a run, built from its config: data, task, trainer."""
 
 import logging
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, Timer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
-from headstart.backbones.speed import choose_precision, faster_precision
 from headstart.callbacks.batch_seeds import BatchSeeds
 from headstart.callbacks.passes import Passes
 from headstart.callbacks.solved_head import SolvedHead
@@ -39,20 +36,26 @@ def build_data(cfg: DictConfig) -> DataModule:
     return data
 
 
+def editable_copy(cfg: DictConfig) -> DictConfig:
+    """A copy of a settled config that may be changed."""
+    copied = cfg.copy()
+    OmegaConf.set_readonly(copied, False)
+    return copied
+
+
 def build_task(cfg: DictConfig, data: DataModule, point: Path | None = None) -> ClassificationTask:
-    """Backbone and head for the data's classes, or the checkpoint's; tells the data what the inputs look like."""
+    """Backbone and head for the data's classes, or the checkpoint's; gives the data the model's transforms."""
     if point:
         task, _ = checkpoint.load_task(point)
-        task.objective.temperature = 1.0  # it fitted the weights as they were, and is not handed on
+        task.objective.temperature = 1.0  # it was fitted to the weights as they were
         if task.classes != data.classes:
             raise UsageError(f"{point} knows the classes {task.classes}, but the data have {data.classes}")
     else:
-        # a command line that names weights, as a sweep over strategies does, overrules the strategy's file
-        if get_class(cfg.finetuning._target_).random_weights and cfg.model.get("weights") is not None:
-            log.info("random weights, not model.weights=%s: everything learns from scratch", cfg.model.weights)
-            cfg.model.weights = None
         backbone = instantiate(cfg.model)
-        task = instantiate(cfg.task)(backbone=backbone, classes=data.classes, class_weights=data.class_weights())
+        # from a copy, because Hydra resolves the references to other parts in place
+        task = instantiate(editable_copy(cfg).task)(
+            backbone=backbone, classes=data.classes, class_weights=data.class_weights()
+        )
     if task.objective.multi_label != data.samples.multi_label:
         have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
         raise UsageError(f"the data have {have} a sample: use task={want}")
@@ -63,24 +66,32 @@ def build_task(cfg: DictConfig, data: DataModule, point: Path | None = None) -> 
     return task
 
 
+def check_trainer(cfg: DictConfig) -> None:
+    """Refuses what a trainer or its callbacks cannot do on this machine; nothing is kept.
+
+    Raises:
+        UsageError: as the `refuse_...` functions below.
+        MisconfigurationException: Lightning's, such as a GPU that is not there.
+    """
+    # before Lightning complains that there is no GPU, or that a package is missing
+    refuse_sharding(str(cfg.trainer.get("strategy")))
+    for callback in _callbacks(cfg):
+        refuse_lost_checkpoints(callback)
+    trainer = instantiate(cfg.trainer, logger=False, enable_checkpointing=False, max_time=None)
+    refuse_parallel_sweep(trainer)
+    refuse_parallel_report(cfg, trainer)
+
+
 def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
     """The trainer with its callbacks, the finetuning strategy first, and loggers that go on with their curves."""
-    callbacks = [instantiate(node) for node in cfg.callbacks.values()]
-    if not cfg.trainer.enable_progress_bar:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    for callback in callbacks:
-        refuse_lost_checkpoints(callback)
-    if cfg.trainer.max_time:  # Lightning's would end amid an epoch, which then never is validated or gone on with
+    callbacks = _callbacks(cfg)
+    if cfg.trainer.max_time:  # Lightning's own would end amid an epoch, without validation and without a way to go on
         callbacks.append(Timer(cfg.trainer.max_time, interval="epoch"))
     plugins: list[Any] = [SafeCheckpointIO()]
     if SLURMEnvironment.detect():  # its own requeueing saves amid a step, and past what `resume` looks at
         plugins.append(SLURMEnvironment(auto_requeue=False))
-    # before Lightning complains that there is no GPU, or that a package is missing
-    refuse_sharding(str(cfg.trainer.get("strategy")))
-    # recorded, so that a resumed run computes as it began
-    cfg.trainer.precision = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator, precision_probe(cfg))
     cache = [instantiate(cfg.cache[part]) for part in CACHES if cfg.cache and cfg.cache.get(part)]
-    trainer = instantiate(
+    return instantiate(
         cfg.trainer,
         callbacks=[
             instantiate(cfg.finetuning),
@@ -95,22 +106,14 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
         plugins=plugins,
         max_time=None,
     )
-    refuse_parallel_sweep(trainer)
-    refuse_parallel_report(cfg, trainer)
-    return trainer
 
 
-def precision_probe(cfg: DictConfig) -> Callable[[], str] | None:
-    """Finds the faster precision on a CPU; None where the backbone never learns, or several processes would ask."""
-    one_process = cfg.trainer.devices == 1 and cfg.trainer.get("num_nodes", 1) == 1
-    if not one_process or not get_class(cfg.finetuning._target_).learns_backbone:
-        return None
-    model = cfg.model.copy()
-    model.weights = None
-    key = OmegaConf.to_yaml(model, resolve=True, sort_keys=True)
-    return partial(
-        faster_precision, partial(instantiate, model), key, Path(cfg.paths.cache).expanduser() / "precision.json"
-    )
+def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
+    """The callbacks that the config names; no progress bar where none is wanted."""
+    callbacks = [instantiate(node) for node in cfg.callbacks.values()]
+    if cfg.trainer.enable_progress_bar:
+        return callbacks
+    return [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
 
 
 def refuse_lost_checkpoints(callback: pl.Callback) -> None:

@@ -29,14 +29,11 @@ DIVERGED = 4  # times the best smoothed loss: going on would tell nothing more
 FIRST_STEPS = 10  # in which the smoothed loss is still too rough to stop by
 
 
-def find_rate(cfg: DictConfig, data: DataModule) -> None:
-    """Puts the rate that a range test suggests into the config; the test leaves nothing else but a picture of it.
+def find_learning_rate(cfg: DictConfig, data: DataModule) -> float:
+    """The learning rate that a range test suggests; the test leaves nothing else but a picture of it.
 
-    It is a training of its own, on a task of its own, so that strategy and caches serve it as they do the run.
+    It is a training of its own, on a task of its own, so that strategy and caches work as they do in the run.
     """
-    if cfg.trainer.fast_dev_run:
-        log.info("lr_find=true: not in a run that sees one batch")
-        return
     rehearsal = cfg.copy()
     rehearsal.update({"scheduler": None, "callbacks": {}, "logger": {}})
     rehearsal.trainer.update({"max_epochs": -1, "max_time": None, "limit_val_batches": 1})
@@ -53,9 +50,9 @@ def find_rate(cfg: DictConfig, data: DataModule) -> None:
         "optimizer.lr=%g instead of %g: a range test of %d steps, %.0f s (lr_find.png)",
         *(found, cfg.optimizer.lr, len(test.losses), time.monotonic() - started),
     )
-    cfg.optimizer.lr = found
     if rank_zero_only.rank == 0:
         test.draw(Path(cfg.paths.run) / "lr_find.png")
+    return found
 
 
 class RangeTest(Callback):

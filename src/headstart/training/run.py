@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
@@ -20,10 +21,9 @@ from headstart.files import as_json, replacing, shown
 from headstart.runs import resume
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
-from headstart.training import auto
-from headstart.training.build import build_data, build_task, build_trainer
+from headstart.training.build import build_task, build_trainer, editable_copy
 from headstart.training.loggers import finish_wandb
-from headstart.training.lr_find import find_rate
+from headstart.training.settle import settle
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,15 @@ class Result:
     """What a run gives.
 
     Attributes:
-        score: the best monitored one.
-        metrics: of that model.
-        num_train: how many samples it learned from.
-        parameters: how many the model has.
-        passes: pictures that went through the network, but for the test.
+        cfg: the settled config that it used.
+        score: the best monitored score.
+        metrics: of the model that was kept.
+        num_train: training samples.
+        parameters: of the model.
+        passes: samples that went through the network, without those of the test.
     """
 
+    cfg: DictConfig
     score: float | None
     metrics: dict[str, float]
     num_train: int
@@ -48,11 +50,12 @@ class Result:
 
 
 def run(cfg: DictConfig) -> Result:
-    """Trains as the config says and, where it asks for that, the same network from random weights."""
+    """Trains as the config says and, with `compare_scratch=true`, the same network from random weights."""
     try:
+        show_recipe(cfg)
         result = train(cfg)
-        if cfg.compare_scratch and cfg.model.get("weights") is not None:
-            train_from_scratch(cfg, result)
+        if cfg.compare_scratch and result.cfg.model.get("weights") is not None:
+            train_from_scratch(result)
     except SystemExit:  # what Ctrl-C and SIGTERM become
         if not cfg.trainer.fast_dev_run:
             log.warning("interrupted; to go on: python src/train.py resume=%s", shown(Path(cfg.paths.run)))
@@ -60,25 +63,17 @@ def run(cfg: DictConfig) -> Result:
     return result
 
 
-def train(cfg: DictConfig) -> Result:
-    """Trains and tests once; everything that remains is under `cfg.paths.run`."""
+def train(given: DictConfig) -> Result:
+    """Trains and tests once; everything that remains is under `paths.run`."""
     started = time.monotonic()
-    run = Path(cfg.paths.run)
-    refuse_occupied(run, cfg)
+    run = Path(given.paths.run)
+    refuse_occupied(run, given)
     run.mkdir(parents=True, exist_ok=True)
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    # cheap things first: a device that is not there is told before anything is scanned or downloaded
-    point = resume_point(cfg)
-    data = None
-    if cfg.auto and cfg.resume is None:
-        data = build_data(cfg)
-        auto.settle(cfg, data)
+    pl.seed_everything(given.seed, workers=True, verbose=False)
+    settled = settle(given)
+    cfg, data, point = settled.cfg, settled.data, settled.checkpoint
     trainer = build_trainer(cfg, point)
-    data = data or build_data(cfg)
-    anchor(cfg)
     show_data(data)
-    if cfg.lr_find and cfg.resume is None:
-        find_rate(cfg, data)
     task = build_task(cfg, data, point)
     if point:  # not before the checkpoint is found to fit: a refused change must not stay
         trainer.callbacks.insert(1, LambdaCallback(on_train_start=lambda *_: write_facts(run, cfg, task)))
@@ -99,14 +94,14 @@ def train(cfg: DictConfig) -> Result:
     return result
 
 
-def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:
+def train_from_scratch(transfer: Result) -> None:
     """Trains the same network from random weights on the same samples, and prints both results."""
-    scratch = cfg.copy()
+    scratch = editable_copy(transfer.cfg)
     scratch.model.weights = None
-    # the same settings, for what was measured once would come out otherwise now
+    # the same settings: they are settled, and would come out otherwise now
     scratch.auto = scratch.lr_find = False
-    scratch.paths.run = f"{cfg.paths.run}/scratch"
-    scratch.resume = cfg.resume and scratch.paths.run
+    scratch.paths.run = f"{transfer.cfg.paths.run}/scratch"
+    scratch.resume = scratch.resume and scratch.paths.run
     log.info("\nThe same network from random weights, on the same samples:")
     reference = train(scratch)
     if rank_zero_only.rank == 0:
@@ -115,26 +110,17 @@ def train_from_scratch(cfg: DictConfig, transfer: Result) -> None:
             print(f"  {name}: {value:.4f} against {reference.metrics[name]:.4f}")
 
 
-def resume_point(cfg: DictConfig) -> Path | None:
-    """The checkpoint to go on from; None for a new run, or one that was interrupted before it saved anything."""
-    if cfg.resume is None:
-        return None
-    run = Path(cfg.paths.run)
-    named = Path(cfg.resume).expanduser().resolve()
-    point = named if named.is_file() else checkpoint.newest_valid(run)
-    if point is None:
-        log.warning("%s holds no checkpoint yet: it starts from the beginning", shown(run))
-    else:
-        log.info("going on from %s", shown(point))
-    return point
-
-
-def anchor(cfg: DictConfig) -> None:
-    """Makes the paths a person typed absolute, once they exist, so that the run can be used from any folder."""
-    for part, key in (("data", "root"), ("model", "weights")):
-        given = cfg[part].get(key)
-        if given is not None and Path(given).expanduser().exists():
-            cfg[part][key] = str(Path(given).expanduser().resolve())
+@rank_zero_only
+def show_recipe(cfg: DictConfig) -> None:
+    """Prints in one line which recipe a new run follows."""
+    if cfg.resume is not None:
+        return
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    strategy = chosen.get("finetuning") or cfg.finetuning._target_.rpartition(".")[2]
+    named = chosen.get("experiment")
+    # the default recipe is its strategy: whoever names another strategy follows no recipe
+    recipe = f"experiment={named}, " if named and named != "auto" else ""
+    log.info("recipe: %sfinetuning=%s", recipe, strategy)
 
 
 def refuse_occupied(run: Path, cfg: DictConfig) -> None:
@@ -156,7 +142,7 @@ def show_data(data: DataModule) -> None:
 @rank_zero_only
 def write_facts(run: Path, cfg: DictConfig, task: ClassificationTask) -> None:
     """Writes the composed config (only `paths` resolved: the rest goes on from it) and the class map of the run."""
-    written = cfg.copy()
+    written = editable_copy(cfg)
     written.paths = OmegaConf.to_container(cfg.paths, resolve=True)
     written.resume = None
     with replacing(run / resume.CONFIG) as stream:
@@ -185,7 +171,7 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
     if cfg.test and data.num_samples["test"]:
         (tested,) = trainer.test(task, datamodule=data, ckpt_path=path or None, verbose=False)
         metrics |= tested
-    return Result(score, metrics, data.num_samples["train"], sum(p.numel() for p in task.parameters()), passes)
+    return Result(cfg, score, metrics, data.num_samples["train"], sum(p.numel() for p in task.parameters()), passes)
 
 
 @rank_zero_only

@@ -7,11 +7,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from headstart.backbones import speed as hardware
+from headstart.backbones import speed
 from headstart.backbones.speed import BF16, FP32, choose_precision, faster_precision
 from headstart.backbones.tiny_resnet import TinyResNet
-from headstart.training.build import precision_probe
 from headstart.training.run import train
+from headstart.training.settle import _precision_probe as precision_probe
 
 
 @pytest.mark.parametrize(
@@ -38,15 +38,15 @@ def test_auto(asked, accelerator, cuda, cuda_bf16, cpu_bf16, expected, monkeypat
 
 @pytest.mark.parametrize(("bf16", "expected"), [(0.1, BF16), (0.19, FP32), (3.0, FP32)])
 def test_bf16_must_be_clearly_faster(bf16, expected, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(hardware, "_step", lambda backbone, pictures, precision: {FP32: 0.2, BF16: bf16}[precision])
-    monkeypatch.setattr(hardware, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(speed, "_step", lambda backbone, batch, precision: {FP32: 0.2, BF16: bf16}[precision])
+    monkeypatch.setattr(speed, "PROBE_SECONDS", 0.0)
     with caplog.at_level(logging.INFO):
         assert faster_precision(lambda: TinyResNet(weights=None), "tiny", tmp_path / "known.json") == expected
-    assert f"precision {expected}: a step of 16 pictures takes 0.20 s in fp32, {bf16:.2f} s in bf16" in caplog.text
+    assert f"precision {expected}: a step of 16 samples takes 0.20 s in fp32, {bf16:.2f} s in bf16" in caplog.text
 
 
 def test_an_answer_is_remembered_for_the_same_network_alone(monkeypatch, tmp_path):
-    monkeypatch.setattr(hardware, "_measured", lambda backbone: answers.pop(0))
+    monkeypatch.setattr(speed, "_measured", lambda backbone: answers.pop(0))
     answers = [(BF16, "first"), (FP32, "second")]
     ask = lambda key: faster_precision(lambda: None, key, tmp_path / "cache/known.json")  # noqa: E731
     assert [ask("a"), ask("a"), ask("b"), ask("a")] == [BF16, BF16, FP32, BF16]
@@ -65,10 +65,9 @@ def test_short_steps_stay_in_fp32_and_random_numbers_as_they_were(tmp_path):
 
 
 def test_a_run_records_what_it_chose_and_goes_on_with_it(quick, monkeypatch, tmp_path):
-    monkeypatch.setattr("headstart.backbones.speed._computes_bf16", lambda: True)
+    monkeypatch.setattr("headstart.backbones.speed._has_bf16_instructions", lambda: True)
     monkeypatch.setattr("headstart.backbones.speed._measured", lambda backbone: (BF16, "told"))
-    cfg = quick("trainer.max_epochs=1")
-    train(cfg)
+    train(quick("trainer.max_epochs=1", "trainer.precision=auto"))
     assert OmegaConf.load(tmp_path / "run/config.yaml").trainer.precision == BF16
 
 

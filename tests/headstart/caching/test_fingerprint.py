@@ -134,7 +134,7 @@ def test_the_version_of_a_codec_counts(codec, tiny, monkeypatch):
     assert fingerprint(tiny, samples=files) != before
 
 
-@pytest.mark.parametrize("module", ["backbones.base", "backbones.parts", "data.decode"])
+@pytest.mark.parametrize("module", ["backbones.base", "backbones.parts", "inputs.images.decode"])
 def test_the_code_between_file_and_row_counts(module, tiny, monkeypatch):
     files = Samples(["a"], [0], ["x", "y"], PictureFiles(["a"]), digests=["1" * 40])
     before, code = fingerprint(tiny, samples=files), of_code._code
@@ -206,7 +206,7 @@ def written(tmp_path, monkeypatch):
 
     def write(changed=""):
         for name, text in texts.items():
-            (tmp_path / f"{name}.py").write_text(text + "# changed" * (name == changed))
+            (tmp_path / f"{name}.py").write_text(text + "CHANGED = True\n" * (name == changed))
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
         of_code._code.cache_clear()
@@ -227,6 +227,15 @@ def test_code_of_ones_own_counts(kind, changed, written):
     before, again, after = made(written()), made(written()), made(written(changed))
     assert before == again
     assert (before != after) == (kind != "Itself" or changed == "own_net"), "what is not used does not count"
+
+
+def test_words_about_the_code_do_not_count():
+    plain = "class A:\n    x = 1\n\n    def f(self):\n        return 'text'\n"
+    told = '"""Words."""\n' + plain.replace("    x = 1", '    """More."""\n\n    x = 1  # why').replace(
+        "        return", '        """Again."""\n        return'
+    )
+    assert of_code._without_words(plain) == of_code._without_words(told)
+    assert of_code._without_words(plain) != of_code._without_words(plain.replace("text", "other"))
 
 
 @pytest.mark.parametrize("changed", ["own_ops", "own_deep"])

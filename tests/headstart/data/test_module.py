@@ -11,6 +11,7 @@ import yaml
 from headstart.data.module import DataModule
 from headstart.data.samples import Samples
 from headstart.errors import UsageError
+from headstart.inputs.base import Preprocess
 from headstart.inputs.transforms import TwoParts, as_it_is
 
 CONF = Path(__file__).parents[3] / "conf" / "data"
@@ -134,11 +135,18 @@ def test_what_is_kept_is_asked_for_the_fixed_part_alone():
 
 @pytest.mark.parametrize("early", [False, True])
 def test_samples_are_decoded_in_the_detail_that_the_model_needs(early):
-    class Detailed:
-        decode_side = 7
-
+    class Detailed(Preprocess):
         def __call__(self, value):
             return value
+
+        def adapt_loader(self, load):
+            return load.decoded_at(7)
+
+        def example(self, number):
+            raise NotImplementedError
+
+        def describe(self, raw=False):
+            raise NotImplementedError
 
     class Load:
         def __init__(self, side=None):

@@ -5,7 +5,12 @@ from types import SimpleNamespace
 import pytest
 
 from headstart.errors import UsageError
-from headstart.inference.file_names import find_pictures
+from headstart.inference.file_names import find_files
+from headstart.inputs.images.decode import PICTURE_SUFFIXES
+
+
+def find_pictures(given):
+    return find_files(given, PICTURE_SUFFIXES, "picture")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from headstart.training.build import build_data, build_task
 
 @pytest.fixture
 def task(quick):
-    cfg = quick("task.test_time_flip=true")
+    cfg = quick("test_time=flip")
     return build_task(cfg, build_data(cfg)).eval()
 
 
@@ -23,10 +23,10 @@ def test_mirror_images_are_one_to_tests_and_predictions(task):
     expected = task.objective.probabilities((task(pictures) + task(mirrored)) / 2)
     assert torch.allclose(task.predict_step(pictures, 0), expected)
     assert torch.allclose(Classifier(task)(pictures), expected), "and what is exported"
-    task.test_time_flip = False
+    task.test_time = None
     assert torch.equal(task.predict_step(pictures, 0), task.objective.probabilities(task(pictures)))
 
 
 def test_only_pictures(task):
-    with pytest.raises(UsageError, match=r"test_time_flip.* only pictures"):
+    with pytest.raises(UsageError, match=r"test_time=flip.* only pictures"):
         task.tested_logits(torch.zeros(4, 7))

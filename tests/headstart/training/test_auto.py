@@ -1,4 +1,4 @@
-"""What `experiment=auto` settles, and what it keeps in the end."""
+"""The settings that `finetuning=auto` chooses, and the model that it keeps."""
 
 import csv
 import itertools
@@ -15,19 +15,20 @@ from headstart.callbacks.blend import SHARE, Blend, _best, _between
 from headstart.errors import UsageError
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
-from headstart.training.auto import Facts, decide, look, settle, warnings
-from headstart.training.build import build_data
+from headstart.training.auto import Facts, decide, look, recommend, warnings
+from headstart.training.build import build_data, editable_copy
 from headstart.training.run import train
+from headstart.training.settle import settle_by_data
 
 
 @pytest.fixture(autouse=True)
 def _no_head_is_enough(monkeypatch):
     """The pictures of these tests are so easy that no run would have a second stage."""
-    monkeypatch.setattr("headstart.training.auto.GOOD_HEAD", 2.0)
+    monkeypatch.setattr("headstart.training.auto.GOOD_PROBE", 2.0)
 
 
 def settled(**facts):
-    facts = {"counts": [100, 100], "num_val": 1000, "fewest_val": 100, "short_side": 400.0, "image_size": 224} | facts
+    facts = {"counts": [100, 100], "num_val": 1000, "fewest_val": 100} | facts
     facts = {"num_train": sum(facts["counts"])} | facts
     found = {decision.key: decision.value for decision in decide(Facts(**facts))}
     found.pop("finetuning.head_goal", None)
@@ -43,9 +44,6 @@ UNEVEN = {"data.class_weights": "balanced", "monitor": "val/acc_macro"}
         ({}, {"trainer.max_epochs": 31}),
         ({"counts": [340, 340]}, {"trainer.max_epochs": 25}),
         ({"counts": [1700] * 10}, {"trainer.max_epochs": 6}),
-        ({"short_side": 32.0}, {"trainer.max_epochs": 31, "model.image_size": 128}),
-        ({"short_side": 8.0, "image_size": 32}, {"trainer.max_epochs": 31}),
-        ({"short_side": None}, {"trainer.max_epochs": 31}),
         (
             {"counts": [500, 99]},
             {"trainer.max_epochs": 28, "data.class_weights": "balanced", "monitor": "val/acc_macro"},
@@ -74,41 +72,50 @@ def test_settings(facts, expected):
     ],
 )
 def test_a_head_that_cannot_be_told_from_a_better_model_is_enough(num_val, more, goal, monkeypatch):
-    monkeypatch.setattr("headstart.training.auto.GOOD_HEAD", 0.98)
-    facts = {"counts": [100, 100], "num_train": 200, "fewest_val": 10, "short_side": None, "image_size": 224} | more
+    monkeypatch.setattr("headstart.training.auto.GOOD_PROBE", 0.98)
+    facts = {"counts": [100, 100], "num_train": 200, "fewest_val": 10} | more
     facts["num_train"] = more.get("num_train", sum(facts["counts"]))
     keys = {decision.key: decision.value for decision in decide(Facts(num_val=num_val, **facts))}
     assert keys.get("finetuning.head_goal") == goal
 
 
 def test_a_time_limit_bounds_the_epochs():
-    facts = Facts(1000, [500, 500], num_val=300, fewest_val=100, short_side=32.0, image_size=224)
-    asked = []
-    decisions = decide(facts, limit=100.0, time_picture=lambda size: asked.append(size) or 0.01)
-    assert {d.key: d.value for d in decisions}["trainer.max_epochs"] == 1 + math.floor(0.8 * 100 / 11)
-    assert asked == [128], "it is timed at the size that was settled"
-    (epochs,) = (decision for decision in decisions if decision.key == "trainer.max_epochs")
-    assert "so many fit into trainer.max_time, at about 11 s each" in epochs.reason
-    (least,) = (d for d in decide(facts, (), 1e-3, lambda size: 1.0) if d.key == "trainer.max_epochs")
+    facts = Facts(1000, [500, 500], num_val=300, fewest_val=100)
+    found = {setting.key: setting for setting in decide(facts, limit=100.0, time_per_sample=lambda: 0.01)}
+    epochs = found["trainer.max_epochs"]
+    assert epochs.value == 1 + math.floor(0.8 * 100 / 11)
+    assert "as many as fit into trainer.max_time, at about 11 s each" in epochs.reason
+    (least,) = (d for d in decide(facts, (), 1e-3, lambda: 1.0) if d.key == "trainer.max_epochs")
     assert least.value == 2
 
 
-def test_what_is_given_is_neither_settled_nor_reckoned_without():
-    facts = Facts(600, [500, 100], num_val=300, fewest_val=100, short_side=32.0, image_size=224)
-    asked = []
-    given = {"model.image_size"}
-    decide(facts, given, limit=100.0, time_picture=lambda size: asked.append(size) or 0.01)
-    assert asked == [224], "it is timed at the size that is given"
-    assert decide(facts, {*given, "trainer.max_epochs", "finetuning.head_goal"}) == []
-    (epochs,) = decide(facts, given, computes_head=False)
-    assert (epochs.value, epochs.reason) == (27, "600 samples to learn from")
+def test_given_settings_are_not_chosen_again():
+    facts = Facts(600, [500, 100], num_val=300, fewest_val=100)
+    assert decide(facts, {"trainer.max_epochs", "finetuning.head_goal"}) == []
+    (epochs,) = decide(facts, solves_head=False)
+    assert (epochs.value, epochs.reason) == (27, "600 training samples")
+
+
+def test_small_pictures_are_not_enlarged_more_than_helps(quick, monkeypatch):
+    """And learning is timed at the size that was chosen or given."""
+    timed = []
+    monkeypatch.setattr(
+        "headstart.training.auto.seconds_per_sample",
+        lambda backbone, accelerator: timed.append(backbone.preprocess.image_size) or 0.01,
+    )
+    words = ("model=resnet18", "model.weights=null", "trainer.max_time='00:00:10:00'")
+    for image_size, expected in (("null", {"model.image_size": 128}), ("64", {})):
+        cfg = quick(*AUTO, *words, f"model.image_size={image_size}")
+        found = {setting.key: setting.value for setting in recommend(cfg, build_data(cfg)).settings}
+        assert {key: value for key, value in found.items() if key.startswith("model.")} == expected
+    assert timed == [128, 64]
 
 
 def test_a_network_that_takes_no_small_pictures_gets_none(quick, tmp_path):
     """MaxViT's windows fit its own size alone."""
     cfg = quick(*AUTO, "model=torchvision", "model.name=maxvit_t", "model.weights=null", "model.image_size=null")
     Path(cfg.paths.run).mkdir()
-    settle(cfg, build_data(cfg))
+    settle_by_data(cfg, build_data(cfg))
     assert cfg.model.image_size is None
     assert "model.image_size" not in (tmp_path / "run/auto.txt").read_text()
 
@@ -131,7 +138,7 @@ def test_a_pretrained_network_with_batch_norm_learns_at_a_higher_rate(words, rat
     """Unless there is little to learn from, it is not to learn, or a rate is given on the command line or in a file."""
     cfg = quick("experiment=auto", "data.num_samples=200", "data.num_classes=2", *words)
     Path(cfg.paths.run).mkdir()
-    settle(cfg, build_data(cfg))
+    settle_by_data(cfg, build_data(cfg))
     assert cfg.task.backbone_lr_ratio == ratio
     told = (tmp_path / "run/auto.txt").read_text()
     assert ("task.backbone_lr_ratio=" in told) == (ratio == 0.3)
@@ -139,14 +146,9 @@ def test_a_pretrained_network_with_batch_norm_learns_at_a_higher_rate(words, rat
     assert "all epochs unless validation finds no mistake" in told
 
 
-def test_a_network_of_one_size_keeps_it():
-    facts = Facts(600, [300, 300], num_val=300, fewest_val=100, short_side=32.0, image_size=224)
-    assert "model.image_size" not in {decision.key for decision in decide(facts, takes=lambda size: size == 224)}
-
-
 @pytest.mark.parametrize("monitor", ["val/loss", "val/auroc_macro", "val/ece"])
 def test_only_an_accuracy_has_a_goal(monitor, composed):
-    facts = Facts(600, [300, 300], num_val=300, fewest_val=100, short_side=None, image_size=224)
+    facts = Facts(600, [300, 300], num_val=300, fewest_val=100)
     assert "finetuning.head_goal" not in {decision.key for decision in decide(facts, monitor=monitor)}
     assert composed("experiment=auto", f"monitor={monitor}").finetuning.goal is None
     assert composed("experiment=auto").finetuning.goal == 1.0
@@ -162,9 +164,9 @@ def test_a_head_that_cannot_be_computed_learns(word, quick, tmp_path, monkeypatc
 
 
 def test_what_to_expect_is_told():
-    assert warnings(Facts(100, [50, 50], 700, 350, None, 224)) == []
-    assert warnings(Facts(100, [50, 50], 0, 0, None, 224)) == []
-    few, noisy, rare = warnings(Facts(308, [8, 300], 100, 3, None, 224))
+    assert warnings(Facts(100, [50, 50], 700, 350)) == []
+    assert warnings(Facts(100, [50, 50], 0, 0)) == []
+    few, noisy, rare = warnings(Facts(308, [8, 300], 100, 3))
     assert "the smallest class has 8 training samples" in few
     assert "differ by less than 5 points" in noisy
     assert "the rarest class of validation has 3" in rare
@@ -172,9 +174,9 @@ def test_what_to_expect_is_told():
 
 def test_the_facts_are_those_of_the_data(quick):
     data = build_data(quick())
-    facts = look(data, 32, batch_norm=True)
+    facts = look(data, batch_norm=True)
     counts = data.class_counts("val")
-    assert facts == Facts(data.num_samples["train"], data.class_counts(), sum(counts), min(counts), 16, 32, True)
+    assert facts == Facts(data.num_samples["train"], data.class_counts(), sum(counts), min(counts), True)
 
 
 # without a goal, which is reached at once: the pictures are that easy
@@ -188,6 +190,13 @@ AUTO = [
 ]
 
 
+def resumed(result):
+    """The config with which a run goes on."""
+    cfg = editable_copy(result.cfg)
+    cfg.resume = cfg.paths.run
+    return cfg
+
+
 def told_of(monkeypatch, *metrics):
     """What validation says of the averages, and then of the last weights where the probe was kept until then."""
     said = itertools.chain(metrics, itertools.repeat({"val/acc": 1.0, "val/loss": 99.0}))
@@ -199,7 +208,7 @@ def test_a_run_settles_what_is_open_and_keeps_the_best(quick, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         result = train(cfg)
     assert OmegaConf.load(tmp_path / "run/config.yaml").trainer.max_epochs == 31
-    assert "trainer.max_epochs=31: 1 for the computed head" in (tmp_path / "run/auto.txt").read_text()
+    assert "trainer.max_epochs=31: 1 for the linear probe" in (tmp_path / "run/auto.txt").read_text()
     assert "the smallest class has" not in caplog.text
     probe = checkpoint.read(tmp_path / "run/checkpoints/probe.ckpt")
     best = checkpoint.read(tmp_path / "run/checkpoints/best.ckpt")
@@ -274,25 +283,25 @@ def test_a_balanced_sampler_needs_no_class_weights(quick, monkeypatch):
         cfg = quick(*AUTO, *words)
         Path(cfg.paths.run).mkdir(exist_ok=True)
         data = build_data(cfg)
-        settle(cfg, data)
+        settle_by_data(cfg, data)
         assert cfg.data.class_weights == data.weighting == weights
         assert (cfg.monitor, cfg.mode, cfg.task.monitor) == ("val/acc_macro", "max", "val/acc_macro")
 
 
 def test_the_time_is_measured_once_by_one_process_with_the_network_as_it_will_be(quick, monkeypatch):
-    def measured(backbone, size, accelerator):
-        asked.append((size, backbone.preprocess.image_size))
+    def measured(backbone, accelerator):
+        asked.append(backbone.preprocess.image_size)
         return 1e-9
 
-    monkeypatch.setattr("headstart.training.auto.seconds_a_picture", measured)
-    monkeypatch.setattr("headstart.training.auto.SIZE_FOR_SMALL", 8)
+    monkeypatch.setattr("headstart.training.auto.seconds_per_sample", measured)
+    monkeypatch.setattr("headstart.inputs.images.preprocess.SIZE_FOR_SMALL", 8)
     monkeypatch.setattr("headstart.training.auto.MOST_EPOCHS", 5)
     cfg = quick(*AUTO, "trainer.max_time='00:00:10:00'", "compare_scratch=true", "trainer.max_epochs=2")
     asked = []
     headstart.training.run.run(cfg)
-    assert asked == [(8, 8)]
+    assert asked == [8]
     cfg.trainer.devices = 2
-    settle(cfg, build_data(cfg))
+    settle_by_data(cfg, build_data(cfg))
     assert len(asked) == 1, "two processes would settle on different numbers of epochs"
 
 
@@ -300,25 +309,22 @@ def test_of_several_better_averages_the_best_is_kept_and_a_resumed_run_leaves_it
     monkeypatch.setattr("headstart.training.auto.MOST_EPOCHS", 2)
     monkeypatch.setattr("headstart.training.auto.FEWEST_EPOCHS", 2)
     told_of(monkeypatch, *({"val/acc": score, "val/loss": 1.0} for score in (2.0, 3.0, 2.5, 1.0)))
-    cfg = quick(*AUTO)
-    assert train(cfg).score == 3.0
+    first = train(quick(*AUTO))
+    assert first.score == 3.0
     best = tmp_path / "run/checkpoints/best.ckpt"
     kept = checkpoint.read(best)
     assert kept["metrics"][SHARE] == 0.5
-    cfg.resume = cfg.paths.run  # as after an interruption of the test
-    assert train(cfg).score == 3.0
+    assert train(resumed(first)).score == 3.0  # as after an interruption of the test
     again = checkpoint.read(best)["state_dict"]
     assert all(torch.equal(value, again[name]) for name, value in kept["state_dict"].items())
 
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_after_its_probe_was_kept_begins_anew(quick, tmp_path):
-    cfg = quick(*AUTO)
-    train(cfg)
+    first = train(quick(*AUTO))
     for name in ("best", "last"):
         (tmp_path / f"run/checkpoints/{name}.ckpt").unlink()
-    cfg.resume = cfg.paths.run
-    assert train(cfg).score == 1.0
+    assert train(resumed(first)).score == 1.0
 
 
 def test_averages_are_no_points_of_the_curves(quick, tmp_path, monkeypatch):

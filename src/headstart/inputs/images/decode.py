@@ -14,6 +14,8 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from headstart.inputs.base import UnreadableInput
+
 PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
     + (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2")
@@ -35,16 +37,8 @@ _TURNS = {
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 
 
-class UnreadablePicture(ValueError):  # noqa: N818 - it names the thing that is wrong, as in "list of unreadable pictures"
-    """A file that cannot be decoded right. `reason` is a few words; `path` is None for a nameless stream."""
-
-    def __init__(self, reason: str, path: str | None = None) -> None:
-        super().__init__(reason, path)
-        self.reason = reason
-        self.path = path
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}" if self.path else self.reason
+class UnreadablePicture(UnreadableInput):
+    """A file that cannot be decoded right."""
 
 
 def silence_pillow() -> None:

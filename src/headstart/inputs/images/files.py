@@ -1,15 +1,19 @@
 """Pictures in files and in memory, found and loaded by number."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from PIL import features
 from torch import Tensor
 
 from headstart.inputs.images.decode import picture_size, read_picture
 
 JUNK = {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN"}
 """Names of files and folders that are never data; nor are names with a leading dot."""
+# "jpg" is the version of its interface; libjpeg-turbo, where it is that, has one of its own
+CODECS = ("pil", "jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
 
 
 class PictureFiles:
@@ -29,6 +33,11 @@ class PictureFiles:
     def size_of(self, index: int) -> tuple[int, int]:
         """Width and height of picture `index`, without decoding it."""
         return picture_size(self.paths[index])
+
+    def fingerprint(self) -> list[Any]:
+        """Everything that turns the bytes of a file into pixels: code, settings, versions of the decoders."""
+        settings = {name: value for name, value in vars(self).items() if name != "paths"}
+        return [type(self), settings, {name: features.version(name) for name in CODECS}]
 
 
 class PictureStack:
@@ -69,3 +78,11 @@ def _files(folder: Path, visited: set[str]) -> Iterator[Path]:
 def is_junk(name: str) -> bool:
     """Whether a file or folder of this name is left out."""
     return name.startswith(".") or name in JUNK
+
+
+def size_of(load: Callable[[int], Any], index: int) -> tuple[int, int] | None:
+    """Width and height of a picture, from the head of its file where it is one; None where it is no picture."""
+    if hasattr(load, "size_of"):
+        return load.size_of(index)
+    value = load(index)
+    return (value.shape[2], value.shape[1]) if isinstance(value, Tensor) and value.ndim == 3 else None

@@ -31,17 +31,15 @@ class Mixing:
     def __init__(self, num_classes: int, mixup: float = 0.0, cutmix: float = 0.0):
         for key, alpha in (("mixup", mixup), ("cutmix", cutmix)):
             if not 0 <= alpha < float("inf"):
-                raise UsageError(f"task.{key}={alpha}: give 0 for none, or a number above, such as 0.2 or 1")
+                raise UsageError(f"mixing.{key}={alpha}: give 0 for none, or a number above, such as 0.2 or 1")
+        if not mixup and not cutmix:
+            raise UsageError("mixing.mixup=0 mixing.cutmix=0: give one of them a number above 0, or leave mixing out")
         self.ways: list[v2.Transform] = []
-        # floats: torchvision's distribution cannot draw with a whole number such as task.mixup=1
+        # floats: torchvision's distribution cannot draw with a whole number such as mixing.mixup=1
         if mixup:
             self.ways.append(v2.MixUp(alpha=float(mixup), num_classes=num_classes))
         if cutmix:
             self.ways.append(v2.CutMix(alpha=float(cutmix), num_classes=num_classes))
-
-    def __bool__(self) -> bool:
-        """Whether anything is mixed."""
-        return bool(self.ways)
 
     def __call__(self, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mixes a batch.
@@ -61,7 +59,7 @@ class Mixing:
             given = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"of type {type(inputs)}"
             raise UsageError(
                 "only batches of pictures (batch, 3, height, width) can be mixed, but the data yield inputs "
-                f"{given}: task.mixup=0 task.cutmix=0"
+                f"{given}: leave mixing out"
             )
         way = self.ways[int(torch.randint(len(self.ways), ()))]
         if isinstance(way, v2.MixUp):  # sums of bytes need fractions

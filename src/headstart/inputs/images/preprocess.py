@@ -1,23 +1,32 @@
 """What a set of pretrained weights expects of a picture."""
 
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from headstart.errors import UsageError, nearest
+from headstart.inputs.base import Preprocess, Setting
+from headstart.inputs.images.decode import MAX_PIXELS, PICTURE_SUFFIXES, UnreadablePicture, read_picture
+from headstart.inputs.images.resizing import Resize
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZE_MODES = ("crop", "squash", "letterbox")
+SMALL_SIDE, SIZE_FOR_SMALL = 96, 128
+"""`finetuning=auto`: pictures of up to so many pixels a side, and the input size that is enough for them."""
+EXAMPLE_SIDES = 100, 600
+"""Shortest and longest side in pixels of made-up pictures."""
 
 
 @dataclass(frozen=True)
-class ImagePreprocess:
+class ImagePreprocess(Preprocess):
     """What a set of weights expects of a picture, up to normalisation, which the backbone does itself.
-
-    Plain primitives only: `asdict` goes into a checkpoint, `ImagePreprocess(**saved)` brings it back.
 
     Args:
         image_size: side in pixels of the square the network sees.
@@ -29,6 +38,10 @@ class ImagePreprocess:
     Raises:
         UsageError: a mode that does not exist or a size that is not possible.
     """
+
+    sample_name = "picture"
+    suffixes = PICTURE_SUFFIXES
+    hub_task = "image-classification"
 
     image_size: int
     resize_size: int
@@ -77,3 +90,95 @@ class ImagePreprocess:
 
     def _resize(self, image: Tensor, size: list[int] | None, max_size: int | None = None) -> Tensor:
         return transforms.resize(image, size, InterpolationMode(self.interpolation), max_size, antialias=True)
+
+    def collate(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Pictures of one size -> uint8 `(batch, 3, image_size, image_size)`."""
+        return default_collate(list(inputs))
+
+    def example(self, number: int) -> Tensor:
+        """Random pixels, uint8 `(number, 3, image_size, image_size)`."""
+        return torch.randint(0, 256, (number, 3, self.image_size, self.image_size), dtype=torch.uint8)
+
+    def raw_example(self, seed: int) -> Tensor:
+        """Smooth blobs and noise, uint8 `(3, height, width)`, of another size for each seed.
+
+        Smooth and rough at once: whatever a resize gets wrong shows in one of them.
+        """
+        random = torch.Generator().manual_seed(seed)
+        height, width = torch.randint(*EXAMPLE_SIDES, (2,), generator=random).tolist()
+        coarse = torch.rand(1, 3, 8, 8, generator=random) * 255
+        smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")[0]
+        noise = torch.randn(3, height, width, generator=random) * 20
+        return (smooth + noise).clamp(0, 255).to(torch.uint8)
+
+    def companion(self, raw: Tensor) -> Tensor:
+        """The mirror image."""
+        return raw.flip(2)
+
+    def read(self, source: str | BinaryIO) -> Tensor:
+        """A decoded picture, uint8 `(3, height, width)`.
+
+        Raises:
+            UnreadablePicture: it cannot be decoded right, or is so long a strip that resizing it would take gigabytes.
+        """
+        picture = read_picture(source, self.decode_side)
+        height, width = picture.shape[1:]
+        if self.resized_pixels(height, width) > MAX_PIXELS:
+            raise UnreadablePicture(f"too long for its width: {width} x {height} pixels")
+        return picture
+
+    def adapt_loader(self, load: Callable[[int], Any]) -> Callable[[int], Any]:
+        """Picture files are decoded with their shorter side at least `decode_side` long, and no more than needed."""
+        return load.decoded_at(self.decode_side) if hasattr(load, "decoded_at") else load
+
+    def as_module(self) -> nn.Module:
+        """Resize and crop for an exported network."""
+        return Resize(self.resize_mode, self.interpolation, self.image_size, self.resize_size)
+
+    def export_example(self, raw: bool = False) -> tuple[Tensor, dict[int, str]]:
+        """Two black pictures; raw ones have sides that differ, for an export takes equal sizes to be equal always."""
+        if not raw:
+            return torch.zeros(2, 3, self.image_size, self.image_size, dtype=torch.uint8), {0: "batch"}
+        sides = self.image_size + 33, self.image_size + 66
+        return torch.zeros(2, 3, *sides, dtype=torch.uint8), {0: "batch", 2: "height", 3: "width"}
+
+    def describe(self, raw: bool = False) -> dict[str, Any]:
+        """As `Preprocess.describe`."""
+        size = ["height", "width"] if raw else [self.image_size] * 2
+        names = ("image_size", "resize_size", "interpolation", "resize_mode", "decode_side")
+        return {
+            "summary": f"RGB, {self.image_size} x {self.image_size} pixels; resized to {self.resize_size} "
+            f"({self.interpolation}, {self.resize_mode})",
+            "input": {
+                "name": "pictures", "type": "uint8", "shape": ["batch", 3, *size], "channels": "RGB, 0 to 255",
+            },
+            "preprocess": {name: getattr(self, name) for name in names},
+            "steps_before": self._steps(raw),
+        }  # fmt: skip
+
+    def _steps(self, raw: bool) -> list[str]:
+        size, side, how = self.image_size, self.resize_size, f"antialiased {self.interpolation}"
+        steps = [
+            f"a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size while its shorter side keeps {self.decode_side} "
+            "pixels, as it was in training",
+            "turn the picture as its EXIF orientation says",
+            "8-bit RGB: transparency on white, 16-bit grey divided by 257 and rounded, the first frame of several",
+        ]
+        if raw:
+            return steps
+        return (
+            steps
+            + {
+                "crop": [f"resize the shorter side to {side}, {how}", f"cut out the central {size} x {size} pixels"],
+                "squash": [f"resize to {size} x {size} whatever the proportions, {how}"],
+                "letterbox": [f"resize the longer side to {size}, {how}", f"fill up to {size} x {size} with black"],
+            }[self.resize_mode]
+        )
+
+    def suggest(self, raw: Sequence[Any]) -> list[Setting]:
+        """Small pictures are not enlarged more than helps."""
+        sides = [min(picture.shape[-2:]) for picture in raw]
+        if not sides or statistics.median(sides) > SMALL_SIDE or self.image_size <= SIZE_FOR_SMALL:
+            return []
+        half = f"half of the pictures are at most {statistics.median(sides):.0f} pixels high or wide"
+        return [Setting("model.image_size", SIZE_FOR_SMALL, f"{half}: larger is only slower")]

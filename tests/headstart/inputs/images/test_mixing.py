@@ -69,20 +69,20 @@ def test_of_two_ways_each_batch_has_one_and_the_seed_decides():
 
 
 def test_nothing_is_mixed_until_asked():
-    assert not Mixing(4)
-    assert Mixing(4, mixup=0.1)
+    with pytest.raises(UsageError, match=r"mixing.mixup=0 mixing.cutmix=0: give one of them a number above 0"):
+        Mixing(4)
 
 
 @pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf")])
 def test_alpha_out_of_range(alpha):
     for key in BOTH:
-        with pytest.raises(UsageError, match=f"task.{key}={alpha}: give 0 for none"):
+        with pytest.raises(UsageError, match=f"mixing.{key}={alpha}: give 0 for none"):
             Mixing(4, **{key: alpha})
 
 
 @pytest.mark.parametrize("inputs", [{"tokens": torch.ones(4, 7)}, torch.ones(4, 7)], ids=["dict", "rows"])
 def test_what_is_no_picture_is_refused(inputs):
-    with pytest.raises(UsageError, match=r"only batches of pictures .* task.mixup=0 task.cutmix=0"):
+    with pytest.raises(UsageError, match=r"only batches of pictures .* leave mixing out"):
         Mixing(4, mixup=1.0)(inputs, torch.arange(4))
 
 
@@ -119,7 +119,7 @@ def noted(quick, monkeypatch):
     def run(*overrides) -> Steps:
         steps = Steps()
         monkeypatch.setattr(ClassificationTask, "configure_callbacks", lambda self: [steps])
-        train(quick("task.mixup=1", "task.cutmix=1", *overrides))
+        train(quick("mixing=mixup_or_cutmix", "mixing.mixup=1", *overrides))
         return steps
 
     return run
@@ -138,7 +138,7 @@ def test_training_alone_is_mixed(overrides, noted):
 def test_frozen_layers_see_mixed_pictures(noted, caplog):
     with caplog.at_level(logging.INFO):
         steps = noted("finetuning=feature_extraction")
-    assert "train is not cached, for mixing makes other pictures" in caplog.text
+    assert "train is not cached, for mixing makes other samples" in caplog.text
     assert steps.activations == {"train": {False}, "val": {True}}
 
 

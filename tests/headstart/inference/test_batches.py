@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from headstart.inference.pictures import batches
+from headstart.inference.batches import batches
 from headstart.inputs.images.decode import read_picture
 from headstart.inputs.images.preprocess import ImagePreprocess
 
@@ -31,14 +31,14 @@ def test_order_pictures_and_reasons(files, num_workers):
     reasons = [reason for batch in found for reason in batch.reasons]
     assert [reason is not None for reason in reasons] == [False, False, True, False, False, True, False]
     assert reasons[2] == "not a picture (text?)"
-    pictures = torch.cat([batch.pictures for batch in found])
+    pictures = torch.cat([batch.inputs for batch in found])
     expected = [PREPROCESS(read_picture(file, PREPROCESS.decode_side)) for file in files if file[-5] not in "25"]
     assert torch.equal(pictures, torch.stack(expected))
 
 
 def test_a_batch_without_any_picture(files):
     (batch,) = batches([files[2], "gone.jpg"], PREPROCESS, 3, 0)
-    assert batch.pictures is None
+    assert batch.inputs is None
     assert batch.reasons == ["not a picture (text?)", "cannot be opened (No such file or directory)"]
 
 

@@ -7,45 +7,38 @@ arithmetic alone. `ImagePreprocess` stays what decides; the parity check of ever
 import torch
 from torch import Tensor, nn
 
-from headstart.inference.classifier import Classifier
-from headstart.inputs.images.preprocess import ImagePreprocess
-
-
-class ResizingClassifier(nn.Module):
-    """A classifier that takes pictures of any size; those of one batch have the same.
-
-    Args:
-        classifier: takes pictures of its input size.
-    """
-
-    def __init__(self, classifier: Classifier):
-        super().__init__()
-        self.resize = Resize(classifier.preprocess)
-        self.classifier = classifier
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """uint8 `(batch, 3, height, width)` -> probabilities, float32 `(batch, num_classes)`."""
-        return self.classifier(self.resize(pictures))
-
 
 class Resize(nn.Module):
     """Pictures of any size to the network's: uint8 `(batch, 3, height, width)` -> `(batch, 3, size, size)`.
 
     Args:
-        preprocess: what is to be done.
+        mode, interpolation, size, shorter_side: `resize_mode`, `interpolation`, `image_size` and `resize_size` of an
+            `ImagePreprocess`.
     """
 
-    def __init__(self, preprocess: ImagePreprocess):
+    def __init__(self, mode: str, interpolation: str, size: int, shorter_side: int):
         super().__init__()
-        self.mode = preprocess.resize_mode
-        self.bicubic = preprocess.interpolation == "bicubic"
-        self.size, self.shorter_side = preprocess.image_size, preprocess.resize_size
+        self.mode, self.bicubic, self.size, self.shorter_side = mode, interpolation == "bicubic", size, shorter_side
+
+    def scripted(self) -> nn.Module:
+        """The same for TorchScript: a trace would freeze the sizes."""
+        return _ScriptedResize(self)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """What the network sees."""
         # as decoders leave pictures; the kernel is twice as fast in it
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         return resize(pictures, self.mode, self.bicubic, self.size, self.shorter_side)
+
+
+class _ScriptedResize(nn.Module):
+    def __init__(self, module: Resize):
+        super().__init__()
+        self.function = torch.jit.script(resize)
+        self.settings = module.mode, module.bicubic, module.size, module.shorter_side
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.function(pictures.contiguous(memory_format=torch.channels_last), *self.settings)
 
 
 def resize(pictures: Tensor, mode: str, bicubic: bool, size: int, shorter_side: int) -> Tensor:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from headstart.export.onnx_file import load, write
-from headstart.export.resizing import Resize, middle, resize
 from headstart.inputs.images.preprocess import ImagePreprocess
+from headstart.inputs.images.resizing import middle, resize
 
 SIZES = [(374, 500), (501, 300), (230, 257), (100, 90), (61, 64), (64, 64), (50, 203)]
 KINDS = list(product(("crop", "squash", "letterbox"), ("bilinear", "bicubic")))
@@ -26,7 +26,7 @@ def test_in_torch_it_is_the_same_to_the_bit(mode, interpolation):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scripted = torch.jit.script(resize)
-    module = Resize(preprocess)
+    module = preprocess.as_module()
     for picture in pictures():
         expected = preprocess(picture)
         assert torch.equal(module(picture[None])[0], expected)
@@ -42,16 +42,14 @@ def test_in_onnx_it_is_the_same_but_for_rounding(mode, interpolation, tmp_path):
     class AsFloat(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.resize = Resize(preprocess)
+            self.resize = preprocess.as_module()
 
         def forward(self, batch):
             return self.resize(batch).float()
 
     preprocess = ImagePreprocess(56, 64, interpolation, mode)
-    dim = torch.export.Dim
-    dynamic = {0: dim("batch", min=1), 2: dim("height", min=1), 3: dim("width", min=1)}
-    example = torch.zeros(2, 3, 70, 90, dtype=torch.uint8)
-    write(AsFloat(), example, dynamic, tmp_path / "resize.onnx", {})
+    example, axes = preprocess.export_example(raw=True)
+    write(AsFloat(), example, axes, tmp_path / "resize.onnx", {})
     run = load(tmp_path / "resize.onnx", None)
     for picture in pictures():
         expected = preprocess(picture).float()

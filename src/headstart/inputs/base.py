@@ -1,0 +1,167 @@
+"""The contract of a kind of input: how a raw sample becomes what a backbone takes a batch of.
+
+Pictures keep it in `inputs/images/preprocess.py`. Everything else that knows one kind of input stands in the folder of
+that kind; tasks, strategies, caches, evaluation and export use this contract alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, BinaryIO, ClassVar
+
+from hydra.utils import get_class
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from headstart.errors import UsageError
+
+PICTURES = "headstart.inputs.images.preprocess.ImagePreprocess"
+"""Checkpoints from before there was a second kind of input do not name theirs: it is this one."""
+
+
+class UnreadableInput(ValueError):  # noqa: N818 - it names the thing that is wrong, as in "list of unreadable inputs"
+    """A file that cannot be read as a sample. `reason` is a few words; `path` is None for a nameless stream."""
+
+    def __init__(self, reason: str, path: str | None = None) -> None:
+        super().__init__(reason, path)
+        self.reason = reason
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that is recommended or chosen, and why.
+
+    Attributes:
+        key: as on the command line, such as `model.image_size`.
+        value: its value.
+        reason: one sentence.
+    """
+
+    key: str
+    value: Any
+    reason: str
+
+
+class Preprocess(ABC):
+    """What a set of weights expects of a sample; deterministic.
+
+    Subclasses are frozen dataclasses of plain values (numbers, texts, lists): `saved_form` puts them into checkpoints,
+    `from_saved_form` builds them again.
+
+    Attributes:
+        sample_name: what one sample is called, such as `picture`.
+        suffixes: endings of files that hold one sample each, lower case with the dot; empty where there are none.
+        hub_task: name of the classification task on the Hugging Face hub.
+    """
+
+    sample_name: ClassVar[str] = "sample"
+    suffixes: ClassVar[frozenset[str]] = frozenset()
+    hub_task: ClassVar[str] = "other"
+
+    @abstractmethod
+    def __call__(self, raw: Any) -> Any:
+        """A raw sample, as a data set loads it, -> one input; inputs can be collated."""
+
+    def collate(self, inputs: Sequence[Any]) -> Any:
+        """Inputs -> the batch that the backbone takes: a tensor, or a dict of tensors, samples first."""
+        return default_collate(list(inputs))
+
+    @abstractmethod
+    def example(self, number: int) -> Any:
+        """A batch of this many random inputs: to measure speed and to export without data."""
+
+    @abstractmethod
+    def describe(self, raw: bool = False) -> dict[str, Any]:
+        """The input in words and as plain data, for reports and for users of an export.
+
+        Args:
+            raw: whether `as_module` is part of the network, which then takes raw samples.
+
+        Returns:
+            `summary`: one line. `input`: name, type and shape of the batch. `preprocess`: the settings.
+            `steps_before`: what the user of an export has to do first, in order.
+        """
+
+    def read(self, source: str | BinaryIO) -> Any:
+        """A raw sample from a file or a stream.
+
+        Raises:
+            UnreadableInput: it cannot be read as such a sample.
+            UsageError: samples of this kind are not in files of their own.
+        """
+        raise UsageError(f"a {self.sample_name} of this model is not read from a file of its own")
+
+    def raw_example(self, seed: int) -> Any:
+        """A made-up raw sample, another one for each seed: to compare an export with its checkpoint without data."""
+        raise UsageError(f"there is no made-up {self.sample_name} for this model: the run's own data are needed")
+
+    def companion(self, raw: Any) -> Any:
+        """Another raw sample of the same shape, so that both can be in one batch that is not preprocessed."""
+        return raw
+
+    def as_module(self) -> nn.Module | None:
+        """The preprocessing as part of an exported network, for batches of raw samples of one shape; None: not so."""
+        return None
+
+    def export_example(self, raw: bool = False) -> tuple[Any, Any]:
+        """A batch of two to export with, and the names of its dimensions that may have other sizes later.
+
+        Args:
+            raw: whether the network begins with `as_module`.
+
+        Returns:
+            The batch; and for each of its tensors, in the same structure, `{dimension: name}`.
+        """
+        batch = self.example(2)
+        axes = {key: {0: "batch"} for key in batch} if isinstance(batch, Mapping) else {0: "batch"}
+        return batch, axes
+
+    def adapt_loader(self, load: Callable[[int], Any]) -> Callable[[int], Any]:
+        """A data set's loader that leaves out detail which this preprocessing would remove anyway."""
+        return load
+
+    def suggest(self, raw: Sequence[Any]) -> list[Setting]:
+        """Settings that suit these raw training samples better than the defaults (`finetuning=auto`)."""
+        return [Setting("augmentation", None, f"random changes are for pictures, and these are {self.sample_name}s")]
+
+
+def saved_form(preprocess: Preprocess) -> dict[str, Any]:
+    """The preprocessing as plain data."""
+    assert is_dataclass(preprocess), f"{type(preprocess).__name__} must be a dataclass of plain values"
+    kind = type(preprocess)
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **asdict(preprocess)}
+
+
+def from_saved_form(saved: Mapping[str, Any]) -> Preprocess:
+    """The preprocessing that `saved_form` described.
+
+    Raises:
+        UsageError: the data name something else than a preprocessing.
+    """
+    settings = dict(saved)
+    target = settings.pop("_target_", PICTURES)
+    kind = get_class(target)
+    if not issubclass(kind, Preprocess):
+        raise UsageError(f"the checkpoint names {target} as its preprocessing, which is none")
+    return kind(**settings)
+
+
+def leaves(batch: Any) -> Iterator[Tensor]:
+    """The tensors of a batch, in order."""
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from leaves(value)
+    elif isinstance(batch, (list, tuple)):
+        for value in batch:
+            yield from leaves(value)
+
+
+def batch_size(batch: Any) -> int:
+    """Samples in a batch: the length of its first tensor."""
+    return len(next(leaves(batch)))

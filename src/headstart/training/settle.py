@@ -1,0 +1,122 @@
+"""All decisions about a run's config, made once, in order: machine, data, settings by the data, learning rate.
+
+The result is read-only: the run uses it, and it is written to `config.yaml`. Nothing else changes a config.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+
+from headstart.backbones.speed import choose_precision, faster_precision
+from headstart.data.module import DataModule
+from headstart.files import replacing, shown
+from headstart.tasks import checkpoint
+from headstart.training import auto
+from headstart.training.build import build_data, check_trainer
+from headstart.training.lr_find import find_learning_rate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a run goes by.
+
+    Attributes:
+        cfg: its config, read-only.
+        data: set up.
+        checkpoint: the file to go on from; None for a run that starts from the beginning.
+    """
+
+    cfg: DictConfig
+    data: DataModule
+    checkpoint: Path | None
+
+
+def settle(given: DictConfig) -> Settled:
+    """Fills in everything that the given config leaves open; the given one is not changed."""
+    cfg = given.copy()
+    # cheap things first: a device that is not there is refused before anything is scanned or downloaded
+    point = checkpoint_to_go_on_from(cfg)
+    settle_machine(cfg)
+    check_trainer(cfg)
+    data = build_data(cfg)
+    make_paths_absolute(cfg)
+    if cfg.auto and cfg.resume is None:
+        settle_by_data(cfg, data)
+    if cfg.lr_find and cfg.resume is None:
+        settle_learning_rate(cfg, data)
+    OmegaConf.set_readonly(cfg, True)
+    return Settled(cfg, data, point)
+
+
+def checkpoint_to_go_on_from(cfg: DictConfig) -> Path | None:
+    """The checkpoint of a resumed run; None for a new run, or one that was interrupted before it saved anything."""
+    if cfg.resume is None:
+        return None
+    run = Path(cfg.paths.run)
+    named = Path(cfg.resume).expanduser().resolve()
+    point = named if named.is_file() else checkpoint.newest_valid(run)
+    if point is None:
+        log.warning("%s holds no checkpoint yet: it starts from the beginning", shown(run))
+    else:
+        log.info("going on from %s", shown(point))
+    return point
+
+
+def settle_machine(cfg: DictConfig) -> None:
+    """The weights and the precision to begin with; both are recorded, so that a resumed run computes as it began."""
+    # the command line may name weights, as a sweep over strategies does, and finetuning=scratch wants none
+    if get_class(cfg.finetuning._target_).random_weights and cfg.model.get("weights") is not None:
+        log.info("random weights, not model.weights=%s: everything learns from scratch", cfg.model.weights)
+        cfg.model.weights = None
+    measure = _precision_probe(cfg)
+    cfg.trainer.precision = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator, measure)
+
+
+def _precision_probe(cfg: DictConfig) -> partial | None:
+    """Finds the faster precision on a CPU; None where the backbone never learns, or several processes would ask."""
+    one_process = cfg.trainer.devices == 1 and cfg.trainer.get("num_nodes", 1) == 1
+    if not one_process or not get_class(cfg.finetuning._target_).learns_backbone:
+        return None
+    model = cfg.model.copy()
+    model.weights = None
+    key = OmegaConf.to_yaml(model, resolve=True, sort_keys=True)
+    known = Path(cfg.paths.cache).expanduser() / "precision.json"
+    return partial(faster_precision, partial(instantiate, model), key, known)
+
+
+def make_paths_absolute(cfg: DictConfig) -> None:
+    """Paths that a person typed work from any folder afterwards; those that do not exist may be names."""
+    for part, key in (("data", "root"), ("model", "weights")):
+        given = cfg[part].get(key)
+        if given is not None and Path(given).expanduser().exists():
+            cfg[part][key] = str(Path(given).expanduser().resolve())
+
+
+def settle_by_data(cfg: DictConfig, data: DataModule) -> None:
+    """Applies what `finetuning=auto` recommends, prints it and writes it to `auto.txt` of the run."""
+    recommendation = auto.recommend(cfg, data)
+    for setting in recommendation.settings:
+        OmegaConf.update(cfg, setting.key, setting.value)
+    data.weighting = cfg.data.class_weights
+    reasons = [f"{setting.key}={setting.value}: {setting.reason}" for setting in recommendation.settings]
+    sentences = [auto.sentence_about(cfg), *recommendation.notes, *reasons]
+    if rank_zero_only.rank == 0:
+        for sentence in sentences:
+            log.info(sentence)
+        with replacing(Path(cfg.paths.run) / "auto.txt") as stream:
+            stream.writelines(f"{sentence}\n" for sentence in sentences)
+
+
+def settle_learning_rate(cfg: DictConfig, data: DataModule) -> None:
+    """Puts the learning rate of a range test into the config (`lr_find=true`)."""
+    if cfg.trainer.fast_dev_run:
+        log.info("lr_find=true: not in a run that sees one batch")
+        return
+    cfg.optimizer.lr = find_learning_rate(cfg, data)
