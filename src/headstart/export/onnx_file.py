@@ -45,8 +45,9 @@ def write(model: nn.Module, example: Any, axes: Any, path: Path, about: dict[str
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torch's own ways; what matters, the parity check finds
+        # {}: the exporter would take a dict at the end for named arguments
         program = torch.onnx.export(
-            model, (example,), dynamo=True, dynamic_shapes=(dynamic_shapes(axes),),
+            model, (example, {}), dynamo=True, dynamic_shapes=(dynamic_shapes(axes),),
             input_names=input_names(example, INPUT), output_names=[OUTPUT], opset_version=OPSET, verbose=False,
         )  # fmt: skip
     proto = program.model_proto

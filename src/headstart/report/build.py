@@ -113,17 +113,18 @@ def contents(
         "seed": trained.seed,
         "listed": LISTED,
         "multi_label": task.objective.multi_label,
-        "image_size": task.backbone.preprocess.image_size,
+        "input": task.backbone.preprocess.describe()["summary"],
+        "hub_task": task.backbone.preprocess.hub_task,
     }
 
 
 def hub_header(cfg: DictConfig, content: dict[str, Any]) -> str:
     """The head of a model card as the Hugging Face hub reads it (https://huggingface.co/docs/hub/model-cards)."""
-    tags = ["headstart", "transfer-learning", "image-classification", content["network"]]
+    tags = ["headstart", "transfer-learning", content["hub_task"], content["network"]]
     header = {
         "license": cfg.license,
         "library_name": "pytorch-lightning",
-        "pipeline_tag": "image-classification",
+        "pipeline_tag": content["hub_task"],
         "tags": tags,
         "metrics": list(HUB_METRICS.values()),
         "model-index": [{"name": content["title"], "results": _hub_results(content)}],
@@ -142,5 +143,5 @@ def _hub_results(content: dict[str, Any]) -> list[dict[str, Any]]:
             if m.key in HUB_METRICS
         ]
         dataset = {"name": name, "type": name.lower(), "split": each.split}
-        entries.append({"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics})
+        entries.append({"task": {"type": content["hub_task"]}, "dataset": dataset, "metrics": metrics})
     return entries
