@@ -229,7 +229,7 @@ def test_generated_pictures_take_the_place_of_data_that_are_gone(trained, tmp_pa
     assert "GENERATED pictures take their place" in caplog.text
     assert about["parity"]["samples_are"] == "generated"
     assert about["parity"]["accuracy"] is None
-    with pytest.raises(UsageError, match="quantize=int8 needs pictures of the run"):
+    with pytest.raises(UsageError, match="quantize=int8 needs data of the run"):
         exported(run, "onnx", "quantize=int8")
 
 

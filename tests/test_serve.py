@@ -71,7 +71,7 @@ def test_an_answer_is_what_the_classifier_says(options, client, run):
     answer = client.post("/predict", content=body, headers={"Content-Type": "image/png"})
     assert answer.status_code == 200
     task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
-    from headstart.inference.pictures import prepared
+    from headstart.inference.batches import prepared
 
     with torch.no_grad():
         (expected,) = Classifier(task)(prepared(io.BytesIO(body), task.backbone.preprocess)[None])

@@ -15,7 +15,8 @@ from headstart.evaluation.evaluate import evaluate
 from headstart.runs.resume import find_checkpoint
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task, build_trainer
-from headstart.training.run import anchor, train
+from headstart.training.run import train
+from headstart.training.settle import make_paths_absolute
 
 
 def evaluated(run, *overrides):
@@ -97,6 +98,7 @@ def test_checkpoints_are_plain_data(quick, tmp_path):
     facts = content["hyper_parameters"]
     assert facts["classes"] == ["class_0", "class_1"]
     assert facts["preprocess"] == {
+        "_target_": "headstart.inputs.images.preprocess.ImagePreprocess",
         "image_size": 16, "resize_size": 16, "interpolation": "bilinear", "resize_mode": "crop",
     }  # fmt: skip
     assert facts["config"]["seed"] == 0
@@ -209,7 +211,7 @@ def test_a_relative_root_is_kept_absolute(composed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()
     cfg = composed("data=image_folder", "data.root=pictures")
-    anchor(cfg)
+    make_paths_absolute(cfg)
     assert cfg.data.root == str(tmp_path / "pictures")
 
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from headstart.caching import store as stores
+from headstart.caching import activation_store as stores
 from headstart.caching.activation_store import ActivationStore, Layout, holding, make_room
 
 

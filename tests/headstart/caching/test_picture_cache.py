@@ -14,13 +14,13 @@ from headstart.caching.fingerprint import of_pictures
 from headstart.caching.picture_cache import PictureCache
 from headstart.data.module import computed
 from headstart.data.samples import Samples
-from headstart.datasets import image_folder
+from headstart.inputs.images import files
 from headstart.errors import UsageError
 from headstart.inputs.images.augmentation import Shrink
 from headstart.inputs.images.files import PictureFiles
 from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.training.build import build_data, build_task, build_trainer
-from headstart.training.run import resume_point
+from headstart.training.settle import checkpoint_to_go_on_from
 
 TRAIN, VAL = 16, 8
 TIMED = pictures._timed
@@ -62,14 +62,14 @@ def tiny(composed, folder, tmp_path):
 def decoded(monkeypatch):
     """The files decoded since, by all processes: fork carries the counter along."""
     total = multiprocessing.Value("i", 0)
-    read = image_folder.read_picture
+    read = files.read_picture
 
     def counting(*arguments):
         with total.get_lock():
             total.value += 1
         return read(*arguments)
 
-    monkeypatch.setattr(image_folder, "read_picture", counting)
+    monkeypatch.setattr(files, "read_picture", counting)
 
     def since():
         number, total.value = total.value, 0
@@ -87,7 +87,7 @@ def _worth_it(monkeypatch):
 def fit(cfg, change=lambda data: None, callback=None):
     """Trains and returns task, data and trainer."""
     torch.manual_seed(cfg.seed)
-    point = resume_point(cfg)
+    point = checkpoint_to_go_on_from(cfg)
     trainer, data = build_trainer(cfg, point), build_data(cfg)
     task = build_task(cfg, data, point)
     change(data)

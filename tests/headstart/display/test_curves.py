@@ -60,6 +60,7 @@ def test_a_trial_of_one_batch_draws_nothing(quick, tmp_path):
 
 
 def test_matplotlib_missing_is_told_by_name(quick, monkeypatch):
+    monkeypatch.delitem(sys.modules, "headstart.callbacks.curves", raising=False)
     monkeypatch.delitem(sys.modules, "headstart.display.curves")
     monkeypatch.delattr(display, "curves")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

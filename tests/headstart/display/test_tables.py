@@ -4,10 +4,10 @@ import csv
 
 import pytest
 import torch
-from headstart.reporting import predictions as module
 from sklearn.metrics import confusion_matrix as reference
 from sklearn.metrics import precision_recall_fscore_support
 
+from headstart.metrics import predictions as module
 from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
 from headstart.metrics.per_class import class_rows, confused_pairs, confusion_matrix, write_confusion

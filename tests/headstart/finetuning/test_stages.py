@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from headstart.errors import UsageError
 from headstart.finetuning.base import StagedFinetuning
 from headstart.training.build import build_data, build_task, build_trainer
-from headstart.training.run import resume_point, train
+from headstart.training.run import train
+from headstart.training.settle import checkpoint_to_go_on_from, settle_machine
 
 
 class Recorder(Callback):
@@ -32,7 +33,7 @@ class Recorder(Callback):
 
 def record(cfg, *callbacks):
     """Trains (on) as the config says, and notes what learns when."""
-    point = resume_point(cfg)
+    point = checkpoint_to_go_on_from(cfg)
     trainer, data = build_trainer(cfg, point), build_data(cfg)
     task, recorder = build_task(cfg, data, point), Recorder()
     trainer.callbacks[1:1] = [recorder, *callbacks]
@@ -113,7 +114,9 @@ def test_batch_norm_policy_per_stage(quick):
 
 
 def test_scratch_is_random_and_all_learns(quick):
-    recorder, _, task, _ = record(quick("finetuning=scratch", "model.weights=letters", "trainer.max_epochs=1"))
+    cfg = quick("finetuning=scratch", "model.weights=letters", "trainer.max_epochs=1")
+    settle_machine(cfg)
+    recorder, _, task, _ = record(cfg)
     assert not task.backbone.pretrained
     assert recorder.learning == [TINY]
     assert set(task.lr_ratios.values()) == {1.0}

@@ -1,0 +1,29 @@
+"""The task that a config describes: each part is built from its own section."""
+
+from collections.abc import Sequence
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from headstart.backbones.base import Backbone
+from headstart.tasks.classification import ClassificationTask
+
+PARTS = ("head", "optimizer", "scheduler", "mixing", "test_time")
+"""Sections of the config that the task takes as they are built; null where it does without."""
+
+
+def task_from_config(
+    cfg: DictConfig, backbone: Backbone, classes: Sequence[str], class_weights: Sequence[float] | None
+) -> ClassificationTask:
+    """Builds the task around a backbone.
+
+    Args:
+        cfg: of a run, settled or from a checkpoint.
+        backbone: inputs -> features.
+        classes: names in the order of the outputs.
+        class_weights: weight of each class in the loss.
+    """
+    parts = {name: instantiate(cfg.get(name)) for name in PARTS}
+    return instantiate(cfg.task)(
+        backbone=backbone, classes=classes, class_weights=class_weights, monitor=cfg.monitor, **parts
+    )
