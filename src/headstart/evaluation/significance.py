@@ -16,7 +16,7 @@ DRAWS = 2000
 MOST_PAIRS = 100
 """More pairs are too many to read."""
 LEVEL = 0.05
-"""Significance level: a difference counts where p is below it."""
+"""Significance level: a difference counts if p is below it."""
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ class Run:
         Args:
             split: train, val or test.
             checkpoint: name of the evaluated checkpoint.
-            other_data: path of other pictures than those of the run; None: those of the run.
-            flip: whether predictions were averaged with those of the mirror image; None: as the run does it.
+            other_data: path of other pictures; None: the run's own pictures.
+            flip: whether the logits of a picture and its mirror image were averaged; None: as in the run.
         """
         other = "" if other_data is None else f"_on_{Path(other_data).name}"
         flipped = {None: "", True: "_flipped", False: "_unflipped"}[flip]
@@ -280,7 +280,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 def find_runs(folder: Path) -> list[Run]:
     """The folder itself if it is a run directory, else all runs below it, the jobs of a sweep in their order.
 
-    A run directory is not searched: the run from random weights inside it is a part of it.
+    A run directory is not searched: the run from random weights inside it belongs to it.
     """
     if Run(folder).exists:
         return [Run(folder)]
@@ -292,7 +292,7 @@ def find_runs(folder: Path) -> list[Run]:
 
 
 def _may_hold_runs(folder: Path) -> bool:
-    """Whether to look there. A link may lead to a run directory, but not to more folders: it could lead in a circle."""
+    """Whether to look there. A symbolic link counts only if it points to a run directory: it could be circular."""
     return folder.is_dir() and (not folder.is_symlink() or Run(folder).exists)
 
 

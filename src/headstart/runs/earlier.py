@@ -78,7 +78,7 @@ def _renamed(node: Any) -> Any:
 
 
 def name_today(target: str) -> str:
-    """The name of a part today; the name itself where the part has not moved."""
+    """The name of a part today; the same name if the part has not moved."""
     for old, new in MOVED.items():
         if f"{target}.".startswith(f"{old}."):
             return new + target.removeprefix(old)
@@ -86,7 +86,7 @@ def name_today(target: str) -> str:
 
 
 def _move_mixing(config: Config) -> None:
-    """`task.mixup` and `task.cutmix` became the part `mixing`; null where both are 0."""
+    """`task.mixup` and `task.cutmix` became the part `mixing`, which is null if both are 0."""
     task = config.get("task") or {}
     if "mixup" in task or "cutmix" in task:
         alphas = {name: task.pop(name, 0.0) for name in ("mixup", "cutmix")}
@@ -95,7 +95,7 @@ def _move_mixing(config: Config) -> None:
 
 
 def _move_test_time_flip(config: Config) -> None:
-    """`task.test_time_flip` became the part `test_time`; null where it was false."""
+    """`task.test_time_flip` became the part `test_time`, which is null if it was false."""
     task = config.get("task") or {}
     if "test_time_flip" in task:
         config["test_time"] = {"_target_": MIRROR, "_partial_": True} if task.pop("test_time_flip") else None

@@ -1,4 +1,4 @@
-"""Where a new or resumed run keeps its files, and with which config an interrupted run goes on."""
+"""The directory of a new or resumed run, and the config with which an interrupted run is resumed."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from headstart.runs.directory import LAST, Run, find_runs, latest
 log = logging.getLogger(__name__)
 DEFAULT_NAME = "train"
 """The `name` of `conf/train.yaml`."""
-# What a command line may change in a run that goes on: where things are, how long it lasts, what happens at the end
+# What a command line may change when a run is resumed: places of files, length, what happens at the end
 CHANGEABLE = (
     *("resume", "name", "paths.logs", "data.root", "data.num_workers", "test", "report", "compare_scratch"),
     *("cache", "cache.max_gb", "cache.activations", "cache.pictures"),
@@ -75,17 +75,17 @@ def was_restarted() -> bool:
 
 
 def config_to_run(config: DictConfig, hydra: HydraConf) -> DictConfig:
-    """The config to train with: as composed for a new run, that of the run for one that goes on.
+    """The config to train with: for a new run as composed, for a resumed run the config that it was started with.
 
-    A launch that a cluster or torchrun has started again goes on with its run, although its command line, which is
-    repeated, does not say so.
+    A launch that a cluster or torchrun has started again is resumed, although its command line, which is repeated, does
+    not ask for that.
 
     Args:
         config: as composed from the command line; `paths.run` is the run's directory.
         hydra: Hydra's own config of this launch.
 
     Raises:
-        UsageError: the run cannot go on like this (see `recall`).
+        UsageError: the run cannot be resumed like this (see `recall`).
     """
     resumed = config.resume
     if was_restarted() and Run(Path(config.paths.run)).exists:
@@ -94,12 +94,12 @@ def config_to_run(config: DictConfig, hydra: HydraConf) -> DictConfig:
 
 
 def recall(config: DictConfig, hydra: HydraConf, resumed: str) -> DictConfig:
-    """The config that the run was started with, changed where the command line says so.
+    """The config that the run was started with, and the changes of the command line.
 
     Args:
         config: as composed from the command line; `paths.run` is the run's directory.
         hydra: Hydra's own config of this launch.
-        resumed: the run directory or checkpoint to go on from, or `last`.
+        resumed: the run directory or checkpoint to resume from, or `last`.
 
     Raises:
         UsageError: the run was moved, a setting is given that would make it another run, or the launch is a sweep.
