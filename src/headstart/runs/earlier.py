@@ -3,7 +3,6 @@
 A part that has moved needs one line in `MOVED`, a callback whose class has another name one line in `CALLBACKS`.
 """
 
-from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -47,10 +46,9 @@ def translated(config: DictConfig | Config) -> DictConfig:
         config: of a whole run.
     """
     plain = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
-    today = _renamed(plain)
-    if find_spec("headstart.inputs.images.mirror"):  # until the parts are there
-        _move_mixing(today)
-        _move_test_time_flip(today)
+    today = renamed_parts(plain)
+    _move_mixing(today)
+    _move_test_time_flip(today)
     return OmegaConf.create(today)
 
 
@@ -68,13 +66,13 @@ def _renamed_callback(key: str) -> str:
     return CALLBACKS.get(name, name) + brace + arguments
 
 
-def _renamed(node: Any) -> Any:
-    """A copy with every `_target_` under its name of today."""
+def renamed_parts(node: Any) -> Any:
+    """A copy of a config or of a part of one, every `_target_` under its name of today."""
     if isinstance(node, list):
-        return [_renamed(item) for item in node]
+        return [renamed_parts(item) for item in node]
     if not isinstance(node, dict):
         return node
-    return {key: name_today(value) if key == "_target_" else _renamed(value) for key, value in node.items()}
+    return {key: name_today(value) if key == "_target_" else renamed_parts(value) for key, value in node.items()}
 
 
 def name_today(target: str) -> str:

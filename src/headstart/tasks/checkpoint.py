@@ -11,7 +11,7 @@ from headstart.errors import UsageError
 from headstart.files import UnreadableError, read_plain
 from headstart.inputs.base import from_saved_form, saved_form
 from headstart.runs.directory import LAST, PROBE, Run, checkpoints_in
-from headstart.runs.earlier import translated
+from headstart.runs.earlier import renamed_parts, translated
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.tasks.classification import ClassificationTask
 
@@ -118,7 +118,7 @@ def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
     # settings of the model that the config left to the weights, such as the image size
     saved = {key: value for key, value in facts["preprocess"].items() if key in config.model and key != "_target_"}
     backbone = instantiate(config.model, **saved | {"weights": None})
-    backbone.preprocess = from_saved_form(facts["preprocess"])
+    backbone.preprocess = from_saved_form(renamed_parts(facts["preprocess"]))
     backbone.pretrained = facts["pretrained"]
     task = instantiate(config.task)(backbone=backbone, classes=facts["classes"], class_weights=facts["class_weights"])
     task.load_state_dict(content["state_dict"])

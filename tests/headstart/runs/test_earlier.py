@@ -66,12 +66,6 @@ def test_a_config_keeps_its_interpolations_and_the_argument_stays():
     assert OmegaConf.to_yaml(config) == before
 
 
-@pytest.fixture
-def _parts_are_there(monkeypatch):
-    monkeypatch.setattr(earlier, "find_spec", lambda name: name)
-
-
-@pytest.mark.usefixtures("_parts_are_there")
 @pytest.mark.parametrize(
     ("task", "mixing"),
     [
@@ -89,7 +83,6 @@ def test_mixing_became_a_part(kind, task, mixing):
     assert found.task.mixing == part
 
 
-@pytest.mark.usefixtures("_parts_are_there")
 @pytest.mark.parametrize("flip", [True, False])
 def test_the_mirror_image_became_a_part(flip):
     found = translated({"task": {"test_time_flip": flip}})
@@ -97,7 +90,6 @@ def test_the_mirror_image_became_a_part(flip):
     assert OmegaConf.to_container(found) == {"task": {"test_time": "${test_time}"}, "test_time": part}
 
 
-@pytest.mark.usefixtures("_parts_are_there")
 def test_a_config_of_today_stays_as_it_is():
     config = {"task": {"mixing": "${mixing}", "test_time": "${test_time}"}, "mixing": None, "test_time": None}
     assert OmegaConf.to_container(translated(config)) == config
