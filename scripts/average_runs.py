@@ -25,45 +25,46 @@ from torch import Tensor
 from headstart.backbones.speed import choose_precision
 from headstart.cli import run as cli
 from headstart.data.splits import assignment
-from headstart.data.trained_run import SPLIT_FILE, load_data
+from headstart.data.trained_run import load_data
 from headstart.errors import UsageError
-from headstart.runs.resume import CONFIG, find_checkpoint
+from headstart.runs.directory import Run, find_runs
 from headstart.tasks import checkpoint
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 
 State = dict[str, Tensor]
 
 
-def find(folders: list[Path]) -> list[Path]:
-    """The runs among these folders and, of sweeps, below them."""
-    places = [[folder] if (folder / CONFIG).is_file() else sorted(folder.glob("*/")) for folder in folders]
-    found = [run for runs in places for run in runs if (run / CONFIG).is_file()]
+def find(folders: list[Path]) -> list[Run]:
+    """The runs among these folders and below them."""
+    found = [run for folder in folders for run in find_runs(folder)]
     if len(found) < 2:
         raise UsageError(f"{', '.join(map(str, folders))}: found {len(found)} runs, and an average takes two or more")
     return found
 
 
-def held_out(run: Path) -> dict[str, str]:
-    """What the run validated and was tested on, and which on which."""
-    return {name: split for name, split in assignment(run / SPLIT_FILE).items() if split != "train"}
+def held_out(run: Run) -> dict[str, str]:
+    """The samples of val and test: name -> split."""
+    return {name: split for name, split in assignment(run.split_file).items() if split != "train"}
 
 
-def check(runs: list[Path], contents: list[dict[str, Any]]) -> None:
+def check(runs: list[Run], contents: list[dict[str, Any]]) -> None:
     """Raises a UsageError where an average would mean nothing, or could not be validated honestly."""
     first, *others = zip(runs, contents, strict=True)
+    first_name = first[0].folder
     for run, content in others:
+        name = run.folder
         for key in ("classes", "preprocess"):
             if content["hyper_parameters"][key] != first[1]["hyper_parameters"][key]:
-                raise UsageError(f"{run} and {first[0]} differ in their {key}: their weights cannot be averaged")
-        if any(".parametrizations." in name for name in content["state_dict"]):
-            raise UsageError(f"{run} has low-rank updates, whose averages are not the average of the weights")
+                raise UsageError(f"{name} and {first_name} differ in their {key}: their weights cannot be averaged")
+        if any(".parametrizations." in key for key in content["state_dict"]):
+            raise UsageError(f"{name} has low-rank updates, whose averages are not the average of the weights")
         shapes, wanted = ({k: v.shape for k, v in c["state_dict"].items()} for c in (content, first[1]))
         if shapes != wanted:
-            raise UsageError(f"{run} and {first[0]} have different networks: their weights cannot be averaged")
+            raise UsageError(f"{name} and {first_name} have different networks: their weights cannot be averaged")
         if held_out(run) != held_out(first[0]):
             raise UsageError(
-                f"{run} held out other pictures than {first[0]}, and may have learned from its: give all runs the same "
-                "data.seed, and vary seed"
+                f"{name} held out other pictures than {first_name}, and may have learned from its: give all "
+                "runs the same data.seed, and vary seed"
             )
 
 
@@ -78,11 +79,12 @@ def average(states: list[State]) -> State:
 class Validation:
     """What the first run held out, and its task to try weights in."""
 
-    def __init__(self, path: Path):
-        self.task, config = checkpoint.load_task(path)
+    def __init__(self, run: Run):
+        self.task, config = checkpoint.load_task(run.checkpoint("best"))
         self.task.objective.temperature = 1.0  # it fitted weights of their own
-        config.data.split_file = str(path.parent.parent / SPLIT_FILE)
-        self.loader = load_data(config.data, self.task, "val").loader("val")
+        config.data.split_file = str(run.split_file)
+        data = load_data(config.data, self.task.classes, self.task.backbone.preprocess, "val")
+        self.loader = data.loader("val")
         self.trainer = _trainer(config)
 
     def __call__(self, state: State) -> dict[str, float]:
@@ -119,24 +121,25 @@ def main() -> None:
     cli.quiet()
     if options.out.exists():
         raise UsageError(f"there is a {options.out} already: give another --out")
-    found = [(run, checkpoint.read(find_checkpoint(str(run), "best"))) for run in find(options.runs)]
+    found = [(run, checkpoint.read(run.checkpoint("best"))) for run in find(options.runs)]
     config = found[0][1]["hyper_parameters"]["config"]
     monitor, sign = config["monitor"], 1 if config["mode"] == "max" else -1
     found.sort(key=lambda pair: -sign * pair[1]["metrics"][monitor])
     runs, contents = [run for run, _ in found], [content for _, content in found]
     check(runs, contents)
-    validate = Validation(find_checkpoint(str(runs[0]), "best"))
+    validate = Validation(runs[0])
     joined, state, metrics = soup([content["state_dict"] for content in contents], validate, monitor, sign)
     options.out.mkdir(parents=True)
-    for name in (CONFIG, "split.csv", "classes.json"):
-        shutil.copy(runs[0] / name, options.out / name)
-    (options.out / "checkpoints").mkdir()
+    out = Run(options.out)
+    for file in (runs[0].config_file, runs[0].split_file, runs[0].classes_file):
+        shutil.copy(file, out.folder / file.name)
+    out.checkpoints_folder.mkdir()
     kept = {key: contents[0][key] for key in ("epoch", "global_step", "pytorch-lightning_version", "hyper_parameters")}
     kept["hyper_parameters"].pop("temperature", None)  # it fitted the weights of one run
-    saved = kept | {"state_dict": state, "metrics": metrics, "averaged": [str(runs[index]) for index in joined]}
-    SafeCheckpointIO().save_checkpoint(saved, options.out / "checkpoints" / "best.ckpt")
+    saved = kept | {"state_dict": state, "metrics": metrics, "averaged": [str(runs[index].folder) for index in joined]}
+    SafeCheckpointIO().save_checkpoint(saved, out.best)
     for run, content in found:
-        print(f"{run}: {monitor} {content['metrics'][monitor]:.4f}")
+        print(f"{run.folder}: {monitor} {content['metrics'][monitor]:.4f}")
     print(f"average of {len(joined)} of {len(runs)}: {monitor} {metrics[monitor]:.4f}, in {options.out}")
 
 

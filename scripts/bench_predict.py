@@ -32,7 +32,7 @@ def speed(run: Path, folder: Path, rounds: int) -> None:
     from headstart.inference.file_names import find_files
     from headstart.inference.predict import Tally, build_fabric, classify, probabilities, progress_bar
     from headstart.inference.rows import CSVRows
-    from headstart.runs.resume import find_checkpoint
+    from headstart.runs.directory import find_checkpoint
     from headstart.tasks import checkpoint
 
     task, trained = checkpoint.load_task(find_checkpoint(str(run)))

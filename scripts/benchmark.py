@@ -28,6 +28,8 @@ from pathlib import Path
 
 from pytorch_lightning.callbacks import Callback
 
+from headstart.runs.directory import find_runs
+
 ROOT = Path(__file__).parents[1]
 MANY_EPOCHS = 12  # of more the first ones are told
 
@@ -122,8 +124,8 @@ class Bench:
         ]
         scripts = str(Path(__file__).parent)
         run, _ = timed(command, HEADSTART_LOGS=str(logs), HEADSTART_CACHE=str(place), PYTHONPATH=scripts)
-        (metrics,) = (logs / "train/runs").glob("*/csv/metrics.csv")
-        with metrics.open() as stream:
+        (made,) = find_runs(logs)
+        with made.history_file.open() as stream:
             scores = [float(row["val/acc"]) for row in csv.DictReader(stream) if row.get("val/acc")]
         run.facts = json.loads((logs / "clock.json").read_text()) | {"val_acc": scores}
         shutil.rmtree(logs)

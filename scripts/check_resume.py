@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headstart.runs.directory import Run
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "src" / "train.py"
 COMMON = (
@@ -118,7 +120,7 @@ def run_forked(arguments: list[str], log: Path, prepare: Callable[[], None], wat
     if process == 0:
         _become_train(arguments, log, prepare)
     if watch and watch.event == HALF:
-        _kill_while_saving(process, Path(arguments[0].split("=", 1)[1]) / "checkpoints", watch)
+        _kill_while_saving(process, Run(Path(arguments[0].split("=", 1)[1])).checkpoints_folder, watch)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
@@ -232,8 +234,8 @@ def content(run: Path) -> dict[str, Any]:
     """All that a run leaves and that should not depend on how often it was interrupted; no path of it is left."""
     import torch
 
-    found: dict[str, Any] = {}
-    for file in sorted((run / "checkpoints").glob("*.ckpt")):
+    files, found = Run(run), dict[str, Any]()
+    for file in files.checkpoints:
         found[file.name] = torch.load(file, map_location="cpu", weights_only=True)
         # what may differ between two commands for the same run
         settings = found[file.name]["hyper_parameters"]["config"]
@@ -241,13 +243,13 @@ def content(run: Path) -> dict[str, Any]:
         found[file.name]["callbacks"].pop("Passes")  # as below
         for state in found[file.name]["callbacks"].values():
             state.pop(NEVER_RESTORED, None)
-    names = {file.name for folder in (run, run / "checkpoints") for file in folder.iterdir()}
+    names = {file.name for folder in (run, files.checkpoints_folder) for file in folder.iterdir()}
     found["files"] = sorted(names - WRITTEN_BY_HYDRA)
-    found["metrics.json"] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    found["metrics"] = files.metrics
     for cost in ("seconds", "passes"):  # what an interruption made it do twice, or had done already
-        found["metrics.json"].pop(cost)
-    with (run / "csv" / "metrics.csv").open(newline="", encoding="utf-8") as stream:
-        found["metrics.csv"] = list(csv.DictReader(stream))
+        found["metrics"].pop(cost)
+    with files.history_file.open(newline="", encoding="utf-8") as stream:
+        found["history"] = list(csv.DictReader(stream))
     found["tensorboard"] = _scalars(run / "tensorboard")
     return _without(str(run.resolve()), found)
 
@@ -387,7 +389,7 @@ def play(scenario: Scenario, overrides: list[str], run: Path) -> tuple[list[int]
     """
     log, codes = run.with_suffix(".log"), []
     for moment in (*scenario.moments, None):
-        begun = (run / "config.yaml").exists()
+        begun = Run(run).exists
         first = [f"resume={run}"] if begun else [f"hydra.run.dir={run}", *overrides]
         arguments = [*first, f"data.num_workers={scenario.workers}"]
         codes.append(run_forked(arguments, log, arm(moment), moment))

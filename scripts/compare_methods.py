@@ -25,6 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from plot_sweep import show_in_plain_numbers
 
+from headstart.runs.directory import find_runs
+
 OURS = {
     "probe": ["finetuning=probe"],
     "feature_extraction": ["finetuning=feature_extraction"],
@@ -74,8 +76,8 @@ def ours(options: argparse.Namespace, words: list[str], epochs: int, seed: int, 
     ]
     places = {"HEADSTART_LOGS": str(folder / "logs"), "HEADSTART_CACHE": str(folder / "cache")}
     run, printed = timed(command, PYTHONPATH=str(Path(__file__).parent), **places)
-    (metrics,) = (folder / "logs").glob("*/runs/*/metrics.json")
-    found = json.loads(metrics.read_text())
+    (made,) = find_runs(folder / "logs")
+    found = made.metrics
     passes = json.loads((folder / "clock.json").read_text())["passes"]
     kept = [line for line in printed.splitlines() if line.startswith("kept")]
     return {"seconds": run.seconds, "val": found["val/acc"], "test": found["test/acc"], "passes": passes, "kept": kept}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from headstart.runs import resume
+from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
 
 TARGET = Path(__file__).parents[1] / "src/headstart/backbones/weights/tiny_resnet_letters.safetensors"
@@ -16,7 +16,7 @@ TARGET = Path(__file__).parents[1] / "src/headstart/backbones/weights/tiny_resne
 
 def main(run: str, target: str = str(TARGET)) -> None:
     """Copies the backbone's tensors, without counters that only training needs."""
-    state = checkpoint.read(resume.find_checkpoint(run))["state_dict"]
+    state = checkpoint.read(find_checkpoint(run))["state_dict"]
     backbone = {
         name.removeprefix("backbone."): tensor.contiguous()
         for name, tensor in state.items()

@@ -20,21 +20,21 @@ from headstart.caching.features import features_of
 from headstart.callbacks.collection import Collection
 from headstart.cli import resolvers
 from headstart.cli import run as cli
-from headstart.data.trained_run import SPLIT_FILE, load_data
+from headstart.data.trained_run import load_data
 from headstart.errors import UsageError
 from headstart.evaluation.evaluate import build_trainer
 from headstart.evaluation.inspection import starting_backbone
 from headstart.evaluation.label_errors import find_label_errors
 from headstart.heads.logistic_regression import out_of_fold
-from headstart.runs.resume import find_checkpoint
+from headstart.runs.directory import Run, find_checkpoint
 from headstart.tasks import checkpoint
 
 
 def features_and_labels(run: str) -> tuple[Tensor, Tensor]:
     """Of the run's training samples."""
     task, trained = checkpoint.load_task(find_checkpoint(run))
-    trained.data.split_file = str(Path(run) / SPLIT_FILE)
-    data = load_data(trained.data, task, "train")
+    trained.data.split_file = str(Run(Path(run)).split_file)
+    data = load_data(trained.data, task.classes, task.backbone.preprocess, "train")
     cache = instantiate(trained.cache.activations) if trained.cache and trained.cache.activations else None
     backbone = starting_backbone(trained, task)
     features = features_of(backbone, data, "train", build_trainer(trained, Collection()), cache)

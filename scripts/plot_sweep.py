@@ -9,7 +9,6 @@ no limit, stands at the end of the axis as "all".
 
 import argparse
 import csv
-import json
 import math
 import re
 import statistics
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatter, NullLocator
 
 from headstart.errors import UsageError
+from headstart.runs.directory import Run
 
 Lines = dict[str, dict[float, list[float]]]  # line -> number that was swept -> a score a seed
 
@@ -73,11 +73,10 @@ def score_of(row: dict[str, str], folder: Path, metric: str) -> float | None:
     """A column of the job's row, or the metric its run wrote; None where the job failed or it is undefined."""
     if not row["score"] or metric in row:
         return float(row[metric]) if row["score"] else None
-    file = folder / Path(row["run"]).name / "metrics.json"  # wherever the sweep has been moved to
-    metrics = json.loads(file.read_text(encoding="utf-8"))
-    if metric not in metrics:
-        raise UsageError(f"{file} has no {metric}: --metric=<one of {', '.join(metrics)}>")
-    return metrics[metric]
+    run = Run(folder / Path(row["run"]).name)  # wherever the sweep has been moved to
+    if metric not in run.metrics:
+        raise UsageError(f"{run.metrics_file} has no {metric}: --metric=<one of {', '.join(run.metrics)}>")
+    return run.metrics[metric]
 
 
 def table(lines: Lines, x: str, digits: int = 3) -> str:
@@ -139,7 +138,7 @@ def main() -> None:
     """Draws and prints what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the folder of a sweep, which holds sweep.csv")
-    parser.add_argument("--metric", default="score", help="of sweep.csv, or one of a run's metrics.json: test/acc")
+    parser.add_argument("--metric", default="score", help="of sweep.csv, or one that each run has, such as test/acc")
     parser.add_argument("--x", default="data.shots_per_class", help="the number along the axis")
     parser.add_argument("--over", default="seed", help="what mean and range are taken over")
     given = parser.parse_args()

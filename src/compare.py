@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from headstart.cli import run as cli
+from headstart.runs.directory import Run
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def compare(given: argparse.Namespace) -> None:
     from headstart.evaluation import significance
     from headstart.evaluation.comparison_page import markdown_table, write_comparison
 
-    runs, without = comparison.find_runs(given.folders)
+    runs, without = comparison.ended_runs(given.folders)
     for folder in without:
         print(f"{folder} has not ended and is left out", file=sys.stderr)
     names = comparison.metric_names(runs, given.split, given.metric)
@@ -48,7 +49,7 @@ def compare(given: argparse.Namespace) -> None:
     claims = significance.claims(*significance.pair_tests(found, given.split, given.over), given.split)
     points = {each.title: [(run.metrics[names[0]], run.metrics["seconds"]) for run in each.runs] for each in found}
     first = given.folders[0]
-    folder = given.output or (first.parent if (first / "config.yaml").is_file() else first)
+    folder = given.output or (first.parent if Run(first).exists else first)
     listed = comparison.run_rows(found, names, given.over)
     files = write_comparison(folder, (header, rows), listed, claims, points, names[0])
     print(markdown_table(header, rows))

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from headstart.cli import choices, resolvers
 from headstart.cli import run as cli
-from headstart.runs import resume
+from headstart.runs.directory import find_checkpoint
 
 resolvers.register()
 
@@ -19,7 +19,7 @@ resolvers.register()
 def main(cfg: DictConfig) -> None:
     """Prints each metric as `name: value`; tables and pictures go into the run's `evaluation_<split>`."""
     choices.check_evaluate(cfg)
-    path = resume.find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
+    path = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.evaluation.evaluate import evaluate
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from headstart.cli import choices, resolvers
 from headstart.cli import run as cli
-from headstart.runs import resume
+from headstart.runs.directory import find_checkpoint
 
 resolvers.register()
 
@@ -21,7 +21,7 @@ resolvers.register()
 def main(cfg: DictConfig) -> None:
     """Prints what was measured; leaves with 1, and without a file, when it is not what the checkpoint gives."""
     choices.check_export(cfg)
-    path = resume.find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
+    path = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.export.export import ExportFailed, export
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from headstart.cli import choices, resolvers
 from headstart.cli import run as cli
-from headstart.runs import resume
+from headstart.runs.directory import find_checkpoint
 
 resolvers.register()
 
@@ -18,7 +18,7 @@ resolvers.register()
 def main(cfg: DictConfig) -> None:
     """Prints where the two files are."""
     choices.check_report(cfg)
-    path = resume.find_checkpoint(cfg.run, "best", cfg.logs)
+    path = find_checkpoint(cfg.run, "best", cfg.logs)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.report.build import report
 

@@ -7,8 +7,6 @@ python src/train.py -m seed=0,1,2 model=resnet18,mobilenet_v2 data=image_folder 
 python src/train.py resume=last                        goes on with an interrupted run
 """
 
-from pathlib import Path
-
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -16,7 +14,7 @@ from omegaconf import DictConfig
 from headstart.cli import check as config
 from headstart.cli import resolvers
 from headstart.cli import run as cli
-from headstart.runs import resume
+from headstart.runs.resume import config_to_run
 
 resolvers.register()
 
@@ -24,10 +22,7 @@ resolvers.register()
 @hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Returns the best monitored score, which is what a sweep compares."""
-    if resume.was_restarted() and (Path(cfg.paths.run) / resume.CONFIG).is_file():
-        cfg.resume = cfg.paths.run
-    if cfg.resume is not None:
-        cfg = resume.recall(cfg, HydraConfig.get())
+    cfg = config_to_run(cfg, HydraConfig.get())
     config.check_config(cfg)
     # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
     from headstart.training import run as training

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from headstart.cli.run import CONF
 from headstart.errors import UsageError
 from headstart.evaluation.evaluate import evaluate
-from headstart.runs.resume import find_checkpoint
+from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
 from headstart.training.run import train
 

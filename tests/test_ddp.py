@@ -322,7 +322,7 @@ def test_processes_of_one_launch_agree_on_the_run_directory(variables, name, mon
         monkeypatch.delenv(key, raising=False)
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
-    assert run_directory(None, "runs", "now") == f"runs/{name}"
+    assert run_directory(None, "logs", "train", "now") == f"logs/train/runs/{name}"
 
 
 BY_CLASS = "{_target_:pytorch_lightning.strategies.FSDPStrategy}"

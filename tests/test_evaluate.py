@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 
 import pytest
 import pytorch_lightning as pl
@@ -18,10 +17,10 @@ from headstart.cli.run import CONF
 from headstart.cli.schemas import OtherData
 from headstart.errors import UsageError
 from headstart.evaluation import inspection
-from headstart.evaluation.evaluate import evaluate, of_each
+from headstart.evaluation.evaluate import evaluate, sample_losses
 from headstart.export.held_out import held_out
 from headstart.inputs.images.mirror import with_mirror_image
-from headstart.runs import resume
+from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task
 from headstart.training.run import train
@@ -36,7 +35,7 @@ UNSURE = ("data.num_classes=3", "optimizer.lr=1e-4", "trainer.max_epochs=1")
 def evaluated(run, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", [f"run={run}", *overrides])
-    return evaluate(cfg, resume.find_checkpoint(cfg.run, cfg.checkpoint))
+    return evaluate(cfg, find_checkpoint(cfg.run, cfg.checkpoint))
 
 
 def files(folder):
@@ -92,7 +91,7 @@ def test_the_loss_of_each_sample_adds_up_to_the_loss(quick, tmp_path):
         task = build_task(cfg := quick(*overrides), build_data(cfg))
         logits = torch.randn(20, task.objective.num_outputs)
         targets = torch.arange(20) % 2
-        losses, weights = of_each(task.objective, logits, targets)
+        losses, weights = sample_losses(task.objective, logits, targets)
         assert (losses @ weights / weights.sum()).item() == pytest.approx(task.objective.loss(logits, targets).item())
 
 
@@ -129,7 +128,7 @@ def test_several_labels_can_be_asked_about_too(quick, tmp_path):
     train(quick("task=multilabel", "data.multi_label=true", *UNSURE))
     evaluated(tmp_path / "run", "explain=true", "neighbours=2", "embedding=true")
     assert files(tmp_path / "run/evaluation_test") >= {"explanations.png", "neighbours.png", "embedding.png"}
-    with pytest.raises(UsageError, match="label_errors=true needs one class a sample"):
+    with pytest.raises(UsageError, match="label_errors=true needs one class per sample"):
         evaluated(tmp_path / "run", "label_errors=true")
 
 
@@ -199,7 +198,7 @@ def test_without_a_mistake_there_is_no_temperature(quick, tmp_path, caplog):
     assert train(quick("trainer.max_epochs=6", "optimizer.lr=1e-2")).metrics["val/acc"] == 1
     evaluated(tmp_path / "run", "calibrate=true")
     assert checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")[0].objective.temperature == 1.0
-    assert "val cannot tell the temperature" in caplog.text
+    assert "no temperature fits val" in caplog.text
 
 
 def pictures(root, classes, number):
@@ -308,25 +307,16 @@ def test_another_checkpoint_has_a_folder_of_its_own(quick, tmp_path):
     assert (tmp_path / "elsewhere/evaluation_test_model/evaluation.json").is_file()
 
 
-def test_the_last_run_is_found(tmp_path):
-    with pytest.raises(UsageError, match="run=last: there is no run with a checkpoint in"):
-        resume.latest_run(str(tmp_path))
-    for place, name in enumerate(("train/runs/b", "other/runs/a", "other/runs/c")):
-        (tmp_path / name / "checkpoints").mkdir(parents=True)
-        (tmp_path / name / "config.yaml").touch()
-        if not name.endswith("c"):  # which failed before it kept anything
-            (tmp_path / name / "checkpoints/best.ckpt").touch()
-        os.utime(tmp_path / name / "config.yaml", (place, place))
-    assert resume.latest_run(str(tmp_path)) == str(tmp_path / "other/runs/a")
-
-
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
         (["calibrate=true", "data.root=x"], "calibrate=true is about the run's own pictures: leave data.root out"),
         (["neighbours=3", "data.root=x"], "neighbours=3 is about the run's own pictures"),
         (["label_errors=true", "data.root=x"], "label_errors=true is about the run's own pictures"),
-        (["calibrate=true", "test_time_flip=true"], "fits what the run does of itself: leave test_time_flip out"),
+        (
+            ["calibrate=true", "test_time_flip=true"],
+            "for the predictions as the run makes them: leave test_time_flip out",
+        ),
         (["explain=-1"], "explain=-1: give a number of pictures, 0 for none"),
         (["worst=-2"], "worst=-2: give a number of pictures"),
     ],

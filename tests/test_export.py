@@ -21,14 +21,13 @@ from PIL import Image
 
 from headstart.cli import run as cli
 from headstart.cli.run import CONF
-from headstart.data.trained_run import run_of
 from headstart.errors import UsageError
 from headstart.export import export as exporting
 from headstart.export.export import ExportFailed, export
 from headstart.inference.predict import predict
 from headstart.inputs.images.decode import UnreadablePicture, read_picture
 from headstart.inputs.images.preprocess import ImagePreprocess
-from headstart.runs.resume import find_checkpoint
+from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
 from headstart.training.run import train
 
@@ -156,7 +155,6 @@ def test_temperature_and_flips_go_along(form, trained, zoo, tmp_path):
 def test_a_checkpoint_may_lie_anywhere():
     cfg = OmegaConf.create({"output": None, "quantize": None, "format": "onnx"})
     assert exporting.output_file(cfg, Path("/best.ckpt")) == Path("/export/best.onnx")
-    assert run_of(Path("/best.ckpt")) is None
 
 
 @pytest.mark.parametrize("form", FORMATS[:1] + FORMATS[-1:])

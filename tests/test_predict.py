@@ -17,7 +17,7 @@ from PIL import Image
 from headstart.cli.run import CONF
 from headstart.inference.predict import predict
 from headstart.inputs.images.decode import read_picture
-from headstart.runs.resume import find_checkpoint
+from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
 
 ROOT = Path(__file__).parents[1]

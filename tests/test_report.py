@@ -16,7 +16,7 @@ from headstart.cli.run import CONF
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate as evaluation
 from headstart.report.build import report
-from headstart.runs.resume import find_checkpoint
+from headstart.runs.directory import find_checkpoint
 from headstart.training.run import train
 
 NASTY = ['<b>bold & "quoted"', "a|b", "plain", os.fsdecode(b"no \xff text")]
@@ -167,7 +167,7 @@ def test_stages_are_told_as_they_were(quick, tmp_path):
 def test_a_run_that_has_not_ended_is_refused(quick, tmp_path):
     train(quick("trainer.max_epochs=1"))
     (tmp_path / "run/metrics.json").unlink()
-    with pytest.raises(UsageError, match=r"no metrics.json, so it is no run that has ended"):
+    with pytest.raises(UsageError, match=r"no metrics.json, so the run has not ended"):
         reported(tmp_path / "run")
     with pytest.raises(UsageError, match="a report is about a whole run; give its directory"):
         reported(tmp_path / "run/checkpoints/last.ckpt")

@@ -262,8 +262,8 @@ def test_a_process_that_is_killed_while_it_saves(quick, undisturbed, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("resume=last model=resnet18", "model=resnet18: a run goes on as it began"),
-        ("resume=last optimizer.lr=1", "optimizer.lr=1: a run goes on as it began"),
+        ("resume=last model=resnet18", "model=resnet18: a resumed run keeps its settings"),
+        ("resume=last optimizer.lr=1", "optimizer.lr=1: a resumed run keeps its settings"),
         ("resume=nonsense", "resume=nonsense is no run: give `last`, a run directory"),
         ("resume=last name=other", "resume=last: there is no run in"),
     ],

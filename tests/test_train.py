@@ -12,7 +12,7 @@ from omegaconf import OmegaConf, open_dict
 from headstart.cli.run import CONF
 from headstart.errors import UsageError
 from headstart.evaluation.evaluate import evaluate
-from headstart.runs.resume import find_checkpoint
+from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task, build_trainer
 from headstart.training.run import train

@@ -16,9 +16,9 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from headstart.errors import UsageError
 from headstart.files import NotPlainError, UnreadableError, read_plain
+from headstart.runs.directory import Run
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
-BEST = Path("checkpoints") / "best.ckpt"
 SHOWN = 10
 
 StateDict = OrderedDict[str, Tensor]
@@ -38,11 +38,13 @@ def read_weights(source: str | Path) -> StateDict:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        if not (path / BEST).is_file():
+        best = Run(path).best
+        if not best.is_file():
             raise UsageError(
-                f"the folder '{path}' holds no {BEST}. Give a run's folder or a file: model.weights=<path>"
+                f"the folder '{path}' holds no {best.relative_to(path)}. "
+                "Give a run's folder or a file: model.weights=<path>"
             )
-        path = path / BEST
+        path = best
     return _backbone_of_checkpoint(path) if path.suffix == ".ckpt" else load_state_dict_file(path)
 
 

@@ -12,7 +12,7 @@ from headstart.errors import UsageError
 from headstart.files import read_plain
 from headstart.finetuning.base import strategy_of
 from headstart.metrics.scores import goodness
-from headstart.tasks.checkpoint import LAST, PROBE
+from headstart.runs.directory import LAST, PROBE
 
 log = logging.getLogger(__name__)
 SHARE = "share of fine-tuned"

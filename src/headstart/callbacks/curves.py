@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Curves(Callback):
-    """Draws at the end of training what `csv/metrics.csv` holds, of a run that was interrupted and went on all of it.
+    """Draws at the end of training the curves of the whole run from the table of `logger=csv`, also after a resume.
 
     Args:
         file: where the picture goes; its suffix says the format.
@@ -28,7 +28,9 @@ class Curves(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuses a run that writes no table."""
         if stage == "fit" and not trainer.fast_dev_run and not _tables(trainer):
-            raise UsageError("callbacks=curves draws csv/metrics.csv, which this run does not write: add logger=csv")
+            raise UsageError(
+                "callbacks=curves draws the table of metrics, which this run does not write: add logger=csv"
+            )
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

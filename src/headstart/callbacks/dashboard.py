@@ -16,6 +16,7 @@ from torchvision.utils import make_grid
 from headstart.cli.resolvers import command_line_overrides
 from headstart.errors import UsageError
 from headstart.metrics.scores import is_better
+from headstart.runs.hyperparameters import is_hyperparameter
 
 log = logging.getLogger(__name__)
 LAYOUT = {
@@ -30,8 +31,6 @@ LAYOUT = {
 MOST_LOGITS = 50_000_000
 """Of more numbers (200 MB) than that the first are kept, and mistakes are those of the first samples."""
 SETTINGS = ("model.name", "optimizer.lr", "optimizer.weight_decay", "data.batch_size", "trainer.max_epochs", "seed")
-APART = ("name", "paths", "resume", "report", "compare_scratch", "logger", "callbacks")
-"""Say where and how a run is kept and watched, not what it is."""
 PARTS = ("model", "finetuning", "optimizer", "scheduler", "augmentation", "head")
 """Their kind is in the hparams tab, and so is every setting that was typed."""
 
@@ -201,7 +200,7 @@ def chosen_settings(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
         node = config.get(part)
         found[part] = str(node["_target_"]).rpartition(".")[2] if isinstance(node, dict) else "none"
     keys = [word.lstrip("+~").partition("=")[0] for word in typed]
-    keys = [key for key in keys if key.partition(".")[0] not in APART]
+    keys = [key for key in keys if is_hyperparameter(key)]
     for key in dict.fromkeys([*SETTINGS, *keys]):
         node: Any = config
         for word in key.split("."):

@@ -1,7 +1,6 @@
 """The table of a multirun, read from the folders of its jobs."""
 
 import atexit
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,13 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from headstart.files import write_table
 from headstart.metrics.scores import goodness
+from headstart.runs.directory import Run
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,14 @@ class SweepTable(Callback):
 
 
 def find_jobs(sweep: Path) -> list[Job]:
-    """The jobs of a sweep directory in their order; one without `metrics.json` has failed, or still runs."""
-    folders = {int(file.parent.parent.name): file.parent.parent for file in sweep.glob("*/.hydra/overrides.yaml")
-               if file.parent.parent.name.isdigit()}  # fmt: skip
-    return [_read(folders[number]) for number in sorted(folders)]
+    """The jobs of a sweep directory in their order; a job whose run has not ended has failed, or is still running."""
+    folders = sorted((each for each in sweep.glob("*/") if each.name.isdecimal()), key=lambda each: int(each.name))
+    return [_read(run) for run in map(Run, folders) if run.overrides is not None]
 
 
-def _read(run: Path) -> Job:
-    words = [str(word) for word in OmegaConf.load(run / ".hydra" / "overrides.yaml")]
-    facts = run / "metrics.json"
-    known = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
-    return Job(words, known.get("score"), str(run), known.get("seconds"), known.get("parameters"))
+def _read(run: Run) -> Job:
+    known = run.metrics if run.has_ended else {}
+    return Job(run.overrides, known.get("score"), str(run.folder), known.get("seconds"), known.get("parameters"))
 
 
 def write(sweep: Path, jobs: list[Job]) -> None:
@@ -89,8 +86,8 @@ def show(sweep: Path, monitor: str) -> None:
     if not jobs:
         return
     write(sweep, jobs)
-    for job in (job for job in jobs if job.score is not None and (Path(job.run) / "config.yaml").is_file()):
-        monitor = OmegaConf.load(Path(job.run) / "config.yaml").monitor
+    for run in (Run(Path(job.run)) for job in jobs if job.score is not None):
+        monitor = run.config.monitor if run.exists else monitor
     console = Console(stderr=True, markup=False, emoji=False)  # groups=[stem] is no markup
     console.print(_table(jobs, monitor))
     console.print(str(sweep / "sweep.csv"), soft_wrap=True)

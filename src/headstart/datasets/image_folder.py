@@ -15,6 +15,7 @@ from headstart.files import write_table
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
 from headstart.inputs.images.files import PictureFiles, files_below, is_junk
 from headstart.inputs.images.scan import describe_bad, scan_pictures
+from headstart.runs.directory import BAD_FILES
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class ImageFolder(DataModule):
     """`root/train/<class>/*.jpg`, likewise `val` and `test`; or `root/<class>/*.jpg`, cut into splits.
 
     Every picture is decoded once before training; what cannot be read is listed and left out, or refused. The list
-    goes into the log and, where there is a `split_file`, into `bad_files.csv` beside it.
+    goes into the log and, where there is a `split_file`, into a table beside it.
 
     Args:
         root: the folder.
@@ -119,7 +120,7 @@ class ImageFolder(DataModule):
         self.bad |= bad
         if self.split_file:
             rows = [(self._name(path), reason) for path, reason in self.bad.items()]
-            write_table(self.split_file.with_name("bad_files.csv"), [("name", "reason"), *rows])
+            write_table(self.split_file.with_name(BAD_FILES), [("name", "reason"), *rows])
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()

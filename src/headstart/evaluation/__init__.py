@@ -1,1 +1,1 @@
-"""How good a trained run is, where it fails and why; several runs side by side."""
+"""The quality of a trained run, its mistakes and their causes; several runs side by side."""

@@ -1,8 +1,5 @@
-"""Runs side by side: what they differ in, and what came out."""
+"""Runs side by side: the settings in which they differ, and their metrics."""
 
-import csv
-import json
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,56 +7,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from headstart.errors import UsageError, nearest
 from headstart.metrics.scores import goodness
+from headstart.runs.directory import Run, find_runs
+from headstart.runs.hyperparameters import is_hyperparameter
 
-WATCHERS = ("best_checkpoint", "last_checkpoint", "interruption", "learning_rate", "learning_table", "progress_bar",
-            "dashboard", "curves")  # fmt: skip
-APART = ("paths.", "name.", "resume.", "report.", "logger.", *(f"callbacks.{name}." for name in WATCHERS))
-"""Parts of a config that say where and how a run is kept and watched, not what it is; other callbacks do change it."""
 KIND = "._target_"
+"""How the key ends that says which class or function a part is."""
 METRICS = ("acc", "acc_macro", "acc_exact", "f1_macro", "auroc_macro", "ece", "loss")
-SAME = 0.02
-"""Accuracies that differ by more are of other weights; precision changes less."""
-
-Answers = dict[str, tuple[str, bool]]  # sample -> its label, and whether the answer was right
-
-
-@dataclass
-class Run:
-    """One run that has ended.
-
-    Attributes:
-        folder: its directory.
-        settings: dotted key -> value of all of its config, as written.
-        metrics: what `metrics.json` holds; None for what is no finite number.
-    """
-
-    folder: Path
-    settings: dict[str, Any]
-    metrics: dict[str, float | None]
-
-    def right(self, split: str) -> Answers | None:
-        """None where the run has no evaluation of the split, or one of other weights than it ended with."""
-        file = self.folder / f"evaluation_{split}" / "predictions.csv"
-        if not file.is_file():
-            return None
-        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            found = {row["path"]: (row["true"], row["right"] == "1") for row in csv.DictReader(stream)}
-        ended_with = self.metrics.get(f"{split}/acc_exact", self.metrics.get(f"{split}/acc"))
-        share = sum(right for _, right in found.values()) / max(len(found), 1)
-        return None if ended_with is not None and not abs(share - ended_with) <= SAME else found
 
 
 @dataclass
 class Configuration:
-    """Runs that differ in nothing but the seed.
+    """Runs that differ only in the seed.
 
     Attributes:
-        values: setting -> value, of those in which configurations differ.
-        runs: a run for each seed.
+        values: setting -> value, for the settings in which the configurations differ.
+        runs: one run per seed.
     """
 
     values: dict[str, str]
@@ -67,7 +31,7 @@ class Configuration:
 
     @cached_property
     def title(self) -> str:
-        """What tells it from the others."""
+        """The settings in which it differs from the others."""
         return ", ".join(f"{key}={value}" for key, value in self.values.items()) or "all"
 
     def numbers(self, key: str) -> list[float]:
@@ -75,66 +39,35 @@ class Configuration:
         return [run.metrics[key] for run in self.runs if run.metrics.get(key) is not None]
 
 
-def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
-    """The runs that have ended in the given run and sweep directories, and those that have not.
+def ended_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+    """The runs that have ended in these run and sweep directories, and the folders of those that have not.
 
     Raises:
-        UsageError: a folder is neither, or fewer than two runs are found.
+        UsageError: a folder holds no run, or fewer than two runs have ended.
     """
     found: dict[Path, Run] = {}
-    without: list[Path] = []
     for folder in folders:
-        places = (
-            [folder] if (folder / "config.yaml").is_file() else sorted(folder.glob("*/config.yaml"), key=_by_number)
-        )
-        places = [place.parent if place.name == "config.yaml" else place for place in places]
-        if not places:
+        runs = find_runs(folder)
+        if not runs:
             raise UsageError(f"{folder} is neither a run nor a folder of runs: give logs/<name>/runs/<date> or a sweep")
-        for place in places:
-            if (place / "metrics.json").is_file():
-                found[place.resolve()] = _read(place)
-            else:
-                without.append(place)
-    if len(found) < 2:
-        raise UsageError(f"a comparison needs two runs that have ended, here is {len(found)}: give more of them")
-    return list(found.values()), without
-
-
-def _by_number(file: Path) -> tuple[int, str]:
-    """Jobs of a sweep in their order, not 10 before 2."""
-    name = file.parent.name
-    return (int(name) if name.isdigit() else -1, name)
-
-
-def _read(folder: Path) -> Run:
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))  # as written: what refers is one fact
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    # what is not a number, as the loss of a run that went astray, has no place in an order or a mean
-    known = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
-    return Run(folder, dict(_flat(config)), known)
-
-
-def _flat(node: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    items: list[tuple[str, Any]] = []
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            items += _flat(value, f"{prefix}{key}.")
-        else:
-            items.append((f"{prefix}{key}", value))
-    return items
+        found |= {run.folder.resolve(): run for run in runs}
+    ended = [run for run in found.values() if run.has_ended]
+    if len(ended) < 2:
+        raise UsageError(f"a comparison needs two runs that have ended, here is {len(ended)}: give more of them")
+    return ended, [run.folder for run in found.values() if not run.has_ended]
 
 
 def configurations(runs: Sequence[Run], over: str) -> list[Configuration]:
-    """The runs grouped by all that they differ in beside the seed (`over`), in the order given."""
+    """The runs grouped by all settings in which they differ except the seed (`over`), in the order given."""
     known = dict.fromkeys(key for run in runs for key in run.settings)
     differing: dict[str, list[str]] = {}
     for key in known:
-        # a part that is null in one run has a kind in another, which tells it all
-        if key == over or key + KIND in known or f"{key}.".startswith(APART) or _told_by_kind(runs, key):
+        # a part that is null in some runs has a `_target_` in the others, which says enough
+        if key == over or key + KIND in known or not is_hyperparameter(key) or _follows_from_kind(runs, key):
             continue
         values = [run.settings.get(key, run.settings.get(key.removesuffix(KIND), "none")) for run in runs]
         if len(set(map(repr, values))) > 1:
-            differing[key.removesuffix(KIND)] = _shown(key, values)
+            differing[key.removesuffix(KIND)] = _in_short(key, values)
     found: dict[tuple[str, ...], Configuration] = {}
     for place, run in enumerate(runs):
         values = {key: shown[place] for key, shown in differing.items()}
@@ -142,16 +75,16 @@ def configurations(runs: Sequence[Run], over: str) -> list[Configuration]:
     return list(found.values())
 
 
-def _told_by_kind(runs: Sequence[Run], key: str) -> bool:
-    """Whether a setting is the same wherever it is, and the kind of its part says where that is."""
+def _follows_from_kind(runs: Sequence[Run], key: str) -> bool:
+    """Whether all runs that have a setting have the same value, and the `_target_` of its part says which have it."""
     kind = key.rpartition(".")[0] + KIND
     values = {repr(run.settings[key]) for run in runs if key in run.settings}
     kinds = [{repr(run.settings.get(kind)) for run in runs if (key in run.settings) == has} for has in (True, False)]
     return key != kind and len(values) == 1 and kinds[0].isdisjoint(kinds[1])
 
 
-def _shown(key: str, values: Sequence[Any]) -> list[str]:
-    """The values of a setting in short; as they are where two of them would look alike."""
+def _in_short(key: str, values: Sequence[Any]) -> list[str]:
+    """The values of a setting, shortened; unshortened if two different values would then look alike."""
     short = [_short(key, value) for value in values]
     return short if len(set(short)) == len(set(map(repr, values))) else [repr(value) for value in values]
 
@@ -165,7 +98,7 @@ def _short(key: str, value: Any) -> str:
 
 
 def summary(numbers: Sequence[float], digits: int = 4) -> str:
-    """Mean, and of several lowest to highest."""
+    """The mean; for several numbers also the lowest and the highest."""
     if not numbers:
         return ""
     mean = f"{statistics.mean(numbers):,.{digits}f}"
@@ -175,7 +108,7 @@ def summary(numbers: Sequence[float], digits: int = 4) -> str:
 
 
 def metric_names(runs: Sequence[Run], split: str, first: str) -> list[str]:
-    """The metrics of a split that any run has, as `metrics.json` calls them, `first` in front.
+    """The metrics of a split that any run has, as `<split>/<name>`, with `first` in front.
 
     Raises:
         UsageError: no run has `first`.
@@ -190,18 +123,18 @@ def metric_names(runs: Sequence[Run], split: str, first: str) -> list[str]:
 
 
 def measured(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[Path]]:
-    """The runs that have a metric, and the folders of those that have not."""
+    """The runs that have a metric, and the folders of those that do not."""
     found = [run for run in runs if run.metrics.get(metric) is not None]
     return found, [run.folder for run in runs if run.metrics.get(metric) is None]
 
 
 def ordered(found: Sequence[Configuration], metric: str) -> list[Configuration]:
-    """The configurations, the best mean of a metric that all runs have first."""
+    """The configurations sorted by the mean of a metric that all runs have, the best first."""
     return sorted(found, key=lambda each: -goodness(statistics.mean(each.numbers(metric)), metric))
 
 
 def configuration_rows(found: Sequence[Configuration], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and a row a configuration: settings, runs, the first metric, the cost, the other metrics."""
+    """Header, and one row per configuration: settings, number of runs, first metric, cost, other metrics."""
     header = [*(found[0].values or ["configuration"]), "runs", names[0], "seconds", "parameters", *names[1:]]
     rows = []
     for each in found:
@@ -212,7 +145,7 @@ def configuration_rows(found: Sequence[Configuration], names: Sequence[str]) -> 
 
 
 def run_rows(found: Sequence[Configuration], names: Sequence[str], over: str) -> list[list[Any]]:
-    """The same of each run, the header first; nothing is rounded."""
+    """The header, then one row per run; nothing is rounded."""
     columns = [names[0], "seconds", "parameters", *names[1:]]
     rows: list[list[Any]] = [["run", *found[0].values, over, *columns]]
     for each in found:

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, as CSV and as a page that holds all it shows."""
+"""A comparison of runs as Markdown, as CSV and as one page that loads nothing else."""
 
 import statistics
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Points = dict[str, list[tuple[float, float]]]  # configuration -> (metric, secon
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The rows under their header."""
+    """A table in Markdown."""
     lines = [list(map(markdown, header)), ["---"] * len(header), *(list(map(markdown, row)) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -28,12 +28,12 @@ def write_comparison(
     """Writes `comparison.md`, `comparison.csv` and `comparison.html`, and returns where they are.
 
     Args:
-        folder: where to.
-        table: header and rows, a configuration each.
-        runs: rows, a run each, the header first.
-        claims: `header`, `rows`, and a `note` about what may be concluded.
-        points: what is drawn.
-        metric: its name.
+        folder: of the three files.
+        table: header and rows, one row per configuration.
+        runs: the header, then one row per run.
+        claims: `header` and `rows` of the tested pairs, and a `note` about what may be concluded.
+        points: the numbers to draw.
+        metric: the name of their metric.
     """
     files = [folder / f"comparison.{ending}" for ending in ("md", "csv", "html")]
     text = markdown_table(*table)
@@ -53,7 +53,7 @@ def write_comparison(
 
 
 def _draw_ranges(points: Points, metric: str) -> Markup:
-    """A row a configuration, the best on top: every run, their mean and range."""
+    """One row per configuration, the best on top: every run, the mean and the range."""
     order = sorted(points, key=lambda name: statistics.mean(value for value, _ in points[name]))
     with style():
         figure = Figure(figsize=(4.6, 0.45 * len(order) + 1.1), layout="constrained")
@@ -66,12 +66,12 @@ def _draw_ranges(points: Points, metric: str) -> Markup:
         axes.set_yticks(range(len(order)), [shortened(name, 34) for name in order])
         axes.set(xlabel=metric, ylim=(-0.6, len(order) - 0.4))
         axes.grid(alpha=0.3, axis="x")
-    told = ", ".join(f"{name} {statistics.mean(v for v, _ in points[name]):.4f}" for name in reversed(order))
-    return inline_svg(figure, "ranges", f"Mean {metric} of each configuration, the best first: {told}")
+    described = ", ".join(f"{name} {statistics.mean(v for v, _ in points[name]):.4f}" for name in reversed(order))
+    return inline_svg(figure, "ranges", f"Mean {metric} of each configuration, the best first: {described}")
 
 
 def _draw_cost(points: Points, metric: str) -> Markup:
-    """The metric over the seconds, a point a run."""
+    """The metric over the seconds, one point per run."""
     with style():
         figure = Figure(figsize=(4.6, 3.4), layout="constrained")
         axes = figure.subplots()

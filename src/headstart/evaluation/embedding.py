@@ -1,4 +1,4 @@
-"""Where a network puts the samples: its features in two dimensions."""
+"""The features of the samples in two dimensions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,17 +15,18 @@ from headstart.files import write_table
 from headstart.metrics.predictions import Predictions
 
 MOST_FOR_TSNE = 5_000
-"""More samples are shown by PCA: t-SNE would take minutes."""
+"""More samples are shown with PCA: t-SNE would take minutes."""
 COMPONENTS = 50
+"""Principal components that t-SNE starts from."""
 MANY_RINGS = 200
-"""More of them are drawn thinner."""
+"""More rings are drawn with thinner lines."""
 
 
 def in_two_dimensions(features: Tensor, seed: int = 0) -> tuple[np.ndarray, str]:
-    """The features `(samples, num_features)` as `(samples, 2)`, and by which method.
+    """The features `(samples, num_features)` as `(samples, 2)`, and the name of the method.
 
-    t-SNE (van der Maaten and Hinton 2008) of the first 50 principal components up to `MOST_FOR_TSNE` samples, PCA for
-    more and for fewer than four.
+    It is t-SNE (van der Maaten and Hinton 2008) on the first 50 principal components; for more than `MOST_FOR_TSNE`
+    samples and for fewer than four it is PCA.
     """
     samples = len(features)
     if samples == 1:
@@ -41,7 +42,10 @@ def in_two_dimensions(features: Tensor, seed: int = 0) -> tuple[np.ndarray, str]
 
 
 def draw_embedding(points: np.ndarray, method: str, predictions: Predictions) -> Figure:
-    """A point a sample in the colour of its class, a ring around each mistake; of many classes names in place."""
+    """One point per sample in the colour of its class, a ring around each mistake.
+
+    With many classes, each name stands in the middle of its points instead of in a legend.
+    """
     figure = Figure(figsize=(8.5, 7), layout="constrained")
     axes = figure.subplots()
     place = _shown_class(predictions)
@@ -65,7 +69,7 @@ def draw_embedding(points: np.ndarray, method: str, predictions: Predictions) ->
 
 
 def _shown_class(predictions: Predictions) -> np.ndarray:
-    """The true class; of several labels the first, -1 for none."""
+    """The true class; for samples with several labels the first one, -1 if there is none."""
     if not predictions.multi_label:
         return predictions.targets.numpy()
     return np.where(predictions.truth.any(dim=1), predictions.truth.int().argmax(dim=1), -1)
@@ -81,15 +85,15 @@ def write_embedding(file: Path, points: np.ndarray, predictions: Predictions) ->
 
 
 def write_projector(folder: Path, features: Tensor, predictions: Predictions, pictures: Tensor | None) -> None:
-    """The features for TensorBoard's projector tab, where they can be turned and searched.
+    """Writes the features for TensorBoard's projector tab, where they can be rotated and searched.
 
     Args:
-        folder: `tensorboard --logdir` finds it in any folder above.
+        folder: of the files; `tensorboard --logdir` finds it from any folder above.
         features: `(samples, num_features)`.
         predictions: of the samples.
-        pictures: a small one of each, uint8 `(samples, 3, side, side)`; None for points.
+        pictures: a small picture of each sample, uint8 `(samples, 3, side, side)`; None for points.
     """
-    # imported here: nobody else here waits for TensorBoard
+    # imported here: TensorBoard is slow to import, and nothing else in this file needs it
     from torch.utils.tensorboard import SummaryWriter
 
     answers = zip(predictions.paths, predictions.truth, predictions.answer, strict=True)

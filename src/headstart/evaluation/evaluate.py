@@ -1,4 +1,4 @@
-"""A trained run on a split, from nothing but its directory."""
+"""Evaluates a trained run on one split, from its run directory or checkpoint alone."""
 
 import logging
 from pathlib import Path
@@ -15,17 +15,18 @@ from headstart.callbacks.progress import ProgressBar
 from headstart.cli.check import check_config
 from headstart.cli.schemas import EvaluateConfig
 from headstart.data.module import DataModule
-from headstart.data.trained_run import data_config, load_data, run_of
+from headstart.data.trained_run import data_config, known_split, load_data
 from headstart.display.tables import show
 from headstart.errors import UsageError
 from headstart.evaluation import inspection
-from headstart.evaluation.evaluation_files import Evaluation, clear, metrics_table, read_evaluation, write_evaluation
+from headstart.evaluation.evaluation_files import Evaluation, clear, metrics_table, write_tables_and_figures
 from headstart.evaluation.inspection import Inspection
 from headstart.files import as_json, replacing
 from headstart.inputs.images.mirror import with_mirror_image
 from headstart.metrics.calibration import calibration_error, fit_temperature
 from headstart.metrics.intervals import intervals, resampled, statistics_of
 from headstart.metrics.predictions import Predictions
+from headstart.runs.directory import Run, read_evaluation
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
@@ -34,53 +35,60 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
-    """The metrics `<split>/<name>` of a run's checkpoint on one split.
+    """The metrics `<split>/<name>` of a checkpoint on one split.
 
-    Everything else goes into a folder of the run (`output_folder`), and the metrics also into `metrics_<split>.json`
-    beside it (`metrics_<split>_<checkpoint>.json` for another than the best), unless `data.root` or `test_time_flip`
-    asks for something else than the run's own test.
+    Tables and figures go into a folder of the run (`output_folder`). The metrics also go into a file of the run, unless
+    `data.root` or `test_time_flip` asks for something else than the run's own test.
+
+    Args:
+        cfg: of `conf/evaluate.yaml`.
+        path: the checkpoint.
     """
     inspection.check(cfg)
-    home = run_of(path)
-    if home is None and cfg.data.root is None:
-        log.warning("no split.csv two folders above %s: the data are split anew, which may mix seen and unseen", path)
+    run = Run.of(path)
+    if cfg.data.root is None and known_split(run) is None:
+        log.warning(
+            "there is no %s: the data are split again, so samples that the model learned from may be in %s",
+            *(Run(path.parent.parent).split_file, cfg.split),
+        )
     task, trained = checkpoint.load_task(path)
     if cfg.test_time_flip is not None:
         task.test_time = with_mirror_image if cfg.test_time_flip else None
-    adapt(trained, cfg, home)
+    trained = config_for_evaluation(trained, cfg, run)
     check_config(trained)
-    data = load_data(trained.data, task, cfg.split, home)
+    data = load_data(trained.data, task.classes, task.backbone.preprocess, cfg.split, run)
     inspection.check_data(cfg, task, data)
     collection = Collection(features=bool(cfg.embedding or cfg.neighbours))
     trainer = build_trainer(trained, collection)
     if cfg.calibrate:
         calibrate(path, task, data, trainer, collection)
     tested = test(task, data, cfg.split, trainer)
-    record(cfg, path, trained, task, data, trainer, collection, tested)
+    write_evaluation(cfg, path, trained, task, data, trainer, collection, tested)
     metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
-    if home and cfg.data.root is None and cfg.test_time_flip is None:
-        name = cfg.split if path.stem == "best" else f"{cfg.split}_{path.stem}"
-        with replacing(home / f"metrics_{name}.json") as stream:
+    if run and cfg.data.root is None and cfg.test_time_flip is None:
+        with replacing(run.evaluated_metrics_file(cfg.split, path.stem)) as stream:
             stream.write(as_json(metrics))
     return metrics
 
 
-def record(
+def write_evaluation(
     cfg: DictConfig, path: Path, trained: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer,
     collection: Collection, tested: dict[str, float],
 ) -> None:  # fmt: skip
-    """Writes what follows from a test that was just made: intervals, tables, pictures, and what `cfg` asks for.
+    """Writes the results of a test that was just made: intervals, tables, figures, and what else `cfg` asks for.
 
     Args:
         cfg: of `conf/evaluate.yaml`.
         path: the checkpoint whose weights were tested.
         trained: the config of the run.
-        task, data, trainer: what was tested, on what, by what.
-        collection: what came out.
+        task: the tested model.
+        data: its `cfg.split` was tested.
+        trainer: has tested.
+        collection: the logits of the test.
         tested: the metrics by name, without a prefix.
     """
-    folder = output_folder(path, run_of(path), cfg)
-    evaluation = assess(task, data, cfg.split, collection.logits, tested)
+    folder = output_folder(path, cfg)
+    evaluation = with_intervals(task, data, cfg.split, collection.logits, tested)
     evaluation.facts = {
         "checkpoint": path.name,
         "split": cfg.split,
@@ -90,36 +98,44 @@ def record(
         "temperature": task.objective.temperature,
     }
     clear(folder)
-    write_evaluation(folder, evaluation)
+    write_tables_and_figures(folder, evaluation)
     show(metrics_table(f"{cfg.split}, {len(evaluation.predictions):,} samples", evaluation))
     features = collection.features if collection.wants_features else None
-    Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).answer()
-    log.info("tables and pictures: %s", folder)
+    Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).write()
+    log.info("tables and figures: %s", folder)
 
 
 def defaults(path: Path, split: str) -> DictConfig:
-    """What `conf/evaluate.yaml` asks for where nothing else is said, of a split."""
+    """The defaults of `conf/evaluate.yaml` for a checkpoint and a split."""
     return OmegaConf.structured(EvaluateConfig(run=str(path), split=split, logs=""))
 
 
-def adapt(trained: DictConfig, cfg: DictConfig, home: Path | None) -> None:
-    """Changes the run's config to that of an evaluation: one process, all samples, the pictures that are asked for."""
-    # one process, for a distributed sampler would count some samples twice; and all of the split
-    trained.trainer.update({"devices": 1, "strategy": "auto", "limit_test_batches": None, "fast_dev_run": False})
-    trained.data = data_config(trained, cfg.data, home)
-    trained.trainer.update({key: value for key, value in cfg.trainer.items() if value is not None})
-    if trained.trainer.precision in ("auto", "16-mixed"):  # no CPU has the latter; all else stays as the run had it
-        trained.trainer.precision = choose_precision("auto", trained.trainer.accelerator)
+def config_for_evaluation(trained: DictConfig, cfg: DictConfig, run: Run | None) -> DictConfig:
+    """The run's config with the changes of an evaluation: one process, all samples, and what `cfg` changes.
+
+    Args:
+        trained: the config of the run.
+        cfg: of `conf/evaluate.yaml`.
+        run: the run; None for a checkpoint outside a run directory.
+    """
+    config = trained.copy()
+    # one process, because a distributed sampler would count some samples twice; no limit, to use the whole split
+    config.trainer.update({"devices": 1, "strategy": "auto", "limit_test_batches": None, "fast_dev_run": False})
+    config.data = data_config(trained, cfg.data, run)
+    config.trainer.update({key: value for key, value in cfg.trainer.items() if value is not None})
+    if config.trainer.precision in ("auto", "16-mixed"):  # CPUs cannot do the latter; others stay as in the run
+        config.trainer.precision = choose_precision("auto", config.trainer.accelerator)
+    return config
 
 
 def build_trainer(trained: DictConfig, collection: Collection) -> pl.Trainer:
-    """A trainer that tests, and keeps what comes out."""
+    """A trainer for tests, whose logits `collection` keeps."""
     bar = [ProgressBar()] if trained.trainer.enable_progress_bar else []
     return instantiate(trained.trainer, callbacks=[*bar, collection], logger=False, enable_checkpointing=False)
 
 
 def test(task: ClassificationTask, data: DataModule, split: str, trainer: pl.Trainer) -> dict[str, float]:
-    """The metrics of a split by name, without a prefix: the same code as at the end of training."""
+    """The metrics of a split by name, without a prefix, computed by the same code as at the end of training."""
     (tested,) = trainer.test(task, dataloaders=data.loader(split), verbose=False)
     return {name.removeprefix("test/"): value for name, value in tested.items()}
 
@@ -127,14 +143,14 @@ def test(task: ClassificationTask, data: DataModule, split: str, trainer: pl.Tra
 def calibrate(
     path: Path, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collection: Collection
 ) -> None:
-    """Fits the temperature on val, never on what is tested, and keeps it in the checkpoint."""
+    """Fits the temperature on val, never on the tested split, and writes it into the checkpoint."""
     if not data.num_samples["val"]:
         raise UsageError("calibrate=true fits the temperature on val, which this run does not have: leave it out")
     test(task, data, "val", trainer)
     targets = data.targets("val", range(data.num_samples["val"]))
     temperature = fit_temperature(collection.logits, targets)
     if temperature is None:
-        log.warning("val cannot tell the temperature (has the model no mistake there?): it stays as it was")
+        log.warning("no temperature fits val (does the model make no mistake there?): the temperature stays as it was")
         return
     errors = []
     for candidate in (1.0, temperature):
@@ -142,28 +158,28 @@ def calibrate(
         predictions = predict(task, data, "val", collection.logits)
         errors.append(calibration_error(predictions, CALIBRATION_BINS))
     checkpoint.keep_temperature(path, temperature)
-    log.info("temperature %.3f, kept in %s; val/ece %.4f before, %.4f after", temperature, path.name, *errors)
+    log.info("temperature %.3f, written into %s; val/ece %.4f before, %.4f after", temperature, path.name, *errors)
 
 
 def predict(task: ClassificationTask, data: DataModule, split: str, logits: Tensor) -> Predictions:
-    """What these logits say about the samples of a split."""
+    """The predictions that these logits give for the samples of a split."""
     targets = data.targets(split, range(len(logits)))
     probabilities = task.objective.probabilities(logits)
     paths = inspection.paths_of(data, split)
     return Predictions(paths, task.classes, targets, probabilities, task.objective.multi_label)
 
 
-def assess(
+def with_intervals(
     task: ClassificationTask, data: DataModule, split: str, logits: Tensor, metrics: dict[str, float]
 ) -> Evaluation:
-    """The intervals of the metrics, and the predictions, with and without a temperature."""
+    """The metrics with their 95 % intervals, and the predictions with and without the temperature."""
     objective = task.objective.cpu()
     predictions, uncalibrated, temperature = predict(task, data, split, logits), None, objective.temperature
     if temperature != 1:
         objective.temperature = 1.0
         uncalibrated = predict(task, data, split, logits)
         objective.temperature = temperature
-    losses, weights = of_each(objective, logits, predictions.targets)
+    losses, weights = sample_losses(objective, logits, predictions.targets)
     known = statistics_of(predictions, losses, weights, CALIBRATION_BINS)
     others = {name: metric for name, metric in objective.evaluation_metrics().items() if name not in known}
     known |= {name: resampled(each, predictions.probabilities, predictions.targets) for name, each in others.items()}
@@ -171,26 +187,22 @@ def assess(
     return Evaluation({}, metrics, limits, predictions, uncalibrated, CALIBRATION_BINS)
 
 
-def of_each(objective: nn.Module, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of each sample, and what it counts in the mean, both `(samples,)`."""
+def sample_losses(objective: nn.Module, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each sample, and its weight in the mean, both `(samples,)`."""
     each = list(zip(logits.split(1), targets.split(1), strict=True))
     with torch.no_grad():
         losses = torch.stack([objective.loss(row, target) for row, target in each])
     return losses, torch.tensor([float(objective.batch_weight(target)) for _, target in each])
 
 
-def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:
-    """`evaluation_<split>` in the run, or beside a checkpoint without one.
+def output_folder(path: Path, cfg: DictConfig) -> Path:
+    """The folder of an evaluation, in the run, or beside a checkpoint outside a run directory.
 
-    For another checkpoint than the best `_<checkpoint>` follows, for other pictures `_on_<their folder>`, with
-    `test_time_flip` set anew `_flipped` or `_unflipped`; and a number where that is taken by another folder of the same
-    name (`data_root` in its `evaluation.json`).
+    If an evaluation of another folder with the same name is there (`data_root` in its numbers), a number is added.
     """
-    checkpoint_name = "" if path.stem == "best" else f"_{path.stem}"
     root = _data_root(cfg)
-    other = "" if root is None else f"_on_{Path(root).name}"
-    flip = {None: "", True: "_flipped", False: "_unflipped"}[cfg.test_time_flip]
-    folder = wanted = (home or path.parent) / f"evaluation_{cfg.split}{checkpoint_name}{other}{flip}"
+    run = Run.of(path) or Run(path.parent)
+    folder = wanted = run.evaluation_folder(cfg.split, path.stem, root, cfg.test_time_flip)
     number = 1
     while root is not None and (read_evaluation(folder) or {}).get("data_root") not in (None, root):
         number += 1
@@ -199,5 +211,5 @@ def output_folder(path: Path, home: Path | None, cfg: DictConfig) -> Path:
 
 
 def _data_root(cfg: DictConfig) -> str | None:
-    """The whole path of the other pictures."""
+    """The absolute path of the other pictures; None for those of the run."""
     return None if cfg.data.root is None else str(Path(cfg.data.root).expanduser().resolve())

@@ -1,6 +1,5 @@
-"""What an evaluation leaves behind: numbers as JSON and CSV, pictures as PNG."""
+"""The files of an evaluation: numbers as JSON and CSV, figures as PNG."""
 
-import json
 import math
 import shutil
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from headstart.metrics import per_class
 from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
 from headstart.metrics.predictions import Predictions, write_predictions
+from headstart.runs.directory import evaluation_file, predictions_file
 
-Limits = dict[str, tuple[float, float]]  # metric -> the ends of its interval
+Limits = dict[str, tuple[float, float]]  # metric -> lower and upper end of its interval
 
 
 @dataclass
@@ -25,12 +25,12 @@ class Evaluation:
     """The numbers of a model on a split.
 
     Attributes:
-        facts: what was evaluated, plain data.
+        facts: which checkpoint, split and settings were evaluated, as plain data.
         metrics: name -> value.
         limits: name -> 95 % interval.
         predictions: of each sample.
-        uncalibrated: the same before the temperature, where the model has one.
-        bins: of the calibration error.
+        uncalibrated: the predictions without the temperature; None if the model has no temperature.
+        bins: number of bins of the calibration error.
     """
 
     facts: dict[str, Any]
@@ -42,19 +42,19 @@ class Evaluation:
 
 
 def clear(folder: Path) -> None:
-    """Removes what an earlier evaluation left: no picture is of another model than the numbers beside it."""
-    for pattern in ("*.png", "*.csv", "evaluation.json"):
+    """Removes the files of an earlier evaluation, so that all files of the folder are of the same model."""
+    for pattern in ("*.png", "*.csv", evaluation_file(folder).name):
         for file in folder.glob(pattern):
             file.unlink()
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Writes all that follows from the predictions alone."""
+def write_tables_and_figures(folder: Path, evaluation: Evaluation) -> None:
+    """Writes the tables and figures that need nothing but the predictions; the JSON file comes last."""
     predictions = evaluation.predictions
     rows = per_class.class_rows(predictions)
     content = evaluation.facts | {"metrics": _with_limits(evaluation), "classes": rows}
-    write_predictions(folder / "predictions.csv", predictions)
+    write_predictions(predictions_file(folder), predictions)
     write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions))
     write_table(folder / "metrics.csv", _metric_rows(evaluation))
     per_class.write_classes(folder / "classes.csv", rows)
@@ -71,30 +71,24 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     content["ece"] = _draw_reliability(folder, evaluation)
     save(folder / "roc.png", figures.roc(predictions))
     save(folder / "precision_recall.png", figures.precision_recall(predictions))
-    with replacing(folder / "evaluation.json") as stream:
+    with replacing(evaluation_file(folder)) as stream:
         stream.write(as_json(content))
 
 
-def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """The content of `evaluation.json`; None where nothing has been evaluated."""
-    file = folder / "evaluation.json"
-    return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape")) if file.is_file() else None
-
-
 def _draw_reliability(folder: Path, evaluation: Evaluation) -> dict[str, float]:
-    """Draws it, and returns the calibration error of each line."""
+    """Draws the reliability diagram, and returns the calibration error of each of its lines."""
     shown = {"before temperature": evaluation.uncalibrated, "after": evaluation.predictions}
     if evaluation.uncalibrated is None:
         shown = {"": evaluation.predictions}
     bins = {name: reliability_bins(predictions, evaluation.bins) for name, predictions in shown.items()}
     errors = {name: calibration_error(predictions, evaluation.bins) for name, predictions in shown.items()}
-    axis = "share that is there" if evaluation.predictions.multi_label else "share that is right"
+    axis = "share of samples with the label" if evaluation.predictions.multi_label else "accuracy"
     save(folder / "reliability.png", figures.reliability(bins, errors, axis))
     return {name or "all": error for name, error in errors.items()}
 
 
 def save(file: Path, figure: Figure) -> None:
-    """Writes the picture; complete or not at all."""
+    """Writes a figure; complete or not at all."""
     with replacing(file, binary=True) as stream:
         figure.savefig(stream, format="png", dpi=figures.DPI)
 
@@ -114,7 +108,7 @@ def _metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 
 def metrics_table(title: str, evaluation: Evaluation) -> Table:
-    """The metrics and their intervals for a terminal."""
+    """The metrics and their intervals as a table for a terminal."""
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")

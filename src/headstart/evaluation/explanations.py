@@ -1,8 +1,8 @@
-"""Which parts of a picture speak for a class: a map of the last layer that still has places.
+"""Heat maps: which pixels led to a prediction, from the last layer that still has spatial positions.
 
-With captum: Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) where that layer is a feature map
-`(batch, channels, height, width)`; gradient times activation, added up over the channels of each token (HiResCAM,
-Draelos and Carin 2020, https://arxiv.org/abs/2011.08891), where it is a row of tokens as in a vision transformer.
+With captum: Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) if the output of that layer is a feature
+map `(batch, channels, height, width)`; gradient times activation, summed over the channels of each token (HiResCAM,
+Draelos and Carin 2020, https://arxiv.org/abs/2011.08891), if it is a sequence of tokens as in a vision transformer.
 """
 
 import importlib.util
@@ -17,34 +17,34 @@ from headstart.backbones.base import Backbone
 from headstart.errors import UsageError
 
 COARSEST = 4
-"""Places a side that a map should have: of a smaller last map, as of small pictures, an earlier one is taken."""
+"""Least height and width of a map. If the last map is smaller, as for small pictures, an earlier one is taken."""
 
 
 def has_captum() -> bool:
-    """Whether maps can be made here."""
+    """Whether the library for heat maps is installed."""
     return importlib.util.find_spec("captum") is not None
 
 
 def require_captum() -> None:
-    """Raises a UsageError where the library is not installed."""
+    """Raises a UsageError if the library is not installed."""
     if not has_captum():
         raise UsageError('explain needs the library captum: pip install -e ".[explain]", or leave explain out')
 
 
 def explain(network: nn.Module, backbone: Backbone, pictures: Tensor, classes: list[int]) -> Tensor:
-    """How much each place of a picture speaks for a class.
+    """How much each pixel raises the logit of a class.
 
     Args:
-        network: pictures -> logits `(batch, num_outputs)`; with one logit, class 0 is what lowers it.
-        backbone: the part of it that the map is taken from.
+        network: pictures -> logits `(batch, num_outputs)`; a single logit belongs to class 1, its negative to class 0.
+        backbone: the part of the network that the map is taken from.
         pictures: uint8 `(batch, 3, height, width)`, on the network's device.
-        classes: one a picture.
+        classes: one class index per picture.
 
     Returns:
-        `(batch, height, width)` on the CPU, from 0 to 1 for each picture; zeros where nothing speaks for the class.
+        `(batch, height, width)` on the CPU, from 0 to 1 for each picture; all zeros if nothing raises the logit.
 
     Raises:
-        UsageError: captum is not installed, or the backbone has no layer with places, as one that flattens at once.
+        UsageError: captum is not installed, or no layer of the backbone has spatial positions.
     """
     require_captum()
     layer, tokens = _layer_with_places(backbone, pictures[:1])
@@ -55,7 +55,7 @@ def explain(network: nn.Module, backbone: Backbone, pictures: Tensor, classes: l
 
 
 class _Chosen(nn.Module):
-    """The logit of each picture's own class."""
+    """The logit of the class that is given for each picture."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -69,18 +69,18 @@ class _Chosen(nn.Module):
 
 
 def _attributed(network: nn.Module, layer: nn.Module, tokens: bool, pictures: Tensor, chosen: Tensor) -> Tensor:
-    """What captum says, `(batch, rows, columns)`, without what speaks against the class."""
+    """The positive part of captum's attribution, `(batch, rows, columns)`."""
     from captum.attr import LayerGradCam, LayerGradientXActivation
 
     with torch.enable_grad(), warnings.catch_warnings():
-        # captum asks the pictures for gradients, too, and says so
+        # captum also requests gradients of the pictures, and warns about it
         warnings.filterwarnings("ignore", "Input Tensor .* did not already require gradients")
         if not tokens:
             return (
                 LayerGradCam(network, layer).attribute(pictures, additional_forward_args=chosen)[:, 0].relu().detach()
             )
         method = LayerGradientXActivation(network, layer)
-        # what goes into the last block: of what leaves it, the head sees the class token alone
+        # the input of the last block: of its output, the head sees only the class token
         found = method.attribute(pictures, additional_forward_args=chosen, attribute_to_layer_input=True)
     found = (found[0] if isinstance(found, tuple) else found).sum(dim=2).relu().detach()
     side = math.isqrt(found.shape[1])
@@ -88,7 +88,7 @@ def _attributed(network: nn.Module, layer: nn.Module, tokens: bool, pictures: Te
 
 
 def _layer_with_places(backbone: Backbone, picture: Tensor) -> tuple[nn.Module, bool]:
-    """The last module whose output is a map, not too coarse; or the last block, where it is given tokens."""
+    """The last module whose output is a map that is not too coarse, or the last block if its input is tokens."""
     outputs: list[tuple[nn.Module, torch.Size]] = []
 
     def note(module: nn.Module, inputs: tuple, output: object) -> None:
@@ -108,5 +108,7 @@ def _layer_with_places(backbone: Backbone, picture: Tensor) -> tuple[nn.Module, 
     maps = [(module, min(shape[-2:])) for module, shape in outputs if len(shape) == 4]
     fine = [module for module, side in maps if side >= COARSEST] or [module for module, side in maps if side > 1]
     if not fine:
-        raise UsageError(f"explain: {type(backbone).__name__} has no layer with places that a map could show")
+        raise UsageError(
+            f"explain: {type(backbone).__name__} has no layer with spatial positions, which a heat map needs"
+        )
     return fine[-1], False

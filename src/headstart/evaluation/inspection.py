@@ -1,4 +1,4 @@
-"""Where a model fails and why: its worst mistakes with maps and neighbours, its features, labels in doubt."""
+"""Where a model fails and why: worst mistakes, heat maps, nearest training pictures, features, suspected labels."""
 
 import logging
 from collections.abc import Sequence
@@ -34,28 +34,32 @@ from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
 COLUMNS = 6
+"""Of the sheets of pictures."""
 MAPS = 12
-"""Explained mistakes where explain=true gives no number."""
+"""Number of heat maps if explain=true gives no number."""
 NEIGHBOURS = 5
-"""Likewise."""
+"""Number of neighbours if neighbours=true gives no number."""
 MISTAKES_WITH_NEIGHBOURS = 8
 PROJECTED, PROJECTED_SIDE = 4096, 32
-"""Up to so many samples TensorBoard's projector shows as pictures, of so many pixels a side; more are points."""
+"""TensorBoard's projector shows up to 4,096 samples as pictures of 32 x 32 pixels; more samples are points."""
 SUSPECTS = 36
-"""Suspected label errors on the sheet; the table has all."""
+"""Suspected label errors on the sheet of pictures; the table has all."""
 
 
 @dataclass
 class Inspection:
-    """What is asked about one split.
+    """Writes what `cfg` asks for about the evaluation of one split.
 
     Attributes:
         cfg: of `conf/evaluate.yaml`.
         trained: the config of the run.
-        task, data, split, trainer: what was evaluated, on what, by what.
+        task: the evaluated model.
+        data: its data.
+        split: the evaluated split.
+        trainer: has evaluated it.
         predictions: of the split.
-        features: `(samples, num_features)` of the split; None where nothing asked needs them.
-        folder: where the answers go.
+        features: `(samples, num_features)` of the split; None if nothing that is asked for needs them.
+        folder: of the files.
     """
 
     cfg: DictConfig
@@ -68,14 +72,14 @@ class Inspection:
     features: Tensor | None
     folder: Path
 
-    def answer(self) -> None:
-        """Writes all that is asked for."""
+    def write(self) -> None:
+        """Writes the files."""
         if not self.mistakes:
             log.info("%s: %s", self.split, without_mistake(len(self.predictions)))
         elif is_picture(self._input(self.split, self.mistakes[0].position)):
             self._show_mistakes()
         else:
-            log.warning("the samples are no pictures: mistakes are in mistakes.csv alone")
+            log.warning("the samples are not pictures: mistakes.csv lists the mistakes, no figure shows them")
         if self.cfg.embedding:
             self._show_embedding()
         if self.cfg.label_errors:
@@ -83,7 +87,7 @@ class Inspection:
 
     @cached_property
     def mistakes(self) -> list[Mistake]:
-        """The worst first."""
+        """The mistakes, the worst first."""
         return worst_mistakes(self.predictions)
 
     def _show_mistakes(self) -> None:
@@ -97,7 +101,7 @@ class Inspection:
             self._show_neighbours(self.mistakes[:MISTAKES_WITH_NEIGHBOURS], number)
 
     def _show_maps(self, mistakes: Sequence[Mistake]) -> None:
-        """Each picture beside what in it speaks for what was predicted."""
+        """Each mistake next to its heat map: which pixels led to the prediction."""
         device = self.trainer.strategy.root_device
         self.task.to(device)
         tiles = []
@@ -107,32 +111,33 @@ class Inspection:
             maps = explain(self.task, self.task.backbone, pictures.to(device), [m.shown_class for m in batch])
             for mistake, picture, heat in zip(batch, pictures, maps, strict=True):
                 name = shortened(self.predictions.classes[mistake.shown_class], 18)
-                tiles += [self._tile(mistake), Tile(picture, f"what speaks\nfor {name}", heat)]
+                tiles += [self._tile(mistake), Tile(picture, f"what led to\n{name}", heat)]
         save(
             self.folder / "explanations.png",
-            contact_sheet(tiles, COLUMNS, "worst mistakes, and what speaks for the prediction"),
+            contact_sheet(tiles, COLUMNS, "worst mistakes, and which pixels led to the prediction"),
         )
 
     def _show_neighbours(self, mistakes: Sequence[Mistake], number: int) -> None:
-        """Each mistake before the training pictures whose features are nearest (cosine, centred on their mean)."""
+        """Each mistake, then the training pictures with the nearest features (cosine, centred on their mean)."""
         train = self._train_features
         mean = train.mean(dim=0)
         positions = [mistake.position for mistake in mistakes]
         similarity = normalize(self.features[positions] - mean) @ normalize(train - mean).T
-        if self.split == "train":  # nothing is its own neighbour
+        if self.split == "train":  # a picture is not its own neighbour
             similarity[range(len(positions)), positions] = -2
         values, nearest = similarity.topk(min(number, len(train)), dim=1)
         tiles, rows = [], [["path", "true", "predicted", "rank", "neighbour", "class", "similarity"]]
         paths = paths_of(self.data, "train")
-        for mistake, of_mistake, places in zip(mistakes, values.tolist(), nearest.tolist(), strict=True):
+        for mistake, similarities, places in zip(mistakes, values.tolist(), nearest.tolist(), strict=True):
             tiles.append(self._tile(mistake))
-            for rank, (value, place) in enumerate(zip(of_mistake, places, strict=True), start=1):
+            for rank, (value, place) in enumerate(zip(similarities, places, strict=True), start=1):
                 name = self._names("train", place)
                 tiles.append(Tile(self._input("train", place), f"{shortened(name)}\nsimilarity {value:.2f}"))
-                of = [mistake.path, mistake.true, mistake.predicted]
-                rows.append([*of, str(rank), paths[place], name, f"{value:.4f}"])
+                rows.append(
+                    [mistake.path, mistake.true, mistake.predicted, str(rank), paths[place], name, f"{value:.4f}"]
+                )
         write_table(self.folder / "neighbours.csv", rows)
-        title = "worst mistakes and the training pictures nearest to them"
+        title = "worst mistakes, each with the nearest training pictures"
         save(self.folder / "neighbours.png", contact_sheet(tiles, nearest.shape[1] + 1, title))
 
     def _show_embedding(self) -> None:
@@ -146,7 +151,7 @@ class Inspection:
         write_projector(self.folder / "tensorboard", self.features, self.predictions, small)
 
     def _show_label_errors(self) -> None:
-        """Of the training samples, judged on features that know nothing of their labels."""
+        """Suspected labels of the training samples, on features that have not learned from these labels."""
         backbone = starting_backbone(self.trained, self.task)
         if backbone is self.task.backbone:
             features = self._train_features
@@ -159,19 +164,19 @@ class Inspection:
         agreed = (logits.argmax(dim=1) == targets).float().mean().item()
         write_label_errors(self.folder / "label_errors.csv", errors, paths_of(self.data, "train"))
         log.info(
-            "%d of %d training labels are in doubt; the model that doubts them agrees with %.1f %% of all, and what it "
-            "cannot tell apart it doubts in vain",
+            "%d of %d training labels may be wrong; the model that suspects them agrees with %.1f %% of all labels: "
+            "the lower this share, the more suspicions are false",
             *(len(errors), len(targets), 100 * agreed),
         )
         if errors and is_picture(self._input("train", 0)):
             tiles = [
                 Tile(
                     self._input("train", e.position),
-                    f"given {shortened(e.given)}\nmore like {shortened(e.suggested)}, by {-e.score:.2f}",
+                    f"given: {shortened(e.given)}\nsuggested: {shortened(e.suggested)}, by {-e.score:.2f}",
                 )
                 for e in errors[:SUSPECTS]
             ]
-            title = f"labels in doubt, {len(tiles)} of {len(errors)}"
+            title = f"suspected labels, {len(tiles)} of {len(errors)}"
             save(self.folder / "label_errors.png", contact_sheet(tiles, COLUMNS, title))
 
     @cached_property
@@ -180,12 +185,12 @@ class Inspection:
 
     @cached_property
     def _cache(self) -> Any:
-        """The run's activation cache; None where it had none."""
+        """The run's activation cache; None if it had none."""
         cache = self.trained.cache
         return instantiate(cache.activations) if cache and cache.activations else None
 
     def _input(self, split: str, position: int) -> Any:
-        """A sample as the network sees it."""
+        """A sample as the network gets it."""
         return self.data.eval_transform(self.data.samples.load(self.data.splits[split][position]))
 
     def _names(self, split: str, position: int) -> str:
@@ -201,10 +206,10 @@ class Inspection:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuses what cannot be answered before anything is loaded.
+    """Checks the settings before anything is loaded.
 
     Raises:
-        UsageError: a library is missing, a number makes no sense, or two settings contradict each other.
+        UsageError: a library is missing, a number is negative, or two settings contradict each other.
     """
     if cfg.explain:
         require_captum()
@@ -214,7 +219,7 @@ def check(cfg: DictConfig) -> None:
         if cfg[key] < 0:
             raise UsageError(f"{key}={cfg[key]}: give a number of pictures, 0 for none")
     if cfg.calibrate and cfg.test_time_flip is not None:
-        raise UsageError("calibrate=true fits what the run does of itself: leave test_time_flip out")
+        raise UsageError("calibrate=true is for the predictions as the run makes them: leave test_time_flip out")
     if cfg.data.root is not None:
         for key in ("calibrate", "neighbours", "label_errors"):
             if cfg[key]:
@@ -222,31 +227,37 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_data(cfg: DictConfig, task: ClassificationTask, data: DataModule) -> None:
-    """Likewise, once the data are known."""
+    """Checks the settings that depend on the data.
+
+    Raises:
+        UsageError: `label_errors` does not work with these data.
+    """
     if cfg.label_errors and task.objective.multi_label:
-        raise UsageError("label_errors=true needs one class a sample, and these have several labels: leave it out")
+        raise UsageError("label_errors=true needs one class per sample, and these have several labels: leave it out")
     if cfg.label_errors and not all(n != 1 for n in data.class_counts("train")):
         raise UsageError(
-            "label_errors judges each sample by the others of its class, but a class has a single training sample: "
+            "label_errors predicts each sample from the others of its class, but a class has a single training sample: "
             "add some, or leave label_errors out"
         )
 
 
 def paths_of(data: DataModule, split: str) -> list[str]:
-    """The path of each sample of a split relative to the root of the data; where samples are no files, their names."""
+    """The path of each sample of a split, relative to the root of the data; the name if the sample is not a file."""
     return [data.samples.names[index] for index in data.splits[split]]
 
 
 def starting_backbone(trained: DictConfig, task: ClassificationTask) -> Backbone:
-    """The backbone as the run began: one that has learned knows the labels of its training samples by heart."""
+    """The backbone as it was before training: afterwards it may have memorised the labels of its training samples."""
     if not get_class(trained.finetuning._target_).learns_backbone:
         return task.backbone
     if trained.model.get("weights") is None:
-        log.warning("the backbone has learned from these very labels: what it knows by heart is not found in doubt")
+        log.warning(
+            "the backbone started from random weights and learned from these labels: memorised errors stay hidden"
+        )
         return task.backbone
     return instantiate(trained.model).eval()
 
 
 def _number(given: bool | int, default: int) -> int:
-    """`true` stands for a default."""
+    """The number that is asked for; `true` stands for the default."""
     return default if given is True else int(given)

@@ -1,8 +1,9 @@
 """Samples that may carry a wrong label, by confident learning.
 
-Northcutt et al. 2021, https://arxiv.org/abs/1911.00068, with their own library cleanlab. From probabilities by models
-that have not learned from a sample it estimates how many samples of each class truly are of which other, and suspects
-so many of the least likely ones, by their class as well as by the pair of classes ("C+NR" there).
+Northcutt et al. 2021, https://arxiv.org/abs/1911.00068, with their own library cleanlab. Each sample is predicted by a
+model that has not learned from it. From these probabilities the method estimates how many samples of each class belong
+to each other class, and reports that number of the least likely samples, both per class and per pair of classes (their
+method "C+NR").
 """
 
 import importlib.util
@@ -18,12 +19,12 @@ from headstart.files import write_table
 
 @dataclass(frozen=True)
 class LabelError:
-    """A suspected one.
+    """A label that may be wrong.
 
     Attributes:
         position: of the sample in its split.
         given, suggested: class names.
-        score: probability of the given class less that of the suggested one; the lower, the more likely an error.
+        score: probability of the given class minus that of the suggested class; the lower, the more likely an error.
     """
 
     position: int
@@ -33,7 +34,7 @@ class LabelError:
 
 
 def require_cleanlab() -> None:
-    """Raises a UsageError where the library is not installed."""
+    """Raises a UsageError if the library is not installed."""
     if importlib.util.find_spec("cleanlab") is None:
         raise UsageError(
             'label_errors needs the library cleanlab: pip install -e ".[label_errors]", or leave label_errors out'
@@ -41,11 +42,11 @@ def require_cleanlab() -> None:
 
 
 def find_label_errors(probabilities: Tensor, targets: Tensor, classes: list[str]) -> list[LabelError]:
-    """The suspected samples, the likeliest errors first.
+    """The labels that may be wrong, the most likely errors first.
 
     Args:
-        probabilities: `(samples, classes)`, each row of a model that has not learned from its sample.
-        targets: class indices `(samples,)`, the labels in doubt.
+        probabilities: `(samples, classes)`; each row is predicted by a model that has not learned from the sample.
+        targets: class indices `(samples,)`, the given labels.
         classes: their names.
 
     Raises:
@@ -66,6 +67,6 @@ def find_label_errors(probabilities: Tensor, targets: Tensor, classes: list[str]
 
 
 def write_label_errors(file: Path, errors: list[LabelError], paths: list[str]) -> None:
-    """Writes `path,given,suggested,score`, the likeliest errors first; `paths` are those of the whole split."""
+    """Writes `path,given,suggested,score`, the most likely errors first; `paths` are those of the whole split."""
     rows = ([paths[e.position], e.given, e.suggested, f"{e.score:.6f}"] for e in errors)
     write_table(file, [["path", "given", "suggested", "score"], *rows])

@@ -1,4 +1,4 @@
-"""Which differences between runs are more than chance."""
+"""Which differences between runs are larger than chance explains."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 
 from headstart.errors import UsageError
-from headstart.evaluation.compare import Answers, Configuration
+from headstart.evaluation.compare import Configuration
+from headstart.runs.directory import Answers
 
 DRAWS = 2000
+"""Of the bootstrap."""
 MOST_PAIRS = 100
-CLAIMED = 0.05
+"""More pairs are too many to read."""
+LEVEL = 0.05
+"""Significance level: a difference counts if p is below it."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,13 @@ class PairTest:
     """Two runs on the same samples.
 
     Attributes:
-        first, second: what they are.
-        samples: how many both have answered.
-        only_first, only_second: samples that one alone got right.
-        difference: of accuracies, the first's less the second's.
-        low, high: its 95 % interval, by a paired bootstrap.
-        p: of McNemar's exact test.
-        adjusted: the same after Holm's correction for all pairs that were tested.
+        first, second: titles of the runs.
+        samples: how many samples both have predicted.
+        only_first, only_second: how many samples only the first, only the second run got right.
+        difference: accuracy of the first run minus that of the second.
+        low, high: 95 % interval of the difference, by a paired bootstrap.
+        p: p value of McNemar's exact test.
+        adjusted: the p value after Holm's correction for all tested pairs.
     """
 
     first: str
@@ -42,18 +46,26 @@ class PairTest:
 
     @property
     def verdict(self) -> str:
-        """What is claimed."""
-        if self.adjusted >= CLAIMED:
-            return "cannot be told apart"
+        """The conclusion in words."""
+        if self.adjusted >= LEVEL:
+            return "no significant difference"
         return "the first is better" if self.difference > 0 else "the second is better"
 
 
 def pair_tests(found: Sequence[Configuration], split: str, over: str, seed: int = 0) -> tuple[list[PairTest], int]:
-    """Every two runs of different configurations and the same seed: tests of those that have answered the same samples,
-    and how many pairs have not.
+    """Tests every two runs of different configurations and the same seed.
+
+    Args:
+        found: the configurations.
+        split: the split whose predictions are compared.
+        over: the seed's setting.
+        seed: of the bootstrap.
+
+    Returns:
+        the tests of the pairs with predictions of the same samples, and the number of the other pairs.
 
     Raises:
-        UsageError: there are more pairs than one can look through.
+        UsageError: there are more than `MOST_PAIRS` pairs.
     """
     pairs = []
     for one, other in itertools.combinations(found, 2):
@@ -62,17 +74,15 @@ def pair_tests(found: Sequence[Configuration], split: str, over: str, seed: int 
                 same = f" ({over}={first.settings.get(over)})" if len(one.runs) + len(other.runs) > 2 else ""
                 pairs.append((one.title + same, other.title + same, first, second))
     if len(pairs) > MOST_PAIRS:
-        raise UsageError(
-            f"{len(pairs)} pairs of runs are too many to tell apart, at most {MOST_PAIRS}: give fewer runs"
-        )
-    answers = {run.folder: run.right(split) for each in found for run in each.runs}
+        raise UsageError(f"{len(pairs)} pairs of runs are too many to test, at most {MOST_PAIRS}: give fewer runs")
+    answers = {run.folder: run.predictions(split) for each in found for run in each.runs}
     of_both = [(*names, answers[first.folder], answers[second.folder]) for *names, first, second in pairs]
     tests = _holm([_tested(*both, seed) for both in of_both if _same_samples(*both[2:])])
     return tests, len(pairs) - len(tests)
 
 
 def _same_samples(one: Answers | None, two: Answers | None) -> bool:
-    """Whether both have answered, and the same samples with the same labels."""
+    """Whether both have predictions, of the same samples with the same labels."""
     return bool(one and two) and {k: true for k, (true, _) in one.items()} == {k: true for k, (true, _) in two.items()}
 
 
@@ -88,9 +98,9 @@ def _tested(name: str, other: str, one: Answers, two: Answers, seed: int) -> Pai
 
 
 def _paired_interval(only_first: int, only_second: int, samples: int, seed: int) -> tuple[float, float]:
-    """95 % of the bootstrap's means of samples drawn anew (Efron and Tibshirani 1993, chapter 13).
+    """95 % interval of the mean difference by a bootstrap over samples (Efron and Tibshirani 1993, chapter 13).
 
-    A sample's difference is 1, -1 or 0, so that a draw is no more than how often it has each.
+    The difference of a sample is 1, -1 or 0, so a draw of samples is a draw of three counts.
     """
     shares = np.array([only_first, only_second, samples - only_first - only_second]) / samples
     drawn = np.random.default_rng(seed).multinomial(samples, shares, size=DRAWS)
@@ -99,7 +109,7 @@ def _paired_interval(only_first: int, only_second: int, samples: int, seed: int)
 
 
 def _holm(tests: list[PairTest]) -> list[PairTest]:
-    """With the p that holds for all of them together (Holm 1979), in the order given."""
+    """Adds the p values corrected for the number of tests (Holm 1979); the order stays."""
     order = sorted(range(len(tests)), key=lambda place: tests[place].p)
     adjusted, highest = {}, 0.0
     for rank, place in enumerate(order):
@@ -113,10 +123,10 @@ def claims(tests: Sequence[PairTest], untested: int, split: str) -> dict[str, An
 
     Args:
         tests: of the pairs that could be tested.
-        untested: how many could not.
-        split: what was answered.
+        untested: number of pairs that could not be tested.
+        split: the split that was evaluated.
     """
-    header = ["first", "second", "verdict", "samples", "first alone right", "second alone right", "difference", "p",
+    header = ["first", "second", "verdict", "samples", "only first right", "only second right", "difference", "p",
               "p after Holm"]  # fmt: skip
     rows = [
         [test.first, test.second, test.verdict, f"{test.samples:,}", str(test.only_first), str(test.only_second),
@@ -125,14 +135,16 @@ def claims(tests: Sequence[PairTest], untested: int, split: str) -> dict[str, An
     ]  # fmt: skip
     note = (
         f"{len(tests)} pairs of runs on the same samples of {split}: difference of accuracies with a 95 % paired "
-        "bootstrap interval, McNemar's exact test, p below 0.05 after Holm's correction. It is about these trained "
-        "networks: another seed of the same method is another network."
+        "bootstrap interval, McNemar's exact test, p below 0.05 after Holm's correction. The result is about these "
+        "trained networks: with another seed, the same method gives another network."
     )
-    remedy = f"For that: python src/evaluate.py run=<run> split={split} for each of them."
+    remedy = f"To test them: python src/evaluate.py run=<run> split={split} for each run."
     if not tests and not untested:
         note = "Nothing is claimed: no two configurations have a run of the same seed."
     elif not tests:
         note = f"Nothing is claimed: no two runs have predictions of the same samples of {split}. {remedy}"
     elif untested:
-        note += f" Nothing is claimed of {untested} more pairs: they have no predictions of the same samples. {remedy}"
+        note += (
+            f" Nothing is claimed about {untested} more pairs: they have no predictions of the same samples. {remedy}"
+        )
     return {"header": header, "rows": rows, "note": note}

@@ -23,6 +23,7 @@ from headstart.export.parity import Answer, Parity, compare, seconds
 from headstart.export.quantization import quantize
 from headstart.files import as_json, replacing
 from headstart.inference.classifier import Classifier
+from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
 
 log = logging.getLogger(__name__)
@@ -102,8 +103,8 @@ def output_file(cfg: DictConfig, path: Path) -> Path:
     """As asked; else in the `export` folder of the run, or beside a checkpoint that is in none."""
     if cfg.output is not None:
         return Path(cfg.output).expanduser()
-    home = path.parent.parent if (path.parent.parent / "config.yaml").is_file() else path.parent
-    return home / "export" / f"{path.stem}{'_' + cfg.quantize if cfg.quantize else ''}{FORMATS[cfg.format]}"
+    run = Run.of(path) or Run(path.parent)
+    return run.export_folder / f"{path.stem}{'_' + cfg.quantize if cfg.quantize else ''}{FORMATS[cfg.format]}"
 
 
 def write(

@@ -10,9 +10,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from headstart.data.module import DataModule
-from headstart.data.trained_run import SPLIT_FILE, data_config, load_data, run_of
+from headstart.data.trained_run import data_config, known_split, load_data
 from headstart.errors import UsageError
 from headstart.inputs.base import Preprocess
+from headstart.runs.directory import Run
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
@@ -87,10 +88,11 @@ def held_out(trained: DictConfig, given: DictConfig, path: Path, task: Classific
 
 
 def _val_data(trained: DictConfig, given: DictConfig, path: Path, task: ClassificationTask) -> DataModule:
-    home = run_of(path)
-    if given.root is None and home is None:
-        raise UsageError(f"there is no {path.parent.parent / SPLIT_FILE}, which would say what the model learned from")
-    data = load_data(data_config(trained, given, home), task, "val", home, download=False)
+    run = Run.of(path)
+    if given.root is None and known_split(run) is None:
+        raise UsageError(f"there is no {Run(path.parent.parent).split_file}, which says what the model learned from")
+    config = data_config(trained, given, run)
+    data = load_data(config, task.classes, task.backbone.preprocess, "val", run, download=False)
     if not data.num_samples["val"]:
         raise UsageError("the val split is empty")
     return data

@@ -1,6 +1,5 @@
 """The description of an export: everything that is needed to use it, as plain data."""
 
-import json
 import math
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.inference.classifier import Classifier
+from headstart.runs.directory import BEST, Run
 from headstart.tasks import checkpoint
 
 PACKAGES = ("headstart", "torch", "torchvision", "onnx", "onnxruntime", "safetensors", "pillow")
@@ -67,10 +67,9 @@ def _steps_after(classifier: Classifier) -> list[str]:
 def _metrics(path: Path) -> dict[str, float]:
     """Those of the saved weights that are defined, and of the test after training where it was of these weights."""
     metrics = dict(checkpoint.read(path).get("metrics", {}))
-    written = path.parent.parent / "metrics.json"
-    if path.stem == "best" and written.is_file():
-        content = json.loads(written.read_text(encoding="utf-8"))
-        metrics |= {name: value for name, value in content.items() if name.startswith("test/")}
+    run = Run.of(path)
+    if path.name == BEST and run and run.has_ended:
+        metrics |= {name: value for name, value in run.metrics.items() if name.startswith("test/")}
     known = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
     return {name: value for name, value in known.items() if name.startswith(("val/", "test/"))}
 

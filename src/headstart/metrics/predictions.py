@@ -61,7 +61,7 @@ class Predictions:
         return self.predicted == self.targets if not self.multi_label else (self.answer == self.truth).all(dim=1)
 
     def named(self, row: Tensor) -> str:
-        """The class names of a row of `truth` or `answer`, joined as in `split.csv`."""
+        """The class names of a row of `truth` or `answer`, joined as in the split file of a run."""
         return "|".join(self.classes[c] for c in row.nonzero()[:, 0].tolist())
 
 

@@ -1,4 +1,4 @@
-"""A run as one page and as a model card."""
+"""Writes the page about a run and its model card."""
 
 import logging
 import time
@@ -14,27 +14,27 @@ import headstart
 from headstart.callbacks.collection import Collection
 from headstart.cli.schemas import ReportConfig
 from headstart.data.module import DataModule
-from headstart.data.trained_run import load_data, run_of
+from headstart.data.trained_run import load_data
 from headstart.display.page import write_page
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate as evaluation
 from headstart.files import shown
 from headstart.report.data_card import LISTED, data_card
-from headstart.report.results import evaluation_of, result, run_metrics
+from headstart.report.results import results_of
 from headstart.report.training_card import training_card
+from headstart.runs.directory import BEST, MODEL_CARD, REPORT, Run
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
-PAGE, CARD = "report.html", "MODEL_CARD.md"
-# what the Hugging Face hub calls them
 HUB_METRICS = {"acc": "accuracy", "f1_macro": "f1", "auroc_macro": "roc_auc"}
+"""Metric -> its name on the Hugging Face hub."""
 
 
 def report(cfg: DictConfig, path: Path) -> list[Path]:
-    """Writes the page and the model card of a run, and returns where they are.
+    """Writes the page and the model card of a run, and returns the two files.
 
-    Val is evaluated if the run has no evaluation of it; of the test split is told what was recorded, no more.
+    Val is evaluated if the run has no evaluation of it. Test is not evaluated: the page shows what is recorded.
 
     Args:
         cfg: of `conf/report.yaml`.
@@ -44,67 +44,76 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
         UsageError: it is not the best checkpoint of a run that has ended.
     """
     started = time.monotonic()
-    home = run_of(path)
-    if home is None or path.name != "best.ckpt":
+    run = Run.of(path)
+    if run is None or path.name != BEST:
         raise UsageError(f"run={cfg.run}: a report is about a whole run; give its directory, logs/<name>/runs/<date>")
-    if not (home / "metrics.json").is_file():
+    if not run.has_ended:
         raise UsageError(
-            f"{home} has no metrics.json, so it is no run that has ended: go on with it by "
-            f"python src/train.py resume={home}"
+            f"{run.folder} has no {run.metrics_file.name}, so the run has not ended: go on with it by "
+            f"python src/train.py resume={run.folder}"
         )
     task, trained = checkpoint.load_task(path)
-    data = build_data(home, trained, task)
-    if evaluation_of(home, "val") is None and run_metrics(home, "val") and not isinstance(data, str):
+    data = build_data(run, trained, task)
+    if run.evaluation("val") is None and run.metrics_of("val") and not isinstance(data, str):
         evaluation.evaluate(evaluation.defaults(path, "val"), path)
-    content = contents(cfg, home, trained, task, data)
-    write_page(home / PAGE, "report.html", **content)
-    write_page(home / CARD, "MODEL_CARD.md", header=hub_header(cfg, content), **content)
-    log.info("report: %s (%.0f s)", home / PAGE, time.monotonic() - started)
-    return [home / PAGE, home / CARD]
+    content = contents(cfg, run, trained, task, data)
+    write_page(run.report_file, REPORT, **content)
+    write_page(run.model_card_file, MODEL_CARD, header=hub_header(cfg, content), **content)
+    log.info("report: %s (%.0f s)", run.report_file, time.monotonic() - started)
+    return [run.report_file, run.model_card_file]
 
 
 def report_on(
     cfg: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collection: Collection,
     metrics: dict[str, float],
 ) -> None:  # fmt: skip
-    """Writes the page about the run; the test that it tells of is the one that was just made."""
-    run = Path(cfg.paths.run)
-    path = run / "checkpoints" / "best.ckpt"
+    """Writes the page about a run at the end of its training; the test on the page is the one that was just made.
+
+    Args:
+        cfg: the config of the run.
+        task: the trained model.
+        data: its data.
+        trainer: has tested the model.
+        collection: the logits of the test.
+        metrics: of the run, `<split>/<name>`.
+    """
+    run = Run(Path(cfg.paths.run))
+    path = run.best
     if not path.is_file():
-        log.warning("report=true: the run kept no best checkpoint, so there is no page about it")
+        log.warning("report=true: the run has no checkpoint of the best weights, so no page is written")
         return
     if collection.has_logits:
         tested = {k.removeprefix("test/"): v for k, v in metrics.items() if k.startswith("test/")}
         asked = evaluation.defaults(path, "test")
-        evaluation.record(asked, path, cfg, task, data, trainer, collection, tested)
-    report(OmegaConf.structured(ReportConfig(run=str(run), logs="")), path)
+        evaluation.write_evaluation(asked, path, cfg, task, data, trainer, collection, tested)
+    report(OmegaConf.structured(ReportConfig(run=str(run.folder), logs="")), path)
 
 
-def build_data(home: Path, trained: DictConfig, task: ClassificationTask) -> DataModule | str:
-    """The run's data as it saw them, or why they are not there."""
-    evaluation.adapt(trained, evaluation.defaults(home, "val"), home)
+def build_data(run: Run, trained: DictConfig, task: ClassificationTask) -> DataModule | str:
+    """The data of the run, split as in training; if they cannot be read, the reason."""
+    config = evaluation.config_for_evaluation(trained, evaluation.defaults(run.best, "val"), run).data
     try:
-        return load_data(trained.data, task, "val", home, download=False)
+        return load_data(config, task.classes, task.backbone.preprocess, "val", run, download=False)
     except (UsageError, OSError) as error:
-        log.warning("the data cannot be read, so nothing is shown of them: %s", error)
+        log.warning("the data cannot be read, so the page shows nothing of them: %s", error)
         return str(error)
 
 
 def contents(
-    cfg: DictConfig, home: Path, trained: DictConfig, task: ClassificationTask, data: DataModule | str
+    cfg: DictConfig, run: Run, trained: DictConfig, task: ClassificationTask, data: DataModule | str
 ) -> dict[str, Any]:
-    """What the templates are filled with."""
-    card = data_card(home, trained, task.classes, data, cfg.examples)
-    training = training_card(home, trained, task)
-    found = [result(home, split, task, data, cfg.worst) for split in ("test", "val")]
+    """The values of the templates."""
+    card = data_card(run, trained, task.classes, data, cfg.examples)
+    training = training_card(run, trained, task)
+    found = [results_of(run, split, task, data, cfg.worst) for split in ("test", "val")]
     network = trained.model.get("name") or type(task.backbone).__name__
     return {
         "title": cfg.title or f"{network} on {card.name}",
         "license": cfg.license,
-        "date": datetime.fromtimestamp((home / "metrics.json").stat().st_mtime).strftime("%Y-%m-%d"),
+        "date": datetime.fromtimestamp(run.metrics_file.stat().st_mtime).strftime("%Y-%m-%d"),
         "version": headstart.__version__,
-        "run": home,
-        "shown_run": shown(home),
+        "run": run,
+        "shown_run": shown(run.folder),
         "headline": ("acc", "acc_exact", "f1_macro", "auroc_macro", "ece"),
         "network": network,
         "data": card,
@@ -119,7 +128,7 @@ def contents(
 
 
 def hub_header(cfg: DictConfig, content: dict[str, Any]) -> str:
-    """The head of a model card as the Hugging Face hub reads it (https://huggingface.co/docs/hub/model-cards)."""
+    """The YAML header of a model card for the Hugging Face hub (https://huggingface.co/docs/hub/model-cards)."""
     tags = ["headstart", "transfer-learning", content["hub_task"], content["network"]]
     header = {
         "license": cfg.license,
@@ -133,7 +142,7 @@ def hub_header(cfg: DictConfig, content: dict[str, Any]) -> str:
 
 
 def _hub_results(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """One entry a split."""
+    """One entry per split."""
     name = content["data"].name
     entries = []
     for each in content["results"]:

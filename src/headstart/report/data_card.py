@@ -1,4 +1,4 @@
-"""What a run was trained on: how many of what, from where, how big, what it looks like, what is wrong with it."""
+"""The data of a run: counts, origin and sizes, example pictures, unreadable files and duplicates."""
 
 import csv
 import io
@@ -18,31 +18,34 @@ from headstart.data.splits import leaks
 from headstart.display.contact_sheet import SMALL, is_picture
 from headstart.display.page import data_uri
 from headstart.inputs.images.files import size_of
+from headstart.runs.directory import Run
 
-SIDE = 144  # of an example, in pixels
+SIDE = 144
+"""Height and width of an example, in pixels."""
 MEASURED = 1000
-"""So many pictures have their sizes read, evenly chosen."""
+"""At most this number of pictures, evenly spaced, are read to measure their sizes."""
 CLASSES_WITH_EXAMPLES = 20
 LISTED = 20
-"""So many classes, bad files and pairs are listed; the tables of the run have all."""
+"""At most this number of classes and unreadable files are listed; the tables of the run have all."""
 
 
 @dataclass
 class DataCard:
-    """What is told about the data.
+    """The contents of the section about the data.
 
     Attributes:
-        name, root: which data set, and where it was.
-        counts: split -> samples of each class.
-        classes: their names.
-        totals: split -> samples; of several labels a sample less than the sum of `counts`.
-        origins: split -> how it came about.
-        sizes: a sentence; None where the samples are no pictures or are gone.
-        examples: class -> pictures as addresses.
-        bad: unreadable files and why.
-        leaks: what is in two splits or two classes, a pair of names each.
-        checked: whether leaks could be looked for.
-        missing: why nothing is shown of the data; None where they are there.
+        name: of the class of the data set.
+        root: its folder.
+        classes: names in the order of the model's outputs.
+        counts: split -> number of samples of each class.
+        totals: split -> number of samples; with several labels per sample, less than the sum of `counts`.
+        origins: split -> where its samples come from, in words.
+        sizes: sizes of the pictures in words; None if the samples are not pictures or cannot be read.
+        examples: class -> pictures as data URIs.
+        bad: unreadable files and the reasons.
+        leaks: `splits` and `classes` -> pairs of names with identical content in two of them.
+        checked: whether the samples could be checked for identical content.
+        missing: why the data cannot be read; None if they can.
     """
 
     name: str
@@ -59,21 +62,21 @@ class DataCard:
     missing: str | None = None
 
 
-def data_card(home: Path, trained: DictConfig, classes: list[str], data: DataModule | str, examples: int) -> DataCard:
+def data_card(run: Run, trained: DictConfig, classes: list[str], data: DataModule | str, examples: int) -> DataCard:
     """The card of a run's data.
 
     Args:
-        home: the run directory.
+        run: whose data.
         trained: the config of the run.
         classes: names in the order of the model's outputs.
-        data: set up; or why it cannot be, and then the card is that of `split.csv`.
-        examples: pictures of each class.
+        data: set up; or the reason why they cannot be read: then the samples are counted in the run's split file.
+        examples: number of example pictures per class.
     """
     name = trained.data._target_.rpartition(".")[2]
-    card = DataCard(name, trained.data.get("root"), classes, {}, {}, {}, bad=_bad_files(home / "bad_files.csv"))
+    card = DataCard(name, trained.data.get("root"), classes, {}, {}, {}, bad=_bad_files(run.bad_files_file))
     if isinstance(data, str):
         card.missing = data
-        _count_rows(card, home / "split.csv")
+        _count_rows(card, run.split_file)
     else:
         card.counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
         card.totals = {split: data.num_samples[split] for split in card.counts}
@@ -87,37 +90,41 @@ def data_card(home: Path, trained: DictConfig, classes: list[str], data: DataMod
 
 
 def origin(split: str, plan: DictConfig, brought: frozenset[str] | None) -> str:
-    """How a split came about, in words.
+    """Where the samples of a split come from, in words.
 
     Args:
-        split: which.
-        plan: the data's settings.
-        brought: the splits the data set brings; None where nobody can tell any more.
+        split: train, val or test.
+        plan: the `data` part of the config.
+        brought: the splits that the data set defines itself; None if the data cannot be read any more.
     """
     if split == "train":
         if plan.shots_per_class is not None:
-            return f"{plan.shots_per_class} of each class, drawn with seed {plan.seed}"
+            return f"{plan.shots_per_class} samples per class, drawn with seed {plan.seed}"
         if plan.train_fraction < 1:
-            return f"{plan.train_fraction:g} of what there is, stratified, drawn with seed {plan.seed}"
-        return "what is left of the data set's own" if brought is None or len(brought) < 3 else "the data set's own"
+            return f"{plan.train_fraction:g} of the training samples, stratified by class, drawn with seed {plan.seed}"
+        return (
+            "the rest of the data set's own train split"
+            if brought is None or len(brought) < 3
+            else "the data set's own"
+        )
     if split == "val" and plan.num_folds is not None:
         return f"fold {plan.fold} of {plan.num_folds} (counted from 0), stratified, seed {plan.seed}"
     if brought is None:
-        return "as split.csv has it"
+        return "as listed in the run's split file"
     if split in brought:
         return "the data set's own"
     return f"{plan[f'{split}_fraction']:g} of train, stratified by class, seed {plan.seed}"
 
 
 def _count_rows(card: DataCard, file: Path) -> None:
-    """Counts what `split.csv` names."""
+    """Counts the samples that a split file names."""
     if not file.is_file():
         return
     with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
         rows = list(csv.DictReader(stream))
     known = set(card.classes)
     for split in SPLITS:
-        # a class name may hold the mark that parts several labels
+        # a class name may contain the separator of several labels
         labels = [[row["class"]] if row["class"] in known else row["class"].split("|")
                   for row in rows if row["split"] == split]  # fmt: skip
         if labels:
@@ -134,7 +141,7 @@ def _bad_files(file: Path) -> list[tuple[str, str]]:
 
 
 def _sizes(data: DataModule) -> str | None:
-    """Smallest, median and largest of the pictures, by their number of pixels."""
+    """Smallest, median and largest picture by number of pixels, in words."""
     indices = [index for split in SPLITS for index in data.splits[split]]
     chosen = evenly(indices, MEASURED)
     found = [size for size in (size_of(*loader_of(data.samples.load, index)) for index in chosen) if size]
@@ -143,13 +150,13 @@ def _sizes(data: DataModule) -> str | None:
     by_area = sorted(found, key=lambda size: (size[0] * size[1], size))
     if by_area[0] == by_area[-1]:
         return f"all {by_area[0][0]} x {by_area[0][1]} pixels"
-    told = [f"{width} x {height}" for width, height in (by_area[0], by_area[len(by_area) // 2], by_area[-1])]
-    of = "" if len(chosen) == len(indices) else f" ({len(chosen):,} of them, evenly chosen)"
-    return f"from {told[0]} to {told[2]} pixels, the median has {told[1]}{of}"
+    sizes = [f"{width} x {height}" for width, height in (by_area[0], by_area[len(by_area) // 2], by_area[-1])]
+    of = "" if len(chosen) == len(indices) else f" ({len(chosen):,} pictures measured)"
+    return f"from {sizes[0]} to {sizes[2]} pixels, the median has {sizes[1]}{of}"
 
 
 def _examples(data: DataModule, number: int) -> dict[str, list[str]]:
-    """Training pictures of each class, evenly chosen; of many classes the first ones."""
+    """Training pictures of each class, evenly spaced; for at most `CLASSES_WITH_EXAMPLES` classes."""
     if not number or not data.splits["train"] or not is_picture(data.samples.load(data.splits["train"][0])):
         return {}
     members: dict[int, list[int]] = {}
@@ -161,19 +168,19 @@ def _examples(data: DataModule, number: int) -> dict[str, list[str]]:
 
 
 def evenly(items: list[Any], number: int) -> list[Any]:
-    """So many of the items, evenly chosen; all of fewer."""
+    """The given number of items, evenly spaced; all items if there are fewer."""
     if len(items) <= number:
         return items
     return [items[int(place)] for place in np.linspace(0, len(items) - 1, number)]
 
 
 def thumbnail_of(samples: Samples, index: int) -> str:
-    """Sample `index` as a small picture."""
+    """A small version of sample `index`, as a data URI."""
     return thumbnail(samples.load(index))
 
 
 def thumbnail(picture: Tensor) -> str:
-    """A picture, uint8 `(3, height, width)`, as an address that holds it, at most `SIDE` pixels a side."""
+    """A small version of a picture, uint8 `(3, height, width)`, as a data URI; at most `SIDE` pixels high and wide."""
     image = to_pil_image(picture.cpu())
     stream = io.BytesIO()
     if max(image.size) <= SMALL:  # every pixel counts

@@ -1,7 +1,6 @@
-"""What a run gave: the numbers of an evaluation as they were recorded, and the pictures that belong to them."""
+"""The results of a run on a split, from the files of its evaluation: numbers, tables, figures, mistakes."""
 
 import csv
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,12 @@ from markupsafe import Markup
 from headstart.data.module import DataModule
 from headstart.display import figures
 from headstart.display.page import data_uri, inline_svg, style
-from headstart.evaluation.evaluation_files import read_evaluation
 from headstart.files import shown
 from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.intervals import without_mistake
 from headstart.metrics.predictions import Predictions, read_predictions
 from headstart.report.data_card import thumbnail_of
+from headstart.runs.directory import Run, predictions_file
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
 
@@ -31,24 +30,24 @@ LABELS = {
     "loss": "loss",
 }
 PLACES = 4
-SAME = 0.02
-"""Metrics that differ by more, relative to 1 or to themselves, are of other weights; precision changes less."""
-CELLS = 12
-"""Up to so many classes the confusion matrix is a table; of more it is a picture."""
-ROWS = 50
-"""So many classes are listed, the worst ones; `classes.csv` has all."""
-PAIRS = 10
+MOST_CLASSES_IN_MATRIX = 12
+"""With more classes, the confusion matrix is a picture instead of a table."""
+MOST_CLASSES_IN_TABLE = 50
+"""With more classes, only the worst ones are listed."""
+MOST_CONFUSED = 10
+"""Pairs of classes that are listed."""
 PICTURES = {
-    "explanations.png": "The worst mistakes, each beside a map of what in it spoke for the prediction",
-    "neighbours.png": "The worst mistakes, each before the training pictures nearest to it",
-    "embedding.png": "The features of all samples in two dimensions, coloured by class, mistakes ringed",
-    "label_errors.png": "Training pictures whose labels are in doubt",
+    "explanations.png": "The worst mistakes, each next to a heat map: which pixels led to the prediction",
+    "neighbours.png": "The worst mistakes, each with the nearest training pictures",
+    "embedding.png": "The features of all samples in two dimensions, coloured by class, rings around mistakes",
+    "label_errors.png": "Training pictures whose labels may be wrong",
 }
+"""File of an evaluation -> its caption."""
 
 
 @dataclass
 class Metric:
-    """A number and its 95 % interval; None where nothing is known but the number."""
+    """A number and its 95 % interval; the ends are None if the interval is not known."""
 
     key: str
     value: float
@@ -57,7 +56,7 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The name for a person."""
         return LABELS.get(self.key, self.key)
 
     @property
@@ -67,8 +66,8 @@ class Metric:
 
 
 @dataclass
-class Mistake:
-    """One wrong answer; `picture` is an address, None where it is gone or no picture."""
+class ShownMistake:
+    """One wrong prediction; `picture` is a data URI, None if the sample is not a picture or cannot be read."""
 
     path: str
     true: str
@@ -78,20 +77,22 @@ class Mistake:
 
 
 @dataclass
-class Result:
-    """What is told about a split.
+class SplitResults:
+    """The contents of the section about a split.
 
     Attributes:
-        split: which.
-        metrics: the monitored ones first.
-        samples: how many; None where nothing but the numbers is known.
-        notes: what must be said about the numbers.
-        classes: a row a class, as in `classes.csv`, the worst first.
-        confusion: `(classes, classes)` samples; None where a picture takes its place.
-        confused: true class, predicted class, samples.
-        calibration, confusion_picture: figures.
-        mistakes, num_mistakes: the worst ones, and how many there are.
-        pictures: address and what it shows.
+        split: train, val or test.
+        metrics: in the order of `LABELS`.
+        samples: how many; None if only the numbers of the end of training are known.
+        notes: remarks on the numbers.
+        classes: one row per class, the worst first.
+        confusion: `(classes, classes)` numbers of samples; None if a picture takes its place.
+        confused: true class, predicted class, number of samples.
+        calibration: reliability diagram.
+        confusion_picture: confusion matrix as a data URI.
+        mistakes: the worst ones.
+        num_mistakes: how many there are.
+        pictures: data URI and caption.
     """
 
     split: str
@@ -103,50 +104,41 @@ class Result:
     confused: list[dict[str, Any]] = field(default_factory=list)
     calibration: Markup | None = None
     confusion_picture: str | None = None
-    mistakes: list[Mistake] = field(default_factory=list)
+    mistakes: list[ShownMistake] = field(default_factory=list)
     num_mistakes: int = 0
     pictures: list[tuple[str, str]] = field(default_factory=list)
 
 
-def evaluation_of(home: Path, split: str) -> dict[str, Any] | None:
-    """What `evaluation_<split>` of a run holds, where it is of the weights whose metrics the run keeps; else None."""
-    content = read_evaluation(home / f"evaluation_{split}")
-    if content is None:
-        return None
-    known = run_metrics(home, split)
-    for name, value in known.items():
-        found = content["metrics"].get(name, {}).get("value")
-        # a temperature that was fitted later changes the calibration of the same weights
-        if name != "ece" and found is not None and abs(found - value) > SAME * max(1, abs(value)):
-            return None
-    return content
+def results_of(
+    run: Run, split: str, task: ClassificationTask, data: DataModule | str, worst: int
+) -> SplitResults | None:
+    """The results on a split; None if nothing is known about it.
 
-
-def run_metrics(home: Path, split: str) -> dict[str, float]:
-    """The metrics of a split as the end of training has them, without the prefix."""
-    content = json.loads((home / "metrics.json").read_text(encoding="utf-8"))
-    return {k.removeprefix(f"{split}/"): v for k, v in content.items() if k.startswith(f"{split}/") and v is not None}
-
-
-def result(home: Path, split: str, task: ClassificationTask, data: DataModule | str, worst: int) -> Result | None:
-    """What is known of a split, None where nothing is; pictures of `worst` mistakes, where the data are there."""
+    Args:
+        run: whose results.
+        split: train, val or test.
+        task: the trained model.
+        data: of the run; the reason if they cannot be read.
+        worst: number of mistakes that are shown.
+    """
     classes = task.classes
-    content = evaluation_of(home, split)
+    content = run.evaluation(split)
     if content is None:
-        return _numbers_alone(home, split)
-    folder = home / f"evaluation_{split}"
+        return _numbers_alone(run, split)
+    folder = run.evaluation_folder(split)
     metrics = [Metric(name, v["value"], v["low"], v["high"]) for name, v in _ordered(content["metrics"]).items()]
-    found = Result(split, [metric for metric in metrics if metric.low is not None])
+    found = SplitResults(split, [metric for metric in metrics if metric.low is not None])
     if undefined := [metric.label for metric in metrics if metric.low is None]:
         found.notes.append(f"Undefined on these samples: {', '.join(undefined)}.")
     found.samples = content["samples"]
-    found.classes = sorted(content["classes"], key=lambda row: row["f1"] if row["f1"] is not None else math.inf)[:ROWS]
-    found.confused = content.get("confused", [])[:PAIRS]
+    found.classes = sorted(content["classes"], key=lambda row: row["f1"] if row["f1"] is not None else math.inf)
+    found.classes = found.classes[:MOST_CLASSES_IN_TABLE]
+    found.confused = content.get("confused", [])[:MOST_CONFUSED]
     _add_confusion(found, folder, classes)
-    predictions = read_predictions(folder / "predictions.csv", classes, "confused" not in content)
+    predictions = read_predictions(predictions_file(folder), classes, "confused" not in content)
     if predictions is not None:
         found.calibration = _calibration(predictions, split)
-    elif (folder / "reliability.png").is_file():  # of many classes the table has not all probabilities
+    elif (folder / "reliability.png").is_file():  # with many classes, the table does not have all probabilities
         found.pictures.append((data_uri((folder / "reliability.png").read_bytes(), "png"), "Calibration"))
     found.mistakes, found.num_mistakes = _mistakes(folder / "mistakes.csv", split, data, worst)
     found.notes += _notes(found, content, task.objective.temperature)
@@ -156,31 +148,31 @@ def result(home: Path, split: str, task: ClassificationTask, data: DataModule | 
     return found
 
 
-def _notes(found: Result, content: dict[str, Any], temperature: float) -> list[str]:
+def _notes(found: SplitResults, content: dict[str, Any], temperature: float) -> list[str]:
     notes = []
     if found.num_mistakes == 0:
-        told = without_mistake(found.samples)
-        notes.append(f"{told[0].upper()}{told[1:]}.")
+        sentence = without_mistake(found.samples)
+        notes.append(f"{sentence[0].upper()}{sentence[1:]}.")
     if content.get("temperature", 1.0) != temperature:
         notes.append(
-            f"Evaluated with another temperature than the {temperature:.3f} that the model now has: probabilities and "
-            "calibration are those of then."
+            f"The model now has the temperature {temperature:.3f}, but was evaluated with another one: probabilities "
+            "and calibration are those before the change."
         )
     return notes
 
 
-def _numbers_alone(home: Path, split: str) -> Result | None:
-    known = run_metrics(home, split)
+def _numbers_alone(run: Run, split: str) -> SplitResults | None:
+    """The metrics that the end of training has recorded; None if there are none."""
+    known = run.metrics_of(split)
     if not known:
         return None
-    command = f"python src/evaluate.py run={shown(home)} split={split}"
-    why = "older than the run's weights" if (home / f"evaluation_{split}").is_dir() else "not there"
+    command = f"python src/evaluate.py run={shown(run.folder)} split={split}"
+    why = "the evaluation is older than the weights" if run.evaluation_folder(split).is_dir() else "not evaluated yet"
     note = (
-        f"As the end of training has them, without intervals: an evaluation is {why}. "
-        f"For intervals, classes and mistakes: {command}, then this page again."
+        f"From the end of training, without intervals ({why}). "
+        f"For intervals, classes and mistakes: {command}, then make this page again."
     )
-    metrics = [Metric(name, value) for name, value in _ordered(known).items() if math.isfinite(value)]
-    return Result(split, metrics, notes=[note])
+    return SplitResults(split, [Metric(name, value) for name, value in _ordered(known).items()], notes=[note])
 
 
 def _ordered(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -188,9 +180,9 @@ def _ordered(metrics: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(metrics.items(), key=lambda item: order.index(item[0])))
 
 
-def _add_confusion(found: Result, folder: Path, classes: list[str]) -> None:
+def _add_confusion(found: SplitResults, folder: Path, classes: list[str]) -> None:
     file = folder / "confusion.csv"
-    if file.is_file() and len(classes) <= CELLS:
+    if file.is_file() and len(classes) <= MOST_CLASSES_IN_MATRIX:
         with file.open(newline="", encoding="utf-8", errors="replace") as stream:
             found.confusion = [[int(cell) for cell in row[1:]] for row in list(csv.reader(stream))[1:]]
     elif (folder / "confusion.png").is_file():
@@ -198,25 +190,28 @@ def _add_confusion(found: Result, folder: Path, classes: list[str]) -> None:
 
 
 def _calibration(predictions: Predictions, split: str) -> Markup:
-    """As in `reliability.png`; before a temperature it is there alone."""
+    """The reliability diagram of the predictions as they are, after a temperature if the model has one."""
     error = calibration_error(predictions, CALIBRATION_BINS)
-    axis = "share that is there" if predictions.multi_label else "accuracy"
+    axis = "share of samples with the label" if predictions.multi_label else "accuracy"
     with style():
         figure = figures.reliability({"": reliability_bins(predictions, CALIBRATION_BINS)}, {"": error}, axis)
     figure.set_size_inches(4.3, 4.8)
-    told = f"Probability against {axis} on {split}; expected calibration error {error:.3f}"
-    return inline_svg(figure, f"calibration-{split}", told)
+    description = f"Probability against {axis} on {split}; expected calibration error {error:.3f}"
+    return inline_svg(figure, f"calibration-{split}", description)
 
 
-def _mistakes(file: Path, split: str, data: DataModule | str, worst: int) -> tuple[list[Mistake], int]:
+def _mistakes(file: Path, split: str, data: DataModule | str, worst: int) -> tuple[list[ShownMistake], int]:
+    """The worst mistakes, and the number of all mistakes."""
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = list(csv.DictReader(stream))
     place = {} if isinstance(data, str) else {data.samples.names[i]: i for i in data.splits[split]}
-    shown = []
+    shown_mistakes = []
     for row in rows[:worst]:
         index = place.get(row["path"])
         picture = None
         if index is not None and getattr(data.samples.load(index), "ndim", 0) == 3:
             picture = thumbnail_of(data.samples, index)
-        shown.append(Mistake(row["path"], row["true"], row["predicted"], float(row["probability"]), picture))
-    return shown, len(rows)
+        shown_mistakes.append(
+            ShownMistake(row["path"], row["true"], row["predicted"], float(row["probability"]), picture)
+        )
+    return shown_mistakes, len(rows)

@@ -1,38 +1,39 @@
-"""What a run did: the network, its stages and rates, the curves, the cost, the command."""
+"""The training of a run: the network, stages and learning rates, curves, cost, command."""
 
 import csv
-import json
 import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.utils import instantiate
 from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from headstart.display import curves
 from headstart.display.page import inline_svg, style
 from headstart.finetuning.stages import Stage
+from headstart.runs.directory import SCRATCH, Run
 from headstart.tasks.classification import ClassificationTask
 
-WIDTH = 4.3  # of a figure, in inches: its letters can be read on a phone
+WIDTH = 4.3
+"""Of a figure, in inches: its text can be read on a phone."""
 MOST_RATES = 12
-"""Of more layer groups so many have their rates drawn."""
+"""With more layer groups, the learning rates of only about this number are drawn."""
 
 
 @dataclass
 class TrainingCard:
-    """What is told about the training.
+    """The contents of the section about the training.
 
     Attributes:
-        model, cost: what -> how much, in words.
-        stages: number, epochs before it, what learns, the rates.
-        curves: figures of accuracy, loss and rates; empty where the run wrote no table.
-        command: what starts such a run again; None where it is not known.
+        model: property of the model, its value in words.
+        stages: number, when it began, what learns, learning rates.
+        curves: figures of accuracy, loss and learning rates; empty if the run wrote no table of its epochs.
+        cost: property of the training, its value in words.
+        command: starts such a run again; None if it is not known.
     """
 
     model: list[tuple[str, str]]
@@ -42,16 +43,14 @@ class TrainingCard:
     command: str | None
 
 
-def training_card(home: Path, trained: DictConfig, task: ClassificationTask) -> TrainingCard:
-    """The card of a run, from its directory, its config and its trained task."""
-    table = home / "csv" / "metrics.csv"
+def training_card(run: Run, trained: DictConfig, task: ClassificationTask) -> TrainingCard:
+    """The section about the training of a run, from its files, its config and its trained model."""
+    table = run.history_file
     history = curves.read(table) if table.is_file() else curves.History()
     drawn = _curves(history, _rates(table)) if history.points else []
-    metrics = json.loads((home / "metrics.json").read_text(encoding="utf-8"))
     return TrainingCard(
-        _model(trained, task), _stages(trained, task, history), drawn, _cost(home, metrics, history, trained),
-        command(home),
-    )  # fmt: skip
+        _model(trained, task), _stages(trained, task, history), drawn, _cost(run, history, trained), command(run)
+    )
 
 
 def _model(trained: DictConfig, task: ClassificationTask) -> list[tuple[str, str]]:
@@ -62,13 +61,14 @@ def _model(trained: DictConfig, task: ClassificationTask) -> list[tuple[str, str
     rows = [
         ("network", f"{model.get('name') or type(task.backbone).__name__}, {type(task.head).__name__}"),
         ("started from", "random weights" if weights is None else Path(str(weights)).name),
-        ("parameters", f"{whole:,}, {head:,} of them in the head"),
+        ("parameters", f"{whole:,}, including {head:,} in the head"),
         ("input", preprocess.describe()["summary"]),
-        ("answers", f"{len(task.classes)} classes, {type(task.objective).__name__.lower()}"),
+        ("output", f"{len(task.classes)} classes, {type(task.objective).__name__.lower()}"),
         ("strategy", trained.finetuning._target_.rpartition(".")[2]),
-        ("optimizer", f"{trained.optimizer._target_.rpartition('.')[2]}, rate of the head {trained.optimizer.lr:g}"),
+        ("optimizer", trained.optimizer._target_.rpartition(".")[2]),
+        ("learning rate", f"{trained.optimizer.lr:g} for the head"),
         ("augmentation", (trained.augmentation or {"_target_": "none"})["_target_"].rpartition(".")[2]),
-        ("best by", trained.monitor),
+        ("best epoch by", trained.monitor),
     ]  # fmt: skip
     if task.objective.temperature != 1:
         rows.append(("temperature", f"{task.objective.temperature:.3f}, fitted on val after training"))
@@ -76,7 +76,7 @@ def _model(trained: DictConfig, task: ClassificationTask) -> list[tuple[str, str
 
 
 def _stages(trained: DictConfig, task: ClassificationTask, history: curves.History) -> list[tuple[str, str, str, str]]:
-    """What learned when. Stages that were planned but never began are told as such."""
+    """One row per stage: what learns, from when on, how fast. Planned stages that never began are included."""
     strategy = instantiate(trained.finetuning)
     strategy.make_plan(task)
     base = trained.optimizer.lr
@@ -98,14 +98,14 @@ def _stages(trained: DictConfig, task: ClassificationTask, history: curves.Histo
 
 def _learns(stage: Stage, learning: list[str], number: int) -> str:
     if stage.solved:
-        return "nothing: the head is computed on the frozen features"
+        return "the head, in closed form on the frozen features"
     if len(learning) == number:
         return "the whole backbone and the head"
     return f"the head and {', '.join(learning)}" if learning else "the head"
 
 
 def _rates(file: Path) -> dict[str, list[tuple[int, float]]]:
-    """Layer group -> `(step, rate)` where a table has them."""
+    """Layer group -> `(step, learning rate)`, as far as a table has them."""
     found: dict[str, list[tuple[int, float]]] = {}
     with file.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
@@ -129,16 +129,16 @@ def _curves(history: curves.History, rates: dict[str, list[tuple[int, float]]]) 
 
 
 def _spoken(history: curves.History, title: str, name: str) -> str:
-    """A curve for who does not see it: where it began and ended."""
-    told = []
+    """A curve in words, for screen readers: its first and its last value."""
+    parts = []
     for split in curves.SPLITS:
         if points := history.points.get(f"{split}/{name}"):
-            told.append(f"{split} from {points[0][1]:.3f} to {points[-1][1]:.3f}")
-    return f"{title} over the epochs: {', '.join(told) or 'not recorded'}"
+            parts.append(f"{split} from {points[0][1]:.3f} to {points[-1][1]:.3f}")
+    return f"{title} over the epochs: {', '.join(parts) or 'not recorded'}"
 
 
 def _draw_rates(rates: dict[str, list[tuple[int, float]]]) -> Figure:
-    """One line a layer group; of many the head and, evenly chosen, some of the others."""
+    """One line per layer group; with many groups the head and some of the others, evenly spaced."""
     order = sorted(rates, key=lambda name: max(rate for _, rate in rates[name]))
     shown = order if len(order) <= MOST_RATES else [*order[:: len(order) // MOST_RATES + 1], order[-1]]
     with style():
@@ -147,7 +147,7 @@ def _draw_rates(rates: dict[str, list[tuple[int, float]]]) -> Figure:
         for rank, name in enumerate(dict.fromkeys(shown)):
             ends = name in (shown[0], shown[-1])
             colour = colormaps["viridis"](0.25 + 0.6 * rank / max(len(shown) - 1, 1))
-            dot = "." if len(rates[name]) == 1 else None  # a line of one point is none
+            dot = "." if len(rates[name]) == 1 else None  # a line through one point is invisible
             axes.plot(*zip(*rates[name], strict=True), color=colour, marker=dot, label=name if ends else None)
         axes.set(title="learning rates", xlabel="steps")
         axes.grid(alpha=0.3)
@@ -156,25 +156,27 @@ def _draw_rates(rates: dict[str, list[tuple[int, float]]]) -> Figure:
     return figure
 
 
-def _cost(home: Path, metrics: dict[str, Any], history: curves.History, trained: DictConfig) -> list[tuple[str, str]]:
+def _cost(run: Run, history: curves.History, trained: DictConfig) -> list[tuple[str, str]]:
+    metrics = run.metrics
     seconds = metrics["seconds"]
     time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} minutes"
     epochs = max((math.ceil(points[-1][0]) for points in history.points.values()), default=None)
-    rows = [("time", f"{time}, everything from reading the data to the test"),
+    rows = [("time", f"{time}, from reading the data to the end of the test"),
             ("epochs", "not recorded" if epochs is None else f"{epochs} of at most {trained.trainer.max_epochs}"),
             ("precision", str(trained.trainer.precision)),
             ("parameters", f"{metrics['parameters']:,}")]  # fmt: skip
-    if "passes" in metrics:  # not of runs before it was counted
-        rows.append(("pictures through the network", f"{metrics['passes']:,}, to learn, to validate and for the cache"))
-    size = (home / "checkpoints" / "best.ckpt").stat().st_size
+    if "passes" in metrics:  # older runs did not count them
+        rows.append(
+            ("pictures through the network", f"{metrics['passes']:,}, in training, in validation and for the cache")
+        )
+    size = run.best.stat().st_size
     return [*rows, ("checkpoint", f"{size / 1e6:.1f} MB")]
 
 
-def command(home: Path) -> str | None:
-    """What was typed; of a job of a sweep what its share was; None where the run was not started by typing."""
-    scratch = home.name == "scratch"  # a part of another run, with that one's settings
-    file = (home.parent if scratch else home) / ".hydra" / "overrides.yaml"
-    if not file.is_file():
+def command(run: Run) -> str | None:
+    """The command line; for a job of a sweep, with the overrides of that job. None if there is no record of it."""
+    # the run from random weights is a part of another run and was started with it
+    started = Run(run.folder.parent) if run.folder.name == SCRATCH else run
+    if started.overrides is None:
         return None
-    words = [str(word) for word in OmegaConf.load(file)]
-    return " ".join(["python src/train.py", *map(shlex.quote, words)])
+    return " ".join(["python src/train.py", *map(shlex.quote, started.overrides)])

@@ -10,13 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from headstart.errors import UsageError
 from headstart.files import UnreadableError, read_plain
 from headstart.inputs.base import from_saved_form, saved_form
+from headstart.runs.directory import LAST, PROBE, Run, checkpoints_in
+from headstart.runs.earlier import renamed_parts, translated
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
-LAST = "last.ckpt"
-PROBE = "probe.ckpt"
-"""Written by `callbacks/blend.py` to average weights with: no run goes on from it."""
 
 
 def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
@@ -34,12 +33,12 @@ def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
 def newest_valid(run: Path) -> Path | None:
     """The checkpoint from which a run goes on, or None where it has none.
 
-    That is `last.ckpt`; where it is damaged or was never kept, the one of the most steps. A damaged file is told of.
+    That is the last one; where it is damaged or was never kept, the one of the most steps. A damaged file is told of.
 
     Raises:
         UsageError: there are checkpoints, but no run can go on from any of them.
     """
-    usable, useless = _sort_out(run / "checkpoints")
+    usable, useless = _sort_out(Run(run).checkpoints)
     reasons = "".join(f"\n  {path}: {error}" for path, error in useless.items())
     if not usable:
         if not useless:
@@ -57,10 +56,10 @@ def newest_valid(run: Path) -> Path | None:
     return newest
 
 
-def _sort_out(folder: Path) -> tuple[dict[Path, tuple[int, int]], dict[Path, UnreadableError]]:
-    """Step and epoch of what training can go on from, of `last.ckpt` alone if that can be; and why not from others."""
+def _sort_out(paths: list[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path, UnreadableError]]:
+    """Step and epoch of what training can go on from, of the last alone if that can be; and why not from others."""
     usable, useless = {}, {}
-    found = [path for path in folder.glob("*.ckpt") if path.name != PROBE]
+    found = [path for path in paths if path.name != PROBE]
     for path in sorted(found, key=lambda path: (path.name != LAST, path.name)):
         try:
             usable[path] = _progress(path)
@@ -103,7 +102,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return _content(path)
     except UnreadableError as error:
-        others = ", ".join(sorted(other.stem for other in path.parent.glob("*.ckpt") if other != path))
+        others = ", ".join(other.stem for other in checkpoints_in(path.parent) if other != path)
         beside = f". There are also: {others}; to evaluate one: checkpoint=<name>" if others else ""
         raise UsageError(f"{path} is no checkpoint that can be read safely: {error}{beside}") from error
 
@@ -115,11 +114,11 @@ def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
     """
     content = read(path)
     facts = content["hyper_parameters"]
-    config = OmegaConf.create(facts["config"])
+    config = translated(facts["config"])
     # settings of the model that the config left to the weights, such as the image size
     saved = {key: value for key, value in facts["preprocess"].items() if key in config.model and key != "_target_"}
     backbone = instantiate(config.model, **saved | {"weights": None})
-    backbone.preprocess = from_saved_form(facts["preprocess"])
+    backbone.preprocess = from_saved_form(renamed_parts(facts["preprocess"]))
     backbone.pretrained = facts["pretrained"]
     task = instantiate(config.task)(backbone=backbone, classes=facts["classes"], class_weights=facts["class_weights"])
     task.load_state_dict(content["state_dict"])

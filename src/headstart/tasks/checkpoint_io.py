@@ -9,6 +9,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from headstart.errors import UsageError
 from headstart.files import UnreadableError, read_plain, remove_leftovers, replacing
+from headstart.runs.earlier import translated_callbacks
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -41,7 +42,7 @@ class SafeCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The content of the file, every byte verified.
+        """The content of the file, every byte verified, the states of callbacks under the names of today's classes.
 
         `weights_only` is there for Lightning; nothing in a checkpoint is ever executed.
 
@@ -50,9 +51,12 @@ class SafeCheckpointIO(CheckpointIO):
             FileNotFoundError: there is none.
         """
         try:
-            return read_plain(_local(path), map_location)
+            content = read_plain(_local(path), map_location)
         except UnreadableError as error:
             raise UsageError(f"{path} is no checkpoint that can be read safely: {error}") from error
+        if isinstance(content, dict) and "callbacks" in content:
+            content["callbacks"] = translated_callbacks(content["callbacks"])
+        return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Removes the file, if it is there."""

@@ -18,7 +18,7 @@ from headstart.data.module import SPLITS, DataModule
 from headstart.display.tables import data_table, show
 from headstart.errors import UsageError
 from headstart.files import as_json, replacing, shown
-from headstart.runs import resume
+from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 from headstart.training.build import build_task, build_trainer, editable_copy
@@ -100,7 +100,7 @@ def train_from_scratch(transfer: Result) -> None:
     scratch.model.weights = None
     # the same settings: they are settled, and would come out otherwise now
     scratch.auto = scratch.lr_find = False
-    scratch.paths.run = f"{transfer.cfg.paths.run}/scratch"
+    scratch.paths.run = str(Run(Path(transfer.cfg.paths.run)).scratch.folder)
     scratch.resume = scratch.resume and scratch.paths.run
     log.info("\nThe same network from random weights, on the same samples:")
     reference = train(scratch)
@@ -125,7 +125,7 @@ def show_recipe(cfg: DictConfig) -> None:
 
 def refuse_occupied(run: Path, cfg: DictConfig) -> None:
     """Raises a UsageError where a new run would be written over another one."""
-    if cfg.resume is None and not cfg.trainer.fast_dev_run and any(run.glob("checkpoints/*.ckpt")):
+    if cfg.resume is None and not cfg.trainer.fast_dev_run and Run(run).checkpoints:
         raise UsageError(
             f"there is a run in {run} already: resume={run} goes on with it; a new one needs a folder of its own "
             "(hydra.run.dir, and with torchrun another --rdzv-id)"
@@ -145,10 +145,10 @@ def write_facts(run: Path, cfg: DictConfig, task: ClassificationTask) -> None:
     written = editable_copy(cfg)
     written.paths = OmegaConf.to_container(cfg.paths, resolve=True)
     written.resume = None
-    with replacing(run / resume.CONFIG) as stream:
+    with replacing(Run(run).config_file) as stream:
         OmegaConf.save(written, stream)
     class_map = {name: index for index, name in enumerate(task.classes)}
-    with replacing(run / "classes.json") as stream:
+    with replacing(Run(run).classes_file) as stream:
         stream.write(as_json(class_map))
 
 
@@ -179,7 +179,7 @@ def write_result(run: Path, result: Result, seconds: float) -> None:
     """Prints and writes the metrics of the run."""
     cost = {"seconds": round(seconds, 1), "parameters": result.parameters, "passes": result.passes}
     content: dict[str, Any] = {"score": result.score} | cost | result.metrics
-    with replacing(run / "metrics.json") as stream:
+    with replacing(Run(run).metrics_file) as stream:
         stream.write(as_json(content))
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")

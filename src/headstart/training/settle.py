@@ -1,6 +1,6 @@
 """All decisions about a run's config, made once, in order: machine, data, settings by the data, learning rate.
 
-The result is read-only: the run uses it, and it is written to `config.yaml`. Nothing else changes a config.
+The result is read-only: the run uses it, and it is written into the run. Nothing else changes a config.
 """
 
 import logging
@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from headstart.backbones.speed import choose_precision, faster_precision
 from headstart.data.module import DataModule
 from headstart.files import replacing, shown
+from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
 from headstart.training import auto
 from headstart.training.build import build_data, check_trainer
@@ -100,7 +101,7 @@ def make_paths_absolute(cfg: DictConfig) -> None:
 
 
 def settle_by_data(cfg: DictConfig, data: DataModule) -> None:
-    """Applies what `finetuning=auto` recommends, prints it and writes it to `auto.txt` of the run."""
+    """Applies what `finetuning=auto` recommends, prints it and writes it into the run."""
     recommendation = auto.recommend(cfg, data)
     for setting in recommendation.settings:
         OmegaConf.update(cfg, setting.key, setting.value)
@@ -110,7 +111,7 @@ def settle_by_data(cfg: DictConfig, data: DataModule) -> None:
     if rank_zero_only.rank == 0:
         for sentence in sentences:
             log.info(sentence)
-        with replacing(Path(cfg.paths.run) / "auto.txt") as stream:
+        with replacing(Run(Path(cfg.paths.run)).choices_file) as stream:
             stream.writelines(f"{sentence}\n" for sentence in sentences)
 
 

@@ -28,7 +28,7 @@ from headstart.caching.activation_store import ActivationStore, holding
 from headstart.caching.fingerprint import of_samples, of_views
 from headstart.data.activations import Activations
 from headstart.errors import UsageError
-from headstart.runs.resume import recall
+from headstart.runs.resume import config_to_run
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task, build_trainer
 from headstart.training.run import write_facts
@@ -487,7 +487,7 @@ def test_a_run_goes_on_without_the_cache(tiny):
     words = [f"resume={cfg.paths.run}", "cache=off", "trainer.max_epochs=2"]
     hydra = OmegaConf.structured(HydraConf)
     hydra.mode, hydra.overrides.task = RunMode.RUN, words
-    again = recall(tiny(*words, f"paths.run={cfg.paths.run}"), hydra)
+    again = config_to_run(tiny(*words, f"paths.run={cfg.paths.run}"), hydra)
     assert again.cache is None
     *_, watch, cache = fit(again)
     assert cache is None

@@ -12,7 +12,7 @@ from headstart.evaluation.compare import (
     Configuration,
     configuration_rows,
     configurations,
-    find_runs,
+    ended_runs,
     metric_names,
     ordered,
     summary,
@@ -31,12 +31,14 @@ def run(folder, settings=None, right=None, **metrics):
         (folder / "evaluation_val").mkdir()
         lines = ["path,true,predicted,right", *(f"{i},a,a,{int(each)}" for i, each in enumerate(right))]
         (folder / "evaluation_val/predictions.csv").write_text("\n".join(lines) + "\n")
+        evaluated = {"metrics": {"acc": {"value": sum(right) / len(right)}}}
+        (folder / "evaluation_val/evaluation.json").write_text(json.dumps(evaluated))
 
 
 def test_runs_are_grouped_by_what_they_differ_in_but_the_seed(tmp_path):
     for job, (seed, lr) in enumerate([(0, 0.1), (1, 0.1), (0, 0.01), (1, 0.01)]):
         run(tmp_path / str(job), {"seed": seed, "optimizer": {"lr": lr}}, acc=0.5 + 0.1 * job)
-    runs, _ = find_runs([tmp_path])
+    runs, _ = ended_runs([tmp_path])
     found = configurations(runs, "seed")
     assert [(each.title, len(each.runs)) for each in found] == [("optimizer.lr=0.1", 2), ("optimizer.lr=0.01", 2)]
     names = metric_names(runs, "val", "acc")
@@ -68,14 +70,14 @@ def test_runs_are_grouped_by_what_they_differ_in_but_the_seed(tmp_path):
 def test_what_differs_tells_configurations_apart(one, other, titles, tmp_path):
     run(tmp_path / "0", one, acc=0.5)
     run(tmp_path / "1", other, acc=0.5)
-    runs, _ = find_runs([tmp_path])
+    runs, _ = ended_runs([tmp_path])
     assert [each.title for each in configurations(runs, "seed")] == titles
 
 
 def test_of_losses_the_lowest_is_best(tmp_path):
     run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, loss=0.3)
     run(tmp_path / "b", loss=0.2)
-    runs, _ = find_runs([tmp_path / "a", tmp_path / "b"])
+    runs, _ = ended_runs([tmp_path / "a", tmp_path / "b"])
     assert [each.title for each in ordered(configurations(runs, "seed"), "val/loss")] == [
         "optimizer.lr=0.1", "optimizer.lr=1",
     ]  # fmt: skip
@@ -85,7 +87,7 @@ def test_jobs_of_a_sweep_come_in_their_order_and_unfinished_ones_are_told(tmp_pa
     for job in (0, 1, 2, 10):
         run(tmp_path / str(job), acc=0.5)
     (tmp_path / "2/metrics.json").unlink()
-    runs, without = find_runs([tmp_path])
+    runs, without = ended_runs([tmp_path])
     assert [each.folder.name for each in runs] == ["0", "1", "10"]
     assert [folder.name for folder in without] == ["2"]
 
@@ -109,7 +111,7 @@ def test_mcnemar_of_a_known_case(tmp_path):
     second = [False] * 10 + [True] * 2 + [True] * 20
     run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, first, acc=30 / 32)
     run(tmp_path / "b", {}, second, acc=22 / 32)
-    runs, _ = find_runs([tmp_path])
+    runs, _ = ended_runs([tmp_path])
     (test,), _ = pair_tests(ordered(configurations(runs, "seed"), "val/acc"), "val", "seed")
     assert (test.only_first, test.only_second, test.samples) == (10, 2, 32)
     assert test.p == pytest.approx(158 / 4096)
@@ -123,18 +125,18 @@ def test_many_comparisons_make_each_claim_harder(tmp_path):
     second = [False] * 10 + [True] * 2 + [True] * 20
     for place, right in enumerate((first, second, first)):
         run(tmp_path / str(place), {"optimizer": {"lr": place}}, right, acc=sum(right) / 32)
-    runs, _ = find_runs([tmp_path])
+    runs, _ = ended_runs([tmp_path])
     tests, _ = pair_tests(configurations(runs, "seed"), "val", "seed")
     assert [test.p for test in tests] == pytest.approx([158 / 4096, 1, 158 / 4096])
     assert [test.adjusted for test in tests] == pytest.approx([3 * 158 / 4096, 1, 3 * 158 / 4096])
-    assert {test.verdict for test in tests} == {"cannot be told apart"}
+    assert {test.verdict for test in tests} == {"no significant difference"}
 
 
 @pytest.mark.parametrize("right", [None, [True] * 3])
 def test_nothing_is_claimed_of_other_samples(right, tmp_path):
     run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, [True] * 4, acc=1)
     run(tmp_path / "b", {}, right, acc=1)
-    runs, _ = find_runs([tmp_path])
+    runs, _ = ended_runs([tmp_path])
     found = pair_tests(configurations(runs, "seed"), "val", "seed")
     assert found == ([], 1)
     assert claims(*found, "val")["note"].startswith("Nothing is claimed: no two runs")
@@ -143,16 +145,16 @@ def test_nothing_is_claimed_of_other_samples(right, tmp_path):
 def test_pairs_of_which_nothing_is_claimed_are_counted(tmp_path):
     for place, right in enumerate(([True] * 4, [True] * 4, None)):
         run(tmp_path / str(place), {"optimizer": {"lr": place}}, right, acc=1)
-    runs, _ = find_runs([tmp_path])
+    runs, _ = ended_runs([tmp_path])
     tests, untested = pair_tests(configurations(runs, "seed"), "val", "seed")
     assert (len(tests), untested) == (1, 2)
-    assert "Nothing is claimed of 2 more pairs" in claims(tests, untested, "val")["note"]
+    assert "Nothing is claimed about 2 more pairs" in claims(tests, untested, "val")["note"]
 
 
 def test_nothing_is_claimed_by_an_evaluation_of_earlier_weights(tmp_path):
     run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, [True] * 30 + [False] * 2, acc=30 / 32)
     run(tmp_path / "b", {}, [True] * 16 + [False] * 16, acc=29 / 32)  # evaluated, then gone on with
-    runs, _ = find_runs([tmp_path])
+    runs, _ = ended_runs([tmp_path])
     tests, _ = pair_tests(configurations(runs, "seed"), "val", "seed")
     assert tests == []
 
@@ -168,7 +170,7 @@ def test_the_interval_is_that_of_drawing_the_samples(tmp_path):
 def test_other_seeds_are_not_paired(tmp_path):
     run(tmp_path / "a", {"seed": 0, "optimizer": {"lr": 1.0}}, [True] * 4, acc=1)
     run(tmp_path / "b", {"seed": 1}, [True] * 4, acc=1)
-    runs, _ = find_runs([tmp_path])
+    runs, _ = ended_runs([tmp_path])
     found = pair_tests(configurations(runs, "seed"), "val", "seed")
     assert found == ([], 0)
     assert claims(*found, "val")["note"] == "Nothing is claimed: no two configurations have a run of the same seed."
@@ -176,11 +178,11 @@ def test_other_seeds_are_not_paired(tmp_path):
 
 def test_what_cannot_be_compared_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is neither a run nor a folder of runs"):
-        find_runs([tmp_path])
+        ended_runs([tmp_path])
     run(tmp_path / "a", acc=0.5)
     with pytest.raises(UsageError, match="needs two runs that have ended, here is 1"):
-        find_runs([tmp_path / "a", tmp_path])
-    runs = find_runs([tmp_path / "a", copied(tmp_path / "b")])[0]
+        ended_runs([tmp_path / "a", tmp_path])
+    runs = ended_runs([tmp_path / "a", copied(tmp_path / "b")])[0]
     with pytest.raises(UsageError, match=r"--metric=ac, did you mean 'acc'\?: no run has val/ac"):
         metric_names(runs, "val", "ac")
 

@@ -20,11 +20,16 @@ PLAN = {
         ("val", {}, {"train"}, "0.15 of train, stratified by class, seed 3"),
         ("test", {}, {"train"}, "0.2 of train, stratified by class, seed 3"),
         ("val", {"num_folds": 5, "fold": 2}, {"train", "val"}, "fold 2 of 5 (counted from 0), stratified, seed 3"),
-        ("train", {"shots_per_class": 10}, {"train"}, "10 of each class, drawn with seed 3"),
-        ("train", {"train_fraction": 0.1}, {"train"}, "0.1 of what there is, stratified, drawn with seed 3"),
-        ("train", {}, {"train"}, "what is left of the data set's own"),
+        ("train", {"shots_per_class": 10}, {"train"}, "10 samples per class, drawn with seed 3"),
+        (
+            "train",
+            {"train_fraction": 0.1},
+            {"train"},
+            "0.1 of the training samples, stratified by class, drawn with seed 3",
+        ),
+        ("train", {}, {"train"}, "the rest of the data set's own train split"),
         ("train", {}, {"train", "val", "test"}, "the data set's own"),
-        ("test", {}, None, "as split.csv has it"),
+        ("test", {}, None, "as listed in the run's split file"),
     ],
 )
 def test_how_a_split_came_about(split, changes, brought, told):

@@ -1,4 +1,4 @@
-"""What is told of a split is what was recorded, and nothing of other weights."""
+"""The results on a split are those that are recorded."""
 
 import json
 from types import SimpleNamespace
@@ -8,7 +8,8 @@ import torch
 
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
 from headstart.metrics.predictions import Predictions, read_predictions, write_predictions
-from headstart.report.results import evaluation_of, result, run_metrics
+from headstart.report.results import results_of
+from headstart.runs.directory import Run
 
 
 def recorded(home, kept, evaluated):
@@ -16,27 +17,6 @@ def recorded(home, kept, evaluated):
     (home / "metrics.json").write_text(json.dumps({"score": 0.5, **kept}))
     content = {"metrics": {name: {"value": value} for name, value in evaluated.items()}}
     (home / "evaluation_test/evaluation.json").write_text(json.dumps(content))
-
-
-def test_metrics_are_those_of_the_end_of_training(tmp_path):
-    recorded(tmp_path, {"test/acc": 0.9, "val/acc": 0.8}, {})
-    assert run_metrics(tmp_path, "test") == {"acc": 0.9}
-
-
-@pytest.mark.parametrize(
-    ("evaluated", "belongs"),
-    [
-        ({"acc": 0.9, "loss": 0.5, "ece": 0.1}, True),
-        ({"acc": 0.901, "loss": 0.505, "ece": 0.1}, True),  # another precision
-        ({"acc": 0.9, "loss": 0.5, "ece": 0.3}, True),  # a temperature
-        ({"acc": 0.8, "loss": 0.5, "ece": 0.1}, False),
-        ({"acc": 0.9, "loss": 0.7, "ece": 0.1}, False),
-    ],
-)
-def test_an_evaluation_of_other_weights_does_not_count(evaluated, belongs, tmp_path):
-    recorded(tmp_path, {"test/acc": 0.9, "test/loss": 0.5, "test/ece": 0.1}, evaluated)
-    assert (evaluation_of(tmp_path, "test") is not None) == belongs
-    assert evaluation_of(tmp_path, "val") is None
 
 
 def result_of(home, metrics, classes, targets, probabilities):
@@ -50,7 +30,7 @@ def result_of(home, metrics, classes, targets, probabilities):
     write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions))
     (folder / "reliability.png").write_bytes(b"a picture")
     task = SimpleNamespace(classes=classes, objective=SimpleNamespace(temperature=1.0))
-    return result(home, "test", task, "the data are gone", 0)
+    return results_of(Run(home), "test", task, "the data are gone", 0)
 
 
 ACCURACY = {"acc": {"value": 0.5, "low": 0.4, "high": 0.6}}
@@ -67,7 +47,7 @@ def test_a_metric_that_the_samples_leave_undefined_is_told_as_such(tmp_path):
 
 def test_numbers_alone_come_with_a_command_that_works_from_here(tmp_path):
     recorded(tmp_path, {"val/acc": 0.5, "val/loss": float("nan")}, {})
-    found = result(tmp_path, "val", SimpleNamespace(classes=["a", "b"]), "the data are gone", 0)
+    found = results_of(Run(tmp_path), "val", SimpleNamespace(classes=["a", "b"]), "the data are gone", 0)
     assert [metric.key for metric in found.metrics] == ["acc"]
     assert f"run={tmp_path} split=val" in found.notes[0]
 

@@ -1,0 +1,334 @@
+"""The files of a run directory: their names, their content, and how to find runs and checkpoints.
+
+Every file name of a run directory is spelt here and nowhere else in the package. (`conf/` spells the paths that it
+configures.)
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from headstart.errors import UsageError
+from headstart.runs import earlier
+from headstart.runs.hyperparameters import settings_of
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+PROBE = "probe.ckpt"
+"""The model with the closed-form head. It is kept to average weights with; training never resumes from it."""
+BAD_FILES = "bad_files.csv"
+REPORT, MODEL_CARD = "report.html", "MODEL_CARD.md"
+SCRATCH = "scratch"
+TOLERANCE = 0.02
+"""Two measurements of a metric by the same weights differ by less, relative to the larger of 1 and the metric itself.
+They can differ a little because the numerical precision can differ."""
+
+Answers = dict[str, tuple[str, bool]]
+"""Name of a sample -> its label, and whether the prediction was right."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory.
+
+    Attributes:
+        folder: the directory, such as `logs/<name>/runs/<date>` or `logs/<name>/multiruns/<date>/<job>`.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> "Run | None":
+        """The run that a checkpoint file belongs to; None if the file lies outside a run directory."""
+        run = cls(checkpoint.resolve().parent.parent)
+        return run if run.exists else None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder is a run directory: training has written its config."""
+        return self.config_file.is_file()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether training has ended and its metrics are written."""
+        return self.metrics_file.is_file()
+
+    @property
+    def started(self) -> float:
+        """When the run was started, in seconds since 1970.
+
+        Hydra writes its record of the command line then. Resuming rewrites the config, but not this record.
+        """
+        file = self.overrides_file if self.overrides_file.is_file() else self.config_file
+        return file.stat().st_mtime
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    @property
+    def config_file(self) -> Path:
+        """The composed config."""
+        return self.folder / "config.yaml"
+
+    @property
+    def overrides_file(self) -> Path:
+        """Hydra's record of the command line; for a job of a sweep, the overrides of that job."""
+        return self.folder / ".hydra" / "overrides.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Score, cost and metrics, written when training has ended."""
+        return self.folder / "metrics.json"
+
+    @property
+    def classes_file(self) -> Path:
+        """Class name -> index of its output."""
+        return self.folder / "classes.json"
+
+    @property
+    def split_file(self) -> Path:
+        """One row per sample: its split, its name, its class."""
+        return self.folder / "split.csv"
+
+    @property
+    def bad_files_file(self) -> Path:
+        """One row per unreadable picture: its name and the reason."""
+        return self.split_file.with_name(BAD_FILES)
+
+    @property
+    def choices_file(self) -> Path:
+        """The settings that finetuning=auto has chosen, and why."""
+        return self.folder / "auto.txt"
+
+    @property
+    def history_file(self) -> Path:
+        """The curves as a table, written by logger=csv."""
+        return self.folder / "csv" / "metrics.csv"
+
+    @property
+    def report_file(self) -> Path:
+        """The page about the run."""
+        return self.folder / REPORT
+
+    @property
+    def model_card_file(self) -> Path:
+        """The model card."""
+        return self.folder / MODEL_CARD
+
+    @property
+    def export_folder(self) -> Path:
+        """Exported models."""
+        return self.folder / "export"
+
+    @property
+    def scratch(self) -> "Run":
+        """The run from random weights inside this one (compare_scratch=true)."""
+        return Run(self.folder / SCRATCH)
+
+    def evaluated_metrics_file(self, split: str, checkpoint: str = "best") -> Path:
+        """The metrics of an evaluation of the run's own data, by checkpoint name."""
+        return self.folder / f"metrics_{_named(split, checkpoint)}.json"
+
+    def evaluation_folder(
+        self, split: str, checkpoint: str = "best", other_data: str | None = None, flip: bool | None = None
+    ) -> Path:
+        """The folder of an evaluation: `evaluation_<split>[_<checkpoint>][_on_<folder>][_flipped]`.
+
+        Args:
+            split: train, val or test.
+            checkpoint: name of the evaluated checkpoint.
+            other_data: path of other pictures; None: the run's own pictures.
+            flip: whether the logits of a picture and its mirror image were averaged; None: as in the run.
+        """
+        other = "" if other_data is None else f"_on_{Path(other_data).name}"
+        flipped = {None: "", True: "_flipped", False: "_unflipped"}[flip]
+        return self.folder / f"evaluation_{_named(split, checkpoint)}{other}{flipped}"
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best monitored score."""
+        return self.checkpoints_folder / BEST
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that training resumes from."""
+        return self.checkpoints_folder / LAST
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """All checkpoint files, sorted by name."""
+        return checkpoints_in(self.checkpoints_folder)
+
+    def checkpoint(self, name: str) -> Path:
+        """The checkpoint file of this name, such as `best`.
+
+        Raises:
+            UsageError: there is none; the message lists the checkpoints that exist.
+        """
+        for path in self.checkpoints:
+            if path.stem == name:
+                return path
+        names = ", ".join(path.stem for path in self.checkpoints) or "none"
+        raise UsageError(f"run={self.folder}: no checkpoint {name!r} in its checkpoints folder; there are: {names}")
+
+    # --- content --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The config as today's code reads it, interpolations kept."""
+        return earlier.translated(OmegaConf.load(self.config_file))
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All settings of the config, dotted key -> value, interpolations as written."""
+        return settings_of(self.config)
+
+    @cached_property
+    def overrides(self) -> list[str] | None:
+        """The typed overrides, such as `optimizer.lr=0.1`; None if there is no record of them."""
+        if not self.overrides_file.is_file():
+            return None
+        return [str(word) for word in OmegaConf.load(self.overrides_file)]
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The class names in the order of the model's outputs."""
+        places = _read_json(self.classes_file)
+        return sorted(places, key=places.__getitem__)
+
+    @cached_property
+    def metrics(self) -> dict[str, float | None]:
+        """Score, cost and metrics of a run that has ended; None for a value that is not a finite number."""
+        content = _read_json(self.metrics_file)
+        return {name: value if value is None or math.isfinite(value) else None for name, value in content.items()}
+
+    def metrics_of(self, split: str) -> dict[str, float]:
+        """The metrics of one split that are finite numbers, without the prefix `<split>/`."""
+        prefix = f"{split}/"
+        known = {name.removeprefix(prefix): v for name, v in self.metrics.items() if name.startswith(prefix)}
+        return {name: value for name, value in known.items() if value is not None}
+
+    def evaluation(self, split: str) -> dict[str, Any] | None:
+        """The numbers of the evaluation of a split; None if there is none of the weights that the run ended with."""
+        content = read_evaluation(self.evaluation_folder(split))
+        return content if content is not None and self._is_of_these_weights(content["metrics"], split) else None
+
+    def predictions(self, split: str) -> Answers | None:
+        """The answers of the evaluation of a split; None if there is none of the weights that the run ended with."""
+        file = predictions_file(self.evaluation_folder(split))
+        if self.evaluation(split) is None or not file.is_file():
+            return None
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            return {row["path"]: (row["true"], row["right"] == "1") for row in csv.DictReader(stream)}
+
+    def _is_of_these_weights(self, evaluated: dict[str, dict[str, Any]], split: str) -> bool:
+        """Whether an evaluation agrees with the metrics that the run ended with.
+
+        The calibration error does not count: a temperature that is fitted later changes it without new weights.
+        """
+        for name, value in self.metrics_of(split).items():
+            found = evaluated.get(name, {}).get("value")
+            if name != "ece" and found is not None and abs(found - value) > TOLERANCE * max(1, abs(value)):
+                return False
+        return True
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoint files in a folder, sorted by name."""
+    return sorted(folder.glob("*.ckpt"))
+
+
+def _named(split: str, checkpoint: str) -> str:
+    return split if checkpoint == "best" else f"{split}_{checkpoint}"
+
+
+def evaluation_file(folder: Path) -> Path:
+    """The numbers of an evaluation folder."""
+    return folder / "evaluation.json"
+
+
+def predictions_file(folder: Path) -> Path:
+    """The predictions of an evaluation folder, one row per sample."""
+    return folder / "predictions.csv"
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The numbers of an evaluation folder; None if nothing has been evaluated there."""
+    file = evaluation_file(folder)
+    return _read_json(file) if file.is_file() else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
+
+
+# --- finding runs -------------------------------------------------------------------------------------------------
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """The folder itself if it is a run directory, else all runs below it, the jobs of a sweep in their order.
+
+    A run directory is not searched: the run from random weights inside it belongs to it.
+    """
+    if Run(folder).exists:
+        return [Run(folder)]
+    try:
+        inside = sorted(filter(_may_hold_runs, folder.iterdir()), key=_by_number)
+    except OSError:  # no such folder, or it may not be read
+        return []
+    return [run for each in inside for run in find_runs(each)]
+
+
+def _may_hold_runs(folder: Path) -> bool:
+    """Whether to look there. A symbolic link counts only if it points to a run directory: it could be circular."""
+    return folder.is_dir() and (not folder.is_symlink() or Run(folder).exists)
+
+
+def _by_number(folder: Path) -> tuple[int, str]:
+    """Sorts job 2 before job 10."""
+    return (int(folder.name) if folder.name.isdecimal() else -1, folder.name)
+
+
+def latest(runs: Iterable[Run]) -> Run | None:
+    """The run that was started last; None if there are no runs."""
+    return max(runs, key=lambda run: (run.started, run.folder), default=None)
+
+
+def find_checkpoint(run: str, checkpoint: str = "best", logs: str = "logs") -> Path:
+    """The checkpoint file that a command line names.
+
+    Args:
+        run: a run directory, a checkpoint file, or `last`: of the runs with a checkpoint, the one started last.
+        checkpoint: name of the checkpoint in a run directory.
+        logs: the folder of all runs, for `last`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = _last_with_checkpoint(logs) if run == "last" else Path(run).expanduser().resolve()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UsageError(f"run={run}: no such file or folder; give a run directory such as logs/train/runs/<date>")
+    return Run(path).checkpoint(checkpoint)
+
+
+def _last_with_checkpoint(logs: str) -> Path:
+    run = latest(run for run in find_runs(Path(logs).expanduser()) if run.checkpoints)
+    if run is None:
+        raise UsageError(
+            f"run=last: there is no run with a checkpoint in {logs} yet; give a run directory, or logs=<folder>"
+        )
+    return run.folder.resolve()
