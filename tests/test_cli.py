@@ -25,7 +25,7 @@ def command(tmp_path, monkeypatch, capfd):
         import importlib
 
         from headstart.cli import run as cli
-        from headstart.cli.run import sweep_table as sweep
+        from headstart.cli import sweep_table as sweep
 
         module = importlib.import_module(script)
         monkeypatch.chdir(tmp_path)

@@ -5,7 +5,7 @@ import json
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from headstart.cli.run import sweep_table as sweep
+from headstart.cli import sweep_table as sweep
 from headstart.cli.sweep_table import SweepTable
 from headstart.display.tables import data_table, show
 
