@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from headstart.cli import run as cli
+from headstart.cli.run import run_entry_point
 
 
 def main() -> None:
@@ -60,4 +60,4 @@ def compare(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "train")
+    run_entry_point(main, "train")

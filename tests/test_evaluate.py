@@ -14,7 +14,7 @@ from PIL import Image
 
 from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.caching.features import features_of
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.cli.schemas import OtherData
 from headstart.errors import UsageError
 from headstart.evaluation import inspection
@@ -327,8 +327,6 @@ def test_the_last_run_is_found(tmp_path):
         (["neighbours=3", "data.root=x"], "neighbours=3 is about the run's own pictures"),
         (["label_errors=true", "data.root=x"], "label_errors=true is about the run's own pictures"),
         (["calibrate=true", "test_time_flip=true"], "fits what the run does of itself: leave test_time_flip out"),
-        (["explain=-1"], "explain=-1: give a number of pictures, 0 for none"),
-        (["worst=-2"], "worst=-2: give a number of pictures"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
