@@ -6,9 +6,9 @@ from pathlib import Path
 SRC = Path(__file__).parents[2] / "src" / "headstart"
 LAYERS = [
     {"errors", "files", "seeds"},
-    {"runs"},
+    {"runs", "metrics"},
     {"cli"},
-    {"inputs", "metrics", "heads"},
+    {"inputs", "heads"},
     {"display"},
     {"data", "backbones"},
     {"datasets", "optim"},
