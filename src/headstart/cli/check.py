@@ -1,4 +1,7 @@
-"""Compares each `_target_` of a config with the signature of what it names, before anything is built or downloaded."""
+"""Compares each `_target_` of a config with the signature of what it names, before anything is built or downloaded.
+
+By hand, because Hydra would find the mistakes one at a time, each only when it builds the part, after downloads.
+"""
 
 import inspect
 import types
@@ -19,7 +22,7 @@ TYPE_NAMES = {float: "a number", int: "a whole number", bool: "true or false", s
 
 
 def check_config(config: DictConfig) -> None:
-    """Finds all mistakes of a config; imports what the config names, torch and Lightning among it.
+    """Finds all mistakes in a config. Imports what the config names, so also torch and Lightning.
 
     Raises:
         UsageError: lists all mistakes at once, each with the nearest valid name.

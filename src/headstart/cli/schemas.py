@@ -14,9 +14,9 @@ from headstart.cli.settings import check_settings, setting
 from headstart.errors import UsageError
 
 COMPONENTS = (
-    *("model", "head", "data", "augmentation", "mixing", "test_time", "finetuning", "optimizer", "scheduler", "task"),
+    "model", "head", "data", "augmentation", "mixing", "test_time", "finetuning", "optimizer", "scheduler", "task",
     "trainer",
-)
+)  # fmt: skip
 """The keys of `TrainConfig` that each build one object, and are folders of `conf/`."""
 OPTIONAL_COMPONENTS = ("augmentation", "mixing", "test_time", "scheduler")
 CACHES = ("activations", "pictures")
@@ -191,7 +191,7 @@ class ExportConfig(CheckpointConfig):
     )
     output: str | None = setting(None, "a file; default: in the export folder of the run", example="<file>")
     resize: str = setting(
-        "inside", "inside the file, which then takes pictures of any size; or outside (always with safetensors)",
+        "inside", "where pictures are resized: inside the file, which then takes any size, or outside (safetensors)",
         choices=("inside", "outside"),
     )  # fmt: skip
     quantize: str | None = setting(

@@ -1,6 +1,7 @@
 """A setting of an entry point stands in one place: a dataclass field with its default, help and allowed values.
 
 The default in the config, the lines of `--help` and the check before torch is loaded all follow from that field.
+The check is by hand, because OmegaConf knows types but neither bounds nor lists of allowed texts.
 """
 
 import textwrap
