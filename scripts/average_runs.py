@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from headstart.backbones.speed import choose_precision
-from headstart.cli import run as cli
+from headstart.cli.run import quiet
 from headstart.data.splits import assignment
 from headstart.data.trained_run import load_data
 from headstart.errors import UsageError
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or that of a sweep")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    cli.quiet()
+    quiet()
     if options.out.exists():
         raise UsageError(f"there is a {options.out} already: give another --out")
     found = [(run, checkpoint.read(run.checkpoint("best"))) for run in find(options.runs)]

@@ -20,7 +20,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# as in headstart/cli.py, before torch is imported: threads that wait must leave the core to the other process
+# as in headstart/cli/run.py, before torch is imported: threads that wait must leave the core to the other process
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # the second way is told in every run that it would not need what it was asked to use
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -37,9 +37,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
+import headstart.cli.run  # noqa: F401 - memory as in the entry points
 from headstart.backbones.torchvision import TorchvisionBackbone
 from headstart.cli import resolvers
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.finetuning.unfreeze_at import UnfreezeAt
 from headstart.tasks.classification import ClassificationTask
 

@@ -214,11 +214,12 @@ def steps(options: argparse.Namespace) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
+    import headstart.cli.run  # noqa: F401 - memory and threads as in the entry points
     from headstart.cli import resolvers
-    from headstart.cli import run as cli
+    from headstart.cli.conf_files import CONF
 
     resolvers.register()
-    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", ["model=mobilenet_v2", f"model.weights={options.weights}"])
     import torch
 

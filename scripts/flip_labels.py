@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from headstart.caching.features import features_of
 from headstart.callbacks.collection import Collection
 from headstart.cli import resolvers
-from headstart.cli import run as cli
+from headstart.cli.run import quiet
 from headstart.data.trained_run import load_data
 from headstart.errors import UsageError
 from headstart.evaluation.evaluate import build_trainer
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     given = parser.parse_args()
     resolvers.register()
-    cli.quiet()
+    quiet()
     try:
         features, labels = features_and_labels(given.run)
     except UsageError as reason:

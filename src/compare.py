@@ -1,11 +1,11 @@
-"""Runs side by side: a table, two pictures, and which differences are more than chance.
+"""Compares runs: a table, two pictures, and which differences are more than chance.
 
 python src/compare.py logs/train/multiruns/<date>                      the runs of a sweep
-python src/compare.py logs/train/runs/<date> logs/train/runs/<date>    these
+python src/compare.py logs/train/runs/<date> logs/train/runs/<date>    two runs
 
-Writes comparison.md, comparison.csv and comparison.html, and prints the table: mean (lowest to highest) over the seeds,
-one row a configuration. Whether one is better than another is claimed of two runs that have answered the same samples
-(python src/evaluate.py run=<run> split=val for both): McNemar's exact test, corrected for all pairs after Holm.
+Writes comparison.md, comparison.csv and comparison.html, and prints the table: one row per configuration, with the mean
+(lowest to highest) over the seeds. Two runs are tested against each other if both were evaluated on the same samples
+(python src/evaluate.py run=<run> split=val): McNemar's exact test, corrected for all pairs by Holm's method.
 """
 
 import argparse
@@ -13,26 +13,26 @@ import os
 import sys
 from pathlib import Path
 
-from headstart.cli import run as cli
+from headstart.cli.run import run_entry_point
 from headstart.runs.directory import Run
 
 
 def main() -> None:
-    """Compares what the command line names."""
+    """Compares the runs on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", help="run directories, sweep directories, or both")
     parser.add_argument(
-        "--split", default="val", choices=("val", "test"), help="whose metrics; test is none to choose by"
+        "--split", default="val", choices=("val", "test"), help="split of the metrics; do not choose by test"
     )
-    parser.add_argument("--metric", default="acc", help="what is drawn and orders the rows, such as f1_macro")
-    parser.add_argument("--over", default="seed", help="the setting that mean and range are taken over")
-    parser.add_argument("--output", type=Path, help="folder of the files; else the sweep, or where the first run lies")
+    parser.add_argument("--metric", default="acc", help="metric that is drawn and orders the rows, such as f1_macro")
+    parser.add_argument("--over", default="seed", help="setting over which mean and range are computed")
+    parser.add_argument("--output", type=Path, help="folder of the files; default: the sweep, or that of the first run")
     compare(parser.parse_args())
 
 
 def compare(given: argparse.Namespace) -> None:
-    """Reads, tests, writes, prints."""
-    # imported here: --help is answered without loading numpy and matplotlib
+    """Reads the runs, tests their differences, writes the files and prints the tables."""
+    # imported here, so that --help is answered without loading numpy and matplotlib
     from headstart.evaluation import compare as comparison
     from headstart.evaluation import significance
     from headstart.evaluation.comparison_page import markdown_table, write_comparison
@@ -61,4 +61,4 @@ def compare(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "train")
+    run_entry_point(main, "train")

@@ -1,4 +1,4 @@
-"""One page about a trained run that needs nothing else to be read, and a model card.
+"""One page about a trained run that needs no other file, and a model card.
 
 python src/report.py run=logs/train/runs/<date>                        report.html and MODEL_CARD.md in the run
 python src/report.py run=last examples=0 worst=0                       the same without any picture of the data
@@ -7,24 +7,26 @@ python src/report.py run=last examples=0 worst=0                       the same 
 import hydra
 from omegaconf import DictConfig
 
-from headstart.cli import choices, resolvers
-from headstart.cli import run as cli
+from headstart.cli import resolvers
+from headstart.cli.conf_files import CONF
+from headstart.cli.run import run_entry_point
+from headstart.cli.settings import check_settings
 from headstart.runs.directory import find_checkpoint
 
 resolvers.register()
 
 
-@hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="report")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")
 def main(cfg: DictConfig) -> None:
     """Prints where the two files are."""
-    choices.check_report(cfg)
-    path = find_checkpoint(cfg.run, "best", cfg.logs)
-    # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
+    check_settings(cfg)
+    checkpoint = find_checkpoint(cfg.run, "best", cfg.logs)
+    # imported here, so that `--help` and a mistake are answered without loading torch and Lightning
     from headstart.report.build import report
 
-    for file in report(cfg, path):
+    for file in report(cfg, checkpoint):
         print(file)
 
 
 if __name__ == "__main__":
-    cli.run(main, "report")
+    run_entry_point(main, "report")

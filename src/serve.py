@@ -7,23 +7,25 @@ curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/
 import hydra
 from omegaconf import DictConfig
 
-from headstart.cli import choices, resolvers
-from headstart.cli import run as cli
+from headstart.cli import resolvers
+from headstart.cli.conf_files import CONF
+from headstart.cli.run import run_entry_point
+from headstart.cli.schemas import check_serve
 from headstart.runs.directory import find_checkpoint
 
 resolvers.register()
 
 
-@hydra.main(version_base="1.3", config_path=str(cli.CONF), config_name="serve")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="serve")
 def main(cfg: DictConfig) -> None:
     """Answers until Ctrl-C."""
-    choices.check_serve(cfg)
-    path = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
-    # imported here: `--help` and a misspelt word are answered without loading torch and Lightning
+    check_serve(cfg)
+    checkpoint = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
+    # imported here, so that `--help` and a mistake are answered without loading torch and Lightning
     from headstart.inference.server import serve
 
-    serve(cfg, path)
+    serve(cfg, checkpoint)
 
 
 if __name__ == "__main__":
-    cli.run(main, "serve")
+    run_entry_point(main, "serve")

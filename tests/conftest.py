@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see headstart/cli.py
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see headstart/cli/run.py
 
 from pathlib import Path
 
@@ -10,8 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import headstart.cli.run  # noqa: F401 - memory and threads as in the entry points
 from headstart.cli import resolvers
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 
 resolvers.register()
 

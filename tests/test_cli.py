@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,8 +23,8 @@ def command(tmp_path, monkeypatch, capfd):
     def run(script: str, *arguments: str) -> tuple[int, str]:
         import importlib
 
-        from headstart.cli import run as cli
         from headstart.cli import sweep_table as sweep
+        from headstart.cli.run import run_entry_point
 
         module = importlib.import_module(script)
         monkeypatch.chdir(tmp_path)
@@ -35,7 +34,7 @@ def command(tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [str(ROOT / "src" / f"{script}.py"), *arguments])
         code = 0
         try:
-            cli.run(module.main, script)
+            run_entry_point(module.main, script)
         except SystemExit as leaving:
             code = leaving.code
         return code, capfd.readouterr().err
@@ -90,13 +89,15 @@ def test_train_refuses_in_a_sentence(arguments, told, command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("", "add run=<run directory, checkpoint or last>"),
+        ("", "add run=<run>\n  run=<run>  "),
         ("run=nowhere split=tset", "split=tset, did you mean 'test'?: choose one of train, val, test"),
         ("run=nowhere", "run=nowhere: no such file or folder"),
         ("rnu=nowhere", "there is no 'rnu', did you mean 'run'?"),
         ("run=last logs=nowhere", "run=last: there is no run with a checkpoint in nowhere yet"),
         ("run=nowhere explian=3", "there is no 'explian', did you mean 'explain'?"),
         ("run=nowhere explain=many", "Value 'many' of type 'str'"),
+        ("run=nowhere explain=-1", "explain=-1: give a whole number of at least 0"),
+        ("run=nowhere data.batch_size=0", "data.batch_size=0: give a whole number of at least 1"),
     ],
 )
 def test_evaluate_refuses_in_a_sentence(arguments, told, command):
@@ -111,8 +112,8 @@ def test_evaluate_refuses_in_a_sentence(arguments, told, command):
     [
         ("run=nowhere", "run=nowhere: no such file or folder"),
         ("run=last logs=nowhere", "run=last: there is no run with a checkpoint in nowhere yet"),
-        ("", "add run=<run directory or last>"),
-        ("run=nowhere worst=-1", "worst=-1: give a number of pictures"),
+        ("", "add run=<run>"),
+        ("run=nowhere worst=-1", "worst=-1: give a whole number of at least 0"),
         ("run=nowhere exampels=3", "there is no 'exampels', did you mean 'examples'?"),
     ],
 )
@@ -134,15 +135,15 @@ def test_a_path_that_hydra_cannot_read_is_to_be_quoted(name, command):
     assert compose_override(quoted) == name
 
 
-def compose_override(typed):
-    return OverridesParser.create().parse_override(typed).value()
+def compose_override(override):
+    return OverridesParser.create().parse_override(override).value()
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("", "add run=<run directory, checkpoint or last> and input=<picture, folder"),
-        ("run=nowhere", "add input=<picture, folder"),
+        ("", "add run=<run> and input=<pictures>"),
+        ("run=nowhere", "add input=<pictures>"),
         ("run=nowhere input=x", "run=nowhere: no such file or folder"),
         ("run=nowhere inptu=x", "there is no 'inptu', did you mean 'input'?"),
         ("run=nowhere input=x top_k=0", "top_k=0: give a whole number of at least 1"),
@@ -162,7 +163,7 @@ def test_predict_refuses_in_a_sentence(arguments, told, command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("", "add run=<run directory, checkpoint or last> and format=<onnx, torch_export, torchscript, safetensors>"),
+        ("", "add run=<run> and format=onnx"),
         ("run=nowhere format=torchscript", "run=nowhere: no such file or folder"),
         ("run=nowhere format=onx", "format=onx, did you mean 'onnx'?"),
         ("run=nowhere format=torchscript resize=within", "resize=within: choose one of inside, outside"),
@@ -192,9 +193,9 @@ def test_compare_refuses_in_a_sentence(arguments, told, command):
 
 
 def test_export_says_how_to_get_what_onnx_needs(command, monkeypatch):
-    from headstart.cli import choices
+    from headstart.cli import schemas
 
-    monkeypatch.setattr(choices, "find_spec", lambda name: None)
+    monkeypatch.setattr(schemas, "find_spec", lambda name: None)
     code, error = command("export", "run=nowhere", "format=onnx")
     assert code == 2
     assert 'format=onnx needs onnx, onnxscript, onnxruntime: pip install -e ".[onnx]"' in error
@@ -243,38 +244,49 @@ def test_the_default_recipe_is_in_what_cfg_shows(word, auto):
     assert f"\nauto: {auto}\n" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["evaluate", "predict", "export", "report"])
+@pytest.mark.parametrize("name", ["evaluate", "predict", "export", "report", "serve"])
 def test_the_help_tells_every_word(name):
+    from headstart.cli.schemas import ROOTS
+    from headstart.cli.settings import settings_of
+
     done = shell(f"src/{name}.py", "--help")
     assert done.returncode == 0
-    config = OmegaConf.load(ROOT / f"conf/{name}.yaml")
-    words = [key for key in config if key not in ("defaults", "hydra", "data", "trainer")]
-    words += [f"{part}.{key}" for part in ("data", "trainer") if part in config for key in config[part]]
-    assert [word for word in words if word not in done.stdout] == []
+    examples, settings = done.stdout.split("\nSettings:\n")
+    assert f"  python src/{name}.py run=" in examples
+    told = set(re.findall(r"^  ([\w.]+)=", settings, re.MULTILINE))
+    assert told == {name for name, _ in settings_of(ROOTS[name])}
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
 
 
 @pytest.mark.parametrize(
     ("mistake", "told"),
     [
         ("+seeed=3", "did you mean 'seed'"),
-        ("optimizer.lr=fast", "this must be a number"),
-        ("+trainer.max_epoch=3", "did you mean 'max_epochs'"),
-        ("+data.shots=5", "data takes no 'shots'"),
+        ("modle=resnet50", "did you mean 'model'"),
+        ("model=resnet51", "did you mean 'resnet50'"),
+        ("trainer.max_epoch=3", "did you mean 'trainer.max_epochs'"),
+        ("data=image_folder", "add data.root=<value>"),
+        ("optimizer.lr=fast", "optimizer.lr=fast: this must be a number"),
+        ("optimizer=sgd optimizer.nesterov=on_sundays", "this must be true or false"),
+        (
+            "finetuning=gradual finetuning.every=lots data.batch_size=lots",
+            "finetuning.every=lots: this must be a number",
+        ),
         ("monitor=val/loss mode=max", "contradicts"),
     ],
 )
 def test_a_mistake_is_told_without_loading_torch(mistake, told):
     """In a second: torch, Lightning and torchvision take several to import."""
-    typed = ["src/train.py", *mistake.split()]
+    arguments = ["src/train.py", *mistake.split()]
     start = f"""
 import runpy, sys
-sys.argv = {typed}
+sys.argv = {arguments}
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
     print(sorted({{"torch", "pytorch_lightning", "torchvision"}} & set(sys.modules)))
 """
-    done = shell("-c", start)
+    done = shell("-c", start, PYTHONPATH=str(ROOT / "src"))
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stdout == "[]\n"

@@ -5,13 +5,14 @@ import inspect
 import pytest
 from omegaconf import OmegaConf
 
-from headstart.cli.check import CACHES, COMPONENTS, GIVEN, call_parameters, check_config
-from headstart.cli.run import CONF
+from headstart.cli.check import GIVEN_BY_CODE, call_parameters, check_config
+from headstart.cli.conf_files import BASE, CONF
+from headstart.cli.schemas import CACHES, COMPONENTS, ROOTS
+from headstart.errors import UsageError
 
 FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
 # Files that only make sense together with others
 NEEDS = {
-    "data/base.yaml": None,  # what the others are built on
     "data/image_folder.yaml": ["data.root=pictures"],
     "model/torchvision.yaml": ["model.name=resnet18"],
     "hparams_search/optuna.yaml": None,  # needs the extra; see below
@@ -21,7 +22,7 @@ NEEDS = {
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_every_file_composes_and_fits_the_signatures(file, composed):
     extra = NEEDS.get(file.as_posix(), [])
-    if extra is None:
+    if extra is None or file.stem == BASE:  # what the other files of a group are built on
         pytest.skip("not to be chosen itself")
     check_config(composed(f"{file.parent.name}={file.stem}", *extra))
 
@@ -42,7 +43,8 @@ def test_every_setting_of_ours_is_in_the_yaml(name, composed):
     settings = {
         key
         for key, parameter in call_parameters(get_object(node._target_)).items()
-        if key not in GIVEN | {"classes", "class_weights"} and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        if key not in GIVEN_BY_CODE | {"classes", "class_weights"}
+        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
     if name == "data":
         settings |= {"class_weights"}
@@ -50,6 +52,11 @@ def test_every_setting_of_ours_is_in_the_yaml(name, composed):
 
 
 def test_no_yaml_is_left_out_of_the_groups():
-    kept = {"train.yaml", "evaluate.yaml", "predict.yaml", "export.yaml", "serve.yaml", "report.yaml"}
-    assert {path.name for path in CONF.glob("*.yaml")} == kept
-    assert not list(CONF.glob("*/*/*.yaml"))
+    assert {path.stem for path in CONF.glob("*.yaml")} == {*ROOTS, "trained_run"}
+    assert {path.parent.parent.name for path in CONF.glob("*/*/*.yaml")} == {"hydra"}
+
+
+@pytest.mark.parametrize("group", sorted(path.parent.name for path in CONF.glob(f"*/{BASE}.yaml")))
+def test_a_base_file_is_refused_when_it_is_chosen(group, composed):
+    with pytest.raises(UsageError, match=rf"{group}(\.objective must be given| has no _target_: choose a file)"):
+        check_config(composed(f"{group}={BASE}"))

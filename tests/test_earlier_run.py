@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from photos import pictures
 
 from headstart.backbones import weights
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.evaluation.compare import configurations, ended_runs
 from headstart.evaluation.evaluate import evaluate
 from headstart.inference.predict import predict

@@ -13,7 +13,7 @@ from PIL import Image
 
 from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.caching.features import features_of
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.cli.schemas import OtherData
 from headstart.errors import UsageError
 from headstart.evaluation import inspection
@@ -317,8 +317,6 @@ def test_another_checkpoint_has_a_folder_of_its_own(quick, tmp_path):
             ["calibrate=true", "test_time_flip=true"],
             "for the predictions as the run makes them: leave test_time_flip out",
         ),
-        (["explain=-1"], "explain=-1: give a number of pictures, 0 for none"),
-        (["worst=-2"], "worst=-2: give a number of pictures"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -19,8 +19,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from headstart.cli import run as cli
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
+from headstart.cli.run import TERMINATED, run_entry_point
 from headstart.errors import UsageError
 from headstart.export import export as exporting
 from headstart.export.export import ExportFailed, export
@@ -202,10 +202,10 @@ def test_a_stop_leaves_no_litter(trained, monkeypatch):
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what would end the tests
     try:
         with pytest.raises(SystemExit) as leaving:
-            cli.run(entry.main, "export")
+            run_entry_point(entry.main, "export")
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert leaving.value.code == cli.TERMINATED
+    assert leaving.value.code == TERMINATED
     assert not list((run / "export").iterdir())
 
 

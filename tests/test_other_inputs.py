@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from toy_texts import CLASSES, text
 
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.evaluation.evaluate import evaluate
 from headstart.export.export import export
 from headstart.inference.predict import predict

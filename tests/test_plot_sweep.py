@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.errors import UsageError
 
 PLOT = SimpleNamespace(**runpy.run_path(str(CONF.parent / "scripts" / "plot_sweep.py")))

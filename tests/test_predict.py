@@ -14,7 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.inference.predict import predict
 from headstart.inputs.images.decode import read_picture
 from headstart.runs.directory import find_checkpoint

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from headstart.backbones.weights import StateDict
 from headstart.cli.check import check_config
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.finetuning.base import strategy_of
 from headstart.training.build import build_data, build_task, build_trainer
 

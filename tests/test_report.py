@@ -12,7 +12,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from photos import pictures
 
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate as evaluation
 from headstart.report.build import report

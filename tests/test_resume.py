@@ -18,7 +18,7 @@ import pytest
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 
-from headstart.cli import run as cli
+from headstart.cli.run import run_entry_point
 from headstart.tasks import checkpoint
 from headstart.training import run as training
 
@@ -235,7 +235,7 @@ def command(script: str, *arguments: str) -> int:
         patch.setenv("HYDRA_FULL_ERROR", "0")
         patch.setattr(sys, "argv", [str(ROOT / "src" / f"{script}.py"), *arguments])
         try:
-            cli.run(module.main, script)
+            run_entry_point(module.main, script)
         except SystemExit as leaving:
             return leaving.code
     return 0

@@ -22,8 +22,8 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="serving needs the extra 'serve'")
 from fastapi.testclient import TestClient
 
-from headstart.cli.choices import check_serve
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
+from headstart.cli.schemas import check_serve
 from headstart.errors import UsageError
 from headstart.inference.app import Model, build_app
 from headstart.inference.classifier import Classifier
@@ -183,10 +183,10 @@ def test_the_page_brings_everything_with_it(client):
 
 
 @pytest.mark.parametrize(("words", "told"), [
-    (["run=x", "port=99999"], "port=99999: give a number from 0 to 65535"),
+    (["run=x", "port=99999"], "port=99999: give a whole number from 0 to 65535"),
     (["run=x", "max_mb=0"], "max_mb=0"),
     (["run=x", "accelerator=cuda"], "choose one of auto, cpu, gpu, mps"),
-    ([], "add run=<run directory"),
+    ([], "add run=<run>"),
 ])  # fmt: skip
 def test_mistakes(words, told):
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UsageError, match=re.escape(told)):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from headstart.cli import run as cli
+from headstart.cli.run import run_entry_point
 from headstart.errors import UsageError
 from headstart.training.run import train
 
@@ -54,7 +54,7 @@ def test_sigterm_while_testing_is_no_success(monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(SystemExit) as leaving:
-        cli.run(main, "train")
+        run_entry_point(main, "train")
     assert leaving.value.code == 143
 
 

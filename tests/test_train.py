@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.errors import UsageError
 from headstart.evaluation.evaluate import evaluate
 from headstart.runs.directory import find_checkpoint

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
-from headstart.cli.resolvers import command_line_overrides
+from headstart.cli.overrides import command_line_overrides
 from headstart.errors import UsageError
 from headstart.metrics.scores import is_better
 from headstart.runs.hyperparameters import is_hyperparameter

@@ -1,1 +1,1 @@
-"""What the entry points share; nothing here loads torch."""
+"""The command line: settings, checks and messages of the entry points. Nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process: handing it back and asking anew took half of a training on a CPU."""
+"""Keeps freed memory in the process: to return it and request it again took half the time of a training on a CPU."""
 
 import ctypes
 import os
@@ -9,27 +9,27 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Lets glibc use big buffers again instead of returning each to the kernel, which must then clear every new one.
+    """Makes glibc reuse big buffers; by default it returns each one to the kernel, which must clear every new one.
 
-    A step allocates and frees the same hundreds of megabytes over and over; so does a loader that decodes big pictures,
-    whatever device the model is on. The peak grows by up to a fifth: the freed pieces are scattered. Loader workers
-    and the processes of several devices have it too: they are forked, or import the entry point.
+    Each training step allocates and frees the same hundreds of megabytes; so does a loader that decodes big pictures,
+    whatever device the model is on. The peak memory grows by up to a fifth, because the freed pieces are scattered.
+    It also holds in loader workers and in the processes of several devices: they are forked, or import the entry point.
 
     Returns:
-        Whether it was done. Not on macOS, Windows or musl, nor when the person chose otherwise: with
-        `HEADSTART_MALLOC=off`, glibc's own variables (`MALLOC_*`, `GLIBC_TUNABLES`) or a preloaded allocator.
+        Whether it was done. It is not done on macOS, Windows or musl, or if the environment chooses otherwise: with
+        `HEADSTART_MALLOC=off`, variables of glibc (`MALLOC_*`, `GLIBC_TUNABLES`) or a preloaded allocator.
     """
-    if sys.platform != "linux" or os.environ.get("HEADSTART_MALLOC") == "off" or _chosen_otherwise():
+    if sys.platform != "linux" or os.environ.get("HEADSTART_MALLOC") == "off" or _environment_chooses():
         return False
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
-    # no mapping of its own for a big buffer, which would end with it; -1: never shrink the heap. (Raising
-    # M_MMAP_THRESHOLD instead would not do: many glibc versions refuse more than 32 MiB)
+    # 0: big buffers get no mapping of their own, because it would end with the buffer; -1: the heap never shrinks.
+    # A higher M_MMAP_THRESHOLD would not be enough: many glibc versions refuse more than 32 MiB
     return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, -1))
 
 
-def _chosen_otherwise() -> bool:
+def _environment_chooses() -> bool:
     return (
         any(name.startswith("MALLOC_") for name in os.environ)
         or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")

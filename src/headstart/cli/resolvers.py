@@ -1,30 +1,31 @@
-"""What our configs can compute: OmegaConf resolvers, registered with Hydra before a config is composed.
+"""Functions that the files of `conf/` can call as `${name:arguments}`: OmegaConf resolvers. CONTRIBUTING.md lists them.
 
-CONTRIBUTING.md lists them.
+Saved configs of runs name them, so a name stays once it is used.
 """
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from headstart.cli.schemas import ROOTS
+from headstart.cli.settings import settings_help
 from headstart.metrics.scores import best_is, no_mistake
 from headstart.runs.resume import run_directory
 
+RESOLVERS = {
+    "best_is": best_is,
+    "direction": lambda mode: f"{mode}imize",
+    # a run that continues does not overwrite Hydra's record of how it was started
+    "hydra_folder": lambda resume: ".hydra" if resume is None else None,
+    "no_mistake": no_mistake,
+    "run_directory": run_directory,
+    "settings_help": lambda entry_point: settings_help(ROOTS[entry_point]),
+    "unless": lambda value: not value,
+}
+
 
 def register() -> None:
-    """Makes the typed roots and the resolvers known to Hydra."""
+    """Makes the typed roots and the resolvers known to Hydra; must be called before a config is composed."""
     for name, schema in ROOTS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
-    OmegaConf.register_new_resolver("best_is", best_is, replace=True)
-    OmegaConf.register_new_resolver("no_mistake", no_mistake, replace=True)
-    OmegaConf.register_new_resolver("run_directory", run_directory, replace=True)
-    # Hydra's own record of how a run was started is not written over when it goes on
-    OmegaConf.register_new_resolver("hydra_folder", lambda resume: ".hydra" if resume is None else None, replace=True)
-    OmegaConf.register_new_resolver("unless", lambda value: not value, replace=True)
-    OmegaConf.register_new_resolver("direction", lambda mode: f"{mode}imize", replace=True)
-
-
-def command_line_overrides() -> list[str]:
-    """The overrides of the command line, such as `optimizer.lr=0.1`; none where there was no command line."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    for name, function in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)

@@ -1,14 +1,35 @@
-"""The keys of every entry point's config and their types; Hydra refuses any other."""
+"""The keys of each entry point's config and their types; Hydra refuses any other key.
+
+The settings of training are described in conf/train.yaml, all others here: see `settings.py`.
+"""
 
 from dataclasses import dataclass, field
-from typing import Any, Union
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Union  # Union, because OmegaConf 2.3 does not understand bool | int
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig
+
+from headstart.cli.settings import check_settings, setting
+from headstart.errors import UsageError
+
+COMPONENTS = (
+    "model", "head", "data", "augmentation", "mixing", "test_time", "finetuning", "optimizer", "scheduler", "task",
+    "trainer",
+)  # fmt: skip
+"""The keys of `TrainConfig` that each build one object, and are folders of `conf/`."""
+OPTIONAL_COMPONENTS = ("augmentation", "mixing", "test_time", "scheduler")
+CACHES = ("activations", "pictures")
+"""The keys of `CacheConfig` that each build one object."""
+EXPORT_ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt", "safetensors": ".safetensors"}
+"""The formats of an export, and how their files end."""
+ROW_FORMATS = ("csv", "json", "jsonl")
+"""The formats of predictions; each is also the ending of its files."""
 
 
 @dataclass
 class CacheConfig:
-    """What is computed once and kept on disk; a part that is null is not kept."""
+    """The caches on disk; a part that is null is not cached."""
 
     max_gb: float = 20
     views: int | None = None
@@ -18,7 +39,7 @@ class CacheConfig:
 
 @dataclass
 class TrainConfig:
-    """Every top-level key of `conf/train.yaml`; a misspelt one fails."""
+    """Every top-level key of `conf/train.yaml`."""
 
     name: str = MISSING
     seed: int = 0
@@ -49,94 +70,197 @@ class TrainConfig:
 
 @dataclass
 class OtherData:
-    """What may differ from the run's data; null: as the run had it."""
+    """How the data may differ from those of the run; null: as in the run."""
 
-    root: str | None = None
-    batch_size: int | None = None
-    num_workers: int | None = None
+    root: str | None = setting(None, "folder of the pictures; default: as in the run", example="<folder>")
+    batch_size: int | None = setting(
+        None, "number of pictures in a batch; default: as in the run", example="32", at_least=1
+    )
+    num_workers: int | None = setting(
+        None, "number of processes that load pictures; default: as in the run", example="2", at_least=0
+    )
 
 
 @dataclass
 class OtherTrainer:
-    """What may differ from the run's trainer; null: as the run had it."""
+    """How the trainer may differ from that of the run; null: as in the run."""
 
-    accelerator: str | None = None
-    precision: Any = None
-
-
-@dataclass
-class OfTrainedRun:
-    """What every use of a trained run begins with."""
-
-    run: str = MISSING
-    checkpoint: str = "best"
-    logs: str = MISSING
+    accelerator: str | None = setting(None, "auto, cpu, gpu or mps; default: as in the run", example="cpu")
+    precision: Union[str, int, None] = setting(  # noqa: UP007
+        None, "precision of the numbers; default: as in the run", example="32-true"
+    )
 
 
 @dataclass
-class EvaluateConfig(OfTrainedRun):
-    """Every key of `conf/evaluate.yaml`."""
+class RunConfig:
+    """The settings that find a trained run."""
 
-    split: str = "test"
-    test_time_flip: bool | None = None
-    calibrate: bool = False
-    worst: int = 24
-    explain: Union[bool, int] = False  # noqa: UP007 - of the newer spelling OmegaConf 2.3 knows nothing
-    neighbours: Union[bool, int] = False  # noqa: UP007
-    embedding: bool = False
-    label_errors: bool = False
+    run: str = setting(
+        MISSING, "a run directory, a checkpoint file, or last: the run that was started last", example="<run>"
+    )
+    logs: str = setting(
+        "${oc.env:HEADSTART_LOGS,logs}", "where run=last searches; default: HEADSTART_LOGS, or logs", example="<folder>"
+    )
+
+
+@dataclass
+class CheckpointConfig(RunConfig):
+    """The settings that find a checkpoint of a trained run."""
+
+    checkpoint: str = setting("best", "which file in the checkpoints folder of the run")
+
+
+@dataclass
+class EvaluateConfig(CheckpointConfig):
+    """The settings of `src/evaluate.py`."""
+
+    split: str = setting("test", "the split of the data", choices=("train", "val", "test"))
+    worst: int = setting(24, "number of the worst mistakes shown in mistakes.png; 0: none", at_least=0)
+    calibrate: bool = setting(False, "fit the temperature of the probabilities on val, and save it in the checkpoint")
+    explain: Union[bool, int] = setting(  # noqa: UP007
+        False, 'heat maps of the pixels that led to the 8 worst mistakes; needs pip install -e ".[explain]"',
+        example="8", at_least=0,
+    )  # fmt: skip
+    neighbours: Union[bool, int] = setting(  # noqa: UP007
+        False, "the 5 training pictures nearest to each of the 8 worst mistakes", example="5", at_least=0
+    )
+    embedding: bool = setting(False, "the features of all samples in two dimensions, also in TensorBoard's projector")
+    label_errors: bool = setting(
+        False, 'training labels that are probably wrong; needs pip install -e ".[label_errors]"'
+    )
+    test_time_flip: bool | None = setting(
+        None, "average over each picture and its mirror image; default: as in the run", example="true"
+    )
     data: OtherData = field(default_factory=OtherData)
     trainer: OtherTrainer = field(default_factory=OtherTrainer)
 
 
 @dataclass
-class PredictConfig(OfTrainedRun):
-    """Every key of `conf/predict.yaml`."""
+class PredictTrainer(OtherTrainer):
+    """The device of predictions; they need not be made where the run was trained."""
 
-    input: str = MISSING
-    top_k: int = 5
-    format: str | None = None
-    output: str | None = None
-    batch_size: int | None = None
-    num_workers: int | None = None
-    trainer: OtherTrainer = field(default_factory=OtherTrainer)
+    accelerator: str | None = setting(None, "auto, cpu, gpu or mps; default: auto", example="cpu")
 
 
 @dataclass
-class ExportConfig(OfTrainedRun):
-    """Every key of `conf/export.yaml`."""
+class PredictConfig(CheckpointConfig):
+    """The settings of `src/predict.py`."""
 
-    format: str = MISSING
-    output: str | None = None
-    resize: str = "inside"
-    quantize: str | None = None
-    pictures: int | None = None
-    tolerance: float = 0.02
-    max_accuracy_loss: float = 0.05
+    input: str = setting(
+        MISSING, "a picture, a folder, a pattern such as 'photos/*.jpg', or - for file names on standard input",
+        example="<pictures>",
+    )  # fmt: skip
+    output: str | None = setting(None, "a file; default: standard output", example="<file>")
+    format: str | None = setting(
+        None, "format of the rows; default: by the ending of output, or csv", example="csv", choices=ROW_FORMATS
+    )
+    top_k: int = setting(5, "number of classes per picture, the most probable first", at_least=1)
+    batch_size: int | None = setting(
+        None, "number of pictures in a batch; default: as in the run", example="32", at_least=1
+    )
+    num_workers: int | None = setting(
+        None, "number of processes that load pictures; default: chosen for this machine", example="2", at_least=0
+    )
+    trainer: PredictTrainer = field(default_factory=PredictTrainer)
+
+
+def check_predict(cfg: DictConfig) -> None:
+    """Checks what can be checked without the run and the pictures.
+
+    Raises:
+        UsageError: a setting is missing or not allowed.
+    """
+    check_settings(cfg)
+    _refuse_folder(cfg.output, "predictions.csv")
+    if cfg.output is not None and row_format(cfg.format, cfg.output) not in ROW_FORMATS:
+        endings = ", ".join(f".{name}" for name in ROW_FORMATS)
+        raise UsageError(f"output={cfg.output} ends in none of {endings}: add format=<one of {', '.join(ROW_FORMATS)}>")
+
+
+def row_format(form: str | None, output: str | None) -> str:
+    """The given format, else the ending of the file, else CSV."""
+    return form or (Path(output).suffix[1:].lower() if output else ROW_FORMATS[0])
+
+
+@dataclass
+class ExportConfig(CheckpointConfig):
+    """The settings of `src/export.py`."""
+
+    format: str = setting(
+        MISSING, 'kind of file; onnx needs pip install -e ".[onnx]"', example="onnx", choices=tuple(EXPORT_ENDINGS)
+    )
+    output: str | None = setting(None, "a file; default: in the export folder of the run", example="<file>")
+    resize: str = setting(
+        "inside", "where pictures are resized: inside the file, which then takes any size, or outside (safetensors)",
+        choices=("inside", "outside"),
+    )  # fmt: skip
+    quantize: str | None = setting(
+        None, "smaller numbers, with format=onnx only; the accuracy before and after is printed",
+        example="int8", choices=("int8",),
+    )  # fmt: skip
+    pictures: int | None = setting(
+        None, "number of val pictures on which file and checkpoint are compared; default: 200, with quantize all",
+        example="200", at_least=1,
+    )  # fmt: skip
+    tolerance: float = setting(
+        0.02, "largest difference of a probability; above it no file is written, and the exit code is 1",
+        at_least=0, at_most=1,
+    )  # fmt: skip
+    max_accuracy_loss: float = setting(
+        0.05, "largest loss of accuracy with quantize, instead of tolerance", at_least=0, at_most=1
+    )
     data: OtherData = field(default_factory=OtherData)
 
 
+def check_export(cfg: DictConfig) -> None:
+    """Checks what can be checked without the run.
+
+    Raises:
+        UsageError: a setting is missing or not allowed, or a package is missing.
+    """
+    check_settings(cfg)
+    if cfg.quantize is not None and cfg.format != "onnx":
+        raise UsageError(f"quantize={cfg.quantize} format={cfg.format}: only format=onnx can be quantized here")
+    if cfg.format == "onnx":
+        _require("format=onnx", "onnx", ("onnx", "onnxscript", "onnxruntime"))
+    _refuse_folder(cfg.output, f"model{EXPORT_ENDINGS[cfg.format]}")
+
+
 @dataclass
-class ServeConfig(OfTrainedRun):
-    """Every key of `conf/serve.yaml`."""
+class ServeConfig(CheckpointConfig):
+    """The settings of `src/serve.py`."""
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    top_k: int = 5
-    max_mb: float = 20
-    accelerator: str = "auto"
+    host: str = setting(
+        "127.0.0.1",
+        "this machine only; 0.0.0.0: every machine that can reach this one, without password or encryption",
+    )
+    port: int = setting(8000, "port of the page; 0: any free one", at_least=0, at_most=65535)
+    top_k: int = setting(5, "number of classes in an answer", at_least=1)
+    max_mb: float = setting(20, "largest size of a picture file, in megabytes", above=0)
+    accelerator: str = setting("auto", "the device", choices=("auto", "cpu", "gpu", "mps"))
+
+
+def check_serve(cfg: DictConfig) -> None:
+    """Checks what can be checked without the run.
+
+    Raises:
+        UsageError: a setting is missing or not allowed, or a package is missing.
+    """
+    check_settings(cfg)
+    _require("serving", "serve", ("fastapi", "uvicorn"))
 
 
 @dataclass
-class ReportConfig:
-    """Every key of `conf/report.yaml`."""
+class ReportConfig(RunConfig):
+    """The settings of `src/report.py`."""
 
-    run: str = MISSING
-    logs: str = MISSING
-    examples: int = 4
-    worst: int = 12
-    license: str = "other"
-    title: str | None = None
+    run: str = setting(MISSING, "a run directory, or last: the run that was started last", example="<run>")
+    examples: int = setting(4, "number of training pictures shown of each class; 0: none", at_least=0)
+    worst: int = setting(12, "number of the worst mistakes shown of each split; 0: none", at_least=0)
+    license: str = setting("other", "license of the model in the model card, such as apache-2.0 or mit")
+    title: str | None = setting(
+        None, "heading of report and model card; default: names of the network and of the data", example="'My model'"
+    )
 
 
 ROOTS = {
@@ -147,3 +271,14 @@ ROOTS = {
     "serve": ServeConfig,
     "report": ReportConfig,
 }
+
+
+def _require(purpose: str, extra: str, packages: tuple[str, ...]) -> None:
+    absent = [name for name in packages if not find_spec(name)]
+    if absent:
+        raise UsageError(f'{purpose} needs {", ".join(absent)}: pip install -e ".[{extra}]"')
+
+
+def _refuse_folder(output: str | None, example: str) -> None:
+    if output is not None and Path(output).expanduser().is_dir():
+        raise UsageError(f"output={output} is a folder: give a file such as {example}")

@@ -209,15 +209,12 @@ def check(cfg: DictConfig) -> None:
     """Checks the settings before anything is loaded.
 
     Raises:
-        UsageError: a library is missing, a number is negative, or two settings contradict each other.
+        UsageError: a library is missing, or two settings contradict each other.
     """
     if cfg.explain:
         require_captum()
     if cfg.label_errors:
         require_cleanlab()
-    for key in ("worst", "explain", "neighbours"):
-        if cfg[key] < 0:
-            raise UsageError(f"{key}={cfg[key]}: give a number of pictures, 0 for none")
     if cfg.calibrate and cfg.test_time_flip is not None:
         raise UsageError("calibrate=true is for the predictions as the run makes them: leave test_time_flip out")
     if cfg.data.root is not None:

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from headstart.cli.choices import FORMATS
+from headstart.cli.schemas import EXPORT_ENDINGS
 from headstart.errors import UsageError
 from headstart.export import onnx_file, safetensors_file, torch_files
 from headstart.export.held_out import HeldOut, held_out
@@ -104,7 +104,7 @@ def output_file(cfg: DictConfig, path: Path) -> Path:
     if cfg.output is not None:
         return Path(cfg.output).expanduser()
     run = Run.of(path) or Run(path.parent)
-    return run.export_folder / f"{path.stem}{'_' + cfg.quantize if cfg.quantize else ''}{FORMATS[cfg.format]}"
+    return run.export_folder / f"{path.stem}{'_' + cfg.quantize if cfg.quantize else ''}{EXPORT_ENDINGS[cfg.format]}"
 
 
 def write(

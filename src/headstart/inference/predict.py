@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from headstart.backbones.speed import choose_precision
-from headstart.cli.choices import row_format
+from headstart.cli.schemas import row_format
 from headstart.errors import UsageError
 from headstart.inference.batches import FileBatch, batches
 from headstart.inference.classifier import Classifier

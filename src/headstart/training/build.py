@@ -16,7 +16,7 @@ from headstart.callbacks.batch_seeds import BatchSeeds
 from headstart.callbacks.passes import Passes
 from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
-from headstart.cli.check import CACHES
+from headstart.cli.schemas import CACHES
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.finetuning.base import refuse_sharding

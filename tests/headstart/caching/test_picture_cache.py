@@ -14,8 +14,8 @@ from headstart.caching.fingerprint import of_pictures
 from headstart.caching.picture_cache import PictureCache
 from headstart.data.module import computed
 from headstart.data.samples import Samples
-from headstart.inputs.images import files
 from headstart.errors import UsageError
+from headstart.inputs.images import files
 from headstart.inputs.images.augmentation import Shrink
 from headstart.inputs.images.files import PictureFiles
 from headstart.inputs.images.preprocess import ImagePreprocess

@@ -4,7 +4,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
 from headstart.cli.check import call_parameters, check_config
-from headstart.cli.run import CONF, in_hydras_spelling
+from headstart.cli.conf_files import CONF
+from headstart.cli.overrides import translate_null_choices
 from headstart.errors import UsageError
 from headstart.metrics.scores import best_is
 from headstart.training.run import train
@@ -142,8 +143,8 @@ def test_an_optimizer_keeps_its_own_learning_rate(composed):
 
 
 @pytest.mark.parametrize(
-    ("typed", "hydra"),
+    ("argument", "for_hydra"),
     [("experiment=null", ["~experiment"]), ("debug=null", []), ("hparams_search=null", []), ("seed=1", ["seed=1"])],
 )
-def test_a_recipe_of_null_is_spelt_as_hydra_wants_it(typed, hydra):
-    assert in_hydras_spelling(["-m", typed, "x=2"]) == ["-m", *hydra, "x=2"]
+def test_a_recipe_of_null_is_translated_for_hydra(argument, for_hydra):
+    assert translate_null_choices(["-m", argument, "x=2"]) == ["-m", *for_hydra, "x=2"]

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, MultiStepLR, OneCycleLR, PolynomialLR, StepLR
 
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.errors import UsageError
 from headstart.optim.schedule import Schedule, build_scheduler, open_horizon
 from headstart.optim.schedulers import slanted_triangular, warmup_cosine

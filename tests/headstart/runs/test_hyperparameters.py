@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.runs.hyperparameters import WATCHERS, is_hyperparameter, settings_of
 
 

@@ -7,7 +7,7 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.errors import UsageError
 from headstart.runs.directory import Run
 from headstart.runs.resume import DEFAULT_NAME, config_to_run, run_directory, was_restarted

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from headstart.cli.run import CONF
+from headstart.cli.conf_files import CONF
 from headstart.errors import UsageError
 from headstart.evaluation.evaluate import evaluate
 from headstart.files import UnreadableError, read_plain

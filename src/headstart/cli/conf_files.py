@@ -1,0 +1,16 @@
+"""The folder `conf/` and the files to choose from in it."""
+
+from pathlib import Path
+
+CONF = Path(__file__).parents[3] / "conf"
+BASE = "base"
+"""The name of files that other files of a group are built on; they are not to be chosen."""
+
+
+def choices_by_group() -> dict[str, list[str]]:
+    """The files to choose from in each folder of `conf/`, without their ending; Hydra's own groups are left out."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(CONF.glob("*/*.yaml")):
+        if file.stem != BASE:
+            found.setdefault(file.parent.name, []).append(file.stem)
+    return found
