@@ -1,6 +1,9 @@
 """Cats and dogs: the public Microsoft copy of the Kaggle "Dogs vs. Cats" photos."""
 
 import logging
+import os
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,9 @@ from filelock import FileLock
 
 from headstart.datasets.download import fetch
 from headstart.datasets.image_folder import ImageFolder, class_folders, pictures
-from headstart.datasets.unpack import unpack_zip
 from headstart.errors import UsageError
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
+from headstart.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +54,12 @@ class CatsDogs(ImageFolder):
             if self.root.exists():
                 return
             archive = self.root.parent / Path(self.url).name
-            brought = archive.exists()
-            if not brought:
+            is_ours = not archive.exists()  # else a person has put it there
+            if is_ours:
                 log.info("%s does not exist: downloading the cats and dogs archive (about 825 MB)", self.root)
             fetch(self.url, archive, self.sha256, SIZE)
-            unpack_zip(archive, self.root, members=lambda name: name.lower().endswith(".jpg"))
-            if not brought:
+            unpack_pictures(archive, self.root)
+            if is_ours:
                 archive.unlink()
 
     def split_folder(self, split: str) -> Path | None:
@@ -82,6 +85,28 @@ class CatsDogs(ImageFolder):
                 f"To have the archive downloaded (825 MB), remove {self.root} or give a data.root that does not exist"
             )
         return found, list(CLASSES)
+
+
+def unpack_pictures(archive: Path, target: Path) -> None:
+    """Unpacks the JPEG files of a zip archive into the new folder `target`, all of them or none.
+
+    Raises:
+        UsageError: no zip archive, or the disk is full.
+    """
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary,
+            zipfile.ZipFile(archive) as source,
+        ):
+            folder = Path(temporary, target.name)
+            names = [name for name in source.namelist() if name.lower().endswith(".jpg")]
+            with progress_bar(f"Unpacking {archive.name}", len(names), "pictures") as bar:
+                for name in names:
+                    source.extract(name, folder)
+                    bar.update()
+            os.replace(folder, target)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"cannot unpack {archive} into {target}: {error}") from error
 
 
 def _flat(folder: Path) -> dict[Path, str]:
