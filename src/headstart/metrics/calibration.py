@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.metrics.intervals import calibration_errors
 from headstart.metrics.predictions import Predictions
 
 Bins = list[tuple[float, float, int]]
@@ -62,6 +61,31 @@ def judged(predictions: Predictions) -> tuple[Tensor, Tensor]:
     return predictions.probabilities.amax(dim=1), predictions.is_right.float()
 
 
+def bin_of(probability: Tensor, bins: int) -> Tensor:
+    """The bin `(samples,)` of each probability, from 0 to `bins`: the only place that decides it.
+
+    The bins are those of torchmetrics, whose calibration error is printed: of equal width, an edge belongs to the bin
+    above it, and 1 has a bin of its own. (`sklearn.calibration.calibration_curve` puts an edge into the bin below it and
+    returns no counts.)
+    """
+    edges = torch.linspace(0, 1, bins + 1, dtype=probability.dtype)
+    return torch.bucketize(probability, edges, right=True) - 1
+
+
+def calibration_errors(probability: Tensor, right: Tensor, counts: Tensor, bins: int) -> Tensor:
+    """The expected calibration error of each draw `(draws,)`.
+
+    Args:
+        probability: `(samples,)`, of what was predicted.
+        right: `(samples,)`, zeros and ones.
+        counts: `(samples, draws)`, how often each draw has each sample.
+        bins: as for `bin_of`.
+    """
+    gaps = counts.new_zeros(bins + 1, counts.shape[1])
+    gaps.index_add_(0, bin_of(probability, bins), counts * (right - probability)[:, None])
+    return gaps.abs().sum(dim=0) / counts.sum(dim=0)
+
+
 def calibration_error(predictions: Predictions, bins: int) -> float:
     """The expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, equation 3)."""
     probability, right = judged(predictions)
@@ -71,10 +95,9 @@ def calibration_error(predictions: Predictions, bins: int) -> float:
 def reliability_bins(predictions: Predictions, bins: int) -> Bins:
     """Mean probability, share that was right and number of samples of each bin that has any."""
     probability, right = judged(predictions)
-    place = (probability * bins).long().clamp_max(bins - 1)
+    bin_number = bin_of(probability, bins)
     found = []
-    for number in range(bins):
-        here = place == number
-        if here.any():
-            found.append((probability[here].mean().item(), right[here].mean().item(), int(here.sum())))
+    for number in bin_number.unique().tolist():  # in ascending order
+        inside = bin_number == number
+        found.append((probability[inside].mean().item(), right[inside].mean().item(), int(inside.sum())))
     return found

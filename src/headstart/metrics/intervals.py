@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from headstart.metrics.calibration import calibration_errors
 from headstart.metrics.predictions import Predictions
 
 DRAWS = 1000
@@ -139,21 +140,6 @@ def _macro(score: Callable[..., Tensor], predictions: Predictions, counts: Tenso
     of_class = _class_counts(predictions, counts)
     seen = of_class[1] + of_class[2] > 0
     return (score(*of_class) * seen).sum(dim=0) / seen.sum(dim=0)
-
-
-def calibration_errors(confidence: Tensor, right: Tensor, counts: Tensor, bins: int) -> Tensor:
-    """The expected calibration error of each draw, in the bins of torchmetrics: each with its lower edge.
-
-    Args:
-        confidence: `(samples,)`, in [0, 1].
-        right: `(samples,)`, zeros and ones.
-        counts: `(samples, draws)`.
-        bins: of equal width. The confidence 1 has one of its own.
-    """
-    edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype)
-    place = torch.bucketize(confidence, edges, right=True) - 1
-    gaps = counts.new_zeros(bins + 1, counts.shape[1]).index_add(0, place, counts * (right - confidence)[:, None])
-    return gaps.abs().sum(dim=0) / counts.sum(dim=0)
 
 
 def _auroc_macro(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from sklearn.metrics import multilabel_confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
 from headstart.files import write_table
@@ -15,20 +17,18 @@ PAIRS = 20
 
 
 def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
-    """One row (as `COLUMNS`) a class; a share without any sample to count is None."""
-    truth, answer = predictions.truth, predictions.answer
-    found, missed, wrong = (
-        (a & b).sum(dim=0).tolist() for a, b in ((truth, answer), (truth, ~answer), (~truth, answer))
-    )
-    rows = []
-    for name, tp, fn, fp in zip(predictions.classes, found, missed, wrong, strict=True):
-        shares = _share(tp, tp + fp), _share(tp, tp + fn), _share(2 * tp, 2 * tp + fp + fn)
-        rows.append(dict(zip(COLUMNS, (name, tp + fn, tp, fn, fp, *shares), strict=True)))
-    return rows
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+    """One row per class, with the keys `COLUMNS`. A score that is not defined, such as 0 of 0 samples, is None."""
+    if predictions.multi_label:
+        answers = predictions.truth.numpy(), predictions.answer.numpy()
+    else:
+        answers = predictions.targets.numpy(), predictions.predicted.numpy()
+    labels = range(len(predictions.classes))
+    counts = multilabel_confusion_matrix(*answers, labels=labels)
+    found, missed, wrong = counts[:, 1, 1], counts[:, 1, 0], counts[:, 0, 1]
+    *scores, support = precision_recall_fscore_support(*answers, labels=labels, zero_division=np.nan)
+    columns = (column.tolist() for column in (support, found, missed, wrong, *scores))
+    rows = zip(predictions.classes, *columns, strict=True)
+    return [dict(zip(COLUMNS, (None if value != value else value for value in row), strict=True)) for row in rows]
 
 
 def write_classes(file: Path, rows: Sequence[dict[str, Any]]) -> None:
