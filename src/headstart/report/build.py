@@ -18,7 +18,7 @@ from headstart.data.trained_run import load_data, run_of
 from headstart.display.page import write_page
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate as evaluation
-from headstart.files import shown
+from headstart.files import relative_to_cwd
 from headstart.report.data_card import LISTED, data_card
 from headstart.report.results import evaluation_of, result, run_metrics
 from headstart.report.training_card import training_card
@@ -104,7 +104,7 @@ def contents(
         "date": datetime.fromtimestamp((home / "metrics.json").stat().st_mtime).strftime("%Y-%m-%d"),
         "version": headstart.__version__,
         "run": home,
-        "shown_run": shown(home),
+        "shown_run": relative_to_cwd(home),
         "headline": ("acc", "acc_exact", "f1_macro", "auroc_macro", "ece"),
         "network": network,
         "data": card,

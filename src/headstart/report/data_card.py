@@ -15,7 +15,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from headstart.data.module import SPLITS, DataModule
 from headstart.data.samples import Samples, loader_of
 from headstart.data.splits import leaks
-from headstart.display.contact_sheet import SMALL, is_picture
+from headstart.display.contact_sheet import SMALL_PICTURE_SIDE, is_picture
 from headstart.display.page import data_uri
 from headstart.inputs.images.files import size_of
 
@@ -176,7 +176,7 @@ def thumbnail(picture: Tensor) -> str:
     """A picture, uint8 `(3, height, width)`, as an address that holds it, at most `SIDE` pixels a side."""
     image = to_pil_image(picture.cpu())
     stream = io.BytesIO()
-    if max(image.size) <= SMALL:  # every pixel counts
+    if max(image.size) <= SMALL_PICTURE_SIDE:  # every pixel counts
         image.save(stream, "PNG")
         return data_uri(stream.getvalue(), "png")
     image.thumbnail((SIDE, SIDE))

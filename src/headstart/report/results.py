@@ -13,9 +13,9 @@ from headstart.data.module import DataModule
 from headstart.display import figures
 from headstart.display.page import data_uri, inline_svg, style
 from headstart.evaluation.evaluation_files import read_evaluation
-from headstart.files import shown
+from headstart.files import relative_to_cwd
 from headstart.metrics.calibration import calibration_error, reliability_bins
-from headstart.metrics.intervals import without_mistake
+from headstart.metrics.intervals import describe_no_mistake
 from headstart.metrics.predictions import Predictions, read_predictions
 from headstart.report.data_card import thumbnail_of
 from headstart.tasks.classification import ClassificationTask
@@ -159,7 +159,7 @@ def result(home: Path, split: str, task: ClassificationTask, data: DataModule | 
 def _notes(found: Result, content: dict[str, Any], temperature: float) -> list[str]:
     notes = []
     if found.num_mistakes == 0:
-        told = without_mistake(found.samples)
+        told = describe_no_mistake(found.samples)
         notes.append(f"{told[0].upper()}{told[1:]}.")
     if content.get("temperature", 1.0) != temperature:
         notes.append(
@@ -173,7 +173,7 @@ def _numbers_alone(home: Path, split: str) -> Result | None:
     known = run_metrics(home, split)
     if not known:
         return None
-    command = f"python src/evaluate.py run={shown(home)} split={split}"
+    command = f"python src/evaluate.py run={relative_to_cwd(home)} split={split}"
     why = "older than the run's weights" if (home / f"evaluation_{split}").is_dir() else "not there"
     note = (
         f"As the end of training has them, without intervals: an evaluation is {why}. "

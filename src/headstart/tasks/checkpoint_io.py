@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from headstart.errors import UsageError
-from headstart.files import UnreadableError, read_plain, remove_leftovers, replacing
+from headstart.files import UnreadableError, read_torch_file, remove_leftovers, replacing
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -50,7 +50,7 @@ class SafeCheckpointIO(CheckpointIO):
             FileNotFoundError: there is none.
         """
         try:
-            return read_plain(_local(path), map_location)
+            return read_torch_file(_local(path), map_location)
         except UnreadableError as error:
             raise UsageError(f"{path} is no checkpoint that can be read safely: {error}") from error
 

@@ -47,7 +47,7 @@ def test_predictions_as_a_table(tmp_path):
 
 
 def test_of_many_classes_the_table_has_two_probabilities(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ALL_PROBABILITIES", 3)
+    monkeypatch.setattr(module, "MAX_CLASSES_WITH_ALL_PROBABILITIES", 3)
     found = some()
     write_predictions(tmp_path / "p.csv", found)
     for i, row in enumerate(rows(tmp_path / "p.csv")):
