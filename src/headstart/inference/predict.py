@@ -84,6 +84,7 @@ def predict(cfg: DictConfig, path: Path) -> bool:
             classify(fabric, model, pictures, top_k, writer, tally, bar)
         finally:
             writer.close()
+            bar.close()  # the summary would follow it on the same line
             tally.tell()
     return tally.read > 0
 
