@@ -30,8 +30,9 @@ def speed(run: Path, folder: Path, rounds: int) -> None:
     from headstart.inference.batches import batches
     from headstart.inference.classifier import Classifier
     from headstart.inference.file_names import find_files
-    from headstart.inference.predict import Tally, build_fabric, classify, probabilities, progress_bar
+    from headstart.inference.predict import Tally, build_fabric, classify, probabilities
     from headstart.inference.rows import CSVRows
+    from headstart.progress import progress_bar
     from headstart.runs.directory import find_checkpoint
     from headstart.tasks import checkpoint
 
@@ -49,7 +50,8 @@ def speed(run: Path, folder: Path, rounds: int) -> None:
 
     def whole() -> None:
         rows = CSVRows(io.StringIO(), min(5, len(model.classes)))
-        classify(fabric, Classifier(task), pictures(), rows.top_k, rows, Tally(), progress_bar(None, "none"))
+        bar = progress_bar("Predicting", None, "pictures", hidden=True)
+        classify(fabric, Classifier(task), pictures(), rows.top_k, rows, Tally(), bar)
 
     def loading() -> None:
         for _ in pictures():

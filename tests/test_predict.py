@@ -1,6 +1,7 @@
 """Predictions through the function the entry point calls, and as processes."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from terminal import Terminal
+from tqdm import std as tqdm_module
 
 from headstart.cli.conf_files import CONF
-from headstart.inference.predict import predict
+from headstart.inference.predict import Tally, predict
 from headstart.inputs.images.decode import read_picture
 from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
@@ -112,6 +115,41 @@ def test_nothing_readable_is_a_failure_and_every_reason_is_written(trained, tmp_
         (tmp_path / "bad" / f"{index:02d}.jpg").write_bytes(b"")
     assert not predicted(run, f"input={tmp_path}/bad", f"output={tmp_path}/out.csv")
     assert [row["error"] for row in rows(tmp_path / "out.csv")] == ["empty file"] * 15
+
+
+@pytest.fixture
+def terminal_on_stderr(monkeypatch):
+    """To be called in the test itself: pytest replaces `sys.stderr` between fixtures and the test."""
+
+    def replace() -> Terminal:
+        seconds = itertools.count()
+        monkeypatch.setattr(tqdm_module, "time", lambda: float(next(seconds)))  # every step is drawn
+        monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+        return terminal
+
+    return replace
+
+
+def test_the_bar_counts_unreadable_files_and_is_gone_before_the_summary(
+    trained, folder, tmp_path, monkeypatch, terminal_on_stderr
+):
+    run = trained()
+    terminal = terminal_on_stderr()
+    monkeypatch.setattr(Tally, "tell", lambda tally: terminal.write("summary"))
+    predicted(run, f"input={folder}", f"output={tmp_path}/out.csv", "batch_size=1")
+    assert "11/11" in terminal.getvalue()
+    assert "2 unreadable" in terminal.getvalue()
+    assert terminal.screen() == ["summary"]
+
+
+def test_no_bar_where_rows_are_shown(trained, folder, monkeypatch, capfd, terminal_on_stderr):
+    run = trained()
+    terminal = terminal_on_stderr()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    capfd.readouterr()
+    predicted(run, f"input={folder}", "batch_size=1")
+    assert len(capfd.readouterr().out.splitlines()) == 12
+    assert terminal.getvalue() == ""
 
 
 def shell(*arguments, **options):

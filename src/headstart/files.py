@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, damage noticed on reading, JSON that others can read, paths as they are shown.
+"""Files: complete or not written at all, checked for damage when read; JSON, CSV, and paths in messages.
 
 Nothing here loads torch until a file of `torch.save` is read.
 """
@@ -17,24 +17,24 @@ from pathlib import Path
 from typing import IO, Any
 
 GB = 10**9  # bytes
-ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how the files of torch.save begin: since torch 1.6, and before
-DIRECTORY = 0x10  # the attribute that makes a record of a zip archive a folder
+ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # first bytes of a file of torch.save: since torch 1.6, and before
+FOLDER_ATTRIBUTE = 0x10  # marks a record of a zip archive as a folder
 
 
 class UnreadableError(ValueError):
-    """A file is not what it should be; the message is the reason, to be put behind the file's name."""
+    """A file is damaged or of another kind. The message is the reason; the caller puts the file's name before it."""
 
 
 class NotPlainError(UnreadableError):
-    """A file is whole, but holds more than tensors and plain data."""
+    """A file is complete, but holds more than tensors and plain data."""
 
 
 @contextmanager
 def replacing(path: Path, binary: bool = False) -> Iterator[IO]:
-    """A stream to a temporary file in the same folder, which takes the place of `path` once all is on the disk.
+    """A stream to a temporary file in the same folder, which replaces `path` when everything is on the disk.
 
-    An error leaves what was there before, and no litter; a power cut leaves the old file or the new one. Names that
-    are not valid Unicode come back as they were.
+    After an error the old file is unchanged and the temporary one is removed. After a power cut there is the old file
+    or the new one. File names that are not valid Unicode are written as the bytes they were.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -53,46 +53,48 @@ def replacing(path: Path, binary: bool = False) -> Iterator[IO]:
 def remove_leftovers(path: Path) -> None:
     """Removes the temporary files of `path` that killed processes of this machine left behind.
 
-    Only for a file that no other machine writes: its processes look dead from here.
+    Do not use it for a file that another machine may write: the processes of that machine look dead from here.
     """
-    with suppress(OSError):  # litter is no reason to stop; what the folder suffers from, the next write will tell
+    with suppress(OSError):  # not a reason to stop; if the folder is broken, the next write says so
         for file in path.parent.iterdir():
             pid = file.name.removeprefix(f"{path.name}.").removesuffix(".tmp")
-            if file.name == f"{path.name}.{pid}.tmp" and re.fullmatch("[0-9]+", pid) and not _lives(int(pid)):
+            if file.name == f"{path.name}.{pid}.tmp" and re.fullmatch("[0-9]+", pid) and not _is_running(int(pid)):
                 file.unlink(missing_ok=True)
 
 
-def read_plain(path: Path, map_location: Any = "cpu", legacy: bool = False) -> Any:
-    """What `torch.save` wrote, if no byte of it changed since and it is tensors and plain data; nothing is executed.
+def read_torch_file(path: Path, map_location: Any = "cpu", legacy: bool = False) -> Any:
+    """Reads tensors and plain data that `torch.save` wrote, after checking every byte. No code in the file is executed.
 
     Args:
+        path: the file.
         map_location: as for `torch.load`.
-        legacy: whether files of torch before 1.6 are read too. They hold no checksums: damage may go unnoticed.
+        legacy: whether files of torch before 1.6 are read too. They have no checksums: damage may go unnoticed.
 
     Raises:
-        UnreadableError: damaged, cut short, or no file of `torch.save`; NotPlainError where it holds more.
-        OSError: the file cannot be opened.
+        UnreadableError: the file is damaged, cut short, or not a file of `torch.save`.
+        NotPlainError: it holds more than tensors and plain data.
+        OSError: it cannot be opened.
     """
-    with path.open("rb") as stream:  # opened once: what was verified is what is read, whatever takes its name
-        start = stream.read(len(ZIP))
-        if start == ZIP:
+    with path.open("rb") as stream:  # opened once, so that the verified file is the one that is read
+        start = stream.read(len(ZIP_START))
+        if start == ZIP_START:
             _verify(stream)
-        elif not (legacy and start.startswith(PICKLE)):
+        elif not (legacy and start.startswith(PICKLE_START)):
             raise UnreadableError(
-                "it is no file of torch.save, or its beginning is damaged" if start else "it is empty"
+                "it is not a file of torch.save, or its beginning is damaged" if start else "it is empty"
             )
         stream.seek(0)
-        return _load(stream, map_location, verified=start == ZIP)
+        return _load(stream, map_location, verified=start == ZIP_START)
 
 
 def _verify(stream: IO[bytes]) -> None:
-    """Compares every record with its checksum, which `torch.save` writes but `torch.load` ignores."""
+    """Compares every record with its checksum: `torch.save` writes checksums, `torch.load` ignores them."""
     try:
         with zipfile.ZipFile(stream) as archive:
             wrong = archive.testzip()
-            # torch takes such a record for read without reading anything: its tensor would be memory as it was
-            wrong = wrong or next((r.filename for r in archive.infolist() if r.external_attr & DIRECTORY), None)
-    except Exception as error:  # zipfile has no common class for what a damaged directory of records leads to
+            # torch skips records that are folders, and would return uninitialised memory as the tensor
+            wrong = wrong or next((r.filename for r in archive.infolist() if r.external_attr & FOLDER_ATTRIBUTE), None)
+    except Exception as error:  # zipfile raises errors of many classes for a damaged directory
         raise UnreadableError(f"it is damaged or cut short: {_first_line(error)}") from error
     if wrong is not None:
         raise UnreadableError(f"it is damaged: the checksum of its record {wrong} is wrong")
@@ -105,11 +107,12 @@ def _load(stream: IO[bytes], map_location: Any, verified: bool) -> Any:
         return torch.load(stream, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         if not verified and "GLOBAL" not in str(error):
-            raise UnreadableError("it is damaged, or no file of torch.save") from error
+            raise UnreadableError("it is damaged, or not a file of torch.save") from error
         found = re.search(r"GLOBAL (\S+)", str(error))
-        what = "more than tensors and plain data" + (f" ({found[1]})" if found else "")
-        raise NotPlainError(f"it {'' if verified else 'is damaged, or '}holds {what}, not read for safety") from error
-    except Exception as error:  # torch has no common class for it either
+        content = "more than tensors and plain data" + (f" ({found[1]})" if found else "")
+        damaged = "" if verified else "is damaged, or "
+        raise NotPlainError(f"it {damaged}holds {content}, which is not read for safety") from error
+    except Exception as error:  # torch does so, too
         raise UnreadableError(f"torch cannot read it: {_first_line(error)}") from error
 
 
@@ -117,9 +120,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _lives(pid: int) -> bool:
-    """Whether there is such a process on this machine; yes where that cannot be told."""
-    if os.name == "nt":  # where signal 0 is Ctrl-C
+def _is_running(pid: int) -> bool:
+    """Whether this machine runs a process with this number; True where that cannot be found out."""
+    if os.name == "nt":  # signal 0 would be Ctrl-C there
         return True
     try:
         os.kill(pid, 0)
@@ -131,7 +134,7 @@ def _lives(pid: int) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a renaming last; Windows neither needs nor allows it, and some network folders cannot."""
+    """Writes a renaming in `folder` to the disk. Windows needs no such call, and some network folders allow none."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -145,13 +148,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_table(file: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a CSV file, the names of the columns first; complete or not at all."""
+    """Writes a CSV file, complete or not at all. The first row holds the names of the columns."""
     with replacing(file) as stream:
         csv.writer(stream).writerows(rows)
 
 
 def as_json(content: Any) -> str:
-    """JSON as other languages read it, too: what is not a number is null."""
+    """JSON that every language reads: NaN and infinite numbers become null."""
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -163,6 +166,6 @@ def _finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def shown(path: Path) -> str:
-    """Relative to where the person is, when it lies below."""
+def relative_to_cwd(path: Path) -> str:
+    """A path for messages: relative to the working directory when it is inside, unchanged otherwise."""
     return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)

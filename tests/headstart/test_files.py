@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headstart.files import NotPlainError, UnreadableError, read_plain, remove_leftovers, replacing
+from headstart.files import NotPlainError, UnreadableError, read_torch_file, remove_leftovers, replacing
 
 
 def test_an_error_leaves_what_was_there_and_no_litter(tmp_path):
@@ -54,23 +54,23 @@ def test_this_module_loads_no_torch():
     ("content", "message"),
     [
         (b"", "it is empty"),
-        (b"<html>not found</html>", "no file of torch.save"),
-        (bytes(1000), "no file of torch.save"),
+        (b"<html>not found</html>", "not a file of torch.save"),
+        (bytes(1000), "not a file of torch.save"),
         (b"PK\x03\x04" + bytes(1000), "damaged or cut short"),
-        (b"\x80\x02 no pickle", "damaged, or no file of torch.save"),
+        (b"\x80\x02 no pickle", "damaged, or not a file of torch.save"),
     ],
 )
 def test_what_torch_never_wrote(content, message, tmp_path):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(UnreadableError, match=message):
-        read_plain(tmp_path / "a", legacy=True)
+        read_torch_file(tmp_path / "a", legacy=True)
 
 
 def test_files_of_old_torch_are_read_where_asked_for(tmp_path):
     torch.save({"a": torch.ones(3)}, tmp_path / "a", _use_new_zipfile_serialization=False)
-    assert read_plain(tmp_path / "a", legacy=True)["a"].tolist() == [1, 1, 1]
-    with pytest.raises(UnreadableError, match=r"no file of torch\.save"):
-        read_plain(tmp_path / "a")
+    assert read_torch_file(tmp_path / "a", legacy=True)["a"].tolist() == [1, 1, 1]
+    with pytest.raises(UnreadableError, match=r"not a file of torch\.save"):
+        read_torch_file(tmp_path / "a")
 
 
 def test_code_in_a_file_is_not_executed(tmp_path):
@@ -81,5 +81,5 @@ def test_code_in_a_file_is_not_executed(tmp_path):
     for zipped in (True, False):
         torch.save({"x": Hostile()}, tmp_path / "a", _use_new_zipfile_serialization=zipped)
         with pytest.raises(NotPlainError, match=r"holds more than tensors and plain data \(io\.open\)"):
-            read_plain(tmp_path / "a", legacy=True)
+            read_torch_file(tmp_path / "a", legacy=True)
     assert not (tmp_path / "owned").exists()

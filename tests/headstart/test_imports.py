@@ -5,7 +5,7 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[2] / "src" / "headstart"
 LAYERS = [
-    {"errors", "files", "seeds"},
+    {"errors", "files", "progress", "seeds"},
     {"runs", "metrics"},
     {"cli"},
     {"inputs", "heads"},

@@ -15,7 +15,7 @@ from torch.hub import HASH_REGEX
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from headstart.errors import UsageError
-from headstart.files import NotPlainError, UnreadableError, read_plain
+from headstart.files import NotPlainError, UnreadableError, read_torch_file
 from headstart.runs.directory import Run
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
@@ -154,7 +154,7 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return read_plain(path, legacy=True)
+        return read_torch_file(path, legacy=True)
     except NotPlainError as error:
         raise UsageError(
             f"cannot read '{path}': {error}. Save weights as torch.save(net.state_dict(), path)"

@@ -11,17 +11,14 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 from filelock import Timeout
 from lightning_fabric.utilities import move_data_to_device
-from pytorch_lightning.utilities import rank_zero_only
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from headstart.backbones.parts import InferenceCopy
 from headstart.caching.activation_store import RECORD, ActivationStore, Layout, StoredRows, holding, make_room
 from headstart.files import GB
 from headstart.inputs.base import batch_size
+from headstart.progress import progress_bar
 
-BAR_AFTER_SECONDS = 1.0
 WAIT_SECONDS = 60.0
 DISK = 10**9  # bytes a second at which rows come back that the system no longer has in memory
 CLEARLY = 2  # times as fast
@@ -171,7 +168,7 @@ class Filler:
         """Digests and rows, a batch at a time, of samples given as split, position and digest."""
         if not samples:
             return
-        with _bar("Frozen layers", len(samples) if self.trainer.is_global_zero else 0) as advance:
+        with progress_bar("Frozen layers", len(samples), "samples") as bar:
             copy = InferenceCopy(network)
             for split, group in groupby(sorted(samples), key=lambda sample: sample[0]):
                 _, positions, digests = zip(*group, strict=True)
@@ -181,7 +178,7 @@ class Filler:
                     yield list(digests[done : done + number]), copy(move_data_to_device(inputs, self.ranks.root_device))
                     done += number
                     self.passes += number
-                    advance(number)
+                    bar.update(number)
 
     def _first(self, work: Callable[[], T]) -> T:
         """What the run's first process finds, told to all; where it cannot, all raise a NotCachedError."""
@@ -231,21 +228,3 @@ def _checked(batches: Iterator[tuple[list[str], Tensor]], layout: Layout) -> lis
 
 def _told(error: Exception) -> str:
     return str(error) if isinstance(error, (NotCachedError, OSError)) else f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar that appears when it takes long; yields what moves it on. None for a total of 0."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=Console(stderr=True, quiet=rank_zero_only.rank != 0), transient=True)
-    task, start = bar.add_task(title, total=total), time.monotonic()
-
-    def advance(number: int) -> None:
-        bar.advance(task, number)
-        if total and not bar.live.is_started and time.monotonic() - start > BAR_AFTER_SECONDS:
-            bar.start()
-
-    try:
-        yield advance
-    finally:
-        bar.stop()

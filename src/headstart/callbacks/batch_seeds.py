@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from headstart.seeds import derive, reseed
+from headstart.seeds import derive_seed, reseed
 
 
 class BatchSeeds(Callback):
@@ -20,4 +20,4 @@ class BatchSeeds(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         """Seeds the batch."""
-        reseed(derive(self.seed, trainer.global_rank, trainer.current_epoch, index))
+        reseed(derive_seed(self.seed, trainer.global_rank, trainer.current_epoch, index))

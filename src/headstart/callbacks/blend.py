@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from headstart.errors import UsageError
-from headstart.files import read_plain
+from headstart.files import read_torch_file
 from headstart.finetuning.base import strategy_of
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import LAST, PROBE
@@ -55,13 +55,13 @@ class Blend(Callback):
         task, data = trainer.lightning_module, trainer.datamodule
         if not (self.folder / PROBE).is_file() or not data.num_samples["val"]:
             return
-        probe, tuned = read_plain(self.folder / PROBE), read_plain(best)
+        probe, tuned = read_torch_file(self.folder / PROBE), read_torch_file(best)
         if SHARE in tuned["metrics"]:
             log.info("kept: %s", _named(tuned["metrics"][SHARE]))
             return
         kept = 1.0 if tuned["global_step"] > probe["global_step"] else 0.0
         if not kept and (self.folder / LAST).is_file():
-            tuned = read_plain(self.folder / LAST)  # nothing was better than the probe; the last weights may mix
+            tuned = read_torch_file(self.folder / LAST)  # nothing was better than the probe; the last weights may mix
         if tuned["global_step"] <= probe["global_step"]:
             log.info("kept: probe; nothing was fine-tuned")
             return

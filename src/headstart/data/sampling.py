@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from headstart.seeds import derive
+from headstart.seeds import derive_seed
 
 Rows = Callable[[Sequence[int]], Tensor]
 """Positions in a split -> the activations `(len(positions), ...)` of these samples."""
@@ -80,11 +80,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         start, self.start = self.start, 0
         order, epoch = self._order(), self.epoch
         places = range(self.rank + start * self.world_size, len(self) * self.world_size, self.world_size)
-        return ((order[place % self.num_samples], derive(self.seed, epoch, place)) for place in places)
+        return ((order[place % self.num_samples], derive_seed(self.seed, epoch, place)) for place in places)
 
     def _order(self) -> list[int]:
         """The positions of an epoch, of all processes."""
-        generator = torch.Generator().manual_seed(derive(self.seed, self.epoch if self.reshuffle else 0))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch if self.reshuffle else 0))
         if self.weights is None:
             return torch.randperm(self.num_samples, generator=generator).tolist()
         weights = torch.as_tensor(self.weights, dtype=torch.float64)

@@ -1,6 +1,9 @@
-"""Cats and dogs: the public Microsoft copy of the Kaggle "Dogs vs. Cats" photos."""
+"""Cats and dogs: Microsoft's public copy of the Kaggle "Dogs vs. Cats" photos."""
 
 import logging
+import os
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,30 +11,30 @@ from filelock import FileLock
 
 from headstart.datasets.download import fetch
 from headstart.datasets.image_folder import ImageFolder, class_folders, pictures
-from headstart.datasets.unpack import unpack_zip
 from headstart.errors import UsageError
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
+from headstart.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
 URL = "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip"
 SHA256 = "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"
-SIZE = 825_000_000  # bytes, about
+SIZE = 825_000_000  # bytes, approximately
 CLASSES = ["cat", "dog"]
 
 
 class CatsDogs(ImageFolder):
-    """25,000 photos of cats and dogs; some of them cannot be read and are left out, with a list.
+    """25,000 photos of cats and dogs. Those that cannot be read are listed and left out.
 
-    `root` may be a folder with `cat` and `dog` sub-folders in any layout `ImageFolder` knows, the unpacked archive
-    (`PetImages/Cat`), or Kaggle's flat one (`cat.0.jpg`, also below `train`), whose `test` has no labels and is passed
-    over. A folder that does not exist is made by downloading the archive; one that exists is never written to.
+    `root` may have `cat` and `dog` sub-folders in any layout of `ImageFolder`, be the unpacked archive
+    (`PetImages/Cat`), or be Kaggle's flat folder (`cat.0.jpg`, also inside `train`; its `test` has no labels and is not
+    used). If `root` does not exist, it is created from the downloaded archive. An existing folder is never changed.
 
     Args:
         root: the folder.
         url: of the archive.
-        sha256: the archive must have this hash.
-        options: those of `ImageFolder`.
+        sha256: checksum of the archive.
+        options: arguments of `ImageFolder`.
     """
 
     def __init__(self, *, root: str, url: str = URL, sha256: str = SHA256, **options: Any):
@@ -39,10 +42,10 @@ class CatsDogs(ImageFolder):
         self.url, self.sha256 = url, sha256
 
     def prepare_data(self) -> None:
-        """Downloads and unpacks the archive when the folder does not exist; several processes do it once.
+        """Downloads and unpacks the archive if the folder does not exist; only one of several processes does it.
 
         Raises:
-            UsageError: no network, or not the archive that was expected.
+            UsageError: no network, a full disk, or an archive with another checksum.
         """
         if self.root.exists():
             return
@@ -51,47 +54,69 @@ class CatsDogs(ImageFolder):
             if self.root.exists():
                 return
             archive = self.root.parent / Path(self.url).name
-            brought = archive.exists()
-            if not brought:
+            is_ours = not archive.exists()  # else a person has put it there
+            if is_ours:
                 log.info("%s does not exist: downloading the cats and dogs archive (about 825 MB)", self.root)
             fetch(self.url, archive, self.sha256, SIZE)
-            unpack_zip(archive, self.root, members=lambda name: name.lower().endswith(".jpg"))
-            if not brought:
+            unpack_pictures(archive, self.root)
+            if is_ours:
                 archive.unlink()
 
     def split_folder(self, split: str) -> Path | None:
-        """As `ImageFolder`, but the archive's own top folder is looked through and an unlabelled test is none."""
-        inner = self.root / "PetImages"
-        if inner.is_dir() or _flat(self.root):
-            whole = inner if inner.is_dir() else self.root
-            return whole if split == "train" else None
+        """As in `ImageFolder`. The archive's folder `PetImages` is `train`; a `test` without labels is not used."""
+        archive = self.root / "PetImages"
+        if archive.is_dir() or _labels_by_file_name(self.root):
+            folder = archive if archive.is_dir() else self.root
+            return folder if split == "train" else None
         folder = super().split_folder(split)
-        if folder and split != "train" and not _flat(folder) and not _folders(folder):
-            log.info("%s has no labels: it is not used", folder)
+        if folder and split != "train" and not _labels_by_file_name(folder) and not _labelled_folders(folder):
+            log.info("%s is not used: it has no labels", folder)
             return None
         return folder
 
     def labelled(self, folder: Path) -> tuple[dict[Path, str], list[str]]:
-        """Classes are `cat` and `dog`, in this order, however the folders or files spell them."""
-        found = _flat(folder)
-        for place, name in _folders(folder).items():
+        """As in `ImageFolder`; the classes are always `cat` and `dog`, in this order."""
+        found = _labels_by_file_name(folder)
+        for place, name in _labelled_folders(folder).items():
             found |= dict.fromkeys(pictures(place), name)
         if not found:
             raise UsageError(
                 f"{folder} has neither cat and dog folders with pictures nor files like cat.0.jpg: put them there. "
-                f"To have the archive downloaded (825 MB), remove {self.root} or give a data.root that does not exist"
+                f"To download the archive (825 MB), remove {self.root} or give a data.root that does not exist"
             )
         return found, list(CLASSES)
 
 
-def _flat(folder: Path) -> dict[Path, str]:
-    """The class of the pictures that lie directly in a folder and are named after it."""
+def unpack_pictures(archive: Path, target: Path) -> None:
+    """Unpacks the JPEG files of a zip archive into the new folder `target`, all of them or none.
+
+    Raises:
+        UsageError: no zip archive, or the disk is full.
+    """
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary,
+            zipfile.ZipFile(archive) as source,
+        ):
+            folder = Path(temporary, target.name)
+            names = [name for name in source.namelist() if name.lower().endswith(".jpg")]
+            with progress_bar(f"Unpacking {archive.name}", len(names), "pictures") as bar:
+                for name in names:
+                    source.extract(name, folder)
+                    bar.update()
+            os.replace(folder, target)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"cannot unpack {archive} into {target}: {error}") from error
+
+
+def _labels_by_file_name(folder: Path) -> dict[Path, str]:
+    """The class of each picture in `folder` whose name begins with it: `cat.0.jpg`."""
     files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES)
     named = ((path, path.name.split(".")[0].lower()) for path in files)
     return {path: name for path, name in named if name in CLASSES}
 
 
-def _folders(folder: Path) -> dict[Path, str]:
-    """The class of the folders that are named after one, `Cat` or `cats` alike."""
+def _labelled_folders(folder: Path) -> dict[Path, str]:
+    """The class of each sub-folder that has its name, such as `cat`, `Cat` or `cats`."""
     named = ((place, name.lower().removesuffix("s")) for name, place in class_folders(folder).items())
     return {place: name for place, name in named if name in CLASSES}

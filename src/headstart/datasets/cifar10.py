@@ -15,12 +15,12 @@ from headstart.inputs.images.files import PictureStack
 class CIFAR10(DataModule):
     """60,000 pictures of 32x32 pixels in ten classes (Krizhevsky 2009, Learning Multiple Layers of Features, ch. 3).
 
-    torchvision downloads the archive and checks its MD5 before it unpickles anything. `test` is the official one;
+    torchvision downloads the archive and checks its MD5 before it unpickles anything. `test` is the official test set;
     `val` is cut from the official training set.
 
     Args:
-        root: folder that holds, or will hold, `cifar-10-batches-py`.
-        options: those of `DataModule`.
+        root: folder for `cifar-10-batches-py`.
+        options: arguments of `DataModule`.
     """
 
     def __init__(self, *, root: str, **options: Any):
@@ -28,7 +28,7 @@ class CIFAR10(DataModule):
         self.root = Path(root).expanduser()
 
     def prepare_data(self) -> None:
-        """Downloads the archive unless it is there.
+        """Downloads the archive unless it exists.
 
         Raises:
             UsageError: it cannot be downloaded, or is damaged.
@@ -38,12 +38,12 @@ class CIFAR10(DataModule):
             source(self.root, download=True)
         except (OSError, RuntimeError) as error:
             raise UsageError(
-                f"CIFAR-10 could not be downloaded ({error}). Get {source.url} by other means and put it at "
+                f"CIFAR-10 could not be downloaded ({error}). Get {source.url} in another way and put it at "
                 f"{self.root.absolute() / source.filename}, or give data.root=<folder with {source.base_folder}>"
             ) from error
 
     def dataset(self, split: str) -> Samples | None:
-        """The official training or test pictures, `(3, 32, 32)`; there is no official `val`."""
+        """The official training or test pictures, `(3, 32, 32)`; None for `val`, which does not exist."""
         if split == "val":
             return None
         found = datasets.CIFAR10(self.root, train=split == "train")

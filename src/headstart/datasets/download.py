@@ -1,156 +1,136 @@
-"""Fetch a file: resumed after an interruption, verified, and never half there."""
+"""Download of one file. pooch checks its SHA-256 and puts it in place; an interrupted download is continued.
 
-import hashlib
-import http.client
+pooch cannot continue a download: it starts again. `_download` below exists for an archive of 825 MB. It keeps what has
+arrived in `<target>.part` and asks the server for the rest (HTTP Range).
+"""
+
 import logging
 import os
-import re
 import shutil
 import time
-import urllib.error
-import urllib.request
+from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+import pooch
+import requests
 
 from headstart.errors import UsageError
+from headstart.progress import progress_bar
 
 log = logging.getLogger(__name__)
+pooch.get_logger().setLevel(logging.WARNING)  # its messages repeat ours
 
 TIMEOUT_SECONDS = 30.0
 WAITS_SECONDS = (1.0, 4.0)
-"""Pauses before the second, third, ... attempt; after the last one the user is asked."""
-_CHUNK = 1 << 20
-
-
-class _Interrupted(Exception):  # noqa: N818 - not an error until all attempts are used up
-    """The network let us down; worth another attempt."""
+"""Pauses before the second, third, ... attempt. After the last attempt the download fails."""
+CHUNK_BYTES = 16_384
+"""Bytes read at a time; an interruption loses at most these."""
 
 
 def fetch(url: str, target: Path, sha256: str | None, size_hint: int | None = None) -> Path:
-    """Download `url` to `target`, unless it is there; what an interrupted run left in `<target>.part` is resumed.
+    """Downloads `url` to `target`, unless the file exists. Continues from `<target>.part` of an interrupted run.
 
     Args:
         url: http or https.
-        target: file to make; its folder is made too.
-        sha256: 64 hex digits the file must have. None trusts the server, and that a resumed file has not changed there.
-        size_hint: bytes, for the progress bar and the disk space, where the server does not say.
+        target: file to create; its folder is created too.
+        sha256: 64 hex digits that the file must have. None: the content is not checked.
+        size_hint: bytes, for the progress bar and the disk space when the server does not say.
 
     Raises:
-        UsageError: no network, an HTTP error, no space, the wrong checksum; it says what to do.
+        UsageError: no network, an HTTP error, no space, the wrong checksum. The message says what to do.
     """
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"cannot download {url!r}: give an address that starts with https:// or http://")
-    part = target.with_suffix(target.suffix + ".part")
     try:
         if target.exists():
-            if (wrong := _mismatch(target, sha256)) is None:
-                return target
-            raise UsageError(f"{target} {wrong}: remove or rename it, then run the same command again")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part, target, size_hint)
-        if wrong := _mismatch(part, sha256):
-            part.unlink()
-            raise UsageError(
-                f"the download of {url} {wrong}; it has been removed. Run the same command again; "
-                "if that does not help, the file on the server has been exchanged since this address was written down"
-            )
-        os.replace(part, target)
+            return _verified(target, sha256)  # pooch would overwrite a file with another checksum
+        pooch.retrieve(url, sha256, target.name, target.parent, downloader=partial(_download, target, size_hint))
+    except UsageError:
+        raise
+    except ValueError as error:  # pooch: the checksum is wrong
+        raise UsageError(
+            f"{url} was downloaded, but {error} Run the same command again, or get the file in another way and put it "
+            f"at {target.absolute()}"
+        ) from error
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"cannot write {part} ({reason}): choose another folder or make room") from error
+        raise UsageError(f"cannot write {_part(target)} ({reason}): choose another folder or make room") from error
     return target
 
 
-def _download(url: str, part: Path, target: Path, size_hint: int | None) -> None:
-    """Attempt after attempt until `part` is whole; each goes on where the last one stopped."""
+def _part(target: Path) -> Path:
+    return target.with_name(f"{target.name}.part")
+
+
+def _verified(file: Path, sha256: str | None) -> Path:
+    if sha256 and (given := pooch.file_hash(file)) != sha256.lower():
+        raise UsageError(
+            f"{file} has SHA-256 {given}, expected {sha256}: remove or rename it, then run the same command again"
+        )
+    return file
+
+
+def _download(target: Path, size_hint: int | None, url: str, output: str, _pooch: object) -> None:
+    """Downloads `url` to `<target>.part` in several attempts, then renames it to `output`, where pooch checks it."""
+    part = _part(target)
     for wait in (*WAITS_SECONDS, None):
         try:
-            return _attempt(url, part, size_hint)
-        except urllib.error.HTTPError as error:
-            error.close()
-            problem: Exception = error
-            if error.code < 500 and error.code not in (408, 416, 429):
-                break
-        except _Interrupted as error:
+            _continue(url, part, size_hint)
+            os.replace(part, output)
+            return
+        except requests.RequestException as error:
             problem = error
-        if wait is not None:
-            log.info("%s: %s; trying again in %g s", url, problem, wait)
-            time.sleep(wait)
-    if isinstance(problem, _Interrupted) and part.exists() and part.stat().st_size:
-        done = f"the download of {url} stopped after {part.stat().st_size:,} bytes ({problem}): "
-        raise UsageError(f"{done}run the same command again to resume, or put the file by hand at {target.absolute()}")
-    raise UsageError(
-        f"cannot download {url} ({problem}): check the network and run the same command again, "
-        f"or get the file in another way and put it at {target.absolute()}"
-    )
+        if wait is None or _is_final(problem):
+            break
+        log.info("%s: %s; trying again in %g s", url, _reason(problem), wait)
+        time.sleep(wait)
+    by_hand = f"or get the file in another way and put it at {target.absolute()}"
+    if problem.response is None and part.exists() and part.stat().st_size:
+        stopped = f"the download of {url} stopped after {part.stat().st_size:,} bytes ({_reason(problem)})"
+        raise UsageError(f"{stopped}: run the same command again to resume, {by_hand}") from problem
+    failed = f"cannot download {url} ({_reason(problem)})"
+    raise UsageError(f"{failed}: check the network and run the same command again, {by_hand}") from problem
 
 
-def _attempt(url: str, part: Path, size_hint: int | None) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "headstart"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing after what we have: whole, or not a beginning of this file
-            if _total(error.headers.get("Content-Range")) == have:
+def _continue(url: str, part: Path, size_hint: int | None) -> None:
+    """One attempt: asks for what follows the bytes of `part`, and appends it."""
+    done = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "headstart", "Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+        content_range = response.headers.get("Content-Range", "")
+        if response.status_code == 416 and done:  # no bytes follow: `part` is the whole file, or another file
+            if content_range == f"bytes */{done}":
                 return
             part.unlink()
-        raise
-    except (OSError, http.client.HTTPException) as error:
-        raise _Interrupted(getattr(error, "reason", None) or error) from error
-    with response:
-        if response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            total = _total(response.headers["Content-Range"])
-        else:
-            have, total = 0, int(response.headers.get("Content-Length") or 0) or None
-        check_space(part.parent, (total or size_hint or 0) - have)
-        _receive(response, part, have, total, size_hint)
+        response.raise_for_status()
+        if not content_range.startswith(f"bytes {done}-"):
+            done = 0  # this server sends the whole file
+        rest = int(response.headers.get("Content-Length", 0)) or (size_hint or 0) - done
+        check_space(part.parent, rest)
+        total = max(done + rest, 0) or None
+        with open(part, "ab") as stream, progress_bar(f"Downloading {part.stem}", total, "B", initial=done) as bar:
+            stream.truncate(done)
+            for chunk in response.iter_content(CHUNK_BYTES):
+                stream.write(chunk)
+                bar.update(len(chunk))
 
 
-def _receive(response: http.client.HTTPResponse, part: Path, have: int, total: int | None, hint: int | None) -> None:
-    """Append to the first `have` bytes of `part` until it has `total`."""
-    with progress_bar(f"Downloading {part.stem}") as bar, open(part, "ab") as stream:
-        task = bar.add_task("", total=total or hint, completed=have)
-        stream.truncate(have)
-        while have != total and (chunk := _read(response)):
-            stream.write(chunk)
-            have += len(chunk)
-            bar.advance(task, len(chunk))
-    if total is not None and have != total:
-        raise _Interrupted(f"the server closed the connection after {have:,} of {total:,} bytes")
+def _is_final(error: requests.RequestException) -> bool:
+    """Whether another attempt would get the same answer, such as 404; not after a timeout or too many requests."""
+    status = 500 if error.response is None else error.response.status_code
+    return status < 500 and status not in (408, 416, 429)
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
-    """Apart from writing, for a full disk is no trouble of the network."""
-    try:
-        return response.read1(_CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _Interrupted(error) from error
-
-
-def _total(content_range: str | None) -> int | None:
-    """The size of the whole file out of `bytes 5-9/10` or `bytes */10`."""
-    match = re.fullmatch(r"bytes .*/(\d+)", content_range or "")
-    return int(match[1]) if match else None
-
-
-def _mismatch(path: Path, sha256: str | None) -> str | None:
-    """What is wrong with the checksum of `path`, None when nothing is or none is expected."""
-    if sha256 is None or (given := _sha256(path)) == sha256.lower():
-        return None
-    return f"has SHA-256 {given}, expected {sha256}"
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with progress_bar(f"Verifying {path.name}") as bar, open(path, "rb") as stream:
-        task = bar.add_task("", total=path.stat().st_size)
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            bar.advance(task, len(chunk))
-    return digest.hexdigest()
+def _reason(error: requests.RequestException) -> str:
+    """A few words: requests wraps the error of the system several times, and its text repeats the address."""
+    if error.response is not None:
+        return f"HTTP status {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the server closed the connection"
+    cause: BaseException = error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    return str(cause)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -158,9 +138,3 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(f"{folder} has {free:,} bytes free, {needed:,} are needed: make room or choose another folder")
-
-
-def progress_bar(what: str) -> Progress:
-    """A bar of bytes on stderr that is gone when it is full."""
-    columns = TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -1,4 +1,4 @@
-"""Made-up pictures: to try a configuration out in seconds, and for tests."""
+"""Generated pictures, for tests and for trying a configuration in seconds."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from headstart.data.samples import Samples
 
 
 class Fake(DataModule):
-    """Noise around one colour a class, so that a working set-up learns it and a broken one does not.
+    """Pictures with noise around one colour per class: easy to learn, unless something is broken.
 
     Args:
-        num_samples: in all.
-        num_classes: how many classes or labels.
+        num_samples: number of pictures in all splits together.
+        num_classes: number of classes or labels.
         image_size: height and width in pixels.
-        multi_label: several labels a picture instead of one class.
-        options: those of `DataModule`.
+        multi_label: whether a picture has several labels instead of one class.
+        options: arguments of `DataModule`.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Fake(DataModule):
         self.image_size, self.multi_label = image_size, multi_label
 
     def dataset(self, split: str) -> Samples | None:
-        """The pictures, `(3, image_size, image_size)`; there is no split but `train`."""
+        """The pictures, `(3, image_size, image_size)`; None for `val` and `test`."""
         if split != "train":
             return None
         random = torch.Generator().manual_seed(self.seed)
@@ -48,7 +48,7 @@ class Fake(DataModule):
 
 
 class _Noise:
-    """Picture `i`: the mean colour of its classes, and noise that depends on the seed and `i` alone."""
+    """Makes picture `index`: the mean colour of its classes plus noise that depends on seed and index alone."""
 
     def __init__(self, targets: list[Any], colours: Tensor, size: int, seed: int):
         self.targets, self.colours, self.size, self.seed = targets, colours, size, seed

@@ -1,4 +1,4 @@
-"""A folder of pictures, one sub-folder a class."""
+"""A folder of pictures with one sub-folder per class."""
 
 import hashlib
 import logging
@@ -27,16 +27,16 @@ SPLIT_FOLDERS = {
 
 
 class ImageFolder(DataModule):
-    """`root/train/<class>/*.jpg`, likewise `val` and `test`; or `root/<class>/*.jpg`, cut into splits.
+    """`root/train/<class>/*.jpg`, and so for `val` and `test`; or `root/<class>/*.jpg`, which is cut into splits.
 
-    Every picture is decoded once before training; what cannot be read is listed and left out, or refused. The list
-    goes into the log and, where there is a `split_file`, into a table beside it.
+    Every picture is decoded once before training. Unreadable pictures are listed in the log and left out, or are an
+    error. With a `split_file` they are also listed in a table beside it.
 
     Args:
         root: the folder.
         on_bad: `leave_out` unreadable pictures, or `error`.
-        cache: folder that remembers which files were found readable; None forgets.
-        options: those of `DataModule`.
+        cache: folder for the results of the check; None checks all pictures in each run.
+        options: arguments of `DataModule`.
     """
 
     def __init__(self, *, root: str, on_bad: str = "leave_out", cache: str | None = None, **options: Any):
@@ -47,16 +47,17 @@ class ImageFolder(DataModule):
         self.bad: dict[Path, str] = {}
 
     def dataset(self, split: str) -> Samples | None:
-        """The readable pictures of a split folder, sorted by class and name.
+        """The readable pictures of a split, sorted by class and name; None if the split has no folder.
 
         Raises:
-            UsageError: no such root, no class folders, no picture that can be read, or a bad one with `on_bad=error`.
+            UsageError: there is no such root, no class folder or no readable picture; or an unreadable picture with
+                `on_bad=error`.
         """
         if not self.root.is_dir():
             siblings = [p.name for p in self.root.parent.iterdir()] if self.root.parent.is_dir() else []
             raise UsageError(
                 f"data.root={self.root}: no such folder{nearest(self.root.name, siblings) or '.'} "
-                "Give a folder with one sub-folder a class, or with train, val and test folders of them"
+                "Give a folder with one sub-folder per class, or with folders train, val and test that have them"
             )
         folder = self.split_folder(split)
         if folder is None:
@@ -65,20 +66,20 @@ class ImageFolder(DataModule):
         return self._readable(folder, labelled, classes)
 
     def split_folder(self, split: str) -> Path | None:
-        """Where the pictures of a split are; without split folders all are `train`."""
+        """The folder of a split. Without split folders, `root` is the folder of `train`."""
         folders = [path for path in sorted(self.root.iterdir()) if path.is_dir()]
         found = {name: [p for p in folders if p.name.lower() in names] for name, names in SPLIT_FOLDERS.items()}
         if not any(found.values()):
             return self.root if split == "train" else None
         if len(found[split]) > 1:
-            raise UsageError(f"{' and '.join(map(str, found[split]))} both are the {split} split: keep one")
+            raise UsageError(f"{' and '.join(map(str, found[split]))} are both the {split} split: keep one")
         return found[split][0] if found[split] else None
 
     def labelled(self, folder: Path) -> tuple[dict[Path, str], list[str]]:
-        """The class of each picture of a split, readable or not, and all class names in order."""
+        """The class of each picture file in the folder of a split, and all class names in order."""
         classes = class_folders(folder)
         if not classes:
-            hint = f"put the pictures into {folder / '<class>'}, one folder a class"
+            hint = f"put the pictures into {folder / '<class>'}, one folder per class"
             if folder != self.root:
                 hint += (
                     f". If {folder.name} is itself a class, put all class folders into {self.root / 'train'}; "
@@ -88,13 +89,13 @@ class ImageFolder(DataModule):
         return {path: name for name, place in classes.items() for path in pictures(place)}, list(classes)
 
     def _readable(self, folder: Path, labelled: dict[Path, str], classes: list[str]) -> Samples:
-        """The pictures that can be decoded, as samples; the others are reported."""
+        """The readable pictures as samples; the others are listed or, with `on_bad=error`, refused."""
         result = scan_pictures(list(labelled), self._scan_file(folder))
         if result.bad:
-            told = describe_bad(result, self.root)
+            description = describe_bad(result, self.root)
             if self.on_bad == "error":
-                raise UsageError(f"{told}\nRemove them, or leave them out with data.on_bad=leave_out")
-            log.warning("%s\nThey are left out.", told)
+                raise UsageError(f"{description}\nRemove them, or leave them out with data.on_bad=leave_out")
+            log.warning("%s\nThey are left out.", description)
             self._list_bad(result.bad)
         kept = [path for path in labelled if path not in result.bad]
         if not kept:
@@ -109,14 +110,14 @@ class ImageFolder(DataModule):
         )
 
     def _scan_file(self, folder: Path) -> Path | None:
-        """One a split: the scanner lists the bad files of its last scan beside it."""
+        """One file per split folder, because each scan replaces the list of bad files beside it."""
         if self.cache is None:
             return None
         key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
         return self.cache / "scans" / f"{key}.jsonl"
 
     def _list_bad(self, bad: dict[Path, str]) -> None:
-        """Beside the split file, so that the run says what it did not see; written anew as every process comes here."""
+        """Writes `bad_files.csv` beside the split file. Every process writes the whole file."""
         self.bad |= bad
         if self.split_file:
             rows = [(self._name(path), reason) for path, reason in self.bad.items()]
@@ -127,15 +128,15 @@ class ImageFolder(DataModule):
 
 
 def class_folders(folder: Path) -> dict[str, Path]:
-    """Class name -> its folder, sorted by name; hidden and junk folders are no classes.
+    """Class name -> folder, sorted by name. Hidden and junk folders are no classes.
 
     Raises:
-        UsageError: two folders whose names differ only in how an accented letter is encoded.
+        UsageError: the names of two folders differ only in how an accented letter is encoded.
     """
     found: dict[str, Path] = {}
     for place in sorted(folder.iterdir()):
         if place.is_dir() and not is_junk(place.name):
-            name = unicodedata.normalize("NFC", place.name)  # file systems differ in how they write an accent
+            name = unicodedata.normalize("NFC", place.name)  # file systems encode accents differently
             if name in found:
                 raise UsageError(f"{folder} has two folders that both read {name!r}: merge them")
             found[name] = place
@@ -143,7 +144,7 @@ def class_folders(folder: Path) -> dict[str, Path]:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """All picture files below a folder, in a fixed order; files that are no pictures by their name are logged."""
+    """All picture files below a folder, in a fixed order. Logs how many other files there are."""
     found: list[Path] = []
     others: Counter[str] = Counter()
     for path in files_below(folder):
@@ -153,5 +154,5 @@ def pictures(folder: Path) -> list[Path]:
         else:
             others[suffix or path.name] += 1
     if others:
-        log.info("%s: passed over %s", folder, ", ".join(f"{n} x {suffix}" for suffix, n in others.items()))
+        log.info("%s: ignored %s", folder, ", ".join(f"{n} x {suffix}" for suffix, n in others.items()))
     return found

@@ -1,1 +1,1 @@
-"""Pictures, tables and pages for people."""
+"""Figures, tables and pages."""

@@ -1,4 +1,4 @@
-"""Curves as a picture: accuracy and loss over the epochs."""
+"""Training curves: accuracy and loss over the epochs."""
 
 import csv
 from collections import defaultdict
@@ -9,17 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-PANELS = {"accuracy": "acc", "loss": "loss"}
-SPLITS = {"train": "tab:blue", "val": "tab:orange"}
+PANEL_METRICS = {"accuracy": "acc", "loss": "loss"}
+SPLIT_COLOURS = {"train": "tab:blue", "val": "tab:orange"}
 
 
 @dataclass
 class History:
-    """What is drawn of a run; the end of its first epoch is 1.0.
+    """The points of the training curves of a run. The end of the first epoch is 1.0.
 
     Args:
-        points: metric such as `val/acc` -> `(epochs, value)` in the order of time.
-        stages: number of a stage (from 1) -> epochs before it began.
+        points: metric such as `val/acc` -> `(epochs, value)`, in order of time.
+        stages: number of a stage (from 1) -> number of epochs before it began.
     """
 
     points: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -27,17 +27,17 @@ class History:
 
 
 def read(file: Path) -> History:
-    """The accuracy and loss of training and validation in a `metrics.csv`, and where stages begin."""
+    """Reads accuracy, loss and the start of each stage from a `metrics.csv`."""
     with file.open(newline="", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("epoch")]
     history = History()
-    for metric in [f"{split}/{name}" for name in PANELS.values() for split in SPLITS]:
+    for metric in [f"{split}/{name}" for name in PANEL_METRICS.values() for split in SPLIT_COLOURS]:
         of_epoch: dict[int, list[float]] = defaultdict(list)
         for row in rows:
             if row.get(metric):
                 of_epoch[int(row["epoch"])].append(float(row[metric]))
         points = [
-            # an epoch validated several times has its points spread over it
+            # several validations in one epoch are spread evenly over it
             (epoch + place / len(values), value)
             for epoch, values in sorted(of_epoch.items())
             for place, value in enumerate(values, start=1)
@@ -49,16 +49,16 @@ def read(file: Path) -> History:
 
 
 def draw(history: History) -> Figure:
-    """Accuracy beside loss, training and validation in each; a dashed line where a stage begins."""
+    """A figure of accuracy and loss side by side. A dashed line marks the start of a stage."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, (title, name) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+    for axes, (title, name) in zip(figure.subplots(1, len(PANEL_METRICS)), PANEL_METRICS.items(), strict=True):
         panel(axes, history, title, name)
     return figure
 
 
 def panel(axes: Axes, history: History, title: str, name: str) -> None:
-    """Training and validation of one metric."""
-    for split, colour in SPLITS.items():
+    """Draws one metric of training and validation."""
+    for split, colour in SPLIT_COLOURS.items():
         if points := history.points.get(f"{split}/{name}"):
             axes.plot(*zip(*points, strict=True), marker=".", color=colour, label=split)
     if len(history.stages) > 1:

@@ -1,4 +1,4 @@
-"""Evaluation as pictures: confusion, calibration, ROC and precision-recall curves."""
+"""Figures of an evaluation: confusion matrix, calibration, ROC and precision-recall curves."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -14,34 +14,35 @@ from torch import Tensor
 from headstart.metrics.predictions import Predictions
 
 DPI = 120
-MAIN, SECOND, QUIET = "tab:blue", "tab:orange", "grey"
-NUMBERED = 20
-"""Up to so many classes every cell of a confusion matrix shows its number."""
-NAMED = 120
-"""Up to so many classes a picture names them all."""
-APART = 10
-"""Up to so many classes each has a curve of its own colour."""
-DRAWN = 200
-"""Of more classes so many curves are drawn, evenly chosen."""
-WORST = 5
+FIRST_COLOUR, SECOND_COLOUR, MUTED_COLOUR = "tab:blue", "tab:orange", "grey"
+MAX_CLASSES_WITH_NUMBERS = 20
+"""With more classes the cells of a confusion matrix show colours, but no numbers."""
+MAX_CLASSES_WITH_NAMES = 120
+"""With more classes the axes show class numbers instead of names."""
+MAX_CLASSES_WITH_OWN_COLOUR = 10
+"""With more classes all curves are grey, except those with the smallest areas."""
+MAX_CURVES = 200
+"""With more classes some are left out, at even distances."""
+NUM_WORST_CURVES = 5
+"""Curves with the smallest areas, which have a colour when the others are grey."""
 
 
 def confusion(matrix: Tensor, classes: list[str]) -> Figure:
-    """The confusion matrix `(classes, classes)`, rows the truth; colours are shares of a row, numbers are samples."""
+    """Draws the confusion matrix `(classes, classes)`. Rows are true classes; colours show shares of a row."""
     counts, number = matrix.numpy(), len(classes)
     side = _side(number)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # of many classes each mistake is a small share, which must be seen all the same
-    scale = PowerNorm(1 if number <= NUMBERED else 0.4, vmin=0, vmax=1)
+    # with many classes each kind of mistake is a small share, which must still be visible
+    scale = PowerNorm(1 if number <= MAX_CLASSES_WITH_NUMBERS else 0.4, vmin=0, vmax=1)
     picture = axes.imshow(shares, cmap="Blues", norm=scale, interpolation="nearest")
-    if number <= NUMBERED:
+    if number <= MAX_CLASSES_WITH_NUMBERS:
         for row, column in np.ndindex(number, number):
             colour = "white" if shares[row, column] > 0.5 else "black"
             shown = f"{counts[row, column]:,}" if counts[row, column] else ""
             axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=9)
-    _name_both_axes(axes, classes, size=9 if number <= NUMBERED else 5.5)
+    _name_both_axes(axes, classes, size=9 if number <= MAX_CLASSES_WITH_NUMBERS else 5.5)
     size = max(10.0, 0.8 * side)
     axes.set_xlabel("predicted", fontsize=size)
     axes.set_ylabel("true", fontsize=size)
@@ -51,15 +52,15 @@ def confusion(matrix: Tensor, classes: list[str]) -> Figure:
 
 
 def _side(number: int) -> float:
-    """Of a confusion matrix of so many classes, in inches: room for the numbers, then for the names."""
-    if number <= NUMBERED:
+    """Side of a confusion matrix in inches, with room for numbers or for names."""
+    if number <= MAX_CLASSES_WITH_NUMBERS:
         return max(2.5 + 0.45 * number, 4.5)
-    return max(0.15 * number + 4, 9) if number <= NAMED else 14
+    return max(0.15 * number + 4, 9) if number <= MAX_CLASSES_WITH_NAMES else 14
 
 
 def _name_both_axes(axes: Axes, classes: list[str], size: float) -> None:
-    if len(classes) > NAMED:
-        return  # numbers of the classes, a few of them
+    if len(classes) > MAX_CLASSES_WITH_NAMES:
+        return  # matplotlib shows some of the class numbers
     shown = [shortened(name) for name in classes]
     upright = len(classes) > 6 or max(map(len, shown)) > 8
     axes.set_xticks(range(len(classes)), shown, rotation=90 if upright else 0, fontsize=size)
@@ -67,15 +68,15 @@ def _name_both_axes(axes: Axes, classes: list[str], size: float) -> None:
 
 
 def label_confusion(counts: dict[str, Sequence[int]], classes: list[str]) -> Figure:
-    """Of several labels a sample: how often each was found, missed and seen where it is not."""
+    """Draws how often each label was found, missed, and predicted where it is not; for several labels per sample."""
     figure = Figure(figsize=(8, float(np.clip(0.3 * len(classes) + 1.8, 3, 24))), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(classes))
-    colours = {"found": MAIN, "missed": SECOND, "seen where it is not": QUIET}
+    colours = {"found": FIRST_COLOUR, "missed": SECOND_COLOUR, "seen where it is not": MUTED_COLOUR}
     for name, colour in colours.items():
         axes.barh(range(len(classes)), counts[name], left=left, color=colour, label=name)
         left += np.asarray(counts[name])
-    if len(classes) <= NAMED:
+    if len(classes) <= MAX_CLASSES_WITH_NAMES:
         axes.set_yticks(range(len(classes)), [shortened(name) for name in classes])
     axes.invert_yaxis()
     axes.set(xlabel="samples", title="labels")
@@ -85,17 +86,18 @@ def label_confusion(counts: dict[str, Sequence[int]], classes: list[str]) -> Fig
 
 
 def reliability(bins: dict[str, list[tuple[float, float, int]]], errors: dict[str, float], axis: str) -> Figure:
-    """Probability against how often it was right, and how many samples have it.
+    """Draws the share of correct predictions over their probability, and the number of samples below.
 
     Args:
-        bins: a line each, such as `before` and `after` -> mean probability, share that was right, samples of each bin.
-        errors: its expected calibration error.
-        axis: what is on the vertical axis.
+        bins: name of a line, such as `before` or `after` -> probability, share of correct predictions and samples of
+            each bin.
+        errors: name of a line -> expected calibration error.
+        axis: label of the vertical axis.
     """
     figure = Figure(figsize=(5.5, 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    above.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=QUIET, label="perfectly calibrated")
-    for (name, points), colour in zip(bins.items(), (MAIN, SECOND), strict=False):
+    above.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=MUTED_COLOUR, label="perfectly calibrated")
+    for (name, points), colour in zip(bins.items(), (FIRST_COLOUR, SECOND_COLOUR), strict=False):
         probability, right, number = zip(*points, strict=True)
         label = f"{name}, ECE {errors[name]:.3f}".removeprefix(", ")
         above.plot(probability, right, marker="o", color=colour, label=label)
@@ -110,28 +112,28 @@ def reliability(bins: dict[str, list[tuple[float, float, int]]], errors: dict[st
 
 
 def roc(predictions: Predictions) -> Figure:
-    """One curve for two classes; else one against the rest for each class, and their mean."""
+    """ROC curves: one for two classes; with more, one of each class against the rest, and their mean."""
 
     def curve(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         false_rate, true_rate, _ = roc_curve(truth, scores)
         return false_rate, true_rate, auc(false_rate, true_rate)
 
-    figure = _curves(predictions, curve, "AUC", "ROC")
+    figure = _class_curves(predictions, curve, "AUC", "ROC")
     axes = figure.axes[0]
-    axes.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=QUIET)
+    axes.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=MUTED_COLOUR)
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
     _legend_below(figure)
     return figure
 
 
 def precision_recall(predictions: Predictions) -> Figure:
-    """The same for precision and recall."""
+    """Precision-recall curves of the same classes as in `roc`."""
 
     def curve(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         precision, recall, _ = precision_recall_curve(truth, scores)
         return recall[::-1], precision[::-1], average_precision_score(truth, scores)
 
-    figure = _curves(predictions, curve, "AP", "precision and recall")
+    figure = _class_curves(predictions, curve, "AP", "precision and recall")
     axes = figure.axes[0]
     axes.set(xlabel="recall", ylabel="precision")
     _legend_below(figure)
@@ -146,9 +148,9 @@ def _legend_below(figure: Figure) -> None:
 Curve = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, float]]
 
 
-def _curves(predictions: Predictions, curve: Curve, area: str, title: str) -> Figure:
-    """Curves of the classes that some samples have and some have not; an empty frame that says so where none is."""
-    found = {c: curve(*_of_class(predictions, c)) for c in _drawn_classes(predictions)}
+def _class_curves(predictions: Predictions, curve: Curve, area: str, title: str) -> Figure:
+    """Draws the curves of all classes with both positives and negatives; without such a class, a note that says so."""
+    found = {c: curve(*_class_truth_and_scores(predictions, c)) for c in _drawn_classes(predictions)}
     figure = Figure(figsize=(6, 6.4), layout="constrained")
     axes = figure.subplots()
     axes.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
@@ -156,14 +158,14 @@ def _curves(predictions: Predictions, curve: Curve, area: str, title: str) -> Fi
     if not found:
         axes.text(0.5, 0.5, "a curve needs samples of two classes", ha="center")
         return figure
-    worst = sorted(found, key=lambda c: found[c][2])[:WORST]
+    worst = sorted(found, key=lambda c: found[c][2])[:NUM_WORST_CURVES]
     for rank, (c, (x, y, value)) in enumerate(found.items()):
         name = f"{shortened(predictions.classes[c])}, {area} {value:.3f}"
-        if len(found) <= APART:
+        if len(found) <= MAX_CLASSES_WITH_OWN_COLOUR:
             axes.plot(x, y, color=colormaps["tab10"](rank), label=name)
         else:
-            axes.plot(x, y, color=QUIET, linewidth=0.5, alpha=0.3)
-    if len(found) > APART:
+            axes.plot(x, y, color=MUTED_COLOUR, linewidth=0.5, alpha=0.3)
+    if len(found) > MAX_CLASSES_WITH_OWN_COLOUR:
         for rank, c in enumerate(worst, start=1):
             name = f"{shortened(predictions.classes[c])}, {area} {found[c][2]:.3f}"
             axes.plot(*found[c][:2], color=colormaps["tab10"](rank), linewidth=1, label=name)
@@ -176,24 +178,24 @@ def _curves(predictions: Predictions, curve: Curve, area: str, title: str) -> Fi
 
 
 def _drawn_classes(predictions: Predictions) -> list[int]:
-    """The second of two classes, for the first one's curve says the same; else all, of very many some."""
+    """Indices of the classes with a curve. Of two classes the second, because the curve of the first is its mirror."""
     number = predictions.truth.sum(dim=0)
     both = ((number > 0) & (number < len(predictions))).nonzero()[:, 0].tolist()
     if not predictions.multi_label and len(predictions.classes) == 2:
         return both[1:]
-    return both[:: -(-len(both) // DRAWN)] if both else []
+    return both[:: -(-len(both) // MAX_CURVES)] if both else []
 
 
-def _of_class(predictions: Predictions, c: int) -> tuple[np.ndarray, np.ndarray]:
+def _class_truth_and_scores(predictions: Predictions, c: int) -> tuple[np.ndarray, np.ndarray]:
     return predictions.truth[:, c].numpy(), predictions.probabilities[:, c].numpy()
 
 
 def shortened(name: str, length: int = 24) -> str:
-    """A class name that fits into a picture, as one line that matplotlib shows as it is."""
-    name = " ".join(name.encode(errors="replace").decode().split())  # a folder's name need not be text
+    """A class name in one line of at most `length` characters, which matplotlib shows unchanged."""
+    name = " ".join(name.encode(errors="replace").decode().split())  # the name of a folder may be invalid Unicode
     short = textwrap.shorten(name, length, placeholder="...")
-    if len(name) > length and short == "...":  # its first word is too long already
+    if len(name) > length and short == "...":  # the first word alone is too long
         short = name[: length - 3] + "..."
-    if short.startswith("_"):  # that would leave it out of legends
+    if short.startswith("_"):  # matplotlib leaves such names out of legends
         short = f" {short}"
-    return short.replace("$", r"\$")  # between two it would read a formula
+    return short.replace("$", r"\$")  # text between two dollar signs would become a formula

@@ -1,4 +1,4 @@
-"""Pages that need nothing else to be read: no request leaves them, no script is in them."""
+"""Pages in one file: they load nothing from elsewhere and contain no script."""
 
 import base64
 import io
@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from headstart.files import replacing
 
 TEMPLATES = Path(__file__).with_name("templates")
-INK = "#010203"
-"""Stands for the colour of the text while a figure is drawn; the page puts its own, light or dark, in its place."""
-STYLE = {
-    "svg.fonttype": "none",  # text stays text, in the page's letters
-    "svg.hashsalt": "headstart",  # the same figure is the same file
+TEXT_COLOUR = "#010203"
+"""A placeholder in figures. The page replaces it by the colour of its text, which is dark or light."""
+FIGURE_STYLE = {
+    "svg.fonttype": "none",  # text stays text, in the font of the page
+    "svg.hashsalt": "headstart",  # the same figure gives the same file
     "font.size": 10,
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
@@ -27,45 +27,45 @@ STYLE = {
     "legend.facecolor": "none",
     "legend.edgecolor": "none",
     **dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), TEXT_COLOUR
     ),
 }
 
 
 def style() -> Any:
-    """The context in which a figure for `inline_svg` is drawn."""
-    return rc_context(STYLE)
+    """A context for drawing the figures of `inline_svg`."""
+    return rc_context(FIGURE_STYLE)
 
 
 def inline_svg(figure: Figure, key: str, label: str) -> Markup:
-    """A figure drawn in `style()`, to be put into a page.
+    """SVG of a figure that was drawn in `style()`, for a page.
 
     Args:
-        figure: what is shown.
-        key: a word that no other figure of the page has.
-        label: what a person who does not see it is told.
+        figure: the figure.
+        key: a word that no other figure on the page has.
+        label: a description for people who cannot see it.
     """
     stream = io.StringIO()
     with style():
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = text.replace(INK, "currentColor")
-    # names are those of the whole page
+    text = text.replace(TEXT_COLOUR, "currentColor")
+    # all figures of a page share one set of ids
     for before in (' id="', "url(#", 'href="#'):
         text = text.replace(before, f"{before}{key}-")
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{Markup.escape(label)}"', 1))
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """A picture (`png`, `jpeg`) as an address that holds it."""
+    """A URL that contains a picture of the given kind, `png` or `jpeg`."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def markdown(text: Any) -> str:
-    """Text that means itself in Markdown, also in the cell of a table."""
-    shown = re.sub(r"([\\`*{}\[\]<>#|]|\b_|_\b|(?<!\w)_)", r"\\\1", str(text))
-    return " ".join(shown.split())
+def escape_markdown(text: Any) -> str:
+    """Text for Markdown, on one line and with special characters escaped, also for a cell of a table."""
+    escaped = re.sub(r"([\\`*{}\[\]<>#|]|\b_|_\b|(?<!\w)_)", r"\\\1", str(text))
+    return " ".join(escaped.split())
 
 
 @cache
@@ -77,13 +77,13 @@ def _environment(escape: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["md"] = markdown
+    environment.filters["md"] = escape_markdown
     environment.globals["css"] = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     return environment
 
 
 def write_page(file: Path, template: str, **content: Any) -> None:
-    """Fills a template; in HTML everything that is not `Markup` is escaped. Complete or not at all."""
+    """Fills a template and writes the file, complete or not at all. In HTML everything except `Markup` is escaped."""
     text = _environment(template.endswith(".html")).get_template(template).render(**content)
     with replacing(file) as stream:
-        stream.write(text.encode(errors="replace").decode())  # a folder's name need not be text
+        stream.write(text.encode(errors="replace").decode())  # the name of a folder may be invalid Unicode

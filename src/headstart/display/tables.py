@@ -1,16 +1,16 @@
-"""Tables in the terminal."""
+"""Tables for the terminal."""
 
 from rich.console import Console
 from rich.table import Table
 
 
 def show(table: Table) -> None:
-    """Prints a table where a person looks; names in brackets (`[stem]`) or colons are names, no markup."""
+    """Prints a table to stderr. Brackets (`[stem]`) and colons in names are no markup."""
     Console(stderr=True, markup=False, emoji=False).print(table)
 
 
 def data_table(classes: list[str], counts: dict[str, list[int]], limit: int = 20) -> Table:
-    """Samples of each class in each split; of many classes the first `limit`."""
+    """A table of the samples of each class in each split, with the first `limit` classes."""
     table = Table(title="samples", title_justify="left")
     table.add_column("class")
     for split in counts:

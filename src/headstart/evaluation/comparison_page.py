@@ -8,8 +8,8 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from headstart.display.figures import MAIN, QUIET, shortened
-from headstart.display.page import inline_svg, markdown, style, write_page
+from headstart.display.figures import FIRST_COLOUR, MUTED_COLOUR, shortened
+from headstart.display.page import escape_markdown, inline_svg, style, write_page
 from headstart.files import replacing, write_table
 
 Points = dict[str, list[tuple[float, float]]]  # configuration -> (metric, seconds) of each run
@@ -17,7 +17,8 @@ Points = dict[str, list[tuple[float, float]]]  # configuration -> (metric, secon
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
-    lines = [list(map(markdown, header)), ["---"] * len(header), *(list(map(markdown, row)) for row in rows)]
+    cells = [list(map(escape_markdown, row)) for row in rows]
+    lines = [list(map(escape_markdown, header)), ["---"] * len(header), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -60,9 +61,9 @@ def _draw_ranges(points: Points, metric: str) -> Markup:
         axes = figure.subplots()
         for row, name in enumerate(order):
             values = [value for value, _ in points[name]]
-            axes.plot([min(values), max(values)], [row, row], color=QUIET, linewidth=2)
-            axes.plot(values, [row] * len(values), "o", color=MAIN, alpha=0.5, markersize=5)
-            axes.plot(statistics.mean(values), row, "|", color=MAIN, markersize=16, markeredgewidth=2.5)
+            axes.plot([min(values), max(values)], [row, row], color=MUTED_COLOUR, linewidth=2)
+            axes.plot(values, [row] * len(values), "o", color=FIRST_COLOUR, alpha=0.5, markersize=5)
+            axes.plot(statistics.mean(values), row, "|", color=FIRST_COLOUR, markersize=16, markeredgewidth=2.5)
         axes.set_yticks(range(len(order)), [shortened(name, 34) for name in order])
         axes.set(xlabel=metric, ylim=(-0.6, len(order) - 0.4))
         axes.grid(alpha=0.3, axis="x")

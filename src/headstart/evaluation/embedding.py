@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from headstart.display.figures import APART, shortened
+from headstart.display.figures import MAX_CLASSES_WITH_OWN_COLOUR, shortened
 from headstart.files import write_table
 from headstart.metrics.predictions import Predictions
 
@@ -50,20 +50,20 @@ def draw_embedding(points: np.ndarray, method: str, predictions: Predictions) ->
     axes = figure.subplots()
     place = _shown_class(predictions)
     number = len(predictions.classes)
-    colours = colormaps["tab10" if number <= APART else "hsv"]
+    colours = colormaps["tab10" if number <= MAX_CLASSES_WITH_OWN_COLOUR else "hsv"]
     for c in range(number):
         here = points[place == c]
         if len(here):
-            colour = colours(c if number <= APART else c / number)
+            colour = colours(c if number <= MAX_CLASSES_WITH_OWN_COLOUR else c / number)
             axes.scatter(*here.T, s=12, color=colour, label=shortened(predictions.classes[c]), linewidths=0)
-            if APART < number <= 120:
+            if MAX_CLASSES_WITH_OWN_COLOUR < number <= 120:
                 axes.text(*np.median(here, axis=0), shortened(predictions.classes[c], 14), fontsize=6, ha="center")
     wrong = points[~predictions.is_right.numpy()]
     if len(wrong):
         width = 0.7 if len(wrong) <= MANY_RINGS else 0.3
         axes.scatter(*wrong.T, s=40, facecolors="none", edgecolors="black", linewidths=width, label="mistake")
     axes.set(xticks=[], yticks=[], title=f"features of the backbone, {method}")
-    if number <= APART:
+    if number <= MAX_CLASSES_WITH_OWN_COLOUR:
         figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
@@ -78,7 +78,7 @@ def _shown_class(predictions: Predictions) -> np.ndarray:
 def write_embedding(file: Path, points: np.ndarray, predictions: Predictions) -> None:
     """Writes `path,true,x,y`."""
     rows: list[Sequence[str]] = [
-        [path, predictions.named(truth), f"{x:.4f}", f"{y:.4f}"]
+        [path, predictions.class_names(truth), f"{x:.4f}", f"{y:.4f}"]
         for path, truth, (x, y) in zip(predictions.paths, predictions.truth, points, strict=True)
     ]
     write_table(file, [["path", "true", "x", "y"], *rows])
@@ -97,7 +97,7 @@ def write_projector(folder: Path, features: Tensor, predictions: Predictions, pi
     from torch.utils.tensorboard import SummaryWriter
 
     answers = zip(predictions.paths, predictions.truth, predictions.answer, strict=True)
-    rows = [(path, predictions.named(true), predictions.named(said)) for path, true, said in answers]
+    rows = [(path, predictions.class_names(true), predictions.class_names(said)) for path, true, said in answers]
     plain = [[" ".join(word.encode(errors="replace").decode().split()) or "-" for word in row] for row in rows]
     with SummaryWriter(str(folder)) as writer:
         shown = None if pictures is None else pictures / 255

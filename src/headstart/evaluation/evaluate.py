@@ -24,7 +24,7 @@ from headstart.evaluation.inspection import Inspection
 from headstart.files import as_json, replacing
 from headstart.inputs.images.mirror import with_mirror_image
 from headstart.metrics.calibration import calibration_error, fit_temperature
-from headstart.metrics.intervals import intervals, resampled, statistics_of
+from headstart.metrics.intervals import bootstrap_intervals, resampled_metric, statistics_of
 from headstart.metrics.predictions import Predictions
 from headstart.runs.directory import Run, read_evaluation
 from headstart.tasks import checkpoint
@@ -182,8 +182,10 @@ def with_intervals(
     losses, weights = sample_losses(objective, logits, predictions.targets)
     known = statistics_of(predictions, losses, weights, CALIBRATION_BINS)
     others = {name: metric for name, metric in objective.evaluation_metrics().items() if name not in known}
-    known |= {name: resampled(each, predictions.probabilities, predictions.targets) for name, each in others.items()}
-    limits = intervals({name: known[name] for name in metrics}, len(predictions), data.seed)
+    known |= {
+        name: resampled_metric(each, predictions.probabilities, predictions.targets) for name, each in others.items()
+    }
+    limits = bootstrap_intervals({name: known[name] for name in metrics}, len(predictions), data.seed)
     return Evaluation({}, metrics, limits, predictions, uncalibrated, CALIBRATION_BINS)
 
 

@@ -59,7 +59,7 @@ def write_tables_and_figures(folder: Path, evaluation: Evaluation) -> None:
     write_table(folder / "metrics.csv", _metric_rows(evaluation))
     per_class.write_classes(folder / "classes.csv", rows)
     if predictions.multi_label:
-        counts = {name: [row[name] for row in rows] for name in per_class.COLUMNS[2:5]}
+        counts = {name: [row[name] for row in rows] for name in per_class.COUNT_COLUMNS}
         save(folder / "confusion.png", figures.label_confusion(counts, predictions.classes))
     else:
         matrix = per_class.confusion_matrix(predictions)

@@ -27,7 +27,7 @@ from headstart.evaluation.explanations import explain, require_captum
 from headstart.evaluation.label_errors import find_label_errors, require_cleanlab, write_label_errors
 from headstart.files import write_table
 from headstart.heads.logistic_regression import out_of_fold
-from headstart.metrics.intervals import without_mistake
+from headstart.metrics.intervals import describe_no_mistake
 from headstart.metrics.mistakes import Mistake, worst_mistakes
 from headstart.metrics.predictions import Predictions
 from headstart.tasks.classification import ClassificationTask
@@ -75,7 +75,7 @@ class Inspection:
     def write(self) -> None:
         """Writes the files."""
         if not self.mistakes:
-            log.info("%s: %s", self.split, without_mistake(len(self.predictions)))
+            log.info("%s: %s", self.split, describe_no_mistake(len(self.predictions)))
         elif is_picture(self._input(self.split, self.mistakes[0].position)):
             self._show_mistakes()
         else:

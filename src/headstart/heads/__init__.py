@@ -1,1 +1,1 @@
-"""New last layers: feature vector -> logits."""
+"""Heads: feature vector -> logits."""

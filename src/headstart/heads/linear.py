@@ -1,4 +1,4 @@
-"""The plainest head."""
+"""A head of one linear layer."""
 
 from torch import nn
 
@@ -9,7 +9,7 @@ class LinearHead(nn.Sequential):
     Args:
         in_features: size of the backbone's feature vector.
         num_outputs: number of logits.
-        dropout: share of features dropped while training.
+        dropout: share of features that is dropped in training.
     """
 
     def __init__(self, in_features: int, num_outputs: int, dropout: float = 0.0):

@@ -1,4 +1,4 @@
-"""The best linear layer on given features, computed and not crawled to."""
+"""The optimal linear layer for given features: regularised logistic regression, solved by L-BFGS."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,12 +11,12 @@ from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(0, -13, -1))
-"""From 1 down to 1e-6, for features scaled to a mean squared norm of 1."""
+"""L2 penalties from 1 down to 1e-6, for features with a mean squared norm of 1."""
 DEFAULT_PENALTY = 1e-2
-"""Where too many classes have a single sample, so that nothing can be held out."""
-FOLDS = 5
-# Of more samples a fifth, held out once, tells as much, and four fits are spared
-MANY = 5_000
+"""Used when no samples can be held out, because too many classes have a single sample."""
+NUM_FOLDS = 5
+MAX_SAMPLES_FOR_ALL_FOLDS = 5_000
+"""With more samples one fold of a fifth is as reliable, and saves four fits."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Solution:
         weight: `(num_outputs, num_features)`.
         bias: `(num_outputs,)`.
         penalty: the chosen one.
-        losses: penalty -> mean loss of the samples held out, at the best temperature, one of them doubted; empty when
-            none could be.
-        held_out: logits and targets of the samples held out under the chosen penalty; None when none could be.
+        losses: penalty -> mean loss on held-out samples at the best temperature, as `_lowest_loss_and_factor` computes
+            it; empty if no samples could be held out.
+        held_out: logits and targets of the held-out samples with the chosen penalty; None if there were none.
     """
 
     weight: Tensor
@@ -41,7 +41,13 @@ class Solution:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A penalty on samples held out: their loss at the best temperature, that factor, their logits and targets."""
+    """The result of a penalty on held-out samples.
+
+    Attributes:
+        loss: mean loss at the best temperature.
+        factor: of the logits at the best temperature.
+        logits, targets: of the held-out samples.
+    """
 
     loss: float
     factor: float
@@ -52,28 +58,28 @@ class _Trial:
 def solve(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed: int = 0) -> Solution:
     """Minimises `loss(features @ W.T + b, targets) + penalty / 2 * |W|^2` over all samples by L-BFGS.
 
-    Features are centred and scaled by one number first, so that one range of penalties fits every backbone. The penalty
-    is the one of `PENALTIES` with the lowest loss on folds held out of these same samples, each measured at the
-    temperature (one factor for all logits, Guo et al. 2017, https://arxiv.org/abs/1706.04599) that suits it best: plain
-    loss would choose weak penalties for their confidence. The solution gets its temperature, too. That all of n samples
-    held out are right says that of n + 2 more about one is wrong (Laplace's rule of succession; Platt 1999, section 2,
-    softens the targets for the same purpose); without it, confidence would have no end. Where classes weigh more than
-    others, n is the effective number of samples (Kish 1965, section 11.7), which is smaller.
+    Features are first centred and divided by one number, so that the same penalties fit every backbone. The chosen
+    penalty has the lowest loss on held-out folds of these samples. Each penalty is measured at its best temperature
+    (one factor for all logits, Guo et al. 2017, https://arxiv.org/abs/1706.04599), because the loss alone would choose
+    weak penalties for their confidence. The solution is scaled by its temperature, too. Even without held-out errors,
+    an error rate of 1 / (n + 2) is assumed for n samples (Laplace's rule of succession; Platt 1999, section 2, softens
+    the targets for the same reason); otherwise the confidence would be infinite. With class weights, n is the effective
+    number of samples (Kish 1965, section 11.7), which is smaller.
 
     Args:
         features: `(samples, num_features)`.
         targets: class indices `(samples,)`, or zeros and ones `(samples, num_classes)`.
-        loss: logits `(n, num_outputs)` and targets -> their mean loss, convex in the logits.
-        num_outputs: columns of the logits.
+        loss: logits `(n, num_outputs)` and targets -> mean loss, convex in the logits.
+        num_outputs: number of logits per sample.
         seed: of the folds.
     """
     centred, mean, scale = _scaled(features)
     reduced, basis = _reduced(centred)
-    tried = _held_out(reduced, targets, loss, num_outputs, seed)
+    tried = _try_penalties(reduced, targets, loss, num_outputs, seed)
     penalty = min(tried, key=lambda p: tried[p].loss, default=DEFAULT_PENALTY)
     best = tried.get(penalty)
     factor = best.factor if best else 1.0
-    *_, (_, weight, bias) = _path(reduced, targets, loss, num_outputs, last=penalty)
+    *_, (_, weight, bias) = _fits(reduced, targets, loss, num_outputs, last=penalty)
     weight = factor * (weight if basis is None else weight @ basis) / scale
     losses = {penalty: trial.loss for penalty, trial in tried.items()}
     held_out = (best.factor * best.logits, best.targets) if best else None
@@ -81,29 +87,29 @@ def solve(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed:
 
 
 def out_of_fold(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed: int = 0) -> Tensor | None:
-    """The logits `(samples, num_outputs)` of each sample by a solution that has not seen it, at the best temperature.
+    """The logits `(samples, num_outputs)` of each sample from a solution that was fitted without it.
 
-    Penalty and temperature are chosen as by `solve`, which these arguments are of.
+    Takes the same arguments as `solve`, and chooses penalty and temperature in the same way.
 
     Returns:
-        None where a class has a single sample, so that nothing can be held out.
+        None if a class has a single sample, so that it cannot be held out.
     """
     if targets.ndim == 1 and 1 in targets.bincount():
         return None
     reduced, _ = _reduced(_scaled(features)[0])
-    tried = _held_out(reduced, targets, loss, num_outputs, seed)
+    tried = _try_penalties(reduced, targets, loss, num_outputs, seed)
     if not tried:
         return None
     penalty = min(tried, key=lambda p: tried[p].loss)
     logits = features.new_zeros(len(features), num_outputs)
-    for kept, held in _folds(targets, seed, many=len(targets)):
-        *_, (_, weight, bias) = _path(reduced[kept], targets[kept], loss, num_outputs, last=penalty)
+    for kept, held in _folds(targets, seed, max_samples=len(targets)):
+        *_, (_, weight, bias) = _fits(reduced[kept], targets[kept], loss, num_outputs, last=penalty)
         logits[held] = tried[penalty].factor * (reduced[held] @ weight.T + bias)
     return logits
 
 
 def _scaled(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Centred and divided by one number to a mean squared norm of 1; the mean, and that number."""
+    """Features centred and scaled to a mean squared norm of 1; the mean; and the number they were divided by."""
     mean = features.mean(dim=0)
     centred = features - mean
     scale = centred.square().sum(dim=1).mean().sqrt().clamp_min(1e-12)
@@ -111,7 +117,7 @@ def _scaled(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _reduced(features: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The features in the space their rows span, if that is smaller, and its basis: the optimum lies in it."""
+    """The features in the space that their rows span, if it is smaller, and its basis. The optimum lies in it."""
     samples, size = features.shape
     if samples >= size:
         return features, None
@@ -119,91 +125,92 @@ def _reduced(features: Tensor) -> tuple[Tensor, Tensor | None]:
     return features @ basis.T, basis
 
 
-def _held_out(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed: int) -> dict[float, _Trial]:
-    """Each penalty on what was held out.
+def _try_penalties(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed: int) -> dict[float, _Trial]:
+    """Penalty -> its result on held-out samples, from the strongest penalty on.
 
-    Penalties weaker than two that were no improvement are left out: they are the slowest, and no better.
+    Stops after two penalties without an improvement: weaker ones are not better, and are the slowest.
     """
     folds = _folds(targets, seed)
-    paths = [_path(features[kept], targets[kept], loss, num_outputs) for kept, _ in folds]
+    fits_of_folds = [_fits(features[kept], targets[kept], loss, num_outputs) for kept, _ in folds]
     truth = torch.cat([targets[held] for _, held in folds]) if folds else targets
     tried: dict[float, _Trial] = {}
-    for fits in zip(*paths, strict=True):
+    for fits in zip(*fits_of_folds, strict=True):
         logits = torch.cat([features[held] @ w.T + b for (_, held), (_, w, b) in zip(folds, fits, strict=True)])
-        tried[fits[0][0]] = _Trial(*_at_best_temperature(logits, truth, loss), logits, truth)
+        tried[fits[0][0]] = _Trial(*_lowest_loss_and_factor(logits, truth, loss), logits, truth)
         losses = [trial.loss for trial in tried.values()]
         if min(losses[:-2], default=float("inf")) < min(losses[-2:]):
             break
     return tried
 
 
-def _at_best_temperature(logits: Tensor, targets: Tensor, loss: Loss) -> tuple[float, float]:
-    """The lowest loss and its factor, where of `n + 2` samples one has another target than is told."""
-    doubt, wrong = 1 / (_effective(logits, targets, loss) + 2), _wrong(targets, logits.shape[1])
+def _lowest_loss_and_factor(logits: Tensor, targets: Tensor, loss: Loss) -> tuple[float, float]:
+    """The lowest loss and the factor of the logits that has it, if one of `n + 2` samples has a wrong target."""
+    error_rate, wrong = 1 / (_effective_samples(logits, targets, loss) + 2), _wrong_targets(targets, logits.shape[1])
 
-    def doubted(exponent: float) -> float:
+    def expected_loss(exponent: float) -> float:
         scaled = 10**exponent * logits
-        return torch.lerp(loss(scaled, targets), loss(scaled, wrong), doubt).item()
+        return torch.lerp(loss(scaled, targets), loss(scaled, wrong), error_rate).item()
 
-    found = minimize_scalar(doubted, bounds=(-2, 2), method="bounded", options={"xatol": 0.01})
+    found = minimize_scalar(expected_loss, bounds=(-2, 2), method="bounded", options={"xatol": 0.01})
     return found.fun, 10**found.x
 
 
-def _effective(logits: Tensor, targets: Tensor, loss: Loss) -> float:
-    """`(sum of w)^2 / sum of w^2` of the weights that a loss gives its samples, seen in its gradient at equal odds."""
-    at = torch.zeros_like(logits, requires_grad=True)
-    weights = torch.autograd.grad(loss(at, targets), at)[0].norm(dim=1)
+def _effective_samples(logits: Tensor, targets: Tensor, loss: Loss) -> float:
+    """`(sum of w)^2 / sum of w^2`, with the weight w of each sample in the loss: its gradient at logits of 0."""
+    zeros = torch.zeros_like(logits, requires_grad=True)
+    weights = torch.autograd.grad(loss(zeros, targets), zeros)[0].norm(dim=1)
     return (weights.sum().square() / weights.square().sum()).item()
 
 
-def _wrong(targets: Tensor, num_outputs: int) -> Tensor:
-    """Other targets: of classes any other one, of labels the opposite."""
+def _wrong_targets(targets: Tensor, num_outputs: int) -> Tensor:
+    """Targets that are all wrong: a random other class, or the opposite of each label."""
     if targets.ndim == 2:
         return 1 - targets
-    num_classes = max(num_outputs, 2)  # a single output tells two classes apart
+    num_classes = max(num_outputs, 2)  # a single output is for two classes
     draws = torch.Generator().manual_seed(0)
     return (targets + torch.randint(1, num_classes, targets.shape, generator=draws).to(targets)) % num_classes
 
 
-def _folds(targets: Tensor, seed: int, many: int = MANY) -> list[tuple[Tensor, Tensor]]:
-    """Positions to learn from and positions held out; none where too many classes cannot be in both.
+def _folds(targets: Tensor, seed: int, max_samples: int = MAX_SAMPLES_FOR_ALL_FOLDS) -> list[tuple[Tensor, Tensor]]:
+    """Positions to fit and positions to hold out, of each fold.
 
-    The only sample of a class is learned from in all folds. Of more than `many` samples the first fold alone. Where
-    more than a fifth of the classes have a single sample, what suits the others would neglect them.
+    The only sample of a class is used for fitting in all folds. With more than `max_samples` samples there is one fold.
+    There is none if more than a fifth of the classes have a single sample: a penalty that is chosen without these
+    classes would not suit them.
     """
     targets = targets.cpu()
     if targets.ndim == 1:
         sizes = targets.bincount()
         single = sizes[targets] == 1
-        number, kind = min(FOLDS, int(sizes.max())), StratifiedKFold
+        number, kind = min(NUM_FOLDS, int(sizes.max())), StratifiedKFold
     else:
         single = torch.zeros(len(targets), dtype=torch.bool)
-        number, kind = min(FOLDS, len(targets)), KFold
-    if number < 2 or FOLDS * len(targets[single]) > len(targets.unique(dim=0)):
+        number, kind = min(NUM_FOLDS, len(targets)), KFold
+    if number < 2 or NUM_FOLDS * len(targets[single]) > len(targets.unique(dim=0)):
         return []
     alone, others = single.nonzero()[:, 0], (~single).nonzero()[:, 0]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # it is not in every fold then
+        warnings.filterwarnings("ignore", "The least populated class")  # it is not in every fold
         cuts = list(kind(number, shuffle=True, random_state=seed).split(others, targets[others]))
     folds = [(torch.cat([others[kept], alone]), others[held]) for kept, held in cuts]
-    return folds if len(targets) <= many else folds[:1]
+    return folds if len(targets) <= max_samples else folds[:1]
 
 
-def _path(
+def _fits(
     features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, last: float = 0.0
 ) -> Iterator[tuple[float, Tensor, Tensor]]:
-    """Penalty, weight and bias from the strongest penalty down to `last`, each begun where the one before ended."""
+    """Penalty, weight and bias, from the strongest penalty down to `last`. Each fit starts from the one before."""
     weight, bias = features.new_zeros(num_outputs, features.shape[1]), features.new_zeros(num_outputs)
     for penalty in PENALTIES:
         if penalty >= last:
-            weight, bias = _minimised(features, targets, loss, penalty, weight, bias)
+            weight, bias = _minimise(features, targets, loss, penalty, weight, bias)
             yield penalty, weight, bias
 
 
-def _minimised(
+def _minimise(
     features: Tensor, targets: Tensor, loss: Loss, penalty: float, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The optimum, sought from this weight and bias on."""
+    """The optimal weight and bias, starting from the given ones."""
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight, bias], max_iter=200, tolerance_grad=1e-6, history_size=20, line_search_fn="strong_wolfe"

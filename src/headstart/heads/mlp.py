@@ -1,4 +1,4 @@
-"""Hidden layers before the logits: from the classic VGG classifier to one dense layer."""
+"""A head with hidden layers, such as VGG's classifier."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,14 @@ ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tan
 class MLPHead(nn.Sequential):
     """Features `(batch, in_features)` -> logits `(batch, num_outputs)` through hidden layers.
 
-    Each hidden layer is linear, norm, activation, dropout. `hidden_sizes=[4096, 4096]` with dropout 0.5 on the
-    flattened 7x7x512 map is VGG's own classifier (Simonyan and Zisserman 2015, https://arxiv.org/abs/1409.1556, 2.1).
+    Each hidden layer has a linear layer, norm, activation and dropout. `hidden_sizes=[4096, 4096]` with dropout 0.5 on
+    the flattened 7x7x512 map is VGG's classifier (Simonyan and Zisserman 2015, https://arxiv.org/abs/1409.1556, 2.1).
 
     Args:
         in_features: size of the backbone's feature vector.
         num_outputs: number of logits.
         hidden_sizes: width of each hidden layer, input to output.
-        dropout: share of each hidden layer's activations dropped while training.
+        dropout: share of each hidden layer's activations that is dropped in training.
         norm: `none`, `batch` or `layer`.
         activation: `relu`, `gelu`, `silu` or `tanh`.
     """

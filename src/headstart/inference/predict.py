@@ -13,9 +13,8 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from headstart.backbones.speed import choose_precision
 from headstart.cli.schemas import row_format
@@ -24,6 +23,7 @@ from headstart.inference.batches import FileBatch, batches
 from headstart.inference.classifier import Classifier
 from headstart.inference.file_names import STDIN, find_files
 from headstart.inference.rows import FORMATS, Prediction, RowWriter
+from headstart.progress import progress_bar
 from headstart.tasks import checkpoint
 
 log = logging.getLogger(__name__)
@@ -77,12 +77,14 @@ def predict(cfg: DictConfig, path: Path) -> bool:
     pictures = batches(paths.names, model.preprocess, cfg.batch_size or trained.data.batch_size, cfg.num_workers)
     top_k = min(cfg.top_k, len(model.classes))
     tally = Tally()
-    with opened(cfg.output) as stream, progress_bar(paths.total, cfg.output) as bar:
+    hidden = cfg.output is None and sys.stdout.isatty()  # the bar would be between the rows
+    with opened(cfg.output) as stream, progress_bar("Predicting", paths.total, "files", hidden=hidden) as bar:
         writer = FORMATS[row_format(cfg.format, cfg.output)](stream, top_k)
         try:
             classify(fabric, model, pictures, top_k, writer, tally, bar)
         finally:
             writer.close()
+            bar.close()  # the summary would follow it on the same line
             tally.tell()
     return tally.read > 0
 
@@ -105,16 +107,16 @@ def build_fabric(trainer: DictConfig, trained: DictConfig) -> Fabric:
 
 def classify(
     fabric: Fabric, model: Classifier, pictures: Iterator[FileBatch], top_k: int, writer: RowWriter, tally: Tally,
-    bar: Progress,
+    bar: tqdm,
 ) -> None:  # fmt: skip
     """Goes through the batches once and hands the rows of each to the writer."""
-    shown = bar.task_ids[0]
     network = fabric.setup_module(model)
     for batch in pictures:
         predictions = rows(batch, probabilities(fabric, network, batch.inputs), model.classes, top_k)
         writer.write(predictions)
         tally.add(predictions)
-        bar.update(shown, advance=len(predictions), unreadable=tally.unreadable)
+        bar.set_postfix_str(f"{tally.unreadable} unreadable", refresh=False)
+        bar.update(len(predictions))
 
 
 @torch.inference_mode()
@@ -161,16 +163,3 @@ def opened(output: str | None) -> Iterator[TextIO]:
         raise UsageError(f"output={output} cannot be written: {error.strerror or error}") from error
     with stream:
         yield stream
-
-
-def progress_bar(total: int | None, output: str | None) -> Progress:
-    """A bar on stderr, if that is a terminal and the rows do not go to the same one."""
-    columns = (
-        BarColumn(), MofNCompleteColumn(), TextColumn("pictures, {task.fields[unreadable]} unreadable"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    console = Console(stderr=True)
-    hidden = not console.is_terminal or (output is None and sys.stdout.isatty())
-    bar = Progress(*columns, console=console, transient=True, disable=hidden, redirect_stdout=False)
-    bar.add_task("", total=total, unreadable=0)
-    return bar

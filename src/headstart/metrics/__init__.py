@@ -1,1 +1,1 @@
-"""Scores of predictions, and how sure they are."""
+"""Metrics of predictions, their intervals, and calibration."""

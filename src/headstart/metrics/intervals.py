@@ -1,8 +1,8 @@
-"""How far a metric may be off: 95 % intervals by the bootstrap.
+"""95 % intervals of metrics by the bootstrap.
 
-Samples are drawn with replacement, as many as there are, and the metric is computed of each draw; the interval goes
-from the 2.5th to the 97.5th percentile (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13).
-A draw is a column of counts, how often it has each sample, so that all draws are computed at once.
+A draw takes n of the n samples with replacement. The metric is computed for each draw; the interval goes from the 2.5th
+to the 97.5th percentile (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13). A draw is a column
+of counts: how often it has each sample. So all draws are computed at once.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,26 +11,32 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from headstart.metrics.calibration import calibration_errors
 from headstart.metrics.predictions import Predictions
 
-DRAWS = 1000
-CELLS = 20_000_000
-"""Samples times draws held at a time (80 MB)."""
-FEW = 128
-"""Up to so many positives they are compared with every negative; with more, sorting and adding up is faster."""
-ROWS = 1024
-"""So many positives are compared at a time."""
+NUM_DRAWS = 1000
+MAX_COUNTS_IN_MEMORY = 20_000_000
+"""Samples times draws (80 MB)."""
+MAX_POSITIVES_FOR_PAIRS = 128
+"""Up to this number of positives, each is compared with every negative; with more, sorting is faster."""
+MAX_POSITIVES_AT_A_TIME = 1024
+"""More comparisons would need too much memory."""
 
 Statistic = Callable[[Tensor], Tensor]  # counts (samples, draws) -> the metric of each draw (draws,)
 
 
-def intervals(statistics: dict[str, Statistic], samples: int, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each metric. Draws that leave a metric undefined (NaN) do not count; NaN where all do.
+def bootstrap_intervals(
+    statistics: dict[str, Statistic], samples: int, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of each metric. Draws in which a metric is undefined (NaN) do not count.
 
     Args:
-        statistics: name -> what computes the metric of each draw.
-        samples: how many there are.
+        statistics: name -> function that computes the metric of each draw.
+        samples: number of samples.
         seed: of the draws.
+
+    Returns:
+        name -> lower and upper end; NaN if the metric is undefined in all draws.
     """
     values: dict[str, list[Tensor]] = {name: [] for name in statistics}
     for counts in _draws(samples, seed):
@@ -41,35 +47,35 @@ def intervals(statistics: dict[str, Statistic], samples: int, seed: int = 0) -> 
     return {name: (low.item(), high.item()) for name, (low, high) in found.items()}
 
 
-def without_mistake(samples: int) -> str:
-    """What the bootstrap cannot know: how low the accuracy may be where all samples were answered rightly.
+def describe_no_mistake(samples: int) -> str:
+    """A sentence for predictions without a mistake, whose bootstrap interval has no width.
 
-    The lower end of the exact 95 % interval (Clopper and Pearson 1934, Biometrika 26).
+    It names the lower end of the exact 95 % interval of the accuracy (Clopper and Pearson 1934, Biometrika 26).
     """
     return (
-        f"no mistake among {samples:,} samples, which the bootstrap takes for certainty: the accuracy may be no more "
-        f"than {0.025 ** (1 / samples):.3f} (Clopper and Pearson)"
+        f"no mistake among {samples:,} samples, so the bootstrap interval has no width: the true accuracy may be as "
+        f"low as {0.025 ** (1 / samples):.3f} (Clopper and Pearson)"
     )
 
 
 def _draws(samples: int, seed: int) -> Iterator[Tensor]:
-    """How often each sample is in each of `DRAWS` draws, `(samples, some of the draws)` at a time."""
+    """How often each sample is in each of `NUM_DRAWS` draws: `(samples, draws)`, some of the draws at a time."""
     random = torch.Generator().manual_seed(seed)
-    size = max(1, min(DRAWS, CELLS // samples))
-    for start in range(0, DRAWS, size):
-        number = min(size, DRAWS - start)
+    size = max(1, min(NUM_DRAWS, MAX_COUNTS_IN_MEMORY // samples))
+    for start in range(0, NUM_DRAWS, size):
+        number = min(size, NUM_DRAWS - start)
         drawn = torch.randint(samples, (samples, number), generator=random)
         yield torch.zeros(samples, number).scatter_add_(0, drawn, torch.ones(samples, number))
 
 
 def statistics_of(predictions: Predictions, losses: Tensor, weights: Tensor, bins: int) -> dict[str, Statistic]:
-    """The metrics of evaluation (`tasks/objectives.py`) as functions of how often each sample counts.
+    """The metrics of evaluation (`tasks/objectives.py`) as functions of the counts of the samples.
 
     Args:
         predictions: of the split.
         losses: `(samples,)`.
-        weights: `(samples,)`, what each loss counts in the mean.
-        bins: of the calibration error.
+        weights: of the losses in their mean, `(samples,)`.
+        bins: number of bins of the calibration error.
     """
     truth, right = predictions.truth, predictions.is_right.float()
     found: dict[str, Statistic] = {"loss": lambda n: (losses * weights) @ n / (weights @ n)}
@@ -86,11 +92,11 @@ def statistics_of(predictions: Predictions, losses: Tensor, weights: Tensor, bin
     return found
 
 
-def resampled(metric: Metric, probabilities: Tensor, targets: Tensor) -> Statistic:
-    """Any metric as such a function: it is computed for each draw from scratch, which is slow.
+def resampled_metric(metric: Metric, probabilities: Tensor, targets: Tensor) -> Statistic:
+    """Any metric of torchmetrics as such a function. It is slow: the metric is computed for one draw after another.
 
     Args:
-        metric: a metric of torchmetrics over probabilities and targets.
+        metric: takes probabilities and targets.
         probabilities: `(samples, classes)`.
         targets: as the metric takes them, `(samples, ...)`.
     """
@@ -113,7 +119,7 @@ def _mean(values: Tensor, counts: Tensor) -> Tensor:
 
 
 def _class_counts(predictions: Predictions, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each class and draw `(classes, draws)`: how many are right, are of the class, are taken for it."""
+    """Samples of each class in each draw, three times `(classes, draws)`: correct ones, true ones, predicted ones."""
     zeros = counts.new_zeros(len(predictions.classes), counts.shape[1])
     hits = counts * predictions.is_right[:, None]
     groups = (predictions.targets, hits), (predictions.targets, counts), (predictions.predicted, counts)
@@ -121,7 +127,7 @@ def _class_counts(predictions: Predictions, counts: Tensor) -> tuple[Tensor, Ten
 
 
 def _label_counts(predictions: Predictions, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for several labels a sample."""
+    """The same for several labels per sample."""
     truth, answer = predictions.truth, predictions.answer
     return tuple(members.float().T @ counts for members in (truth & answer, truth, answer))
 
@@ -135,45 +141,30 @@ def _f1(right: Tensor, actual: Tensor, predicted: Tensor) -> Tensor:
 
 
 def _macro(score: Callable[..., Tensor], predictions: Predictions, counts: Tensor) -> Tensor:
-    """The mean over the classes that a draw has or that are predicted in it, as torchmetrics has it."""
+    """The mean over the classes that occur in a draw, as true or as predicted classes; as in torchmetrics."""
     of_class = _class_counts(predictions, counts)
     seen = of_class[1] + of_class[2] > 0
     return (score(*of_class) * seen).sum(dim=0) / seen.sum(dim=0)
 
 
-def calibration_errors(confidence: Tensor, right: Tensor, counts: Tensor, bins: int) -> Tensor:
-    """The expected calibration error of each draw, in the bins of torchmetrics: each with its lower edge.
-
-    Args:
-        confidence: `(samples,)`, in [0, 1].
-        right: `(samples,)`, zeros and ones.
-        counts: `(samples, draws)`.
-        bins: of equal width. The confidence 1 has one of its own.
-    """
-    edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype)
-    place = torch.bucketize(confidence, edges, right=True) - 1
-    gaps = counts.new_zeros(bins + 1, counts.shape[1]).index_add(0, place, counts * (right - confidence)[:, None])
-    return gaps.abs().sum(dim=0) / counts.sum(dim=0)
-
-
 def _auroc_macro(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
-    """The mean area under the ROC curves of the classes of which a draw has some samples and some not.
+    """The mean area under the ROC curves of the classes that have both positives and negatives in a draw.
 
-    The area is the share of pairs of a positive and a negative in the right order, equals half (Mann-Whitney).
+    The area is the share of pairs of a positive and a negative in the right order; ties count half (Mann-Whitney).
     """
     number = truth.sum(dim=0)
     areas = counts.new_full((len(number), counts.shape[1]), torch.nan)
-    for c in (number > FEW).nonzero()[:, 0].tolist():
+    for c in (number > MAX_POSITIVES_FOR_PAIRS).nonzero()[:, 0].tolist():
         areas[c] = _auroc_by_sorting(scores[:, c], truth[:, c], counts)
-    few = ((number > 0) & (number <= FEW)).nonzero()[:, 0]
+    few = ((number > 0) & (number <= MAX_POSITIVES_FOR_PAIRS)).nonzero()[:, 0]
     if len(few):
-        for classes in few.split(max(1, ROWS // int(number[few].max()))):
+        for classes in few.split(max(1, MAX_POSITIVES_AT_A_TIME // int(number[few].max()))):
             areas[classes] = _aurocs_by_pairs(scores[:, classes].T, truth[:, classes].T, counts)
     return areas.nanmean(dim=0)
 
 
 def _auroc_by_sorting(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
-    """Of one class in each draw."""
+    """The area of one class in each draw."""
     positives, negatives = counts[truth], counts[~truth]
     of_negatives, order = scores[~truth].sort()
     reached = torch.cat([counts.new_zeros(1, counts.shape[1]), negatives[order].cumsum(dim=0)])
@@ -183,7 +174,7 @@ def _auroc_by_sorting(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
 
 
 def _aurocs_by_pairs(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
-    """Of several classes `(classes, samples)` in each draw, by one product of matrices."""
+    """The areas of several classes `(classes, samples)` in each draw, by one product of matrices."""
     place, sample = truth.nonzero(as_tuple=True)
     own, others = scores[place, sample][:, None], scores[place]
     above = ((own > others).float() + (own == others).float() / 2) * ~truth[place]

@@ -1,59 +1,61 @@
-"""How each class fares, and which are taken for which."""
+"""Metrics of each class, and the confusion matrix."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from sklearn.metrics import multilabel_confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
 from headstart.files import write_table
 from headstart.metrics.predictions import Predictions
 
-COLUMNS = ("class", "support", "found", "missed", "seen where it is not", "precision", "recall", "f1")
-PAIRS = 20
+COUNT_COLUMNS = ("found", "missed", "seen where it is not")
+"""True positives, false negatives and false positives."""
+CLASS_COLUMNS = ("class", "support", *COUNT_COLUMNS, "precision", "recall", "f1")
+MAX_CONFUSED_PAIRS = 20
 
 
 def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
-    """One row (as `COLUMNS`) a class; a share without any sample to count is None."""
-    truth, answer = predictions.truth, predictions.answer
-    found, missed, wrong = (
-        (a & b).sum(dim=0).tolist() for a, b in ((truth, answer), (truth, ~answer), (~truth, answer))
-    )
-    rows = []
-    for name, tp, fn, fp in zip(predictions.classes, found, missed, wrong, strict=True):
-        shares = _share(tp, tp + fp), _share(tp, tp + fn), _share(2 * tp, 2 * tp + fp + fn)
-        rows.append(dict(zip(COLUMNS, (name, tp + fn, tp, fn, fp, *shares), strict=True)))
-    return rows
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+    """One row per class, with the keys `CLASS_COLUMNS`. An undefined score, such as 0 of 0 samples, is None."""
+    if predictions.multi_label:
+        answers = predictions.truth.numpy(), predictions.answer.numpy()
+    else:
+        answers = predictions.targets.numpy(), predictions.predicted.numpy()
+    labels = range(len(predictions.classes))
+    counts = multilabel_confusion_matrix(*answers, labels=labels)
+    found, missed, wrong = counts[:, 1, 1], counts[:, 1, 0], counts[:, 0, 1]
+    *scores, support = precision_recall_fscore_support(*answers, labels=labels, zero_division=np.nan)
+    columns = (column.tolist() for column in (support, found, missed, wrong, *scores))
+    rows = zip(predictions.classes, *columns, strict=True)
+    return [dict(zip(CLASS_COLUMNS, (None if value != value else value for value in row), strict=True)) for row in rows]
 
 
 def write_classes(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes the rows as CSV; what is None stays empty."""
+    """Writes the rows of `class_rows` as CSV; None is an empty cell."""
     shown = [[f"{value:.4f}" if isinstance(value, float) else value for value in row.values()] for row in rows]
-    write_table(file, [COLUMNS, *shown])
+    write_table(file, [CLASS_COLUMNS, *shown])
 
 
 def confusion_matrix(predictions: Predictions) -> Tensor:
-    """`(classes, classes)`: samples of the class of a row that were taken for the class of a column."""
+    """`(classes, classes)`: numbers of samples; a row for each true class, a column for each predicted one."""
     number = len(predictions.classes)
     cells = predictions.targets * number + predictions.predicted
     return torch.bincount(cells, minlength=number**2).view(number, number)
 
 
 def write_confusion(file: Path, matrix: Tensor, classes: list[str]) -> None:
-    """Writes the matrix as CSV, names in the first row and column; rows are the truth."""
+    """Writes the matrix as CSV with class names in the first row and column. Rows are true classes."""
     rows = ([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))
     write_table(file, [["true \\ predicted", *classes], *rows])
 
 
 def confused_pairs(matrix: Tensor, classes: list[str]) -> list[dict[str, Any]]:
-    """The most frequent mistakes: true class, predicted class, samples, their share of the true class."""
+    """The most frequent mistakes: true class, predicted class, samples, and their share of the true class."""
     wrong = matrix.clone().fill_diagonal_(0)
-    number = min(PAIRS, int((wrong > 0).sum()))
+    number = min(MAX_CONFUSED_PAIRS, int((wrong > 0).sum()))
     samples, places = wrong.flatten().sort(descending=True, stable=True)
     support = matrix.sum(dim=1)
     return [

@@ -1,4 +1,4 @@
-"""What a model said about each sample of a split, and the table of it."""
+"""The predictions of a model for each sample of a split, and their table."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from headstart.files import write_table
 
-ALL_PROBABILITIES = 100
-"""Up to so many classes the table has a column of probabilities for each; else only those of truth and answer."""
+MAX_CLASSES_WITH_ALL_PROBABILITIES = 100
+"""With more classes the table has only two: of the true class and of the predicted one."""
 
 
 @dataclass
 class Predictions:
-    """The answers for a split, in its order.
+    """The predictions for a split, in the order of its samples.
 
     Attributes:
-        paths: of each sample, relative to the root of the data; where samples are no files, their names.
+        paths: path of each sample relative to the root of the data, or its name if samples are not files.
         classes: class names.
-        targets: class indices `(samples,)`, or for several labels a sample zeros and ones `(samples, classes)`.
+        targets: class indices `(samples,)`; with several labels per sample zeros and ones `(samples, classes)`.
         probabilities: `(samples, classes)`.
-        multi_label: whether a sample may carry any number of labels.
+        multi_label: whether a sample may have any number of labels.
     """
 
     paths: Sequence[str]
@@ -38,43 +38,44 @@ class Predictions:
 
     @cached_property
     def truth(self) -> Tensor:
-        """Zeros and ones `(samples, classes)`: which classes a sample has."""
+        """Booleans `(samples, classes)`: the classes that a sample has."""
         if self.multi_label:
             return self.targets.bool()
         return torch.nn.functional.one_hot(self.targets, len(self.classes)).bool()
 
     @cached_property
     def answer(self) -> Tensor:
-        """Zeros and ones `(samples, classes)`: the most probable class, or the labels more likely than not."""
+        """Booleans `(samples, classes)`: the most probable class, or all labels with a probability above 0.5."""
         if self.multi_label:
             return self.probabilities > 0.5
         return torch.nn.functional.one_hot(self.predicted, len(self.classes)).bool()
 
     @cached_property
     def predicted(self) -> Tensor:
-        """`(samples,)`, the most probable class; of several labels a sample the most probable one."""
+        """Index of the most probable class or label `(samples,)`."""
         return self.probabilities.argmax(dim=1)
 
     @cached_property
     def is_right(self) -> Tensor:
-        """`(samples,)`: whether the answer is the truth, of several labels all of them."""
+        """Booleans `(samples,)`: whether the answer is the truth; with several labels, whether all of them are."""
         return self.predicted == self.targets if not self.multi_label else (self.answer == self.truth).all(dim=1)
 
-    def named(self, row: Tensor) -> str:
-        """The class names of a row of `truth` or `answer`, joined as in the split file of a run."""
+    def class_names(self, row: Tensor) -> str:
+        """The class names in one row of `truth` or `answer`, joined as in the split file of a run."""
         return "|".join(self.classes[c] for c in row.nonzero()[:, 0].tolist())
 
 
 def write_predictions(file: Path, predictions: Predictions) -> None:
-    """Writes `path,true,predicted,right` and probabilities, one row a sample.
+    """Writes the columns `path,true,predicted,right` and the probabilities, one row per sample.
 
-    Up to `ALL_PROBABILITIES` classes there is a column `p(<class>)` for each; else `p(true)` and `p(predicted)`.
+    The probabilities are `p(<class>)` for each class. With more than `MAX_CLASSES_WITH_ALL_PROBABILITIES` classes they
+    are `p(true)` and `p(predicted)`.
     """
     write_table(file, _rows(predictions))
 
 
 def read_predictions(file: Path, classes: list[str], multi_label: bool) -> Predictions | None:
-    """What `write_predictions` wrote; None where it has not the probabilities of all classes."""
+    """Reads the table of `write_predictions`; None if it lacks the probabilities of some classes."""
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = list(csv.DictReader(stream))
     columns = [f"p({name})" for name in classes]
@@ -91,14 +92,14 @@ def read_predictions(file: Path, classes: list[str], multi_label: bool) -> Predi
 
 
 def _rows(predictions: Predictions) -> Iterator[Sequence[str]]:
-    whole = predictions.multi_label or len(predictions.classes) <= ALL_PROBABILITIES
-    columns = [f"p({name})" for name in predictions.classes] if whole else ["p(true)", "p(predicted)"]
+    has_all = predictions.multi_label or len(predictions.classes) <= MAX_CLASSES_WITH_ALL_PROBABILITIES
+    columns = [f"p({name})" for name in predictions.classes] if has_all else ["p(true)", "p(predicted)"]
     yield ["path", "true", "predicted", "right", *columns]
     shown = predictions.probabilities
-    if not whole:
+    if not has_all:
         chosen = torch.stack([predictions.targets, predictions.predicted], dim=1)
         shown = shown.gather(1, chosen)
     right = predictions.is_right.tolist()
     for place, (path, row) in enumerate(zip(predictions.paths, shown.tolist(), strict=True)):
-        true, predicted = predictions.named(predictions.truth[place]), predictions.named(predictions.answer[place])
+        true, predicted = (predictions.class_names(labels[place]) for labels in (predictions.truth, predictions.answer))
         yield [path, true, predicted, str(int(right[place])), *(f"{p:.6f}" for p in row)]

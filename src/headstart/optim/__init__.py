@@ -1,1 +1,1 @@
-"""How fast each layer group learns."""
+"""Learning rates: of each layer group, and over time."""

@@ -1,9 +1,9 @@
-"""How the rates of the layer groups move over a run: schedulers, and the one object that steps them.
+"""Learning rates over time: the object that steps the scheduler, and the construction of schedulers.
 
-All layer groups are in the optimizer from the first step. `Optimizer.add_param_group` in the middle of a run, the usual
-way to unfreeze, breaks torch's schedulers: they read what they need of every group (`initial_lr`, `max_lr`, one lambda
-each) once, when they are built. Afterwards LambdaLR and OneCycleLR raise, and the recursive ones (StepLR,
-CosineAnnealingLR, ...) go on from whatever rate the new group came with.
+All layer groups are in the optimizer from the first step. The usual way to unfreeze, `Optimizer.add_param_group` in the
+middle of a run, breaks torch's schedulers: they read the settings of all groups (`initial_lr`, `max_lr`, one lambda per
+group) only once, when they are built. Later LambdaLR and OneCycleLR raise an error, and the recursive ones (StepLR,
+CosineAnnealingLR, ...) continue from the learning rate with which the group was added.
 """
 
 import inspect
@@ -17,32 +17,32 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from headstart.errors import UsageError
 
-# Constructor arguments by which schedulers are told how many steps a run has
+# Constructor arguments of schedulers for the number of steps of a run
 HORIZONS = ("total_steps", "T_max", "total_iters")
-# When an inner scheduler moves on: after every optimizer step, every epoch, or every validation
+# When the inner scheduler is stepped: after every optimizer step, every epoch, or every validation
 STEP, EPOCH, VALIDATION = "step", "epoch", "validation"
-# The step at which a group woke that was awake before the first one: its ramp is over
+# Stands for the step of the unfreezing of a group that was never frozen: its ramp is over
 FROM_THE_START = -math.inf
 
 
 class Schedule:
-    """The scheduler a trainer gets: steps an inner one at its own interval, and lets groups that wake later ramp up.
+    """The scheduler of a trainer: steps an inner scheduler, and ramps up the learning rates of unfrozen groups.
 
-    A group is an optimizer group; it sleeps while none of its parameters requires a gradient. When it wakes after the
-    first step, the k-th step since (k = 0, 1, ...) uses its scheduled rate times
-    `min(1, (k + 1) / (wake_up_steps + 1))`; asleep, its rate is held at the ramp's first value, so that the step after
-    waking already uses it. Each time it sleeps and wakes, it ramps again. Groups awake at the first step have no ramp:
-    a warm-up of the inner scheduler is for them.
+    An optimizer group is frozen while none of its parameters requires a gradient. When it is unfrozen after the first
+    step, the k-th step since then (k = 0, 1, ...) uses its scheduled learning rate times
+    `min(1, (k + 1) / (wake_up_steps + 1))`. While it is frozen, its learning rate has the first value of the ramp, so
+    that the first step after unfreezing uses it. Each unfreezing starts a new ramp. Groups that are not frozen at the
+    first step have no ramp; the warm-up of the inner scheduler is for them.
 
-    The task calls it from its own hooks, because of when Lightning calls schedulers itself: those that watch a metric
-    after the checkpoints of the epoch are written and not at all when a run goes on from one, so that a resumed run
-    would miss a reduction. Here everything has happened before anything is saved.
+    The task calls this object from its hooks, because Lightning steps schedulers that watch a metric too late: after
+    the checkpoints of the epoch are written, and not at all when a run resumes from one. A resumed run would miss a
+    reduction. Here all steps are done before a checkpoint is written.
 
     Args:
-        optimizer: its groups' rates are what the inner scheduler left when it was built.
-        inner: a torch scheduler on this optimizer, or None for constant rates.
-        interval: when the inner one moves on: `step`, `epoch` or `validation`.
-        wake_up_steps: optimizer steps of the ramp; 0: at once.
+        optimizer: with the learning rates that the inner scheduler set when it was built.
+        inner: a torch scheduler on this optimizer; None for constant learning rates.
+        interval: when the inner scheduler is stepped: `step`, `epoch` or `validation`.
+        wake_up_steps: optimizer steps of the ramp after an unfreezing; 0: no ramp.
     """
 
     def __init__(
@@ -57,132 +57,134 @@ class Schedule:
         self.wake_up_steps = wake_up_steps
         self.steps = 0
         self.steps_at_epoch_end = 0
-        # What the inner scheduler made of each group's rate, without the ramps
+        # learning rate of each group from the inner scheduler, without the ramp
         self.scheduled = [group["lr"] for group in optimizer.param_groups]
-        # The step at which each group woke, None while it sleeps; nothing is known before `begin`
-        self.woke: list[float | None] | None = None
+        # step at which each group was unfrozen, None while it is frozen; unknown before `begin`
+        self.unfrozen_at: list[float | None] | None = None
 
     def begin(self) -> None:
-        """Notes which groups are awake before the first step; in a run that goes on, all is known and nothing happens.
+        """Notes which groups are frozen before the first step. Does nothing in a resumed run, which knows it.
 
-        To be called once the strategy has frozen what the first step must not touch, which is after construction.
-        While every group sleeps, as when the head is computed, it has not begun.
+        Call it after the strategy has frozen its groups, which happens after construction. The schedule does not begin
+        while all groups are frozen, as during a closed-form head.
         """
-        if self.woke is None and any(map(_awake, self.optimizer.param_groups)):
-            self.woke = [FROM_THE_START if _awake(group) else None for group in self.optimizer.param_groups]
-            self._write_rates()
+        if self.unfrozen_at is None and any(map(_is_trainable, self.optimizer.param_groups)):
+            self.unfrozen_at = [
+                FROM_THE_START if _is_trainable(group) else None for group in self.optimizer.param_groups
+            ]
+            self._write_lrs()
 
     def step(self) -> None:
-        """Sets the rates of the next optimizer step; to be called after each one."""
+        """Sets the learning rates of the next optimizer step. Call it after each step."""
         self.begin()
-        if self.woke is None:
+        if self.unfrozen_at is None:
             return
-        self._note_sleepers()
+        self._note_frozen_groups()
         self.steps += 1
         if self.interval == STEP:
-            self._move_on()
-        self._write_rates()
+            self._step_inner()
+        self._write_lrs()
 
     def epoch_ended(self) -> None:
-        """Moves on what counts epochs.
+        """Steps an inner scheduler that counts epochs.
 
-        Nothing happens without a step since the last call: Lightning ends the epoch of an epoch-end checkpoint a second
-        time when a run with `max_steps` goes on from it.
+        Does nothing if there was no optimizer step since the last call: when a run with `max_steps` resumes from a
+        checkpoint of an epoch's end, Lightning ends that epoch a second time.
         """
         if self.steps == self.steps_at_epoch_end:
             return
         self.steps_at_epoch_end = self.steps
         if self.interval == EPOCH:
-            self._move_on()
-            self._write_rates()
+            self._step_inner()
+            self._write_lrs()
 
     def validated(self, score: float) -> None:
-        """Moves on what watches the validation score."""
-        if self.interval == VALIDATION and self.woke is not None:
-            self._move_on(score)
-            self._write_rates()
+        """Steps an inner scheduler that watches the validation score."""
+        if self.interval == VALIDATION and self.unfrozen_at is not None:
+            self._step_inner(score)
+            self._write_lrs()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data: all that a run needs to go on with the same rates, beside the optimizer's own state."""
-        return {
+        """Plain data with which a resumed run has the same learning rates, together with the optimizer's state."""
+        return {  # `woke` is the name of `unfrozen_at` in the checkpoints of earlier versions
             "plan": self._plan(),
             "steps": self.steps,
             "steps_at_epoch_end": self.steps_at_epoch_end,
             "scheduled": list(self.scheduled),
-            "woke": None if self.woke is None else list(self.woke),
+            "woke": None if self.unfrozen_at is None else list(self.unfrozen_at),
             "inner": None if self.inner is None else self.inner.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state.
+        """Continues from a saved state.
 
         Raises:
-            UsageError: the state is another scheduler's, or one's that was planned for a run of another length.
+            UsageError: the state is of another scheduler, or of a run with another length.
         """
         if state["plan"] != self._plan():
             raise UsageError(
-                f"the checkpoint's rates follow {_in_words(state['plan'])}, this run's {_in_words(self._plan())}: "
-                "resume with the scheduler and the length (trainer.max_epochs) that the run began with"
+                f"the checkpoint was trained with {_in_words(state['plan'])}, this run with {_in_words(self._plan())}: "
+                "resume with the same scheduler and the same length (trainer.max_epochs)"
             )
         self.steps, self.steps_at_epoch_end = state["steps"], state["steps_at_epoch_end"]
         self.scheduled = list(state["scheduled"])
-        self.woke = None if state["woke"] is None else list(state["woke"])
+        self.unfrozen_at = None if state["woke"] is None else list(state["woke"])
         if self.inner is not None:
             self.inner.load_state_dict(state["inner"])
-        self._write_rates()
+        self._write_lrs()
 
     def _plan(self) -> dict[str, Any]:
-        """The inner scheduler's class and horizon, which its own state would silently bring along."""
+        """Class and length of the inner scheduler. Loading its state would change the length without a message."""
         horizons = {name: getattr(self.inner, name) for name in HORIZONS if hasattr(self.inner, name)}
         name = getattr(self.inner, "name", type(self.inner).__name__)
         return {"scheduler": None if self.inner is None else name, **horizons}
 
-    def _note_sleepers(self) -> None:
-        """Notes which groups slept, and which woke, in the optimizer step just made, whose number is `steps`."""
+    def _note_frozen_groups(self) -> None:
+        """Notes which groups were frozen and which unfrozen in the optimizer step just made; its number is `steps`."""
         for place, group in enumerate(self.optimizer.param_groups):
-            if not _awake(group):
-                self.woke[place] = None
-            elif self.woke[place] is None:
-                self.woke[place] = self.steps
+            if not _is_trainable(group):
+                self.unfrozen_at[place] = None
+            elif self.unfrozen_at[place] is None:
+                self.unfrozen_at[place] = self.steps
 
-    def _move_on(self, *score: float) -> None:
-        """Steps the inner scheduler, which never sees a ramp: most go on from the rates they find in the optimizer."""
+    def _step_inner(self, *score: float) -> None:
+        """Steps the inner scheduler on learning rates without ramps: most compute the next from those they find."""
         if self.inner is None:
             return
         groups = self.optimizer.param_groups
-        for group, rate in zip(groups, self.scheduled, strict=True):
-            group["lr"] = rate
+        for group, lr in zip(groups, self.scheduled, strict=True):
+            group["lr"] = lr
         self.inner.step(*score)
         self.scheduled = [group["lr"] for group in groups]
 
-    def _write_rates(self) -> None:
-        """Writes scheduled rate times ramp into every group of the optimizer."""
-        woke = [FROM_THE_START] * len(self.scheduled) if self.woke is None else self.woke
-        for group, rate, since in zip(self.optimizer.param_groups, self.scheduled, woke, strict=True):
-            group["lr"] = rate * self._ramp(since)
+    def _write_lrs(self) -> None:
+        """Writes the scheduled learning rate times the ramp into every group of the optimizer."""
+        unfrozen_at = [FROM_THE_START] * len(self.scheduled) if self.unfrozen_at is None else self.unfrozen_at
+        for group, lr, step in zip(self.optimizer.param_groups, self.scheduled, unfrozen_at, strict=True):
+            group["lr"] = lr * self._ramp(step)
 
-    def _ramp(self, woke: float | None) -> float:
-        """Factor from above 0 to 1 for a group that woke at a step, or sleeps (None)."""
-        k = 0 if woke is None else self.steps - woke
+    def _ramp(self, unfrozen_at: float | None) -> float:
+        """Factor from above 0 to 1 for a group that was unfrozen at a step, or is frozen (None)."""
+        k = 0 if unfrozen_at is None else self.steps - unfrozen_at
         return min(1.0, (k + 1) / (self.wake_up_steps + 1))
 
 
 def build_scheduler(
     factory: Callable[..., LRScheduler], optimizer: Optimizer, total_steps: int | None
 ) -> tuple[LRScheduler, str]:
-    """Builds a torch scheduler from a partial, filling in what only the run knows.
+    """Builds a torch scheduler from a partial and fills in values that only the run knows.
 
-    A horizon (`total_steps`, `T_max`, `total_iters`) left null becomes the number of optimizer steps of the run.
-    Schedulers told a horizon so, and all that take `total_steps`, step with the optimizer; ReduceLROnPlateau watches
-    validations; every other one counts epochs. A null `max_lr` becomes the groups' own rates.
+    A horizon (`total_steps`, `T_max`, `total_iters`) of null becomes the number of optimizer steps of the run. A
+    scheduler with such a horizon, or with an argument `total_steps`, is stepped with the optimizer; ReduceLROnPlateau
+    after validations; every other one after epochs. A `max_lr` of null becomes the learning rates of the groups.
 
     Args:
         factory: a partial of a scheduler's class or function.
-        optimizer: whose rates it is to move.
-        total_steps: optimizer steps of the run; None will do where `open_horizon` finds none.
+        optimizer: the scheduler changes its learning rates.
+        total_steps: optimizer steps of the run; may be None if `open_horizon` finds none.
 
     Returns:
-        the scheduler, and the interval it moves on at: `step`, `epoch` or `validation`.
+        the scheduler, and the interval at which it is stepped: `step`, `epoch` or `validation`.
     """
     filled: dict[str, Any] = {}
     horizon = open_horizon(factory)
@@ -200,17 +202,17 @@ def build_scheduler(
 
 
 def open_horizon(factory: Callable[..., LRScheduler]) -> str | None:
-    """The horizon a partial leaves null for the run to fill in; None if it needs no run length."""
+    """The argument of a partial for the number of steps that is null, to be filled in; None if there is none."""
     given = _given(factory)
     return next((name for name in HORIZONS if name in given and given[name] is None), None)
 
 
 def _given(factory: Callable[..., LRScheduler]) -> dict[str, Any]:
-    """The arguments a partial carries."""
+    """The keyword arguments of a partial."""
     return factory.keywords if isinstance(factory, partial) else {}
 
 
-def _awake(group: dict[str, Any]) -> bool:
+def _is_trainable(group: dict[str, Any]) -> bool:
     return any(parameter.requires_grad for parameter in group["params"])
 
 

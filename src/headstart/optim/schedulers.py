@@ -1,4 +1,4 @@
-"""Curves of the learning rate over a run that torch does not bring."""
+"""Learning rate schedulers that torch does not have."""
 
 import math
 
@@ -14,25 +14,27 @@ def warmup_cosine(
     """Linear warm-up over the first `warmup` share of the steps, then half a cosine down to `final`.
 
     Args:
-        optimizer: its groups' rates are the peaks.
+        optimizer: the learning rates of its groups are the peaks.
         total_steps: optimizer steps of the run; null in a config is filled in.
-        warmup: share of `total_steps`, 0 to below 1.
-        final: last rate relative to the peak, 0 to 1.
+        warmup: share of `total_steps`, from 0 to below 1.
+        final: last learning rate relative to the peak, from 0 to 1.
 
     Raises:
-        UsageError: a share that is not possible.
+        UsageError: `warmup` or `final` is out of its range.
     """
     assert total_steps, "filled in by build_scheduler"
     if not 0 <= warmup < 1:
         raise UsageError(f"scheduler.warmup={warmup}: give a share of the run from 0 to below 1, e.g. 0.05")
     if not 0 <= final <= 1:
-        raise UsageError(f"scheduler.final={final}: give the last rate relative to the highest, from 0 to 1, e.g. 0.01")
-    rise = round(warmup * total_steps)
+        raise UsageError(
+            f"scheduler.final={final}: give the last learning rate relative to the highest, from 0 to 1, e.g. 0.01"
+        )
+    warmup_steps = round(warmup * total_steps)
 
     def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / (rise + 1)
-        progress = min((step - rise) / max(total_steps - rise, 1), 1.0)
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
         return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
     return _named("warmup_cosine", LambdaLR(optimizer, factor), total_steps)
@@ -44,24 +46,24 @@ def slanted_triangular(
     """A short linear rise to the peak, then a long linear fall (Howard and Ruder 2018, equation 3).
 
     https://arxiv.org/abs/1801.06146: T steps, cut = floor(T * cut_fraction); p = t / cut in the rise and
-    1 - (t - cut) / (cut * (1 / cut_fraction - 1)) in the fall; the factor is (1 + p * (ratio - 1)) / ratio. Two things
-    are not in the paper: the rise takes at least one step, and p stays at 0 where rounding `cut` down would make the
-    fall end before the run and the rates negative.
+    1 - (t - cut) / (cut * (1 / cut_fraction - 1)) in the fall; the factor is (1 + p * (ratio - 1)) / ratio. Two rules
+    are not in the paper: the rise takes at least one step; and p is never negative, which it would become when `cut` is
+    rounded down and the fall ends before the run.
 
     Args:
-        optimizer: its groups' rates are the peaks.
+        optimizer: the learning rates of its groups are the peaks.
         total_steps: optimizer steps of the run; null in a config is filled in.
-        cut_fraction: share of the steps in which the rates rise, between 0 and 1.
-        ratio: how much lower the lowest rate is than the peak, 1 or more.
+        cut_fraction: share of the steps in which the learning rates rise, between 0 and 1.
+        ratio: the peak divided by the lowest learning rate, 1 or more.
 
     Raises:
-        UsageError: a share or ratio that is not possible.
+        UsageError: `cut_fraction` or `ratio` is out of its range.
     """
     assert total_steps, "filled in by build_scheduler"
     if not 0 < cut_fraction < 1:
         raise UsageError(f"scheduler.cut_fraction={cut_fraction}: give a share of the run between 0 and 1, e.g. 0.1")
     if not ratio >= 1:
-        raise UsageError(f"scheduler.ratio={ratio}: the peak is so many times the lowest rate; give 1 or more, e.g. 32")
+        raise UsageError(f"scheduler.ratio={ratio}: give 1 or more, the highest learning rate over the lowest, e.g. 32")
     cut = max(math.floor(total_steps * cut_fraction), 1)
     fall = cut * (1 / cut_fraction - 1)
 
@@ -73,6 +75,6 @@ def slanted_triangular(
 
 
 def _named(name: str, scheduler: LambdaLR, total_steps: int) -> LambdaLR:
-    """Lets a run that goes on tell that it has the same curve of the same length; a lambda itself is not saved."""
+    """Names the scheduler and its length, which a resumed run compares. The lambda itself is not in a checkpoint."""
     scheduler.name, scheduler.total_steps = name, total_steps
     return scheduler

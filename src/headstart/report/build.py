@@ -18,7 +18,7 @@ from headstart.data.trained_run import load_data
 from headstart.display.page import write_page
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate as evaluation
-from headstart.files import shown
+from headstart.files import relative_to_cwd
 from headstart.report.data_card import LISTED, data_card
 from headstart.report.results import results_of
 from headstart.report.training_card import training_card
@@ -113,7 +113,7 @@ def contents(
         "date": datetime.fromtimestamp(run.metrics_file.stat().st_mtime).strftime("%Y-%m-%d"),
         "version": headstart.__version__,
         "run": run,
-        "shown_run": shown(run.folder),
+        "shown_run": relative_to_cwd(run.folder),
         "headline": ("acc", "acc_exact", "f1_macro", "auroc_macro", "ece"),
         "network": network,
         "data": card,

@@ -15,7 +15,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from headstart.data.module import SPLITS, DataModule
 from headstart.data.samples import Samples, loader_of
 from headstart.data.splits import leaks
-from headstart.display.contact_sheet import SMALL, is_picture
+from headstart.display.contact_sheet import SMALL_PICTURE_SIDE, is_picture
 from headstart.display.page import data_uri
 from headstart.inputs.images.files import size_of
 from headstart.runs.directory import Run
@@ -183,7 +183,7 @@ def thumbnail(picture: Tensor) -> str:
     """A small version of a picture, uint8 `(3, height, width)`, as a data URI; at most `SIDE` pixels high and wide."""
     image = to_pil_image(picture.cpu())
     stream = io.BytesIO()
-    if max(image.size) <= SMALL:  # every pixel counts
+    if max(image.size) <= SMALL_PICTURE_SIDE:  # every pixel counts
         image.save(stream, "PNG")
         return data_uri(stream.getvalue(), "png")
     image.thumbnail((SIDE, SIDE))

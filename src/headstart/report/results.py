@@ -11,9 +11,9 @@ from markupsafe import Markup
 from headstart.data.module import DataModule
 from headstart.display import figures
 from headstart.display.page import data_uri, inline_svg, style
-from headstart.files import shown
+from headstart.files import relative_to_cwd
 from headstart.metrics.calibration import calibration_error, reliability_bins
-from headstart.metrics.intervals import without_mistake
+from headstart.metrics.intervals import describe_no_mistake
 from headstart.metrics.predictions import Predictions, read_predictions
 from headstart.report.data_card import thumbnail_of
 from headstart.runs.directory import Run, predictions_file
@@ -151,7 +151,7 @@ def results_of(
 def _notes(found: SplitResults, content: dict[str, Any], temperature: float) -> list[str]:
     notes = []
     if found.num_mistakes == 0:
-        sentence = without_mistake(found.samples)
+        sentence = describe_no_mistake(found.samples)
         notes.append(f"{sentence[0].upper()}{sentence[1:]}.")
     if content.get("temperature", 1.0) != temperature:
         notes.append(
@@ -166,7 +166,7 @@ def _numbers_alone(run: Run, split: str) -> SplitResults | None:
     known = run.metrics_of(split)
     if not known:
         return None
-    command = f"python src/evaluate.py run={shown(run.folder)} split={split}"
+    command = f"python src/evaluate.py run={relative_to_cwd(run.folder)} split={split}"
     why = "the evaluation is older than the weights" if run.evaluation_folder(split).is_dir() else "not evaluated yet"
     note = (
         f"From the end of training, without intervals ({why}). "

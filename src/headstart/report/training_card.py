@@ -117,7 +117,7 @@ def _rates(file: Path) -> dict[str, list[tuple[int, float]]]:
 
 def _curves(history: curves.History, rates: dict[str, list[tuple[int, float]]]) -> list[Markup]:
     figures = []
-    for title, name in curves.PANELS.items():
+    for title, name in curves.PANEL_METRICS.items():
         with style():
             figure = Figure(figsize=(WIDTH, 3), layout="constrained")
             curves.panel(figure.subplots(), history, title, name)
@@ -131,7 +131,7 @@ def _curves(history: curves.History, rates: dict[str, list[tuple[int, float]]]) 
 def _spoken(history: curves.History, title: str, name: str) -> str:
     """A curve in words, for screen readers: its first and its last value."""
     parts = []
-    for split in curves.SPLITS:
+    for split in curves.SPLIT_COLOURS:
         if points := history.points.get(f"{split}/{name}"):
             parts.append(f"{split} from {points[0][1]:.3f} to {points[-1][1]:.3f}")
     return f"{title} over the epochs: {', '.join(parts) or 'not recorded'}"

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError
-from headstart.files import UnreadableError, read_plain
+from headstart.files import UnreadableError, read_torch_file
 from headstart.inputs.base import from_saved_form, saved_form
 from headstart.runs.directory import LAST, PROBE, Run, checkpoints_in
 from headstart.runs.earlier import renamed_parts, translated
@@ -84,7 +84,7 @@ def _progress(path: Path) -> tuple[int, int]:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = read_plain(path)
+        content = read_torch_file(path)
     except OSError as error:
         raise UnreadableError(str(error)) from error
     facts = content.get("hyper_parameters") if isinstance(content, dict) else None

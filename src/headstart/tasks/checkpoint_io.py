@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from headstart.errors import UsageError
-from headstart.files import UnreadableError, read_plain, remove_leftovers, replacing
+from headstart.files import UnreadableError, read_torch_file, remove_leftovers, replacing
 from headstart.runs.earlier import translated_callbacks
 
 
@@ -51,7 +51,7 @@ class SafeCheckpointIO(CheckpointIO):
             FileNotFoundError: there is none.
         """
         try:
-            content = read_plain(_local(path), map_location)
+            content = read_torch_file(_local(path), map_location)
         except UnreadableError as error:
             raise UsageError(f"{path} is no checkpoint that can be read safely: {error}") from error
         if isinstance(content, dict) and "callbacks" in content:

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from headstart.backbones.base import Backbone
 from headstart.data.activations import Activations
 from headstart.errors import UsageError, nearest
-from headstart.optim.parameter_groups import parameter_groups, rate_ratios
+from headstart.optim.parameter_groups import lr_ratios, parameter_groups
 from headstart.optim.schedule import VALIDATION, Schedule, build_scheduler, open_horizon
 
 
@@ -74,7 +74,7 @@ class ClassificationTask(pl.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.layer_groups = backbone.layer_groups()
         pretrained = backbone.pretrained
-        self.lr_ratios = rate_ratios(
+        self.lr_ratios = lr_ratios(
             self.layer_groups, backbone_lr_ratio if pretrained else 1.0, layer_lr_decay if pretrained else 1.0
         )
         # Modules that stay in eval mode whatever train() is told; a strategy says which

@@ -17,7 +17,7 @@ from headstart.callbacks.passes import passes_of
 from headstart.data.module import SPLITS, DataModule
 from headstart.display.tables import data_table, show
 from headstart.errors import UsageError
-from headstart.files import as_json, replacing, shown
+from headstart.files import as_json, relative_to_cwd, replacing
 from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> Result:
             train_from_scratch(result)
     except SystemExit:  # what Ctrl-C and SIGTERM become
         if not cfg.trainer.fast_dev_run:
-            log.warning("interrupted; to go on: python src/train.py resume=%s", shown(Path(cfg.paths.run)))
+            log.warning("interrupted; to go on: python src/train.py resume=%s", relative_to_cwd(Path(cfg.paths.run)))
         raise
     return result
 
@@ -161,7 +161,7 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
         callback.after_fit(trainer, Path(path), cfg.monitor)  # a hook that Lightning has not: it may validate
     if path:  # callback_metrics hold the last epoch, not the best
         metrics = checkpoint.read(Path(path))["metrics"]
-        log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], shown(Path(path)))
+        log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], relative_to_cwd(Path(path)))
     elif not trainer.fast_dev_run:
         why = "nothing was validated" if watching else f"no checkpoint watches {cfg.monitor}"
         log.warning("%s: these are the last epoch's weights", why)
@@ -183,4 +183,4 @@ def write_result(run: Path, result: Result, seconds: float) -> None:
         stream.write(as_json(content))
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
-    log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, shown(run))
+    log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, relative_to_cwd(run))

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from headstart.backbones.speed import choose_precision, faster_precision
 from headstart.data.module import DataModule
-from headstart.files import replacing, shown
+from headstart.files import relative_to_cwd, replacing
 from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
 from headstart.training import auto
@@ -64,9 +64,9 @@ def checkpoint_to_go_on_from(cfg: DictConfig) -> Path | None:
     named = Path(cfg.resume).expanduser().resolve()
     point = named if named.is_file() else checkpoint.newest_valid(run)
     if point is None:
-        log.warning("%s holds no checkpoint yet: it starts from the beginning", shown(run))
+        log.warning("%s holds no checkpoint yet: it starts from the beginning", relative_to_cwd(run))
     else:
-        log.info("going on from %s", shown(point))
+        log.info("going on from %s", relative_to_cwd(point))
     return point
 
 

@@ -1,4 +1,5 @@
 import csv
+import errno
 import hashlib
 import io
 import threading
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from headstart.datasets import download
-from headstart.datasets.cats_dogs import CatsDogs
+from headstart.datasets.cats_dogs import CatsDogs, unpack_pictures
 from headstart.errors import UsageError
 
 
@@ -169,22 +170,48 @@ def test_archive_put_by_hand_is_used_and_kept(tmp_path, server):
 
 
 def test_wrong_checksum(tmp_path, server):
-    with pytest.raises(UsageError, match=f"has SHA-256 {server.sha256}, expected {'0' * 64}"):
+    with pytest.raises(UsageError, match=f"expected {'0' * 64} but got {server.sha256}"):
         ready(tmp_path / "pets", url=server.url, sha256="0" * 64)
     assert not (tmp_path / "pets").exists()
     assert not (tmp_path / "pets.zip").exists()
 
 
-def test_archive_that_leads_elsewhere(tmp_path, server):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("PetImages/Cat/0.jpg", jpeg(0))
-        archive.writestr("../../evil.jpg", jpeg(1))
-    server.content = stream.getvalue()
-    with pytest.raises(UsageError, match="leads out of the folder"):
-        ready(tmp_path / "a" / "pets", url=server.url, sha256=hashlib.sha256(server.content).hexdigest())
-    assert not list(tmp_path.rglob("evil.jpg"))
-    assert not (tmp_path / "a" / "pets").exists()
+def test_an_archive_with_names_outside_the_folder_writes_nothing_there(tmp_path):
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for name in ("PetImages/Cat/0.jpg", "../../evil.jpg", "/evil.jpg"):
+            archive.writestr(name, jpeg(0))
+    root = tmp_path / "a" / "b" / "pets"
+    root.parent.mkdir(parents=True)
+    unpack_pictures(tmp_path / "pets.zip", root)
+    assert (root / "PetImages/Cat/0.jpg").read_bytes() == jpeg(0)
+    assert all(path.is_relative_to(root) for path in tmp_path.rglob("*.jpg"))
+    assert not Path("/evil.jpg").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+def test_unpacking_that_stops_leaves_no_folder(tmp_path, server, monkeypatch, error):
+    (tmp_path / "pets.zip").write_bytes(server.content)
+    extract, calls = zipfile.ZipFile.extract, []
+
+    def stop_at_third(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise error
+        return extract(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "extract", stop_at_third)
+        with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else UsageError):
+            ready(tmp_path / "pets", url=server.url, sha256=server.sha256)
+    assert {path.name for path in tmp_path.iterdir()} <= {"pets.zip", "pets.lock"}
+    assert len(ready(tmp_path / "pets", url=server.url, sha256=server.sha256).samples) == 12
+
+
+def test_a_file_that_is_no_zip_archive(tmp_path):
+    (tmp_path / "pets.zip").write_bytes(b"<html>")
+    with pytest.raises(UsageError, match=r"cannot unpack .*pets.zip .*not a zip file"):
+        unpack_pictures(tmp_path / "pets.zip", tmp_path / "pets")
+    assert [path.name for path in tmp_path.iterdir()] == ["pets.zip"]
 
 
 def test_no_network(tmp_path, monkeypatch):

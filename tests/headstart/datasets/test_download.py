@@ -1,6 +1,7 @@
 import hashlib
 import socket
 import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -62,6 +63,7 @@ class Server:
 def server(monkeypatch):
     monkeypatch.setattr(download, "WAITS_SECONDS", ())
     monkeypatch.setattr(download, "TIMEOUT_SECONDS", 5.0)
+    monkeypatch.setattr(download, "CHUNK_BYTES", 1000)  # of which each interruption below is a multiple
     server = Server()
     thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -122,6 +124,24 @@ def test_same_command_resumes_where_the_server_closed(server, target):
     assert not part_of(target).exists()
 
 
+def test_an_interruption_by_the_person_leaves_what_has_arrived(server, target, monkeypatch):
+    class Bar:
+        n = 0
+
+        def update(self, size):
+            self.n += size
+            if self.n == 70_000:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "progress_bar", lambda *args, **options: nullcontext(Bar()))
+        with pytest.raises(KeyboardInterrupt):
+            fetch(server.url, target, SHA256)
+    assert list(target.parent.iterdir()) == [part_of(target)]
+    fetch(server.url, target, SHA256)
+    assert server.ranges == [None, "bytes=70000-"]
+
+
 def test_attempts_within_one_call_go_on_and_are_bounded(server, target, monkeypatch):
     monkeypatch.setattr(download, "WAITS_SECONDS", (0.0, 0.0))
     server.closes_after = [50_000, 50_000, 50_000]
@@ -160,10 +180,10 @@ def test_part_longer_than_the_file_is_fetched_anew(server, target, monkeypatch):
 def test_wrong_checksum_is_removed_and_both_are_named(server, target, leftover):
     leave_part(target, leftover)
     wrong = "0" * 64 if not leftover else SHA256
-    with pytest.raises(UsageError, match="has been removed") as caught:
+    with pytest.raises(UsageError, match="Deleted download") as caught:
         fetch(server.url, target, wrong)
     given = hashlib.sha256(leftover + CONTENT[len(leftover) :]).hexdigest()
-    assert f"has SHA-256 {given}, expected {wrong}" in str(caught.value)
+    assert f"expected {wrong} but got {given}" in str(caught.value)
     assert list(target.parent.iterdir()) == []
 
 

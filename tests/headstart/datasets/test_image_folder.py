@@ -76,7 +76,7 @@ def test_names_of_the_validation_folder(tmp_path, alias):
 
 
 def test_two_validation_folders(tmp_path):
-    assert "both are the val split" in refusal(tree(tmp_path, train=2, val=2, valid=2))
+    assert "are both the val split" in refusal(tree(tmp_path, train=2, val=2, valid=2))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_root_that_does_not_exist(tmp_path):
 
 def test_pictures_without_class_folders(tmp_path):
     picture(tmp_path / "a.png")
-    assert f"put the pictures into {tmp_path / '<class>'}, one folder a class" in refusal(tmp_path)
+    assert f"put the pictures into {tmp_path / '<class>'}, one folder per class" in refusal(tmp_path)
 
 
 def test_class_that_is_named_like_a_split(tmp_path):

@@ -4,7 +4,7 @@ import re
 
 from matplotlib.figure import Figure
 
-from headstart.display.page import inline_svg, markdown, style
+from headstart.display.page import escape_markdown, inline_svg, style
 
 
 def drawn(key, label="a line"):
@@ -34,4 +34,4 @@ def test_two_figures_share_no_name_and_each_finds_its_own():
 
 
 def test_text_means_itself_in_markdown():
-    assert markdown("a|b <c>\n*d*") == r"a\|b \<c\> \*d\*"
+    assert escape_markdown("a|b <c>\n*d*") == r"a\|b \<c\> \*d\*"

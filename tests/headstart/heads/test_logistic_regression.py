@@ -5,7 +5,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
-from headstart.heads.logistic_regression import DEFAULT_PENALTY, MANY, PENALTIES, _effective, _folds, out_of_fold, solve
+from headstart.heads.logistic_regression import (
+    DEFAULT_PENALTY,
+    MAX_SAMPLES_FOR_ALL_FOLDS,
+    PENALTIES,
+    _effective_samples,
+    _folds,
+    out_of_fold,
+    solve,
+)
 from headstart.tasks.objectives import MultiLabel, OneSigmoid, Softmax
 
 
@@ -124,10 +132,10 @@ def test_many_classes_of_one_sample_are_learned_all_the_same(sizes):
 def test_rare_classes_that_weigh_more_are_fewer_samples(weights, expected):
     targets = torch.tensor([0] * 200 + [1] * 5) if weights is None else torch.tensor([0] * 1000 + [1] * 5)
     loss = Softmax(2, class_weights=weights).loss
-    assert _effective(torch.zeros(len(targets), 2), targets, loss) == pytest.approx(expected, rel=0.01)
+    assert _effective_samples(torch.zeros(len(targets), 2), targets, loss) == pytest.approx(expected, rel=0.01)
 
 
-@pytest.mark.parametrize(("samples", "folds"), [(20, 5), (6, 3), (2, 0), (MANY + 2, 1)])
+@pytest.mark.parametrize(("samples", "folds"), [(20, 5), (6, 3), (2, 0), (MAX_SAMPLES_FOR_ALL_FOLDS + 2, 1)])
 def test_folds(samples, folds):
     cuts = _folds(torch.arange(samples) % 2, seed=0)
     assert len(cuts) == folds

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from headstart.metrics import intervals as bootstrap
-from headstart.metrics.intervals import intervals, resampled, statistics_of, without_mistake
+from headstart.metrics.intervals import bootstrap_intervals, describe_no_mistake, resampled_metric, statistics_of
 from headstart.metrics.predictions import Predictions
 from headstart.tasks.objectives import CALIBRATION_BINS, MultiLabel, OneSigmoid, Softmax
 
@@ -27,7 +27,7 @@ def test_the_interval_of_the_accuracy_is_the_normal_and_the_wilson_one(samples, 
     """Of a mean of zeros and ones the bootstrap's distribution is known: binomial."""
     targets = torch.zeros(samples, dtype=torch.long)
     probabilities = torch.tensor([[0.9, 0.1]] * right + [[0.2, 0.8]] * (samples - right))
-    low, high = intervals({"acc": statistics(predictions(probabilities, targets))["acc"]}, samples)["acc"]
+    low, high = bootstrap_intervals({"acc": statistics(predictions(probabilities, targets))["acc"]}, samples)["acc"]
     p, z = right / samples, 1.959964
     half = z * math.sqrt(p * (1 - p) / samples)
     assert (low, high) == pytest.approx((p - half, p + half), abs=0.15 * half)
@@ -45,7 +45,7 @@ def test_nine_in_ten_intervals_hold_the_truth():
         right = torch.rand(150, generator=random) < 0.8
         probabilities = torch.stack([right * 0.8 + 0.1, 0.9 - right * 0.8], dim=1)
         found = predictions(probabilities, torch.zeros(150, dtype=torch.long))
-        low, high = intervals({"acc": statistics(found)["acc"]}, 150, seed)["acc"]
+        low, high = bootstrap_intervals({"acc": statistics(found)["acc"]}, 150, seed)["acc"]
         held += low <= 0.8 <= high
     assert 52 <= held < 60
 
@@ -64,7 +64,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore:.*samples in targets.*")
 def test_each_sample_once_gives_the_metrics_of_training(name, few, monkeypatch):
-    monkeypatch.setattr(bootstrap, "FEW", few)
+    monkeypatch.setattr(bootstrap, "MAX_POSITIVES_FOR_PAIRS", few)
     objective, draw = CASES[name]
     random = torch.Generator().manual_seed(1)
     logits = torch.randn(300, objective.num_outputs, generator=random).round(decimals=1)  # with ties
@@ -81,7 +81,7 @@ def test_each_sample_once_gives_the_metrics_of_training(name, few, monkeypatch):
 
 @pytest.mark.parametrize("few", [0, 1000], ids=["by sorting", "by pairs"])
 def test_areas_count_a_sample_as_often_as_it_is_drawn(few, monkeypatch):
-    monkeypatch.setattr(bootstrap, "FEW", few)
+    monkeypatch.setattr(bootstrap, "MAX_POSITIVES_FOR_PAIRS", few)
     random = torch.Generator().manual_seed(2)
     scores = torch.rand(80, 3, generator=random).round(decimals=1)
     targets = torch.randint(0, 3, (80,), generator=random)
@@ -100,23 +100,23 @@ def test_any_metric_has_an_interval_by_resampling_it():
     counts = torch.randint(0, 4, (60, 7), generator=random).float()
     known, metrics = statistics(predictions(probabilities, targets)), Softmax(3).evaluation_metrics()
     for name in ("acc_macro", "f1_macro", "auroc_macro", "ece"):
-        slow = resampled(metrics[name], probabilities, targets)(counts)
+        slow = resampled_metric(metrics[name], probabilities, targets)(counts)
         assert slow.tolist() == pytest.approx(known[name](counts).tolist(), abs=1e-5), name
 
 
 def test_draws_in_pieces_are_as_good_and_a_seed_repeats_them(monkeypatch):
     random = torch.Generator().manual_seed(3)
     found = statistics(predictions(torch.rand(100, 3, generator=random), torch.randint(0, 3, (100,), generator=random)))
-    whole = intervals(found, 100, seed=5)
-    assert intervals(found, 100, seed=5) == whole
-    monkeypatch.setattr(bootstrap, "CELLS", 1500)
-    pieces = intervals(found, 100, seed=5)
+    whole = bootstrap_intervals(found, 100, seed=5)
+    assert bootstrap_intervals(found, 100, seed=5) == whole
+    monkeypatch.setattr(bootstrap, "MAX_COUNTS_IN_MEMORY", 1500)
+    pieces = bootstrap_intervals(found, 100, seed=5)
     for name in ("acc", "f1_macro", "auroc_macro"):
         assert pieces[name] == pytest.approx(whole[name], abs=0.03)
 
 
 def test_a_single_sample_has_no_width_and_no_area():
-    limits = intervals(statistics(predictions(torch.tensor([[0.3, 0.7]]), torch.tensor([1]))), 1)
+    limits = bootstrap_intervals(statistics(predictions(torch.tensor([[0.3, 0.7]]), torch.tensor([1]))), 1)
     assert limits["acc"] == (1, 1)
     assert limits["ece"] == pytest.approx((0.3, 0.3))
     assert all(math.isnan(end) for end in limits["auroc_macro"])
@@ -125,4 +125,4 @@ def test_a_single_sample_has_no_width_and_no_area():
 @pytest.mark.parametrize("samples", [1, 120])
 def test_what_no_mistake_proves(samples):
     exact = binomtest(samples, samples).proportion_ci(0.95, method="exact").low
-    assert f"no more than {exact:.3f} " in without_mistake(samples)
+    assert f"as low as {exact:.3f} " in describe_no_mistake(samples)

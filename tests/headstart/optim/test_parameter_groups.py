@@ -6,7 +6,7 @@ from torch.optim import AdamW
 
 from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.errors import UsageError
-from headstart.optim.parameter_groups import parameter_groups, rate_ratios
+from headstart.optim.parameter_groups import lr_ratios, parameter_groups
 
 
 @pytest.fixture
@@ -18,11 +18,11 @@ def groups_of(backbone, optimizer=None, decay=0.5):
     head = nn.Linear(128, 3)
     optimizer = optimizer or partial(AdamW, lr=0.1, weight_decay=0.3)
     layers = backbone.layer_groups()
-    return head, parameter_groups(layers, head, optimizer, rate_ratios(layers, 0.1, decay))
+    return head, parameter_groups(layers, head, optimizer, lr_ratios(layers, 0.1, decay))
 
 
 def test_rates_fall_towards_the_stem(backbone):
-    ratios = rate_ratios(backbone.layer_groups(), 0.1, 0.5)
+    ratios = lr_ratios(backbone.layer_groups(), 0.1, 0.5)
     assert list(ratios) == ["stem", "stage1", "stage2", "stage3"]
     assert list(ratios.values()) == pytest.approx([0.0125, 0.025, 0.05, 0.1])
 
@@ -56,4 +56,4 @@ def test_rates_and_decay_of_the_groups(backbone):
 )
 def test_impossible_rates_are_refused(ratio, decay, message, backbone):
     with pytest.raises(UsageError, match=message):
-        rate_ratios(backbone.layer_groups(), ratio, decay)
+        lr_ratios(backbone.layer_groups(), ratio, decay)

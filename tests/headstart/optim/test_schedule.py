@@ -197,10 +197,18 @@ def test_an_epoch_ends_once():
 @pytest.mark.parametrize(
     ("saved", "resumed", "message"),
     [
-        (("cosine", 12), ("cosine", 24), r"CosineAnnealingLR \(T_max=12\), this run's CosineAnnealingLR \(T_max=24\)"),
+        (
+            ("cosine", 12),
+            ("cosine", 24),
+            r"CosineAnnealingLR \(T_max=12\), this run with CosineAnnealingLR \(T_max=24",
+        ),
         (("onecycle", 12), ("onecycle", 6), r"OneCycleLR \(total_steps=12\)"),
-        (("step", 12), ("none", 12), r"StepLR, this run's no scheduler"),
-        (("none", 12), ("plateau", 12), r"no scheduler, this run's ReduceLROnPlateau: resume with the scheduler"),
+        (("step", 12), ("none", 12), r"StepLR, this run with no scheduler"),
+        (
+            ("none", 12),
+            ("plateau", 12),
+            r"no scheduler, this run with ReduceLROnPlateau: resume with the same",
+        ),
     ],
 )
 def test_another_schedule_is_not_gone_on_with(saved, resumed, message):

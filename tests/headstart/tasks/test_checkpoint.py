@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from headstart.cli.conf_files import CONF
 from headstart.errors import UsageError
 from headstart.evaluation.evaluate import evaluate
-from headstart.files import UnreadableError, read_plain
+from headstart.files import UnreadableError, read_torch_file
 from headstart.tasks import checkpoint
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.training.run import train
@@ -72,7 +72,7 @@ def with_a_flip(path: Path, offset: int, mask: int, original) -> str:
     """What becomes of a file with a changed byte: `refused`, or `equal` to the original."""
     damage(path, offset, mask)
     try:
-        content = read_plain(path)
+        content = read_torch_file(path)
     except UnreadableError:
         return "refused"
     finally:
@@ -84,7 +84,7 @@ def with_a_flip(path: Path, offset: int, mask: int, original) -> str:
 def test_a_changed_byte_anywhere_in_a_runs_checkpoint_is_refused_or_harmless(quick, tmp_path):
     train(quick("trainer.max_epochs=1", "test=false"))
     file = tmp_path / "run/checkpoints/last.ckpt"
-    original, draw = read_plain(file), random.Random(0)
+    original, draw = read_torch_file(file), random.Random(0)
     for offset in draw.sample(range(file.stat().st_size), 200):
         with_a_flip(file, offset, 1 << draw.randrange(8), original)
     for offset in draw.sample(record_bytes(file), 50):
@@ -93,14 +93,14 @@ def test_a_changed_byte_anywhere_in_a_runs_checkpoint_is_refused_or_harmless(qui
     for length in draw.sample(range(len(whole)), 20):
         file.write_bytes(whole[:length])
         with pytest.raises(UnreadableError):
-            read_plain(file)
+            read_torch_file(file)
 
 
 def test_a_bit_of_what_is_no_tensor_is_refused_or_harmless(tmp_path):
     """Headers and the directory of records, which torch heeds although no checksum covers them."""
     file = tmp_path / "a.ckpt"
     torch.save({"a": torch.arange(100.0), "b": [1, "x"]}, file)
-    original, whole, tensor, draw = read_plain(file), file.read_bytes(), record_bytes(file), random.Random(0)
+    original, whole, tensor, draw = read_torch_file(file), file.read_bytes(), record_bytes(file), random.Random(0)
     offsets = [o for o in range(len(whole)) if o not in tensor and whole[o] != ord("Z")]  # Z fills gaps
     seen = {with_a_flip(file, offset, 1 << draw.randrange(8), original) for offset in offsets}
     assert seen == {"refused", "equal"}
@@ -111,7 +111,7 @@ def test_a_record_turned_into_a_folder_is_refused(tmp_path):
     file = write(tmp_path / "a.ckpt")
     attributes = file.read_bytes().rindex(b"archive/data/0") - 8
     with pytest.raises(UnreadableError, match=r"damaged: .*data/0"):
-        read_plain(damage(file, attributes, 0x10))
+        read_torch_file(damage(file, attributes, 0x10))
 
 
 @pytest.mark.parametrize(

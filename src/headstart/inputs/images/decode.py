@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from headstart.inputs.base import UnreadableInput
@@ -25,15 +25,6 @@ PICTURE_SUFFIXES = frozenset(
 MAX_PIXELS = 178_956_970
 """Width x height above which a picture is refused unread (Pillow's own hard limit: half a gigabyte as RGB)."""
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 
 
@@ -86,7 +77,7 @@ def picture_size(path: Path | str) -> tuple[int, int]:
             width, height = image.size
             try:
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            except Exception:  # as in _upright
+            except Exception:  # as in _turn_upright
                 turned = False
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UnreadablePicture(f"cannot be opened ({error})", str(path)) from error
@@ -100,7 +91,8 @@ def _decode(stream: BinaryIO, path: str | None, least_side: int | None) -> Tenso
             if least_side is not None:  # before its EXIF turns it: a square bound does not care
                 image.draft(None, (least_side, least_side))
             image.load()
-            pixels = _to_rgb_array(_upright(image))
+            _turn_upright(image)
+            pixels = _to_rgb_array(image)
     except UnreadablePicture as error:
         raise UnreadablePicture(error.reason, path) from error
     except MemoryError:
@@ -115,13 +107,17 @@ def _check_size(size: tuple[int, int]) -> None:
         raise UnreadablePicture(f"too large: {size[0]} x {size[1]} pixels, at most {MAX_PIXELS:,} pixels are decoded")
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; as stored when the EXIF block is broken."""
+def _turn_upright(image: Image.Image) -> None:
+    """Turns a loaded picture as its EXIF orientation says, in place; a picture with a broken EXIF block stays as it is.
+
+    In place, because Pillow would otherwise copy every picture that needs no turn.
+    """
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as many kinds as there are broken EXIF blocks; the pixels are fine
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # each broken EXIF block raises another error; the pixels are fine
+        pass
 
 
 def _to_rgb_array(image: Image.Image) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures in files and in memory, found and loaded by number."""
+"""Pictures in files or in memory, loaded by their index; and the search for files in a folder."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,14 +10,19 @@ from torch import Tensor
 
 from headstart.inputs.images.decode import picture_size, read_picture
 
-JUNK = {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN"}
-"""Names of files and folders that are never data; nor are names with a leading dot."""
-# "jpg" is the version of its interface; libjpeg-turbo, where it is that, has one of its own
+JUNK_NAMES = {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN"}
+"""Names of files and folders that are never data. Names with a leading dot are not data either."""
+# "jpg" is the version of the interface of libjpeg; libjpeg-turbo has another version of its own
 CODECS = ("pil", "jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
 
 
 class PictureFiles:
-    """Loads picture `i` of a list of files, decoded as `read_picture` does with this `least_side`."""
+    """Loads pictures from a list of files.
+
+    Args:
+        paths: the files.
+        least_side: as for `read_picture`.
+    """
 
     def __init__(self, paths: list[str], least_side: int | None = None):
         self.paths, self.least_side = paths, least_side
@@ -35,13 +40,17 @@ class PictureFiles:
         return picture_size(self.paths[index])
 
     def fingerprint(self) -> list[Any]:
-        """Everything that turns the bytes of a file into pixels: code, settings, versions of the decoders."""
+        """All that decides which pixels a file gives: code, settings, and versions of the decoders."""
         settings = {name: value for name, value in vars(self).items() if name != "paths"}
         return [type(self), settings, {name: features.version(name) for name in CODECS}]
 
 
 class PictureStack:
-    """Loads picture `i` of a uint8 stack in memory, `(n, 3, height, width)` or grey `(n, height, width)`, as RGB."""
+    """Loads pictures from memory, as RGB.
+
+    Args:
+        pictures: uint8, `(n, 3, height, width)` or grey `(n, height, width)`.
+    """
 
     def __init__(self, pictures: Tensor):
         self.pictures = pictures
@@ -53,9 +62,9 @@ class PictureStack:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Visible files, through links too, but no folder twice: a link to a parent would have no end.
+    """All files below a folder that are not junk, in a fixed order. Links are followed, but no folder is read twice.
 
-    In a fixed order, one folder at a time: the names of one folder are in memory, not those of all.
+    Without that rule a link to a parent folder would never end. The names of only one folder at a time are in memory.
     """
     return _files(folder, {str(parent) for parent in Path(os.path.realpath(folder)).parents})
 
@@ -63,12 +72,12 @@ def files_below(folder: Path) -> Iterator[Path]:
 def _files(folder: Path, visited: set[str]) -> Iterator[Path]:
     visited.add(os.path.realpath(folder))
     with os.scandir(folder) as found:
-        # folders before links to them, so that a picture's name does not depend on the order of the file system
+        # folders before links, so that a picture's name does not depend on the order in the file system
         entries = sorted(found, key=lambda entry: (entry.is_symlink(), entry.name))
     for entry in entries:
         if is_junk(entry.name):
             continue
-        # of a link that leads to itself, entry.is_dir() raises; asked of every file, isdir() would be slow
+        # entry.is_dir() raises an error for a link to itself; os.path.isdir() would be slow for every file
         if not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()):
             yield Path(entry.path)
         elif os.path.realpath(entry.path) not in visited:
@@ -76,12 +85,12 @@ def _files(folder: Path, visited: set[str]) -> Iterator[Path]:
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder of this name is left out."""
-    return name.startswith(".") or name in JUNK
+    """Whether a file or folder with this name is never data."""
+    return name.startswith(".") or name in JUNK_NAMES
 
 
 def size_of(load: Callable[[int], Any], index: int) -> tuple[int, int] | None:
-    """Width and height of a picture, from the head of its file where it is one; None where it is no picture."""
+    """Width and height of a picture, if possible without decoding its file; None if the input is not a picture."""
     if hasattr(load, "size_of"):
         return load.size_of(index)
     value = load(index)

@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,15 +12,13 @@ from itertools import islice
 from pathlib import Path
 
 import PIL
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headstart.files import replacing
 from headstart.inputs.images.decode import UnreadablePicture, read_picture
+from headstart.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-BAR_AFTER_SECONDS = 1.0
 _BATCH = 1024  # files handed to the threads at a time: bounds what waits in memory
 _CANNOT_OPEN = "cannot be opened"
 _HEADER = {"headstart_scan": 1, "pillow": PIL.__version__}  # another decoder may come to another verdict
@@ -114,20 +111,12 @@ def _judge(path: Path) -> Verdict:
 
 def _verdicts(paths: Sequence[Path], workers: int | None) -> Iterator[tuple[Path, Verdict]]:
     """In the order of `paths`. Threads suffice: reading, decoding and hashing all release the interpreter lock."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task("Checking pictures", total=len(paths))
-    start, waiting = time.monotonic(), iter(paths)
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            while batch := list(islice(waiting, _BATCH)):
-                for path, verdict in zip(batch, pool.map(_judge, batch), strict=True):
-                    yield path, verdict
-                    bar.advance(task)
-                    if not bar.live.is_started and time.monotonic() - start > BAR_AFTER_SECONDS:
-                        bar.start()
-    finally:
-        bar.stop()
+    waiting = iter(paths)
+    with progress_bar("Checking pictures", len(paths), "pictures") as bar, ThreadPoolExecutor(workers) as pool:
+        while batch := list(islice(waiting, _BATCH)):
+            for path, verdict in zip(batch, pool.map(_judge, batch), strict=True):
+                yield path, verdict
+                bar.update()
 
 
 def _load(cache_file: Path) -> dict[Stamp, Verdict]:

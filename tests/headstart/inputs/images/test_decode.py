@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from headstart.inputs.images import decode
 from headstart.inputs.images.decode import PICTURE_SUFFIXES, UnreadablePicture, read_picture
@@ -86,13 +86,50 @@ def test_exif_orientation_is_applied_once(tmp_path, orientation, ending):
     assert pixel(picture, *NEXT_RIGHT[orientation]) == BLUE
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+# from the stored pixels to the upright picture (EXIF 2.3, tag 0x0112); other values have no meaning
+TURNED = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).transpose(1, 0, 2),
+    8: np.rot90,
+    0: lambda stored: stored,
+    9: lambda stored: stored,
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
 def test_exif_orientation_of_a_jpeg(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(noise(), tmp_path / "a.jpg", exif=exif)
-    expected = np.array(ImageOps.exif_transpose(Image.open(path)))
+    expected = TURNED[orientation](np.array(Image.open(path)))
     assert np.array_equal(read_picture(path).permute(1, 2, 0).numpy(), expected)
+
+
+def test_a_picture_is_turned_when_the_rest_of_its_exif_block_is_broken(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(noise(), tmp_path / "a.png", exif=exif)
+
+    def fail(*args):
+        raise ValueError("a tag that cannot be written")
+
+    monkeypatch.setattr(Image.Exif, "tobytes", fail)
+    assert read_picture(path).shape == (3, 60, 40)
+
+
+def test_too_little_memory_for_a_turn_is_no_fault_of_the_picture(tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise MemoryError
+
+    path = save(noise(), tmp_path / "a.png")
+    monkeypatch.setattr(decode.ImageOps, "exif_transpose", fail)
+    with pytest.raises(MemoryError):
+        read_picture(path)
 
 
 def test_transparency_survives_the_exif_turn(tmp_path):

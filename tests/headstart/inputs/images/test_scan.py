@@ -1,13 +1,17 @@
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from terminal import Terminal
 
+from headstart import progress
 from headstart.inputs.images import scan
 from headstart.inputs.images.scan import ScanResult, describe_bad, scan_pictures
+from headstart.progress import progress_bar
 
 
 def draw(path: Path, colour: int = 0) -> Path:
@@ -172,16 +176,20 @@ def test_path_outside_the_root_is_listed_whole():
     assert "  /b/c.jpg: truncated" in describe_bad(ScanResult({Path("/b/c.jpg"): "truncated"}), Path("/a"))
 
 
-def test_bar_shows_on_stderr_only_when_it_takes_long(pictures, monkeypatch, capsys):
-    started = []
-    monkeypatch.setattr(scan.Progress, "start", lambda self: started.append(self.console.stderr))
-    scan_pictures(pictures)
-    assert started == []
-    monkeypatch.setattr(scan, "BAR_AFTER_SECONDS", -1.0)
-    scan_pictures(pictures)
-    assert started
-    assert all(started)
-    assert capsys.readouterr().out == ""
+def test_a_bar_counts_the_pictures_that_are_not_remembered(pictures, tmp_path, monkeypatch):
+    bars = []
+
+    def remembered(*args):
+        bars.append(progress_bar(*args))
+        return bars[-1]
+
+    monkeypatch.setattr(scan, "progress_bar", remembered)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(progress, "DELAY_SECONDS", 0)
+    scan_pictures(pictures[:2], tmp_path / "scan.jsonl")
+    scan_pictures(pictures, tmp_path / "scan.jsonl")
+    assert [(bar.n, bar.total) for bar in bars] == [(2, 2), (4, 4)]
+    assert "Checking pictures:" in terminal.getvalue()
 
 
 def test_nothing_to_scan(tmp_path):

@@ -5,13 +5,14 @@ import csv
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix as reference
-from sklearn.metrics import precision_recall_fscore_support
+from torchmetrics.functional.classification import binary_calibration_error
 
 from headstart.metrics import predictions as module
-from headstart.metrics.calibration import calibration_error, reliability_bins
+from headstart.metrics.calibration import bin_of, calibration_error, calibration_errors, reliability_bins
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
 from headstart.metrics.per_class import class_rows, confused_pairs, confusion_matrix, write_confusion
 from headstart.metrics.predictions import Predictions, write_predictions
+from headstart.tasks.objectives import CALIBRATION_BINS
 
 
 def rows(file):
@@ -46,7 +47,7 @@ def test_predictions_as_a_table(tmp_path):
 
 
 def test_of_many_classes_the_table_has_two_probabilities(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ALL_PROBABILITIES", 3)
+    monkeypatch.setattr(module, "MAX_CLASSES_WITH_ALL_PROBABILITIES", 3)
     found = some()
     write_predictions(tmp_path / "p.csv", found)
     for i, row in enumerate(rows(tmp_path / "p.csv")):
@@ -62,12 +63,15 @@ def test_several_labels_are_joined(tmp_path):
     ]  # fmt: skip
 
 
-def test_shares_of_classes_are_those_of_scikit_learn():
+def test_scores_of_classes_by_their_definition():
     found = some()
-    precision, recall, f1, support = precision_recall_fscore_support(found.targets, found.predicted)
     for c, row in enumerate(class_rows(found)):
-        assert (row["precision"], row["recall"], row["f1"]) == pytest.approx((precision[c], recall[c], f1[c]))
-        assert row["support"] == support[c]
+        actual, predicted = found.targets == c, found.predicted == c
+        both = (actual & predicted).sum().item()
+        assert (row["support"], row["found"]) == (actual.sum().item(), both)
+        precision, recall = both / predicted.sum().item(), both / row["support"]
+        f1 = 2 * precision * recall / (precision + recall)
+        assert (row["precision"], row["recall"], row["f1"]) == pytest.approx((precision, recall, f1))
 
 
 def test_a_class_that_is_not_there_has_no_recall():
@@ -79,6 +83,16 @@ def test_a_class_that_is_not_there_has_no_recall():
 def test_labels_are_counted_each():
     counts = {row["class"]: (row["found"], row["missed"], row["seen where it is not"]) for row in class_rows(LABELS)}
     assert counts == {"x": (1, 1, 1), "y": (1, 0, 1)}
+    scores = {row["class"]: (row["support"], row["precision"], row["recall"], row["f1"]) for row in class_rows(LABELS)}
+    assert scores == {"x": (2, 0.5, 0.5, 0.5), "y": (1, 0.5, 1, pytest.approx(2 / 3))}
+
+
+def test_a_label_that_nobody_has_and_nobody_predicts_has_no_scores():
+    found = Predictions(["0"], ["x", "y"], torch.tensor([[1, 0]]), torch.tensor([[0.9, 0.2]]), True)
+    assert [list(row.values()) for row in class_rows(found)] == [
+        ["x", 1, 1, 0, 0, 1, 1, 1],
+        ["y", 0, 0, 0, 0, None, None, None],
+    ]
 
 
 def test_the_confusion_matrix_is_that_of_scikit_learn(tmp_path):
@@ -126,6 +140,26 @@ def test_the_calibration_error_by_hand():
     assert [number for *_, number in bins] == [1, 3, 2]
     assert [share for _, share, _ in bins] == [0, 1, 0.5]
     assert [probability for probability, *_ in bins] == pytest.approx([0.55, 0.65, 0.95])
+
+
+@pytest.mark.parametrize("bins", [1, 3, 10, CALIBRATION_BINS])
+def test_one_binning_for_the_printed_error_its_interval_and_the_drawn_bins(bins):
+    """Probabilities on all edges as torchmetrics computes them, and their neighbours; 0 and 1 are among them."""
+    edges = torch.linspace(0, 1, bins + 1)
+    below, above = (torch.nextafter(edges, torch.tensor(far)).clamp(0, 1) for far in (-1.0, 2.0))
+    probability = torch.cat([edges, below, above, torch.arange(101) / 100])
+    right = torch.arange(len(probability)) % 2
+    counts = torch.ones(len(probability), 1)
+    printed = binary_calibration_error(probability, right, n_bins=bins).item()
+    assert calibration_errors(probability, right, counts, bins).item() == pytest.approx(printed, abs=1e-6)
+    labels = Predictions([""] * len(right), ["x"], right[:, None], probability[:, None], True)
+    assert calibration_error(labels, bins) == pytest.approx(printed, abs=1e-6)
+    drawn = reliability_bins(labels, bins)
+    assert sum(abs(p - share) * n for p, share, n in drawn) / len(right) == pytest.approx(printed, abs=1e-6)
+
+
+def test_an_edge_belongs_to_the_bin_above_it():
+    assert bin_of(torch.tensor([0.0, 0.2499, 0.25, 0.5, 0.75, 0.9999, 1.0]), 4).tolist() == [0, 0, 1, 2, 3, 3, 4]
 
 
 def test_certainty_has_its_place():
