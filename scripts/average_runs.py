@@ -42,7 +42,7 @@ def find(folders: list[Path]) -> list[Run]:
     return found
 
 
-def held_out(run: Run) -> dict[str, str]:
+def parity_samples(run: Run) -> dict[str, str]:
     """The samples of val and test: name -> split."""
     return {name: split for name, split in assignment(run.split_file).items() if split != "train"}
 
@@ -61,7 +61,7 @@ def check(runs: list[Run], contents: list[dict[str, Any]]) -> None:
         shapes, wanted = ({k: v.shape for k, v in c["state_dict"].items()} for c in (content, first[1]))
         if shapes != wanted:
             raise UsageError(f"{name} and {first_name} have different networks: their weights cannot be averaged")
-        if held_out(run) != held_out(first[0]):
+        if parity_samples(run) != parity_samples(first[0]):
             raise UsageError(
                 f"{name} held out other pictures than {first_name}, and may have learned from its: give all "
                 "runs the same data.seed, and vary seed"

@@ -46,7 +46,7 @@ COMMON = (
 SETUPS = {
     "unfreeze": (
         *("finetuning=unfreeze_at", "finetuning.epoch=1", "finetuning.batch_norm=[frozen,train]", "head=mlp"),
-        *("augmentation=trivial_augment", "optimizer=sgd", "scheduler=onecycle", "task.wake_up_steps=3"),
+        *("augmentation=trivial_augment", "optimizer=sgd", "scheduler=onecycle", "task.unfreeze_warmup_steps=3"),
     ),
     "gradual": (
         *("finetuning=gradual", "finetuning.batch_norm=[frozen,affine,adapt_stats,train]", "head.dropout=0.2"),
@@ -240,7 +240,7 @@ def content(run: Path) -> dict[str, Any]:
         # what may differ between two commands for the same run
         settings = found[file.name]["hyper_parameters"]["config"]
         settings["resume"] = settings["paths"] = settings["cache"] = settings["data"]["num_workers"] = None
-        found[file.name]["callbacks"].pop("Passes")  # as below
+        found[file.name]["callbacks"].pop("ForwardPassCounter")  # as below
         for state in found[file.name]["callbacks"].values():
             state.pop(NEVER_RESTORED, None)
     names = {file.name for folder in (run, files.checkpoints_folder) for file in folder.iterdir()}

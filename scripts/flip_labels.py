@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from headstart.caching.features import features_of
-from headstart.callbacks.collection import Collection
+from headstart.callbacks.logit_collector import LogitCollector
 from headstart.cli import resolvers
 from headstart.cli.run import quiet
 from headstart.data.trained_run import load_data
@@ -37,7 +37,7 @@ def features_and_labels(run: str) -> tuple[Tensor, Tensor]:
     data = load_data(trained.data, task.classes, task.backbone.preprocess, "train")
     cache = instantiate(trained.cache.activations) if trained.cache and trained.cache.activations else None
     backbone = starting_backbone(trained, task)
-    features = features_of(backbone, data, "train", build_trainer(trained, Collection()), cache)
+    features = features_of(backbone, data, "train", build_trainer(trained, LogitCollector()), cache)
     return features, data.targets("train", range(len(features)))
 
 

@@ -18,7 +18,7 @@ from headstart.cli.schemas import OtherData
 from headstart.errors import UsageError
 from headstart.evaluation import inspection
 from headstart.evaluation.evaluate import evaluate, sample_losses
-from headstart.export.held_out import held_out
+from headstart.export.parity_samples import parity_samples
 from headstart.inputs.images.mirror import with_mirror_image
 from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
@@ -257,7 +257,7 @@ def test_pictures_that_were_moved_stay_in_their_splits(composed, tmp_path, caplo
         paths = {row["path"] for row in rows(tmp_path / f"run/evaluation_{split}_on_moved/predictions.csv")}
         assert paths == {name for name, where in of.items() if where == split}
     task, trained = checkpoint.load_task(path := tmp_path / "run/checkpoints/best.ckpt")
-    pieces = held_out(trained, OmegaConf.structured(OtherData(str(moved))), path, task, count=100)
+    pieces = parity_samples(trained, OmegaConf.structured(OtherData(str(moved))), path, task, count=100)
     assert len(pieces) == sum(where == "val" for where in of.values())
     assert "learned from" not in caplog.text
     (moved / next(name for name, where in of.items() if where == "test")).unlink()
@@ -268,9 +268,9 @@ def test_pictures_that_were_moved_stay_in_their_splits(composed, tmp_path, caplo
 def test_the_mean_with_the_mirror_image_is_what_is_judged(quick, tmp_path):
     train(quick(*UNSURE))
     plain = evaluated(tmp_path / "run", "embedding=true")
-    metrics = evaluated(tmp_path / "run", "test_time_flip=true", "embedding=true")
+    metrics = evaluated(tmp_path / "run", "test_time=flip", "embedding=true")
     assert metrics["test/loss"] != pytest.approx(plain["test/loss"], abs=1e-6)
-    folder = tmp_path / "run/evaluation_test_flipped"
+    folder = tmp_path / "run/evaluation_test_with_mirror_image"
     content = json.loads((folder / "evaluation.json").read_text())
     assert content["metrics"]["loss"]["low"] < metrics["test/loss"] < content["metrics"]["loss"]["high"]
     task, _ = checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")
@@ -314,8 +314,8 @@ def test_another_checkpoint_has_a_folder_of_its_own(quick, tmp_path):
         (["neighbours=3", "data.root=x"], "neighbours=3 is about the run's own pictures"),
         (["label_errors=true", "data.root=x"], "label_errors=true is about the run's own pictures"),
         (
-            ["calibrate=true", "test_time_flip=true"],
-            "for the predictions as the run makes them: leave test_time_flip out",
+            ["calibrate=true", "test_time=flip"],
+            "for the predictions as the run makes them: leave test_time out",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

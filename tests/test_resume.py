@@ -28,7 +28,7 @@ CHECK = SimpleNamespace(**runpy.run_path(str(ROOT / "scripts" / "check_resume.py
 DATA = ("data.num_samples=60", "data.batch_size=8", "augmentation=flip_crop")  # six batches an epoch
 UNFREEZE = (
     *DATA, "finetuning=unfreeze_at", "finetuning.epoch=1", "finetuning.batch_norm=[frozen,train]", "head=mlp",
-    "optimizer=sgd", "scheduler=onecycle", "task.wake_up_steps=3", "trainer.max_epochs=3",
+    "optimizer=sgd", "scheduler=onecycle", "task.unfreeze_warmup_steps=3", "trainer.max_epochs=3",
     "trainer.log_every_n_steps=2",
 )  # fmt: skip
 ACCUMULATE = (*UNFREEZE, "trainer.accumulate_grad_batches=2")

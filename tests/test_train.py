@@ -66,7 +66,7 @@ def test_a_flip_at_test_time_is_saved_and_can_be_asked_for_later(quick, tmp_path
     assert runs["true"]["test/loss"] != runs["false"]["test/loss"]
     task, _ = checkpoint.load_task(tmp_path / "true/checkpoints/best.ckpt")
     assert task.test_time is not None
-    again = evaluated(tmp_path / "false", "test_time_flip=true")
+    again = evaluated(tmp_path / "false", "test_time=flip")
     assert again["test/loss"] == pytest.approx(runs["true"]["test/loss"], rel=1e-5)
     assert not (tmp_path / "false/metrics_test.json").exists(), "it is not the run's own result"
 

@@ -106,7 +106,7 @@ class ActivationCache(Callback):
             self.passes += chain.passes
         if by_view:
             rows["train"] = FixedViews(rows["train"], self.views)
-        task.go_on_with(rest)
+        task.forward_from(rest)
         data.stored.update(rows)
 
     def _digests_of(self, data: DataModule, split: str) -> list[str]:
@@ -202,6 +202,6 @@ def _is_whole(trainer: pl.Trainer, split: str) -> bool:
 
 
 def _back_to_pictures(trainer: pl.Trainer, task: pl.LightningModule) -> None:
-    task.go_on_with(None)
+    task.forward_from(None)
     if isinstance(trainer.datamodule, DataModule):
         trainer.datamodule.stored.clear()

@@ -15,7 +15,10 @@ from omegaconf import DictConfig
 from headstart.cli.quick_check import nodes, parts, plain_problems, refuse
 from headstart.errors import nearest
 
-GIVEN_BY_CODE = {"backbone", "in_features", "num_outputs", "num_classes", "params", "optimizer", "preprocess"}
+GIVEN_BY_CODE = {
+    *("backbone", "head", "optimizer", "scheduler", "mixing", "test_time", "monitor"),
+    *("in_features", "num_outputs", "num_classes", "params", "preprocess"),
+}
 """Arguments that our code gives when it builds a part; no config has them."""
 TYPE_NAMES = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
 """The types that a command line can give, in words."""

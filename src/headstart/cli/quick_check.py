@@ -59,7 +59,7 @@ def parts(config: DictConfig) -> Iterator[tuple[str, Any]]:
     """The dotted name and the plain value of each part that is built from its `_target_`."""
     plain = OmegaConf.to_container(config, resolve=True)
     for name in COMPONENTS:
-        yield name, _without_references(config, name, plain.get(name))
+        yield name, plain.get(name)
     for name in CACHES if plain.get("cache") else ():
         yield f"cache.{name}", plain["cache"].get(name)
     for group in ("callbacks", "logger"):
@@ -74,14 +74,6 @@ def nodes(name: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     below = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in below:
         yield from nodes(f"{name}.{key}", value)
-
-
-def _without_references(config: DictConfig, name: str, plain: Any) -> Any:
-    """A component without the other components it refers to, such as `task.head: ${head}`: those are checked once."""
-    if not isinstance(plain, dict):
-        return plain
-    return {key: None if OmegaConf.is_interpolation(config[name], key) and isinstance(value, dict) else value
-            for key, value in plain.items()}  # fmt: skip
 
 
 def _choose(component: str) -> str:

@@ -23,6 +23,8 @@ CACHES = ("activations", "pictures")
 """The keys of `CacheConfig` that each build one object."""
 EXPORT_ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt", "safetensors": ".safetensors"}
 """The formats of an export, and how their files end."""
+AS_IN_RUN = "as in the run"
+"""The value of a part that a run also has, if an evaluation does not change it; null would switch the part off."""
 ROW_FORMATS = ("csv", "json", "jsonl")
 """The formats of predictions; each is also the ending of its files."""
 
@@ -128,8 +130,8 @@ class EvaluateConfig(CheckpointConfig):
     label_errors: bool = setting(
         False, 'training labels that are probably wrong; needs pip install -e ".[label_errors]"'
     )
-    test_time_flip: bool | None = setting(
-        None, "average over each picture and its mirror image; default: as in the run", example="true"
+    test_time: Any = setting(  # noqa: RUF009
+        AS_IN_RUN, "test-time augmentation: a file of conf/test_time; default: as in the run", example="flip"
     )
     data: OtherData = field(default_factory=OtherData)
     trainer: OtherTrainer = field(default_factory=OtherTrainer)

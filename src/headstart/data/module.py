@@ -23,7 +23,7 @@ from headstart.data.splits import SPLITS
 from headstart.data.transformed import Augmented, AugmentedInputs, Inputs, Transformed, collate_with_targets
 from headstart.errors import UsageError
 from headstart.inputs.base import Preprocess
-from headstart.inputs.transforms import Fixed, Load, Transform, TwoParts, as_it_is
+from headstart.inputs.transforms import Fixed, Load, SplitTransform, Transform, as_it_is
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ class DataModule(pl.LightningDataModule):
 
     def in_two_parts(self, transform: Transform) -> tuple[Transform, Transform]:
         """The fixed part of one of the two transforms, and the random one; of an unknown one all may be random."""
-        if isinstance(transform, TwoParts):
+        if isinstance(transform, SplitTransform):
             return transform.fixed, transform.random
         return (transform, as_it_is) if transform is self.eval_transform else (as_it_is, transform)
 

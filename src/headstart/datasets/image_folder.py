@@ -117,7 +117,7 @@ class ImageFolder(DataModule):
         return self.cache / "scans" / f"{key}.jsonl"
 
     def _list_bad(self, bad: dict[Path, str]) -> None:
-        """Writes `bad_files.csv` beside the split file. Every process writes the whole file."""
+        """Writes the table of unreadable pictures beside the split file. Every process writes the whole file."""
         self.bad |= bad
         if self.split_file:
             rows = [(self._name(path), reason) for path, reason in self.bad.items()]

@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from headstart.backbones.speed import choose_precision
-from headstart.callbacks.collection import Collection
+from headstart.callbacks.logit_collector import LogitCollector
 from headstart.callbacks.progress import ProgressBar
 from headstart.cli.check import check_config
-from headstart.cli.schemas import EvaluateConfig
+from headstart.cli.schemas import AS_IN_RUN, EvaluateConfig
 from headstart.data.module import DataModule
 from headstart.data.trained_run import data_config, known_split, load_data
 from headstart.display.tables import show
@@ -22,7 +22,6 @@ from headstart.evaluation import inspection
 from headstart.evaluation.evaluation_files import Evaluation, clear, metrics_table, write_tables_and_figures
 from headstart.evaluation.inspection import Inspection
 from headstart.files import as_json, replacing
-from headstart.inputs.images.mirror import with_mirror_image
 from headstart.metrics.calibration import calibration_error, fit_temperature
 from headstart.metrics.intervals import bootstrap_intervals, resampled_metric, statistics_of
 from headstart.metrics.predictions import Predictions
@@ -38,7 +37,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     """The metrics `<split>/<name>` of a checkpoint on one split.
 
     Tables and figures go into a folder of the run (`output_folder`). The metrics also go into a file of the run, unless
-    `data.root` or `test_time_flip` asks for something else than the run's own test.
+    `data.root` or `test_time` asks for something else than the run's own test.
 
     Args:
         cfg: of `conf/evaluate.yaml`.
@@ -52,20 +51,20 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
             *(Run(path.parent.parent).split_file, cfg.split),
         )
     task, trained = checkpoint.load_task(path)
-    if cfg.test_time_flip is not None:
-        task.test_time = with_mirror_image if cfg.test_time_flip else None
+    if cfg.test_time != AS_IN_RUN:
+        task.test_time = instantiate(cfg.test_time)
     trained = config_for_evaluation(trained, cfg, run)
     check_config(trained)
     data = load_data(trained.data, task.classes, task.backbone.preprocess, cfg.split, run)
     inspection.check_data(cfg, task, data)
-    collection = Collection(features=bool(cfg.embedding or cfg.neighbours))
-    trainer = build_trainer(trained, collection)
+    collector = LogitCollector(features=bool(cfg.embedding or cfg.neighbours))
+    trainer = build_trainer(trained, collector)
     if cfg.calibrate:
-        calibrate(path, task, data, trainer, collection)
+        calibrate(path, task, data, trainer, collector)
     tested = test(task, data, cfg.split, trainer)
-    write_evaluation(cfg, path, trained, task, data, trainer, collection, tested)
+    write_evaluation(cfg, path, trained, task, data, trainer, collector, tested)
     metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
-    if run and cfg.data.root is None and cfg.test_time_flip is None:
+    if run and cfg.data.root is None and cfg.test_time == AS_IN_RUN:
         with replacing(run.evaluated_metrics_file(cfg.split, path.stem)) as stream:
             stream.write(as_json(metrics))
     return metrics
@@ -73,7 +72,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
 
 def write_evaluation(
     cfg: DictConfig, path: Path, trained: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer,
-    collection: Collection, tested: dict[str, float],
+    collector: LogitCollector, tested: dict[str, float],
 ) -> None:  # fmt: skip
     """Writes the results of a test that was just made: intervals, tables, figures, and what else `cfg` asks for.
 
@@ -84,23 +83,23 @@ def write_evaluation(
         task: the tested model.
         data: its `cfg.split` was tested.
         trainer: has tested.
-        collection: the logits of the test.
+        collector: the logits of the test.
         tested: the metrics by name, without a prefix.
     """
     folder = output_folder(path, cfg)
-    evaluation = with_intervals(task, data, cfg.split, collection.logits, tested)
+    evaluation = with_intervals(task, data, cfg.split, collector.logits, tested)
     evaluation.facts = {
         "checkpoint": path.name,
         "split": cfg.split,
         "data_root": _data_root(cfg),
         "samples": len(evaluation.predictions),
-        "test_time_flip": task.test_time is not None,
+        "test_time": task.test_time is not None,
         "temperature": task.objective.temperature,
     }
     clear(folder)
     write_tables_and_figures(folder, evaluation)
     show(metrics_table(f"{cfg.split}, {len(evaluation.predictions):,} samples", evaluation))
-    features = collection.features if collection.wants_features else None
+    features = collector.features if collector.wants_features else None
     Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).write()
     log.info("tables and figures: %s", folder)
 
@@ -128,10 +127,10 @@ def config_for_evaluation(trained: DictConfig, cfg: DictConfig, run: Run | None)
     return config
 
 
-def build_trainer(trained: DictConfig, collection: Collection) -> pl.Trainer:
-    """A trainer for tests, whose logits `collection` keeps."""
+def build_trainer(trained: DictConfig, collector: LogitCollector) -> pl.Trainer:
+    """A trainer for tests, whose logits `collector` keeps."""
     bar = [ProgressBar()] if trained.trainer.enable_progress_bar else []
-    return instantiate(trained.trainer, callbacks=[*bar, collection], logger=False, enable_checkpointing=False)
+    return instantiate(trained.trainer, callbacks=[*bar, collector], logger=False, enable_checkpointing=False)
 
 
 def test(task: ClassificationTask, data: DataModule, split: str, trainer: pl.Trainer) -> dict[str, float]:
@@ -141,21 +140,21 @@ def test(task: ClassificationTask, data: DataModule, split: str, trainer: pl.Tra
 
 
 def calibrate(
-    path: Path, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collection: Collection
+    path: Path, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collector: LogitCollector
 ) -> None:
     """Fits the temperature on val, never on the tested split, and writes it into the checkpoint."""
     if not data.num_samples["val"]:
         raise UsageError("calibrate=true fits the temperature on val, which this run does not have: leave it out")
     test(task, data, "val", trainer)
     targets = data.targets("val", range(data.num_samples["val"]))
-    temperature = fit_temperature(collection.logits, targets)
+    temperature = fit_temperature(collector.logits, targets)
     if temperature is None:
         log.warning("no temperature fits val (does the model make no mistake there?): the temperature stays as it was")
         return
     errors = []
     for candidate in (1.0, temperature):
         task.objective.temperature = candidate
-        predictions = predict(task, data, "val", collection.logits)
+        predictions = predict(task, data, "val", collector.logits)
         errors.append(calibration_error(predictions, CALIBRATION_BINS))
     checkpoint.keep_temperature(path, temperature)
     log.info("temperature %.3f, written into %s; val/ece %.4f before, %.4f after", temperature, path.name, *errors)
@@ -204,12 +203,19 @@ def output_folder(path: Path, cfg: DictConfig) -> Path:
     """
     root = _data_root(cfg)
     run = Run.of(path) or Run(path.parent)
-    folder = wanted = run.evaluation_folder(cfg.split, path.stem, root, cfg.test_time_flip)
+    folder = wanted = run.evaluation_folder(cfg.split, path.stem, root, _test_time_name(cfg))
     number = 1
     while root is not None and (read_evaluation(folder) or {}).get("data_root") not in (None, root):
         number += 1
         folder = wanted.with_name(f"{wanted.name}_{number}")
     return folder
+
+
+def _test_time_name(cfg: DictConfig) -> str | None:
+    """The name of the test-time augmentation that `cfg` asks for, or `plain` if it is off; None: as in the run."""
+    if cfg.test_time == AS_IN_RUN:
+        return None
+    return "plain" if cfg.test_time is None else cfg.test_time._target_.rpartition(".")[2]
 
 
 def _data_root(cfg: DictConfig) -> str | None:

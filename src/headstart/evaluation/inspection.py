@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import Resize
 
 from headstart.backbones.base import Backbone
 from headstart.caching.features import features_of
+from headstart.cli.schemas import AS_IN_RUN
 from headstart.data.module import DataModule
 from headstart.display.contact_sheet import Tile, contact_sheet, is_picture
 from headstart.display.figures import shortened
@@ -215,8 +216,8 @@ def check(cfg: DictConfig) -> None:
         require_captum()
     if cfg.label_errors:
         require_cleanlab()
-    if cfg.calibrate and cfg.test_time_flip is not None:
-        raise UsageError("calibrate=true is for the predictions as the run makes them: leave test_time_flip out")
+    if cfg.calibrate and cfg.test_time != AS_IN_RUN:
+        raise UsageError("calibrate=true is for the predictions as the run makes them: leave test_time out")
     if cfg.data.root is not None:
         for key in ("calibrate", "neighbours", "label_errors"):
             if cfg[key]:

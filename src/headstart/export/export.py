@@ -16,10 +16,10 @@ from torch import nn
 from headstart.cli.schemas import EXPORT_ENDINGS
 from headstart.errors import UsageError
 from headstart.export import onnx_file, safetensors_file, torch_files
-from headstart.export.held_out import HeldOut, held_out
 from headstart.export.metadata import metadata
 from headstart.export.network import WithPreprocessing
 from headstart.export.parity import Answer, Parity, compare, seconds
+from headstart.export.parity_samples import ParitySamples, parity_samples
 from headstart.export.quantization import quantize
 from headstart.files import as_json, replacing
 from headstart.inference.classifier import Classifier
@@ -64,7 +64,7 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
     inside = cfg.format != "safetensors" and cfg.resize == "inside"
     preprocessing = classifier.preprocess.as_module() if inside else None
     count = cfg.pictures or (10**9 if cfg.quantize else SAMPLES)
-    samples = held_out(trained, cfg.data, path, task, count)
+    samples = parity_samples(trained, cfg.data, path, task, count)
     if cfg.quantize and not samples.real:
         raise UsageError(f"quantize={cfg.quantize} needs data of the run: give data.root=<folder>")
     target = output_file(cfg, path)
@@ -109,7 +109,7 @@ def output_file(cfg: DictConfig, path: Path) -> Path:
 
 def write(
     cfg: DictConfig, classifier: Classifier, preprocessing: nn.Module | None, file: Path, about: dict[str, Any],
-    samples: HeldOut,
+    samples: ParitySamples,
 ) -> None:  # fmt: skip
     """Writes the file, quantized if asked."""
     model = classifier if preprocessing is None else WithPreprocessing(preprocessing, classifier)
@@ -124,7 +124,7 @@ def write(
         onnx_file.replace_metadata(file, about)
 
 
-def calibration(samples: HeldOut) -> Iterator[Any]:
+def calibration(samples: ParitySamples) -> Iterator[Any]:
     """Raw training samples, evenly chosen; validation samples where there are none."""
     assert samples.data is not None
     split = "train" if samples.data.num_samples["train"] else "val"
@@ -141,7 +141,7 @@ def on_raw(network: Any, classifier: Classifier, raw: bool) -> Answer:
     return lambda samples: network(preprocess.collate([preprocess(sample) for sample in samples]))
 
 
-def check(reference: Answer, exported: Answer, samples: HeldOut, classifier: Classifier) -> Parity:
+def check(reference: Answer, exported: Answer, samples: ParitySamples, classifier: Classifier) -> Parity:
     """Compares both on all samples."""
     targets = samples.targets() if samples.real else None
     multi_label = classifier.objective.multi_label

@@ -12,7 +12,7 @@ Load = Callable[[int], Any]
 
 
 @dataclass(frozen=True)
-class TwoParts:
+class SplitTransform:
     """A random transform of pictures that tells how far it is not random.
 
     Args:

@@ -1,1 +1,1 @@
-"""Learning rates: of each layer group, and over time."""
+"""Learning rates of each layer group, at each step."""

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 import headstart
-from headstart.callbacks.collection import Collection
+from headstart.callbacks.logit_collector import LogitCollector
 from headstart.cli.schemas import ReportConfig
 from headstart.data.module import DataModule
 from headstart.data.trained_run import load_data
@@ -64,7 +64,7 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
 
 
 def report_on(
-    cfg: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collection: Collection,
+    cfg: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collector: LogitCollector,
     metrics: dict[str, float],
 ) -> None:  # fmt: skip
     """Writes the page about a run at the end of its training; the test on the page is the one that was just made.
@@ -74,7 +74,7 @@ def report_on(
         task: the trained model.
         data: its data.
         trainer: has tested the model.
-        collection: the logits of the test.
+        collector: the logits of the test.
         metrics: of the run, `<split>/<name>`.
     """
     run = Run(Path(cfg.paths.run))
@@ -82,10 +82,10 @@ def report_on(
     if not path.is_file():
         log.warning("report=true: the run has no checkpoint of the best weights, so no page is written")
         return
-    if collection.has_logits:
+    if collector.has_logits:
         tested = {k.removeprefix("test/"): v for k, v in metrics.items() if k.startswith("test/")}
         asked = evaluation.defaults(path, "test")
-        evaluation.write_evaluation(asked, path, cfg, task, data, trainer, collection, tested)
+        evaluation.write_evaluation(asked, path, cfg, task, data, trainer, collector, tested)
     report(OmegaConf.structured(ReportConfig(run=str(run.folder), logs="")), path)
 
 

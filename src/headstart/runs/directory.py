@@ -135,19 +135,19 @@ class Run:
         return self.folder / f"metrics_{_named(split, checkpoint)}.json"
 
     def evaluation_folder(
-        self, split: str, checkpoint: str = "best", other_data: str | None = None, flip: bool | None = None
+        self, split: str, checkpoint: str = "best", other_data: str | None = None, test_time: str | None = None
     ) -> Path:
-        """The folder of an evaluation: `evaluation_<split>[_<checkpoint>][_on_<folder>][_flipped]`.
+        """The folder of an evaluation: `evaluation_<split>[_<checkpoint>][_on_<folder>][_<test_time>]`.
 
         Args:
             split: train, val or test.
             checkpoint: name of the evaluated checkpoint.
             other_data: path of other pictures; None: the run's own pictures.
-            flip: whether the logits of a picture and its mirror image were averaged; None: as in the run.
+            test_time: the test-time augmentation, such as `with_mirror_image`, or `plain`; None: as in the run.
         """
         other = "" if other_data is None else f"_on_{Path(other_data).name}"
-        flipped = {None: "", True: "_flipped", False: "_unflipped"}[flip]
-        return self.folder / f"evaluation_{_named(split, checkpoint)}{other}{flipped}"
+        augmented = "" if test_time is None else f"_{test_time}"
+        return self.folder / f"evaluation_{_named(split, checkpoint)}{other}{augmented}"
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 

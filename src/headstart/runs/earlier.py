@@ -30,7 +30,7 @@ MOVED = {
     "headstart.tasks.mixing": "headstart.inputs.images.mixing",
 }
 """Dotted name of a module, class or function -> its name today."""
-CALLBACKS: dict[str, str] = {}
+CALLBACKS = {"Passes": "ForwardPassCounter"}
 """Class name of a callback, under which Lightning keeps its state in checkpoints -> its name today."""
 
 MIXING = "headstart.inputs.images.mixing.Mixing"
@@ -49,6 +49,8 @@ def translated(config: DictConfig | Config) -> DictConfig:
     today = renamed_parts(plain)
     _move_mixing(today)
     _move_test_time_flip(today)
+    _rename_unfreeze_warmup(today)
+    _drop_repeated_sections(today)
     return OmegaConf.create(today)
 
 
@@ -89,7 +91,6 @@ def _move_mixing(config: Config) -> None:
     if "mixup" in task or "cutmix" in task:
         alphas = {name: task.pop(name, 0.0) for name in ("mixup", "cutmix")}
         config["mixing"] = {"_target_": MIXING, "_partial_": True, **alphas} if any(alphas.values()) else None
-        task["mixing"] = "${mixing}"
 
 
 def _move_test_time_flip(config: Config) -> None:
@@ -97,4 +98,17 @@ def _move_test_time_flip(config: Config) -> None:
     task = config.get("task") or {}
     if "test_time_flip" in task:
         config["test_time"] = {"_target_": MIRROR, "_partial_": True} if task.pop("test_time_flip") else None
-        task["test_time"] = "${test_time}"
+
+
+def _rename_unfreeze_warmup(config: Config) -> None:
+    """`task.wake_up_steps` became `task.unfreeze_warmup_steps`."""
+    task = config.get("task") or {}
+    if "wake_up_steps" in task:
+        task["unfreeze_warmup_steps"] = task.pop("wake_up_steps")
+
+
+def _drop_repeated_sections(config: Config) -> None:
+    """`task` repeated other sections of the config; today the code that builds the task reads them."""
+    task = config.get("task") or {}
+    for name in ("head", "optimizer", "scheduler", "mixing", "test_time", "monitor"):
+        task.pop(name, None)

@@ -14,6 +14,7 @@ from headstart.runs.directory import LAST, PROBE, Run, checkpoints_in
 from headstart.runs.earlier import renamed_parts, translated
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.tasks.classification import ClassificationTask
+from headstart.tasks.from_config import task_from_config
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
     backbone = instantiate(config.model, **saved | {"weights": None})
     backbone.preprocess = from_saved_form(renamed_parts(facts["preprocess"]))
     backbone.pretrained = facts["pretrained"]
-    task = instantiate(config.task)(backbone=backbone, classes=facts["classes"], class_weights=facts["class_weights"])
+    task = task_from_config(config, backbone, facts["classes"], facts["class_weights"])
     task.load_state_dict(content["state_dict"])
     task.objective.temperature = facts.get("temperature", 1.0)
     task.save_hyperparameters(facts)

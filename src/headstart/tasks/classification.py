@@ -15,8 +15,14 @@ from torchmetrics import MeanMetric, MetricCollection
 from headstart.backbones.base import Backbone
 from headstart.data.activations import Activations
 from headstart.errors import UsageError, nearest
-from headstart.optim.parameter_groups import lr_ratios, parameter_groups
-from headstart.optim.schedule import VALIDATION, Schedule, build_scheduler, open_horizon
+from headstart.optim.learning_rates import (
+    VALIDATION,
+    Schedule,
+    build_scheduler,
+    lr_ratios,
+    open_horizon,
+    parameter_groups,
+)
 
 
 class ClassificationTask(pl.LightningModule):
@@ -27,22 +33,22 @@ class ClassificationTask(pl.LightningModule):
     Args:
         backbone: inputs -> features `(batch, num_features)`.
         head: called with `in_features` and `num_outputs`, gives the new last layers.
-        objective: called with `num_classes` and `class_weights`, says what the logits mean.
-        optimizer: a partial of a torch optimizer; its `lr` is the head's rate.
-        scheduler: a partial of a torch scheduler, or None for constant rates.
+        objective: called with `num_classes` and `class_weights`; defines the meaning of the logits.
+        optimizer: a partial of a torch optimizer; its `lr` is the learning rate of the head.
+        scheduler: a partial of a torch scheduler; None for constant learning rates.
         classes: class names in the order of the outputs.
         class_weights: weight of each class in the loss.
-        backbone_lr_ratio: rate of the last block relative to the head. A backbone without pretrained weights
-            learns at the head's rate.
-        layer_lr_decay: rate of each layer group relative to the one above it.
-        wake_up_steps: optimizer steps over which the rate of a layer group that wakes later than the first step rises
-            to its scheduled value; 0: at once.
-        mixing: called with `num_classes`, gives a function that mixes a training batch `(inputs, targets)` and its
-            targets (`mixing=` in the config). Training metrics then compare each mixed sample with the class that has
-            the larger share. None: no mixing.
-        test_time: a batch of inputs -> several versions of it (`test_time=` in the config); in tests and predictions
-            the logits are their mean. None: the batch alone.
-        monitor: the metric that schedulers watching one (ReduceLROnPlateau) look at.
+        backbone_lr_ratio: learning rate of the last block, relative to the head. A backbone without pretrained
+            weights has the learning rate of the head.
+        layer_lr_decay: learning rate of each layer group, relative to the group above it.
+        unfreeze_warmup_steps: if a layer group is unfrozen after the first step, its learning rate rises to its
+            scheduled value over so many optimizer steps; 0: no rise.
+        mixing: called with `num_classes`; returns a function that mixes the samples and targets of a training batch
+            (`mixing=` in the config). Training metrics compare each mixed sample with the class that has the larger
+            share. None: no mixing.
+        test_time: a batch of inputs -> several versions of it (`test_time=` in the config). In tests and predictions
+            the logits are the mean over the versions. None: the batch alone.
+        monitor: the metric that ReduceLROnPlateau watches.
     """
 
     def __init__(
@@ -57,13 +63,13 @@ class ClassificationTask(pl.LightningModule):
         class_weights: Sequence[float] | None = None,
         backbone_lr_ratio: float = 0.1,
         layer_lr_decay: float = 1.0,
-        wake_up_steps: int = 0,
+        unfreeze_warmup_steps: int = 0,
         mixing: Callable[..., Callable[[Any, Tensor], tuple[Any, Tensor]]] | None = None,
         test_time: Callable[[Any], Sequence[Any]] | None = None,
         monitor: str = "val/loss",
     ):
         super().__init__()
-        self.go_on_with(None)
+        self.forward_from(None)
         self.classes, self.monitor = list(classes), monitor
         self.class_weights = None if class_weights is None else list(class_weights)
         self.objective = objective(num_classes=len(self.classes), class_weights=class_weights)
@@ -77,7 +83,7 @@ class ClassificationTask(pl.LightningModule):
         self.lr_ratios = lr_ratios(
             self.layer_groups, backbone_lr_ratio if pretrained else 1.0, layer_lr_decay if pretrained else 1.0
         )
-        # Modules that stay in eval mode whatever train() is told; a strategy says which
+        # Modules that train() leaves in eval mode; the strategy sets them
         self.kept_in_eval: list[nn.Module] = []
         # Lightning's own mean over processes rounds the number of samples down: 9 on two processes count as 8
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
@@ -85,10 +91,12 @@ class ClassificationTask(pl.LightningModule):
         self.val_metrics = self.objective.evaluation_metrics().clone(prefix="val/")
         self.test_metrics = self.objective.evaluation_metrics().clone(prefix="test/")
         self._check_monitor()
-        if wake_up_steps < 0:
-            raise UsageError(f"task.wake_up_steps={wake_up_steps}: give a number of optimizer steps, 0 or more")
-        self.wake_up_steps = wake_up_steps
-        # Epochs in which a strategy lets nothing learn: the schedule does not count them
+        if unfreeze_warmup_steps < 0:
+            raise UsageError(
+                f"task.unfreeze_warmup_steps={unfreeze_warmup_steps}: give a number of optimizer steps, 0 or more"
+            )
+        self.unfreeze_warmup_steps = unfreeze_warmup_steps
+        # Epochs in which nothing is trained, such as those of a closed-form head; the schedule does not count them
         self.epochs_without_steps = 0
 
     def _check_monitor(self) -> None:
@@ -102,20 +110,20 @@ class ClassificationTask(pl.LightningModule):
     def forward(self, inputs: Any) -> Tensor:
         """Inputs as the data set yields them, or activations of frozen groups -> logits `(batch, num_outputs)`."""
         if isinstance(inputs, Activations):
-            assert self.rest is not None, "nobody said which part of the backbone these activations are from"
+            assert self.rest is not None, "forward_from() must be called before activations are given"
             return self.head(self.rest(inputs.values))
         return self.head(self.backbone(inputs))
 
-    def go_on_with(self, rest: nn.Module | None) -> None:
-        """Sets `rest`, by which activations become features; made of the backbone's own modules, or None for none."""
-        # not as a submodule: its modules have their place and their names in the backbone
+    def forward_from(self, rest: nn.Module | None) -> None:
+        """Sets the layers that turn cached activations into features; None if there are no cached activations."""
+        # not as a submodule: its layers already have a name in the backbone
         object.__setattr__(self, "rest", rest)
 
     def train(self, mode: bool = True) -> "ClassificationTask":
-        """Like `nn.Module.train`, but what a strategy froze stays in eval mode.
+        """Like `nn.Module.train`, but frozen modules stay in eval mode.
 
-        A frozen BatchNorm in train mode would normalise with the batch's statistics and move its own; a frozen
-        dropout or stochastic depth would still be random.
+        In train mode, a frozen BatchNorm would normalise with the statistics of the batch and change its own. A frozen
+        dropout or stochastic depth would be random.
         """
         super().train(mode)
         for module in self.kept_in_eval:
@@ -123,26 +131,26 @@ class ClassificationTask(pl.LightningModule):
         return self
 
     def training_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
-        """Loss of one batch; what is counted, a callback logs (`callbacks/training_metrics.py`)."""
+        """The loss of one batch. A callback logs the metrics (`callbacks/training_metrics.py`)."""
         inputs, targets = batch
-        # where nothing learns, the head is computed from plain samples, perhaps from activations of them
-        if self.mixing and self._learns():
+        # a closed-form head is computed from samples that are not mixed, or from cached activations of them
+        if self.mixing and self._is_trained():
             inputs, targets = self.mixing(inputs, targets)
         logits = self(inputs)
         loss = self.objective.loss(logits, targets)
         counted = self.objective.hard_targets(targets)
         self.train_metrics.update(self.objective.probabilities(logits.detach()), counted)
         self.train_loss.update(loss.detach(), self.objective.batch_weight(targets))
-        return loss.requires_grad_()  # where nothing learns, Lightning still calls backward
+        return loss.requires_grad_()  # Lightning calls backward even if nothing is trained
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Lightning's; where nothing learns only the closure, since a scaler of gradients would miss them."""
-        if self._learns():
+        """Lightning's hook. If nothing is trained, only the closure runs: a gradient scaler would find no gradients."""
+        if self._is_trained():
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         else:
             optimizer_closure()
 
-    def _learns(self) -> bool:
+    def _is_trained(self) -> bool:
         return any(parameter.requires_grad for parameter in self.parameters())
 
     def validation_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
@@ -172,18 +180,24 @@ class ClassificationTask(pl.LightningModule):
         return self.objective.probabilities(self.tested_logits(inputs))
 
     def tested_logits(self, inputs: Any) -> Tensor:
-        """Logits `(batch, num_outputs)` of a network in use: the mean over the versions that `test_time` makes."""
+        """Logits `(batch, num_outputs)` for tests and predictions: the mean over the versions of `test_time`."""
         return mean_logits(self, self.test_time, inputs)
 
     def configure_optimizers(self) -> Any:
-        """One named optimizer group a layer group, all of them from the first step on."""
+        """Named optimizer groups for all layer groups, also for those that are frozen now."""
         groups = parameter_groups(self.layer_groups, self.head, self.make_optimizer, self.lr_ratios)
         optimizer = self.make_optimizer(groups)
-        schedule = Schedule(optimizer, *self._build_scheduler(optimizer), wake_up_steps=self.wake_up_steps)
+        schedule = Schedule(
+            optimizer, *self._build_scheduler(optimizer), unfreeze_warmup_steps=self.unfreeze_warmup_steps
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
     def _build_scheduler(self, optimizer: Optimizer) -> tuple[Any, ...]:
-        """The scheduler and its interval, or nothing for constant rates; refuses what this run cannot give it."""
+        """The scheduler and its interval; nothing for constant learning rates.
+
+        Raises:
+            UsageError: the scheduler needs validations, and this run has none.
+        """
         if self.make_scheduler is None:
             return ()
         total_steps = self._total_steps() if open_horizon(self.make_scheduler) else None
@@ -200,40 +214,40 @@ class ClassificationTask(pl.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if not 0 <= steps < float("inf"):  # -1: Lightning's answer for data without a length
             raise UsageError(
-                "this scheduler must know the length of the run: give trainer.max_epochs (or trainer.max_steps where "
-                "the data have no length), or scheduler=step, plateau or none"
+                "this scheduler must know the length of the run: give trainer.max_epochs (trainer.max_steps if the "
+                "data have no length), or choose scheduler=step, plateau or none"
             )
         if self.epochs_without_steps:
-            self.trainer.fit_loop.setup_data()  # a run limited by steps alone does not know the length of an epoch yet
+            self.trainer.fit_loop.setup_data()  # with trainer.max_steps the length of an epoch is not known before
             per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
             steps -= self.epochs_without_steps * per_epoch
         return max(int(steps), 0)
 
     def lr_scheduler_step(self, scheduler: Schedule, metric: Any) -> None:
-        """After every optimizer step. Epochs and validations are told by the hooks below; `Schedule` says why."""
+        """After every optimizer step. The hooks below report epochs and validations; `Schedule` explains why."""
         scheduler.step()
 
     def on_train_start(self) -> None:
-        """The strategy has frozen what sleeps at the first step."""
+        """Starts the schedule: the strategy has frozen its layer groups by now."""
         self.lr_schedulers().begin()
 
     def on_train_epoch_end(self) -> None:
-        """Before the checkpoints of the epoch are written. A stop in the middle ends no epoch."""
+        """Reports the end of an epoch to the schedule, before checkpoints are written. An interruption is none."""
         if self.trainer.is_last_batch:
             self.lr_schedulers().epoch_ended()
 
     def on_validation_epoch_end(self) -> None:
-        """Tells the schedule the score; not after a sanity check, nor when somebody only validates."""
+        """Reports the score to the schedule, but not after a sanity check or in a run that only validates."""
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self.lr_schedulers().validated(self._score())
 
     def _score(self) -> float:
-        """The monitored metric, the same on every process; Lightning has computed it, and torchmetrics keeps it."""
+        """The monitored metric, the same in every process. Lightning has computed it, and torchmetrics has kept it."""
         metrics = {"val/loss": self.val_loss, **dict(self.val_metrics.items(copy_state=False))}
         return metrics[self.monitor].compute().item()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the metrics of the saved weights beside them, as plain numbers."""
+        """Adds the metrics of the saved weights, as plain numbers."""
         metrics = self.trainer.callback_metrics
         checkpoint["metrics"] = {name: torch.as_tensor(value).item() for name, value in metrics.items()}
 

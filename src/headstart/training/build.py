@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, Timer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from headstart.callbacks.batch_seeds import BatchSeeds
-from headstart.callbacks.passes import Passes
+from headstart.callbacks.forward_passes import ForwardPassCounter
 from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.cli.schemas import CACHES
@@ -23,6 +23,7 @@ from headstart.finetuning.base import refuse_sharding
 from headstart.tasks import checkpoint
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.tasks.classification import ClassificationTask
+from headstart.tasks.from_config import task_from_config
 from headstart.training.loggers import build_logger
 
 log = logging.getLogger(__name__)
@@ -52,10 +53,7 @@ def build_task(cfg: DictConfig, data: DataModule, point: Path | None = None) -> 
             raise UsageError(f"{point} knows the classes {task.classes}, but the data have {data.classes}")
     else:
         backbone = instantiate(cfg.model)
-        # from a copy, because Hydra resolves the references to other parts in place
-        task = instantiate(editable_copy(cfg).task)(
-            backbone=backbone, classes=data.classes, class_weights=data.class_weights()
-        )
+        task = task_from_config(cfg, backbone, data.classes, data.class_weights())
     if task.objective.multi_label != data.samples.multi_label:
         have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
         raise UsageError(f"the data have {have} a sample: use task={want}")
@@ -99,7 +97,7 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
             SolvedHead(),
             BatchSeeds(cfg.seed),
             TrainingMetrics(),
-            Passes(),
+            ForwardPassCounter(),
             *callbacks,
         ],
         logger=[build_logger(node, point) for node in cfg.logger.values()],

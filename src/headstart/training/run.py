@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
 
-from headstart.callbacks.collection import Collection
-from headstart.callbacks.passes import passes_of
+from headstart.callbacks.forward_passes import passes_of
+from headstart.callbacks.logit_collector import LogitCollector
 from headstart.data.module import SPLITS, DataModule
 from headstart.display.tables import data_table, show
 from headstart.errors import UsageError
@@ -80,16 +80,16 @@ def train(given: DictConfig) -> Result:
     else:
         write_facts(run, cfg, task)
     trainer.fit(task, data, ckpt_path=point, weights_only=True)
-    collection = Collection()
+    collector = LogitCollector()
     if cfg.report:
-        trainer.callbacks.append(collection)
+        trainer.callbacks.append(collector)
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
     if cfg.report and not cfg.trainer.fast_dev_run:
         # imported here: a run that draws nothing does not wait for matplotlib
         from headstart.report.build import report_on
 
-        report_on(cfg, task, data, trainer, collection, result.metrics)
+        report_on(cfg, task, data, trainer, collector, result.metrics)
     finish_wandb()
     return result
 

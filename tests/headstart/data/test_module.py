@@ -12,7 +12,7 @@ from headstart.data.module import DataModule
 from headstart.data.samples import Samples
 from headstart.errors import UsageError
 from headstart.inputs.base import Preprocess
-from headstart.inputs.transforms import TwoParts, as_it_is
+from headstart.inputs.transforms import SplitTransform, as_it_is
 
 CONF = Path(__file__).parents[3] / "conf" / "data"
 
@@ -123,7 +123,7 @@ def test_what_is_kept_is_asked_for_the_fixed_part_alone():
 
     data = ready()
     data.keep = keep
-    data.connect(TwoParts(trained, noisy), evaluated)
+    data.connect(SplitTransform(trained, noisy), evaluated)
     drawn = sorted(epoch(data.train_dataloader()))
     assert all(0.5 <= value - 1000 - index < 1.5 for value, index in zip(drawn, data.splits["train"], strict=True))
     next(iter(data.val_dataloader())), next(iter(data.inputs("train", [0])))

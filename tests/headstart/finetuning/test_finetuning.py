@@ -13,7 +13,7 @@ from headstart.errors import UsageError
 from headstart.finetuning.feature_extraction import FeatureExtraction
 from headstart.finetuning.full import Full
 from headstart.finetuning.top_k import TopK
-from headstart.optim.parameter_groups import parameter_groups
+from headstart.optim.learning_rates import parameter_groups
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from torch.optim import AdamW
 
 from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.errors import UsageError
-from headstart.optim.parameter_groups import lr_ratios, parameter_groups
+from headstart.optim.learning_rates import lr_ratios, parameter_groups
 
 
 @pytest.fixture

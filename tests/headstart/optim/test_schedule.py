@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, MultiStepLR, O
 
 from headstart.cli.conf_files import CONF
 from headstart.errors import UsageError
-from headstart.optim.schedule import Schedule, build_scheduler, open_horizon
+from headstart.optim.learning_rates import Schedule, build_scheduler, open_horizon
 from headstart.optim.schedulers import slanted_triangular, warmup_cosine
 
 EPOCHS, PER_EPOCH, WAKES = 4, 3, 6
@@ -67,13 +67,13 @@ def scheduler_of(name):
 class Run:
     """What Lightning, a strategy and the task do with a schedule, by hand."""
 
-    def __init__(self, name, optimizer, wake_up_steps):
+    def __init__(self, name, optimizer, unfreeze_warmup_steps):
         self.layers = {group: nn.Parameter(torch.ones(2)) for group in RATES}
         groups = [{"name": group, "params": [self.layers[group]], "lr": rate} for group, rate in RATES.items()]
         self.optimizer = OPTIMIZERS[optimizer](groups)
         factory = scheduler_of(name)
         built = () if factory is None else build_scheduler(factory, self.optimizer, TOTAL)
-        self.schedule = Schedule(self.optimizer, *built, wake_up_steps=wake_up_steps)
+        self.schedule = Schedule(self.optimizer, *built, unfreeze_warmup_steps=unfreeze_warmup_steps)
         self.freeze(0)
 
     def freeze(self, t):
@@ -115,11 +115,11 @@ class Run:
             self.layers[group].data.copy_(layer.data)
 
 
-def ramp(group, t, wake_up_steps):
+def ramp(group, t, unfreeze_warmup_steps):
     if group.startswith("head"):
         return 1.0
     since = max(t - WAKES, 0) if group == "stem" else 0
-    return min(1.0, (since + 1) / (wake_up_steps + 1))
+    return min(1.0, (since + 1) / (unfreeze_warmup_steps + 1))
 
 
 def test_every_scheduler_has_a_closed_form_here():
@@ -128,14 +128,14 @@ def test_every_scheduler_has_a_closed_form_here():
 
 @EVERY_SCHEDULER
 @EVERY_OPTIMIZER
-@pytest.mark.parametrize("wake_up_steps", [0, 1, 4])
-def test_rates_of_every_group_across_an_unfreeze(name, optimizer, wake_up_steps):
+@pytest.mark.parametrize("unfreeze_warmup_steps", [0, 1, 4])
+def test_rates_of_every_group_across_an_unfreeze(name, optimizer, unfreeze_warmup_steps):
     """Asleep or awake, a group keeps to its own curve; waking moves nobody else's."""
-    run = Run(name, optimizer, wake_up_steps)
+    run = Run(name, optimizer, unfreeze_warmup_steps)
     trace = run.go(0, TOTAL)
     _, factor = CLOSED_FORMS[name]
     for t, rates in enumerate(trace):
-        expected = {group: rate * factor(t) * ramp(group, t, wake_up_steps) for group, rate in RATES.items()}
+        expected = {group: rate * factor(t) * ramp(group, t, unfreeze_warmup_steps) for group, rate in RATES.items()}
         assert rates == pytest.approx(expected, rel=1e-9, abs=1e-15), t
     assert [group["name"] for group in run.optimizer.param_groups] == list(RATES)
 
@@ -145,11 +145,11 @@ def test_rates_of_every_group_across_an_unfreeze(name, optimizer, wake_up_steps)
 @pytest.mark.parametrize("stopped_after", [0, 1, 3, 5, 6, 7, 9, 11])
 def test_a_resumed_run_goes_on_to_the_bit(name, optimizer, stopped_after):
     """Wherever it stopped: before the first step, asleep, at the unfreeze, in the ramp, between epochs and within."""
-    whole = Run(name, optimizer, wake_up_steps=3)
+    whole = Run(name, optimizer, unfreeze_warmup_steps=3)
     whole.go(0, stopped_after)
     saved = whole.saved()
     expected = whole.go(stopped_after, TOTAL)
-    resumed = Run(name, optimizer, wake_up_steps=3)
+    resumed = Run(name, optimizer, unfreeze_warmup_steps=3)
     resumed.load(saved)
     assert resumed.go(stopped_after, TOTAL) == expected
     assert resumed.rates() == whole.rates()
@@ -159,7 +159,7 @@ def test_a_resumed_run_goes_on_to_the_bit(name, optimizer, stopped_after):
 def test_a_group_that_sleeps_again_ramps_again():
     layer = nn.Parameter(torch.ones(1))
     optimizer = SGD([layer], lr=1.0)
-    schedule = Schedule(optimizer, wake_up_steps=1)
+    schedule = Schedule(optimizer, unfreeze_warmup_steps=1)
     trace = []
     schedule.begin()
     for awake in (True, True, False, False, True, True, False, True, True):
@@ -171,7 +171,7 @@ def test_a_group_that_sleeps_again_ramps_again():
 
 def test_beginning_again_changes_nothing():
     """A resumed run begins too, frozen as in epoch 0: what it knows from before counts."""
-    run = Run("cosine", "sgd", wake_up_steps=3)
+    run = Run("cosine", "sgd", unfreeze_warmup_steps=3)
     run.go(0, 8)
     before, state = run.rates(), run.schedule.state_dict()
     run.freeze(0)

@@ -19,7 +19,7 @@ NAMES = (
 )
 """Names and parts of names of files of a run directory."""
 OTHER_MEANINGS = {  # a file that a person names
-    ("cli/choices.py", "a file such as predictions.csv"),
+    ("cli/schemas.py", "predictions.csv"),
 }
 
 
@@ -66,7 +66,7 @@ def test_no_template_and_no_comment_names_them_either():
         for name in names
         if name in path.read_text(encoding="utf-8")
     }
-    assert found == {("cli/choices.py", "predictions.csv")}
+    assert found == {("cli/schemas.py", "predictions.csv")}
 
 
 def test_the_home_of_a_checkpoint(tmp_path):
@@ -116,9 +116,12 @@ def test_what_was_typed(tmp_path):
         ({}, "evaluation_test"),
         ({"checkpoint": "last"}, "evaluation_test_last"),
         ({"other_data": "/some/pictures"}, "evaluation_test_on_pictures"),
-        ({"flip": True}, "evaluation_test_flipped"),
-        ({"flip": False}, "evaluation_test_unflipped"),
-        ({"checkpoint": "last", "other_data": "x", "flip": True}, "evaluation_test_last_on_x_flipped"),
+        ({"test_time": "with_mirror_image"}, "evaluation_test_with_mirror_image"),
+        ({"test_time": "plain"}, "evaluation_test_plain"),
+        (
+            {"checkpoint": "last", "other_data": "x", "test_time": "with_mirror_image"},
+            "evaluation_test_last_on_x_with_mirror_image",
+        ),
     ],
 )
 def test_an_evaluation_has_a_folder_of_its_own(asked, name):

@@ -6,7 +6,6 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from headstart.runs import earlier
 from headstart.runs.earlier import MOVED, name_today, translated, translated_callbacks
 
 # every `_target_` of ours that conf/ named before the modules moved
@@ -77,26 +76,35 @@ def test_a_config_keeps_its_interpolations_and_the_argument_stays():
 )
 @pytest.mark.parametrize("kind", [dict, OmegaConf.create])
 def test_mixing_became_a_part(kind, task, mixing):
-    found = translated(kind({"task": {"monitor": "val/acc", **task}}))
+    found = translated(kind({"task": {"layer_lr_decay": 1.0, **task}}))
     part = mixing and {"_target_": "headstart.inputs.images.mixing.Mixing", "_partial_": True, **mixing}
-    assert OmegaConf.to_container(found) == {"task": {"monitor": "val/acc", "mixing": "${mixing}"}, "mixing": part}
-    assert found.task.mixing == part
+    assert OmegaConf.to_container(found) == {"task": {"layer_lr_decay": 1.0}, "mixing": part}
 
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_the_mirror_image_became_a_part(flip):
     found = translated({"task": {"test_time_flip": flip}})
     part = {"_target_": "headstart.inputs.images.mirror.with_mirror_image", "_partial_": True} if flip else None
-    assert OmegaConf.to_container(found) == {"task": {"test_time": "${test_time}"}, "test_time": part}
+    assert OmegaConf.to_container(found) == {"task": {}, "test_time": part}
+
+
+def test_the_task_no_longer_repeats_other_sections():
+    sections = {"head": {"dropout": 0.1}, "optimizer": {"lr": 0.1}, "scheduler": None, "monitor": "val/acc"}
+    found = translated({"task": {"layer_lr_decay": 0.5, **sections}, **sections})
+    assert OmegaConf.to_container(found) == {"task": {"layer_lr_decay": 0.5}, **sections}
+
+
+@pytest.mark.parametrize("kind", [dict, OmegaConf.create])
+def test_the_rise_after_an_unfreezing_has_another_name(kind):
+    assert translated(kind({"task": {"wake_up_steps": 3}})) == {"task": {"unfreeze_warmup_steps": 3}}
 
 
 def test_a_config_of_today_stays_as_it_is():
-    config = {"task": {"mixing": "${mixing}", "test_time": "${test_time}"}, "mixing": None, "test_time": None}
+    config = {"task": {"layer_lr_decay": 1.0}, "mixing": None, "test_time": None}
     assert OmegaConf.to_container(translated(config)) == config
 
 
-def test_states_of_callbacks_whose_class_was_renamed(monkeypatch):
-    monkeypatch.setitem(earlier.CALLBACKS, "Passes", "ForwardPassCounter")
+def test_states_of_callbacks_whose_class_was_renamed():
     states = {"Passes": {"passes": 3}, "Passes{'of': 'val'}": 4, "PassesMore": 5, "ModelCheckpoint{'monitor': None}": 6}
     assert translated_callbacks(states) == {
         "ForwardPassCounter": {"passes": 3}, "ForwardPassCounter{'of': 'val'}": 4, "PassesMore": 5,

@@ -17,7 +17,7 @@ from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.callbacks.learning_rate import LearningRates
 from headstart.errors import UsageError
 from headstart.heads.linear import LinearHead
-from headstart.optim.schedule import Schedule
+from headstart.optim.learning_rates import Schedule
 from headstart.optim.schedulers import warmup_cosine
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import Softmax
@@ -102,7 +102,7 @@ def rates_of(scheduler, *callbacks, ckpt_path=None, interrupt=None, trainer=(), 
     """The rates of every step of a fit, by step and group."""
     watch = Watch(interrupt)
     fit = partial(make_trainer(Wakes(), watch, *callbacks, **dict(trainer)).fit, ckpt_path=ckpt_path)
-    task = make_task(scheduler, wake_up_steps=3, **settings)
+    task = make_task(scheduler, unfreeze_warmup_steps=3, **settings)
     if interrupt is None:
         fit(task, loader(), loader())
     else:
@@ -222,8 +222,8 @@ def test_a_plateau_without_validation_is_refused():
 
 
 def test_negative_wake_up_steps_are_refused():
-    with pytest.raises(UsageError, match=r"task.wake_up_steps=-1: give a number of optimizer steps, 0 or more"):
-        make_task(wake_up_steps=-1)
+    with pytest.raises(UsageError, match=r"task.unfreeze_warmup_steps=-1: give a number of optimizer steps, 0 or more"):
+        make_task(unfreeze_warmup_steps=-1)
 
 
 class Curves(pl.loggers.Logger):

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from headstart.errors import UsageError
-from headstart.inputs.transforms import Transform, TwoParts
+from headstart.inputs.transforms import SplitTransform, Transform
 
 GREY = [124.0, 124.0, 124.0]
 """For pixels that a rotation uncovers or that are erased: near the mean of most weights' normalisation."""
@@ -44,7 +44,7 @@ class Shrink:
         return functional.resize(picture, [self.side], how, antialias=True)
 
 
-def flip_crop(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: float = 0.0) -> TwoParts:
+def flip_crop(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: float = 0.0) -> SplitTransform:
     """A random crop of the picture and a mirror image.
 
     The picture is reduced first, so far that its smallest square crop has as many pixels as the network sees, but not
@@ -62,17 +62,17 @@ def flip_crop(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: fl
     side = min(math.ceil(size / math.sqrt(scale)), preprocess.decode_side)
     crop = v2.RandomResizedCrop(size, scale=(scale, 1.0), interpolation=how, antialias=True)
     changes = [crop, v2.RandomHorizontalFlip(flip), *_erasing(erase)]
-    return TwoParts(Shrink(side, preprocess.interpolation), v2.Compose(changes))
+    return SplitTransform(Shrink(side, preprocess.interpolation), v2.Compose(changes))
 
 
-def trivial_augment(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: float = 0.0) -> TwoParts:
+def trivial_augment(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: float = 0.0) -> SplitTransform:
     """`flip_crop`, then one random operation of random strength, and last of all what `erase` says.
 
     Müller and Hutter 2021, https://arxiv.org/abs/2103.10158.
     """
     crop = flip_crop(preprocess, scale, flip)
     _check(0, 1, erase=erase)
-    return TwoParts(crop.fixed, v2.Compose([crop.random, v2.TrivialAugmentWide(fill=GREY), *_erasing(erase)]))
+    return SplitTransform(crop.fixed, v2.Compose([crop.random, v2.TrivialAugmentWide(fill=GREY), *_erasing(erase)]))
 
 
 def affine(
@@ -83,7 +83,7 @@ def affine(
     shift: float = 0.0,
     flip: float = 0.0,
     erase: float = 0.0,
-) -> TwoParts:
+) -> SplitTransform:
     """The affine changes of the classic introductions, after the weights' own resize and crop.
 
     Args:
@@ -107,7 +107,7 @@ def affine(
         interpolation=v2.InterpolationMode.BILINEAR,
         fill=GREY,
     )
-    return TwoParts(preprocess, v2.Compose([change, v2.RandomHorizontalFlip(flip), *_erasing(erase)]))
+    return SplitTransform(preprocess, v2.Compose([change, v2.RandomHorizontalFlip(flip), *_erasing(erase)]))
 
 
 def _erasing(probability: float) -> list[v2.Transform]:

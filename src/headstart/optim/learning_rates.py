@@ -1,4 +1,4 @@
-"""Learning rates over time: the object that steps the scheduler, and the construction of schedulers.
+"""The learning rate of each layer group at each optimizer step.
 
 All layer groups are in the optimizer from the first step. The usual way to unfreeze, `Optimizer.add_param_group` in the
 middle of a run, breaks torch's schedulers: they read the settings of all groups (`initial_lr`, `max_lr`, one lambda per
@@ -8,13 +8,15 @@ CosineAnnealingLR, ...) continue from the learning rate with which the group was
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from headstart.backbones.base import LayerGroup
 from headstart.errors import UsageError
 
 # Constructor arguments of schedulers for the number of steps of a run
@@ -25,13 +27,74 @@ STEP, EPOCH, VALIDATION = "step", "epoch", "validation"
 FROM_THE_START = -math.inf
 
 
+def lr_ratios(groups: Sequence[LayerGroup], backbone_lr_ratio: float, layer_lr_decay: float) -> dict[str, float]:
+    """The learning rate of each layer group relative to the head's.
+
+    The last block has the ratio `backbone_lr_ratio`. Each group before it has `layer_lr_decay` times the ratio of the
+    next one (discriminative fine-tuning, Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, 3.1: 1/2.6).
+
+    Args:
+        groups: layer groups of the backbone, from the stem to the last block.
+        backbone_lr_ratio: above 0.
+        layer_lr_decay: above 0 and at most 1; 1 gives all groups the same learning rate.
+
+    Returns:
+        group name -> ratio, in the given order.
+
+    Raises:
+        UsageError: a number out of its range.
+    """
+    if not backbone_lr_ratio > 0:
+        raise UsageError(
+            f"task.backbone_lr_ratio={backbone_lr_ratio}: give a number above 0; "
+            "to keep the backbone unchanged, use finetuning=feature_extraction"
+        )
+    if not 0 < layer_lr_decay <= 1:
+        raise UsageError(f"task.layer_lr_decay={layer_lr_decay}: give a number above 0 and up to 1, e.g. 0.7")
+    last = len(groups) - 1
+    return {group.name: backbone_lr_ratio * layer_lr_decay ** (last - place) for place, group in enumerate(groups)}
+
+
+def parameter_groups(
+    layers: Sequence[LayerGroup], head: nn.Module, optimizer: Callable[..., Optimizer], ratios: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Puts every parameter into exactly one named optimizer group, the head's last.
+
+    Parameters of one dimension (norms and biases) are in groups of their own, without weight decay. Frozen parameters
+    are in the groups, too: without a gradient no optimizer changes them, and every scheduler sees the same groups from
+    the first step to the last.
+
+    Args:
+        layers: layer groups of the backbone.
+        head: the new head.
+        optimizer: a partial of a torch optimizer; its `lr` is the learning rate of the head.
+        ratios: as `lr_ratios` returns them.
+
+    Returns:
+        optimizer groups with `name`, `params`, `lr`, and `weight_decay` 0 for norms and biases.
+    """
+    base = _argument_of(optimizer, "lr")
+    named = [(group.name, list(group.named_parameters()), base * ratios[group.name]) for group in layers]
+    named.append(("head", list(head.named_parameters()), base))
+    decays = "weight_decay" in inspect.signature(optimizer).parameters
+    groups = []
+    for name, parameters, lr in named:
+        flat = [p for _, p in parameters if p.ndim <= 1]
+        if shaped := [p for _, p in parameters if p.ndim > 1]:
+            groups.append({"name": name, "params": shaped, "lr": lr})
+        if flat:
+            no_decay = {"weight_decay": 0.0} if decays else {}
+            groups.append({"name": f"{name}/no_decay", "params": flat, "lr": lr, **no_decay})
+    return groups
+
+
 class Schedule:
     """The scheduler of a trainer: steps an inner scheduler, and ramps up the learning rates of unfrozen groups.
 
     An optimizer group is frozen while none of its parameters requires a gradient. When it is unfrozen after the first
     step, the k-th step since then (k = 0, 1, ...) uses its scheduled learning rate times
-    `min(1, (k + 1) / (wake_up_steps + 1))`. While it is frozen, its learning rate has the first value of the ramp, so
-    that the first step after unfreezing uses it. Each unfreezing starts a new ramp. Groups that are not frozen at the
+    `min(1, (k + 1) / (unfreeze_warmup_steps + 1))`. While it is frozen, its learning rate has the first value of the
+    ramp, so that the first step after unfreezing uses it. Each unfreezing starts a new ramp. Groups that are not frozen at the
     first step have no ramp; the warm-up of the inner scheduler is for them.
 
     The task calls this object from its hooks, because Lightning steps schedulers that watch a metric too late: after
@@ -42,7 +105,7 @@ class Schedule:
         optimizer: with the learning rates that the inner scheduler set when it was built.
         inner: a torch scheduler on this optimizer; None for constant learning rates.
         interval: when the inner scheduler is stepped: `step`, `epoch` or `validation`.
-        wake_up_steps: optimizer steps of the ramp after an unfreezing; 0: no ramp.
+        unfreeze_warmup_steps: optimizer steps of the ramp after an unfreezing; 0: no ramp.
     """
 
     def __init__(
@@ -50,11 +113,11 @@ class Schedule:
         optimizer: Optimizer,
         inner: LRScheduler | None = None,
         interval: str = STEP,
-        wake_up_steps: int = 0,
+        unfreeze_warmup_steps: int = 0,
     ):
         assert interval in (STEP, EPOCH, VALIDATION), interval
         self.optimizer, self.inner, self.interval = optimizer, inner, interval
-        self.wake_up_steps = wake_up_steps
+        self.unfreeze_warmup_steps = unfreeze_warmup_steps
         self.steps = 0
         self.steps_at_epoch_end = 0
         # learning rate of each group from the inner scheduler, without the ramp
@@ -166,7 +229,7 @@ class Schedule:
     def _ramp(self, unfrozen_at: float | None) -> float:
         """Factor from above 0 to 1 for a group that was unfrozen at a step, or is frozen (None)."""
         k = 0 if unfrozen_at is None else self.steps - unfrozen_at
-        return min(1.0, (k + 1) / (self.wake_up_steps + 1))
+        return min(1.0, (k + 1) / (self.unfreeze_warmup_steps + 1))
 
 
 def build_scheduler(
@@ -220,3 +283,8 @@ def _in_words(plan: dict[str, Any]) -> str:
     """`CosineAnnealingLR (T_max=20)`, or `no scheduler`."""
     horizons = ", ".join(f"{name}={value}" for name, value in plan.items() if name != "scheduler")
     return (plan["scheduler"] or "no scheduler") + (f" ({horizons})" if horizons else "")
+
+
+def _argument_of(factory: Callable[..., Any], argument: str) -> Any:
+    """The value of an argument with which a partial calls its function, given or default."""
+    return inspect.signature(factory).parameters[argument].default

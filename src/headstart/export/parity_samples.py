@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class ParitySamples:
     """Raw samples, as the data set loads them.
 
     Attributes:
@@ -56,7 +56,9 @@ class HeldOut:
         return self.data.targets("val", self.positions)
 
 
-def held_out(trained: DictConfig, given: DictConfig, path: Path, task: ClassificationTask, count: int) -> HeldOut:
+def parity_samples(
+    trained: DictConfig, given: DictConfig, path: Path, task: ClassificationTask, count: int
+) -> ParitySamples:
     """Samples of the run's val split, evenly spread over it; generated ones where its data are gone.
 
     Nothing is downloaded.
@@ -81,10 +83,10 @@ def held_out(trained: DictConfig, given: DictConfig, path: Path, task: Classific
             "the run's data cannot be used (%s): %d GENERATED %ss take their place; give data.root=<folder> for real "
             "ones", error, count, preprocess.sample_name,
         )  # fmt: skip
-        return HeldOut(None, list(range(count)), preprocess)
+        return ParitySamples(None, list(range(count)), preprocess)
     total = data.num_samples["val"]
     count = min(count, total)
-    return HeldOut(data, [index * total // count for index in range(count)], preprocess)
+    return ParitySamples(data, [index * total // count for index in range(count)], preprocess)
 
 
 def _val_data(trained: DictConfig, given: DictConfig, path: Path, task: ClassificationTask) -> DataModule:

@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 
-class Collection(Callback):
+class LogitCollector(Callback):
     """Keeps the logits of a test, and where wanted the features, in the order of the samples, on the CPU in fp32.
 
     For one process: of several each would have its share alone.

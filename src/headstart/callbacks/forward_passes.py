@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks import Callback
 from headstart.data.activations import Activations
 
 
-class Passes(Callback):
+class ForwardPassCounter(Callback):
     """Counts pictures that are learned from, validated or sent through frozen layers for the cache, not those tested.
 
     What is trained from stored activations is not counted again. Of several processes each counts its share, which is
@@ -57,5 +57,5 @@ class Passes(Callback):
 
 def passes_of(trainer: pl.Trainer) -> int:
     """Pictures through the network in a run, of all its processes."""
-    (counter,) = (callback for callback in trainer.callbacks if isinstance(callback, Passes))
+    (counter,) = (callback for callback in trainer.callbacks if isinstance(callback, ForwardPassCounter))
     return counter.share * trainer.world_size
