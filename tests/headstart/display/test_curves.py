@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from headstart import display
+from headstart import callbacks, display
 from headstart.cli.check import check_config
 from headstart.display.curves import History, draw, read
 from headstart.errors import UsageError
@@ -60,9 +60,10 @@ def test_a_trial_of_one_batch_draws_nothing(quick, tmp_path):
 
 
 def test_matplotlib_missing_is_told_by_name(quick, monkeypatch):
-    monkeypatch.delitem(sys.modules, "headstart.callbacks.curves", raising=False)
-    monkeypatch.delitem(sys.modules, "headstart.display.curves")
-    monkeypatch.delattr(display, "curves")
+    for module in ("headstart.callbacks.curves", "headstart.display.curves"):  # imported again, as in a new process
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delattr(callbacks, "curves", raising=False)
+    monkeypatch.delattr(display, "curves", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match=r"callbacks.curves._target_=\S+ cannot be imported(.|\n)*matplotlib"):
         check_config(quick("callbacks=curves"))
