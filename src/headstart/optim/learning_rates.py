@@ -94,8 +94,8 @@ class Schedule:
     An optimizer group is frozen while none of its parameters requires a gradient. When it is unfrozen after the first
     step, the k-th step since then (k = 0, 1, ...) uses its scheduled learning rate times
     `min(1, (k + 1) / (unfreeze_warmup_steps + 1))`. While it is frozen, its learning rate has the first value of the
-    ramp, so that the first step after unfreezing uses it. Each unfreezing starts a new ramp. Groups that are not frozen at the
-    first step have no ramp; the warm-up of the inner scheduler is for them.
+    ramp, so that the first step after unfreezing uses it. Each unfreezing starts a new ramp. Groups that are not frozen
+    at the first step have no ramp; the warm-up of the inner scheduler is for them.
 
     The task calls this object from its hooks, because Lightning steps schedulers that watch a metric too late: after
     the checkpoints of the epoch are written, and not at all when a run resumes from one. A resumed run would miss a
