@@ -19,7 +19,7 @@ NAMES = (
 )
 """Names and parts of names of files of a run directory."""
 OTHER_MEANINGS = {  # a file that a person names
-    ("cli/choices.py", "a file such as predictions.csv"),
+    ("cli/schemas.py", "predictions.csv"),
 }
 
 
@@ -66,7 +66,7 @@ def test_no_template_and_no_comment_names_them_either():
         for name in names
         if name in path.read_text(encoding="utf-8")
     }
-    assert found == {("cli/choices.py", "predictions.csv")}
+    assert found == OTHER_MEANINGS
 
 
 def test_the_home_of_a_checkpoint(tmp_path):
