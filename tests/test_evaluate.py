@@ -20,7 +20,7 @@ from headstart.evaluation import inspection
 from headstart.evaluation.evaluate import evaluate, sample_losses
 from headstart.export.parity_samples import parity_samples
 from headstart.inputs.images.mirror import with_mirror_image
-from headstart.runs.directory import find_checkpoint
+from headstart.runs.directory import Run, find_checkpoint
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task
 from headstart.training.run import train
@@ -282,6 +282,23 @@ def test_the_mean_with_the_mirror_image_is_what_is_judged(quick, tmp_path):
     written = [[float(row[f"p(class_{c})"]) for c in range(3)] for row in rows(folder / "predictions.csv")]
     assert torch.allclose(torch.tensor(written), said, atol=1e-5)
     assert len(rows(folder / "embedding.csv")) == len(said)
+
+
+def test_an_evaluation_belongs_to_the_weights_that_were_evaluated(quick, tmp_path):
+    """Validation while training does not average with the mirror image, so metrics alone could not tell."""
+    train(quick(*UNSURE, "test_time=flip", "test=false"))
+    run = Run(tmp_path / "run")
+    metrics = evaluated(run.folder, "split=val")
+    assert abs(metrics["val/loss"] - run.metrics["val/loss"]) > 1e-6
+    run.metrics["val/loss"] = 2 * metrics["val/loss"]  # as if the two differed by more than precision explains
+    assert run.evaluation("val")["metrics"]["loss"]["value"] == pytest.approx(metrics["val/loss"])
+    checkpoint.keep_temperature(run.best, 2.0)
+    assert run.evaluation("val"), "a temperature is no new weights"
+    content = checkpoint.read(run.best)
+    content["state_dict"]["head.0.bias"] += 1e-3
+    torch.save(content, run.best)
+    assert run.evaluation("val") is None
+    assert run.predictions("val") is None
 
 
 def test_a_run_from_before_a_setting_existed_can_be_evaluated(quick, tmp_path):

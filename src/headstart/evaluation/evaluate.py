@@ -25,7 +25,8 @@ from headstart.files import as_json, replacing
 from headstart.metrics.calibration import calibration_error, fit_temperature
 from headstart.metrics.intervals import bootstrap_intervals, resampled_metric, statistics_of
 from headstart.metrics.predictions import Predictions
-from headstart.runs.directory import Run, read_evaluation
+from headstart.runs.directory import Run
+from headstart.runs.evaluations import fingerprint, read_evaluation
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
@@ -90,6 +91,7 @@ def write_evaluation(
     evaluation = with_intervals(task, data, cfg.split, collector.logits, tested)
     evaluation.facts = {
         "checkpoint": path.name,
+        "weights": fingerprint(path),
         "split": cfg.split,
         "data_root": _data_root(cfg),
         "samples": len(evaluation.predictions),

@@ -15,7 +15,7 @@ from headstart.metrics import per_class
 from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
 from headstart.metrics.predictions import Predictions, write_predictions
-from headstart.runs.directory import evaluation_file, predictions_file
+from headstart.runs.evaluations import evaluation_file, predictions_file
 
 Limits = dict[str, tuple[float, float]]  # metric -> lower and upper end of its interval
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.errors import UsageError
 from headstart.evaluation.compare import Configuration
-from headstart.runs.directory import Answers
+from headstart.runs.evaluations import Answers
 
 DRAWS = 2000
 """Of the bootstrap."""

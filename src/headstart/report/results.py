@@ -16,7 +16,8 @@ from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.intervals import describe_no_mistake
 from headstart.metrics.predictions import Predictions, read_predictions
 from headstart.report.data_card import thumbnail_of
-from headstart.runs.directory import Run, predictions_file
+from headstart.runs.directory import Run
+from headstart.runs.evaluations import predictions_file
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
 

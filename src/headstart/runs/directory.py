@@ -4,7 +4,6 @@ Every file name of a run directory is spelt here and nowhere else in the package
 configures.)
 """
 
-import csv
 import json
 import math
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError
 from headstart.runs import earlier
+from headstart.runs.evaluations import Answers, is_of_these_weights, read_answers, read_evaluation
 from headstart.runs.hyperparameters import settings_of
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -25,12 +25,6 @@ PROBE = "probe.ckpt"
 BAD_FILES = "bad_files.csv"
 REPORT, MODEL_CARD = "report.html", "MODEL_CARD.md"
 SCRATCH = "scratch"
-TOLERANCE = 0.02
-"""Two measurements of a metric by the same weights differ by less, relative to the larger of 1 and the metric itself.
-They can differ a little because the numerical precision can differ."""
-
-Answers = dict[str, tuple[str, bool]]
-"""Name of a sample -> its label, and whether the prediction was right."""
 
 
 @dataclass(frozen=True)
@@ -215,34 +209,19 @@ class Run:
         return {name: value if value is None or math.isfinite(value) else None for name, value in content.items()}
 
     def metrics_of(self, split: str) -> dict[str, float]:
-        """The metrics of one split that are finite numbers, without the prefix `<split>/`."""
-        prefix = f"{split}/"
-        known = {name.removeprefix(prefix): v for name, v in self.metrics.items() if name.startswith(prefix)}
+        """The metrics of one split that are finite numbers, without the prefix `<split>/`; empty before the end."""
+        prefix, metrics = f"{split}/", self.metrics if self.has_ended else {}
+        known = {name.removeprefix(prefix): v for name, v in metrics.items() if name.startswith(prefix)}
         return {name: value for name, value in known.items() if value is not None}
 
     def evaluation(self, split: str) -> dict[str, Any] | None:
-        """The numbers of the evaluation of a split; None if there is none of the weights that the run ended with."""
-        content = read_evaluation(self.evaluation_folder(split))
-        return content if content is not None and self._is_of_these_weights(content["metrics"], split) else None
+        """The numbers of the evaluation of a split; None if there is none of the best checkpoint as it is now."""
+        found = read_evaluation(self.evaluation_folder(split))
+        return found if found and is_of_these_weights(found, self.best, self.metrics_of(split)) else None
 
     def predictions(self, split: str) -> Answers | None:
-        """The answers of the evaluation of a split; None if there is none of the weights that the run ended with."""
-        file = predictions_file(self.evaluation_folder(split))
-        if self.evaluation(split) is None or not file.is_file():
-            return None
-        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            return {row["path"]: (row["true"], row["right"] == "1") for row in csv.DictReader(stream)}
-
-    def _is_of_these_weights(self, evaluated: dict[str, dict[str, Any]], split: str) -> bool:
-        """Whether an evaluation agrees with the metrics that the run ended with.
-
-        The calibration error does not count: a temperature that is fitted later changes it without new weights.
-        """
-        for name, value in self.metrics_of(split).items():
-            found = evaluated.get(name, {}).get("value")
-            if name != "ece" and found is not None and abs(found - value) > TOLERANCE * max(1, abs(value)):
-                return False
-        return True
+        """The answers of the evaluation of a split; None if there is none of the best checkpoint as it is now."""
+        return None if self.evaluation(split) is None else read_answers(self.evaluation_folder(split))
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -252,22 +231,6 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 def _named(split: str, checkpoint: str) -> str:
     return split if checkpoint == "best" else f"{split}_{checkpoint}"
-
-
-def evaluation_file(folder: Path) -> Path:
-    """The numbers of an evaluation folder."""
-    return folder / "evaluation.json"
-
-
-def predictions_file(folder: Path) -> Path:
-    """The predictions of an evaluation folder, one row per sample."""
-    return folder / "predictions.csv"
-
-
-def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """The numbers of an evaluation folder; None if nothing has been evaluated there."""
-    file = evaluation_file(folder)
-    return _read_json(file) if file.is_file() else None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def tiny(composed, folder, tmp_path):
             f"paths.run={tmp_path / f'run{len(made)}'}", "data=image_folder", f"data.root={folder}",
             "data.batch_size=8", "data.num_workers=0", "model.image_size=16", "trainer=cpu", "trainer.max_epochs=3",
             "trainer.enable_progress_bar=false", "compare_scratch=false", "test=false", "~callbacks.dashboard",
+            "trainer.precision=32-true",
             *overrides,
         )  # fmt: skip
 

@@ -229,7 +229,7 @@ def test_fp16_with_scaler_through_an_unfreeze(quick):
 
 
 def test_every_strategy_file_is_a_strategy(composed):
-    from headstart.cli.conf_files import CONF
+    from headstart.cli.conf_files import choices_by_group
 
-    for file in sorted((CONF / "finetuning").glob("*.yaml")):
-        assert isinstance(instantiate(composed(f"finetuning={file.stem}").finetuning), StagedFinetuning), file
+    for name in choices_by_group()["finetuning"]:
+        assert isinstance(instantiate(composed(f"finetuning={name}").finetuning), StagedFinetuning), name

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import UsageError
-from headstart.runs import directory
+from headstart.runs import directory, evaluations
 from headstart.runs.directory import Run, find_checkpoint, find_runs, latest
 
 SRC = Path(directory.__file__).parents[1]
@@ -66,7 +66,7 @@ def test_no_template_and_no_comment_names_them_either():
         for name in names
         if name in path.read_text(encoding="utf-8")
     }
-    assert found == {("cli/schemas.py", "predictions.csv")}
+    assert found == OTHER_MEANINGS
 
 
 def test_the_home_of_a_checkpoint(tmp_path):
@@ -93,6 +93,7 @@ def test_a_checkpoint_by_name(tmp_path):
 def test_a_run_has_ended_when_its_metrics_are_written(tmp_path):
     run = make_run(tmp_path / "run")
     assert not run.has_ended
+    assert run.metrics_of("val") == {}
     run.metrics_file.write_text('{"score": null, "seconds": 3.5, "val/acc": 0.5, "val/loss": NaN, "test/acc": 0.25}')
     assert run.has_ended
     assert run.metrics == {"score": None, "seconds": 3.5, "val/acc": 0.5, "val/loss": None, "test/acc": 0.25}
@@ -140,8 +141,8 @@ def evaluate(run: Run, kept: dict[str, float], evaluated: dict[str, float]) -> N
     folder = run.evaluation_folder("test")
     folder.mkdir()
     content = {"metrics": {name: {"value": value} for name, value in evaluated.items()}}
-    directory.evaluation_file(folder).write_text(json.dumps(content))
-    directory.predictions_file(folder).write_text("path,true,predicted,right\nx,a,a,1\ny,a,b,0\n")
+    evaluations.evaluation_file(folder).write_text(json.dumps(content))
+    evaluations.predictions_file(folder).write_text("path,true,predicted,right\nx,a,a,1\ny,a,b,0\n")
 
 
 @pytest.mark.parametrize(
