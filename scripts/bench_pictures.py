@@ -2,7 +2,7 @@
 
 The folder holds pictures, for example photos of 100 kB; of some of them JPEGs of 12 megapixels are made by enlarging.
 Each is brought to a network of 224 px (resize 256) in three ways: decoded in full, decoded at the scale the network
-needs, read back from the picture cache; with `augmentation=none` (all is fixed) and `flip_crop` (the crop is random).
+needs, read back from the picture cache; with `augmentation=none` (nothing is random) and `flip_crop` (a random crop).
 Rounds are interleaved, one thread, files in the system's memory. Shown are the median over pictures and rounds with its
 quartiles, and how many times faster than decoding in full (median and quartiles of the ratio within a picture and
 round). Then, how much decoding at a smaller scale changes the 224-px input, of 255.
@@ -17,20 +17,20 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from headstart.caching.picture_cache import KeptPictures
+from headstart.caching.picture_cache import CachedPictures
 from headstart.caching.picture_store import PictureStore
 from headstart.inputs.images.augmentation import flip_crop
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
 from headstart.inputs.images.files import PictureFiles
 from headstart.inputs.images.preprocess import ImagePreprocess
-from headstart.inputs.transforms import Fixed, Load, Transform, as_it_is
+from headstart.inputs.transforms import Deterministic, Load, Transform, as_it_is
 
 PREPROCESS = ImagePreprocess(224, 256)
 MEGAPIXELS = 12
 FULL, REDUCED, CACHED = "in full", "reduced", "cached"
 TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
     "none": (PREPROCESS, as_it_is),
-    "flip_crop": (flip_crop(PREPROCESS).fixed, flip_crop(PREPROCESS).random),
+    "flip_crop": (flip_crop(PREPROCESS).deterministic, flip_crop(PREPROCESS).random),
 }
 
 
@@ -66,10 +66,11 @@ def enlarge(path: Path, folder: Path) -> Path:
 def compare(files: list[str], cache: Path, rounds: int) -> None:
     """Prints times, ratios and differences."""
     side = PREPROCESS.decode_side
-    for name, (fixed, random) in TRANSFORMS.items():
-        reduced = Fixed(PictureFiles(files, side), fixed)
-        kept = KeptPictures(reduced, [f"{i:040x}" for i in range(len(files))], PictureStore(cache, name, 1e10))
-        ways: dict[str, Load] = {FULL: Fixed(PictureFiles(files), fixed), REDUCED: reduced, CACHED: kept}
+    for name, (deterministic, random) in TRANSFORMS.items():
+        reduced = Deterministic(PictureFiles(files, side), deterministic)
+        kept = CachedPictures(reduced, [f"{i:040x}" for i in range(len(files))], PictureStore(cache, name, 1e10))
+        full = Deterministic(PictureFiles(files), deterministic)
+        ways: dict[str, Load] = {FULL: full, REDUCED: reduced, CACHED: kept}
         for load in ways.values():  # files come into memory, pictures into the cache
             for index in range(len(files)):
                 load(index)

@@ -107,7 +107,7 @@ class ActivationCache(Callback):
         if by_view:
             rows["train"] = FixedViews(rows["train"], self.views)
         task.forward_from(rest)
-        data.stored.update(rows)
+        data.cached_activations.update(rows)
 
     def _digests_of(self, data: DataModule, split: str) -> list[str]:
         """Those of a split's samples; of pictures in memory they are computed, once a run."""
@@ -204,4 +204,4 @@ def _is_whole(trainer: pl.Trainer, split: str) -> bool:
 def _back_to_pictures(trainer: pl.Trainer, task: pl.LightningModule) -> None:
     task.forward_from(None)
     if isinstance(trainer.datamodule, DataModule):
-        trainer.datamodule.stored.clear()
+        trainer.datamodule.cached_activations.clear()

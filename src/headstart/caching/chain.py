@@ -112,8 +112,8 @@ class Chain:
     def _bytes(self, cut: Cut) -> int:
         """Bytes that the rows of a prefix take, as the row of one sample tells."""
         index = self.data.splits[next(iter(self.digests))][0]
-        fixed, random = self.data.in_two_parts(self.data.eval_transform)
-        sample = random(self.data.keep(self.data.samples, fixed)(index))  # from the cache, if it is there
+        deterministic, random = self.data.in_two_parts(self.data.eval_transform)
+        sample = random(self.data.load_with(self.data.samples, deterministic)(index))  # from the cache, if it is there
         batch = move_data_to_device(self.data.collate([sample]), self.trainer.strategy.root_device)
         layout = Layout.of(cut.prefix(batch))
         return sum(map(len, self.digests.values())) * (layout.row_bytes + RECORD.size)

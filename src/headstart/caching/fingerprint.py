@@ -49,20 +49,20 @@ def of_prefix(prefix: nn.Module, transform: Any, samples: Samples, device: torch
     return _digest(_decoder(samples), _arithmetic(device), transform, prefix, parts)
 
 
-def of_pictures(fixed: Any, samples: Samples) -> str:
+def of_pictures(deterministic: Any, samples: Samples) -> str:
     """A fingerprint of all that turns a file's content into pixels, 32 hex digits.
 
-    That is: the settings and code of the transform's fixed part, the decoder, the versions of the libraries, and which
-    of their instructions this processor has: resizing rounds differently with others.
+    That is: the settings and code of the transform's deterministic part, the decoder, the versions of the libraries,
+    and the instruction set of this processor: resizing rounds differently with another.
 
     Args:
-        fixed: from a decoded picture to the one that is kept.
+        deterministic: a decoded picture -> the picture that is cached.
         samples: where the pictures come from.
 
     Raises:
         NoFingerprintError: a part keeps settings that cannot be read.
     """
-    return _digest(_decoder(samples), torch.backends.cpu.get_cpu_capability(), fixed)
+    return _digest(_decoder(samples), torch.backends.cpu.get_cpu_capability(), deterministic)
 
 
 def _digest(*parts: Any) -> str:

@@ -1,4 +1,4 @@
-"""No picture is decoded twice: what the fixed part of a transform makes of each is kept on disk."""
+"""No picture is decoded twice: what the deterministic part of a transform makes of each is kept on disk."""
 
 import logging
 import statistics
@@ -18,7 +18,7 @@ from torch import Tensor
 from headstart.caching import fingerprint
 from headstart.caching.activation_store import limit_in_bytes
 from headstart.caching.picture_store import PictureStore
-from headstart.data.module import DataModule, computed
+from headstart.data.module import DataModule, uncached
 from headstart.data.samples import Samples
 from headstart.inputs.transforms import Load, Transform, as_it_is
 
@@ -28,7 +28,7 @@ DISK = 10**9  # bytes a second at which pictures come back that the system no lo
 
 
 class PictureCache(Callback):
-    """Keeps the pictures of train and val, decoded and as the fixed part of their transform leaves them.
+    """Keeps the pictures of train and val, decoded and as the deterministic part of their transform leaves them.
 
     Whoever loads a picture first adds it: a loader process, another process of the run, another run, the computation of
     activations. Everything that is random still happens anew; a run with the cache is that without it, to the bit.
@@ -45,7 +45,7 @@ class PictureCache(Callback):
 
     def __init__(self, root: str, max_gb: float = 20):
         self.root, self.limit = Path(root).expanduser(), limit_in_bytes(max_gb)
-        self.kept: list[tuple[Transform, Load | None]] = []
+        self.loads: list[tuple[Transform, Load | None]] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Has the loaders of a training run look here first."""
@@ -58,34 +58,34 @@ class PictureCache(Callback):
         train, _ = data.in_two_parts(data.train_transform)
         val, _ = data.in_two_parts(data.eval_transform)
         if train is val:
-            self.kept = [(train, self._loader(data, train, ["train", "val"]))]
+            self.loads = [(train, self._cached_load(data, train, ["train", "val"]))]
         else:
-            self.kept = [
-                (fixed, self._loader(data, fixed, [split])) for fixed, split in ((train, "train"), (val, "val"))
+            self.loads = [
+                (part, self._cached_load(data, part, [split])) for part, split in ((train, "train"), (val, "val"))
             ]
-        data.keep = self.keep
+        data.load_with = self.load_with
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Whoever tests or predicts after training decodes."""
         if isinstance(trainer.datamodule, DataModule):
-            trainer.datamodule.keep = computed
-        self.kept = []
+            trainer.datamodule.load_with = uncached
+        self.loads = []
 
-    def keep(self, samples: Samples, fixed: Transform) -> Load:
-        """Index -> sample after the fixed part of a transform: kept if it is one of the data's, else computed."""
-        found = [load for known, load in self.kept if known is fixed and load is not None]
-        return found[0] if found else computed(samples, fixed)
+    def load_with(self, samples: Samples, deterministic: Transform) -> Load:
+        """Index -> sample after the deterministic part of a transform; cached if the loaders of this run use it."""
+        found = [load for known, load in self.loads if known is deterministic and load is not None]
+        return found[0] if found else uncached(samples, deterministic)
 
-    def _loader(self, data: DataModule, fixed: Transform, splits: list[str]) -> Load | None:
-        """None where the pictures of these splits are not kept, which is told."""
-        load, digests = computed(data.samples, fixed), data.samples.digests
+    def _cached_load(self, data: DataModule, deterministic: Transform, splits: list[str]) -> Load | None:
+        """Loads pictures of these splits through the cache; None if they are not cached, and the log says why."""
+        load, digests = uncached(data.samples, deterministic), data.samples.digests
         used, names = [index for split in splits for index in data.splits[split]], " and ".join(splits)
         if not used:
             return None
         try:
-            if fixed is as_it_is:
+            if deterministic is as_it_is:
                 raise NotPicturesError("the augmentation does not tell which part of it is not random")
-            name = fingerprint.of_pictures(fixed, data.samples)
+            name = fingerprint.of_pictures(deterministic, data.samples)
             self.root.mkdir(parents=True, exist_ok=True)
             loading, reading = _timed(load, used[:: max(len(used) // TRIED, 1)][:TRIED], self.root)
         except (fingerprint.NoFingerprintError, OSError, NotPicturesError) as reason:
@@ -98,15 +98,15 @@ class PictureCache(Callback):
         store = PictureStore(self.root, name, self.limit)
         found = store.claim([digests[index] for index in used])
         _tell("pictures of %s are kept: %s; %d of %d are there (%s.*)", names, times, found, len(used), store.path)
-        return KeptPictures(load, digests, store)
+        return CachedPictures(load, digests, store)
 
 
 class NotPicturesError(Exception):
     """Samples that cannot be kept as pictures; the message says why."""
 
 
-class KeptPictures:
-    """Sample `index` after the fixed part of a transform: from the store, or computed and added to it.
+class CachedPictures:
+    """Sample `index` after the deterministic part of a transform: from the store, or computed and added to it.
 
     Args:
         load: computes it.
@@ -139,7 +139,7 @@ def _timed(load: Load, indices: list[int], folder: Path) -> tuple[float, float]:
         picture = load(index)
         loading.append(time.perf_counter() - started)
         if not isinstance(picture, Tensor) or picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
-            raise NotPicturesError("the fixed part of the transform does not give uint8 (3, height, width)")
+            raise NotPicturesError("the deterministic part of the transform does not give uint8 (3, height, width)")
         reading.append(_time_to_read(picture.permute(1, 2, 0).numpy(), folder))
     return statistics.median(loading), statistics.median(reading)
 

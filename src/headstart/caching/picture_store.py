@@ -1,4 +1,4 @@
-"""Pictures on disk as the fixed part of a transform leaves them: added by whoever computed one, read by all."""
+"""Pictures on disk after the deterministic part of a transform: the process that computed one adds it, all read it."""
 
 import logging
 import os

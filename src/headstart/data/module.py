@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 
 from headstart.data import splits
 from headstart.data.samples import Samples, listed, pool, with_loaders
-from headstart.data.sampling import EpochLoader, EpochSampler, FixedViews, Rows, StoredLoader
+from headstart.data.sampling import CachedLoader, EpochLoader, EpochSampler, FixedViews, Rows
 from headstart.data.splits import SPLITS
 from headstart.data.transformed import Augmented, AugmentedInputs, Inputs, Transformed, collate_with_targets
 from headstart.errors import UsageError
 from headstart.inputs.base import Preprocess
-from headstart.inputs.transforms import Fixed, Load, SplitTransform, Transform, as_it_is
+from headstart.inputs.transforms import Deterministic, Load, SplitTransform, Transform, as_it_is
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ class DataModule(pl.LightningDataModule):
 
     Attributes:
         brought: the splits that the data set brings, after `setup`; the others are cut from `train`.
-        stored: split -> activations by which the trainer's batches of `train` and `val` bring their inputs; empty
-            unless somebody has computed them.
-        keep: makes of the samples and the fixed part of a transform what gives sample `index` after it; whoever
-            remembers pictures puts something in place of `computed`, which does not.
+        cached_activations: split (`train`, `val`) -> activations that the trainer's batches hold in place of inputs;
+            empty if the activation cache does not serve the run.
+        load_with: the samples and the deterministic part of a transform -> a function that gives sample `index` after
+            this part; the picture cache replaces the default, `uncached`.
 
     Raises:
         UsageError: a value out of range, or two that contradict each other.
@@ -101,8 +101,8 @@ class DataModule(pl.LightningDataModule):
         self.samples: Samples | None = None
         self.splits: dict[str, list[int]] = {}
         self.brought: frozenset[str] = frozenset()
-        self.stored: dict[str, Rows | FixedViews] = {}
-        self.keep: Callable[[Samples, Transform], Load] = computed
+        self.cached_activations: dict[str, Rows | FixedViews] = {}
+        self.load_with: Callable[[Samples, Transform], Load] = uncached
 
     @abstractmethod
     def dataset(self, split: str) -> Samples | None:
@@ -216,16 +216,19 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(dataset, sampler=list(zip(positions, seeds, strict=True)), **options)
 
     def in_two_parts(self, transform: Transform) -> tuple[Transform, Transform]:
-        """The fixed part of one of the two transforms, and the random one; of an unknown one all may be random."""
+        """The deterministic and the random part of one of the two transforms.
+
+        A training transform that is not a `SplitTransform` counts as all random.
+        """
         if isinstance(transform, SplitTransform):
-            return transform.fixed, transform.random
+            return transform.deterministic, transform.random
         return (transform, as_it_is) if transform is self.eval_transform else (as_it_is, transform)
 
     def _transformed(self, kind: type[Transformed], indices: list[int], transform: Transform) -> Transformed:
-        fixed, random = self.in_two_parts(transform)
-        return kind(self.samples, indices, self.keep(self.samples, fixed), random)
+        deterministic, random = self.in_two_parts(transform)
+        return kind(self.samples, indices, self.load_with(self.samples, deterministic), random)
 
-    def loader(self, split: str, training: bool = False) -> StoredLoader:
+    def loader(self, split: str, training: bool = False) -> CachedLoader:
         """Batches of one split: every sample once, in order and plain; for `training` shuffled and augmented.
 
         Of several processes each gets its share.
@@ -243,7 +246,7 @@ class DataModule(pl.LightningDataModule):
             raise UsageError(f"the {split} split is empty: give the data a {split} folder{remedy}")
         if not training:
             dataset = self._transformed(Transformed, indices, self.eval_transform)
-            return StoredLoader(dataset, sampler=self._share(dataset), **self._loading())
+            return CachedLoader(dataset, sampler=self._share(dataset), **self._loading())
         dataset, sampler = self._transformed(Augmented, indices, self.train_transform), self._order(indices)
         drop_last = self._ends_on_one(len(sampler))
         return EpochLoader(dataset, sampler, drop_last=drop_last, trainer=self.trainer, **self._loading())
@@ -297,13 +300,13 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> EpochLoader:
         """Shuffled, augmented batches of `train`, or of its stored activations while there are any."""
         loader = self.loader("train", training=True)
-        loader.stored = partial(self.stored.get, "train")
+        loader.cached_rows = partial(self.cached_activations.get, "train")
         return loader
 
     def val_dataloader(self) -> DataLoader:
         """Plain batches of `val`, or of its stored activations while there are any."""
         loader = self.loader("val")
-        loader.stored = partial(self.stored.get, "val")
+        loader.cached_rows = partial(self.cached_activations.get, "val")
         return loader
 
     def test_dataloader(self) -> DataLoader:
@@ -311,9 +314,9 @@ class DataModule(pl.LightningDataModule):
         return self.loader("test")
 
 
-def computed(samples: Samples, fixed: Transform) -> Load:
-    """Sample `index` after the fixed part of a transform, computed whenever it is asked for."""
-    return Fixed(samples.load, fixed)
+def uncached(samples: Samples, deterministic: Transform) -> Load:
+    """Index -> sample after the deterministic part of a transform, computed at every call."""
+    return Deterministic(samples.load, deterministic)
 
 
 def loader_workers(processes: int) -> int:

@@ -91,29 +91,29 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return torch.multinomial(weights, self.num_samples, replacement=True, generator=generator).tolist()
 
 
-class StoredLoader(DataLoader):
+class CachedLoader(DataLoader):
     """Batches of a data set or, where its activations are stored, of these: the same samples in the same batches.
 
     Stored rows are read by this process itself; loader processes are not even started for them.
 
     Args:
-        dataset: for stored rows it has `stored_batch(keys, rows)`, its samples under these keys as a batch.
+        dataset: for stored rows it has `cached_batch(keys, rows)`, its samples under these keys as a batch.
         stored: asked at the start of every iteration for the rows, None where there are none.
         options: of torch's `DataLoader`.
     """
 
-    def __init__(self, dataset: Any, stored: Callable[[], Rows | None] | None = None, **options: Any):
-        self.stored = stored
+    def __init__(self, dataset: Any, cached_rows: Callable[[], Rows | None] | None = None, **options: Any):
+        self.cached_rows = cached_rows
         super().__init__(dataset, **options)
 
     def __iter__(self) -> Iterator[Any]:
-        rows = self.stored() if self.stored else None
+        rows = self.cached_rows() if self.cached_rows else None
         if rows is None:
             return super().__iter__()
-        return (self.dataset.stored_batch(keys, rows) for keys in self.batch_sampler)
+        return (self.dataset.cached_batch(keys, rows) for keys in self.batch_sampler)
 
 
-class EpochLoader(StoredLoader):
+class EpochLoader(CachedLoader):
     """Batches of an `EpochSampler`, beginning with the one Lightning is at.
 
     Lightning asks for an iterator before it has restored how far a run was (when a scheduler must know the number of
@@ -127,7 +127,7 @@ class EpochLoader(StoredLoader):
         batch_size: samples a batch.
         drop_last: whether to leave out a last, smaller batch.
         trainer: whose progress decides with which batch to begin; None begins with the first.
-        options: of `StoredLoader` and torch's `DataLoader`.
+        options: of `CachedLoader` and torch's `DataLoader`.
     """
 
     def __init__(

@@ -20,12 +20,12 @@ class Transformed(Dataset):
     Args:
         samples: the pool.
         indices: which of them.
-        fixed: index in the pool -> the sample after what is done to it every time.
-        random: what is done to it in addition.
+        load: index in the pool -> the sample after the deterministic part of the transform.
+        random: the random part of the transform.
     """
 
-    def __init__(self, samples: Samples, indices: list[int], fixed: Load, random: Transform):
-        self.samples, self.indices, self.fixed, self.random = samples, indices, fixed, random
+    def __init__(self, samples: Samples, indices: list[int], load: Load, random: Transform):
+        self.samples, self.indices, self.load, self.random = samples, indices, load, random
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -35,7 +35,7 @@ class Transformed(Dataset):
 
     def input(self, position: int) -> Any:
         """One sample as the model takes it."""
-        return self.random(self.fixed(self.indices[position]))
+        return self.random(self.load(self.indices[position]))
 
     def target(self, position: int) -> Any:
         """Its label or labels."""
@@ -43,7 +43,7 @@ class Transformed(Dataset):
         # a list of labels as it is would be collated label by label
         return torch.tensor(target) if self.samples.multi_label else target
 
-    def stored_batch(self, positions: Sequence[int], rows: Rows) -> tuple[Activations, Tensor]:
+    def cached_batch(self, positions: Sequence[int], rows: Rows) -> tuple[Activations, Tensor]:
         """The batch of these samples with stored activations as its inputs."""
         return Activations(rows(positions)), default_collate([self.target(position) for position in positions])
 
@@ -64,10 +64,10 @@ class Augmented(Transformed):
         reseed_cpu(seed)
         return super().__getitem__(position)
 
-    def stored_batch(self, keys: Sequence[tuple[int, int]], rows: Rows | FixedViews) -> tuple[Activations, Tensor]:
+    def cached_batch(self, keys: Sequence[tuple[int, int]], rows: Rows | FixedViews) -> tuple[Activations, Tensor]:
         """Likewise; of fixed views the seeds choose."""
         positions = [position for position, _ in keys]
-        return super().stored_batch(positions, (lambda _: rows(keys)) if isinstance(rows, FixedViews) else rows)
+        return super().cached_batch(positions, (lambda _: rows(keys)) if isinstance(rows, FixedViews) else rows)
 
 
 class AugmentedInputs(Augmented):

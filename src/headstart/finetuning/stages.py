@@ -13,8 +13,8 @@ class Stage:
         learning: names of the backbone's groups that learn; the head always does.
         epochs: how long it lasts at most.
         patience: validations without improvement, counted within the stage, that end it before the next epoch.
-        solved: the head is computed (`callbacks/solved_head.py`), and nothing learns: one epoch that takes no step, so
-            that the solution is validated and kept like any other epoch.
+        solved: the head is computed in closed form (`callbacks/closed_form_head.py`), and nothing is trained: one epoch
+            that takes no step, so that the solution is validated and kept like any other epoch.
         goal: score of the monitored metric that, reached within the stage, ends the run; None: none does.
     """
 

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.backbones.base import Backbone
 from headstart.backbones.speed import seconds_per_sample
-from headstart.callbacks.solved_head import last_layer
+from headstart.callbacks.closed_form_head import last_layer
 from headstart.cli.overrides import command_line_overrides
 from headstart.data.module import DataModule
 from headstart.errors import UsageError

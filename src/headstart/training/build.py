@@ -13,8 +13,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, Timer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from headstart.callbacks.batch_seeds import BatchSeeds
+from headstart.callbacks.closed_form_head import ClosedFormHead
 from headstart.callbacks.forward_passes import ForwardPassCounter
-from headstart.callbacks.solved_head import SolvedHead
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.cli.schemas import CACHES
 from headstart.data.module import DataModule
@@ -94,7 +94,7 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
         callbacks=[
             instantiate(cfg.finetuning),
             *cache,
-            SolvedHead(),
+            ClosedFormHead(),
             BatchSeeds(cfg.seed),
             TrainingMetrics(),
             ForwardPassCounter(),

@@ -274,7 +274,7 @@ class KeepRows(Callback):
     """Keeps what serves the training pictures, which the end of training takes away."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, index):
-        self.train = trainer.datamodule.stored["train"]
+        self.train = trainer.datamodule.cached_activations["train"]
 
 
 def test_fixed_views_and_interruption(tiny, tmp_path):
@@ -387,7 +387,7 @@ def test_a_transform_that_does_not_tell_its_settings_is_not_cached(tiny, caplog)
 def test_nothing_but_training_sees_activations(tiny, tmp_path):
     task, data, trainer, _, _ = fit(tiny("finetuning=top_k"))
     assert task.rest is None
-    assert not data.stored
+    assert not data.cached_activations
     assert [name for name in task.state_dict() if "rest" in name] == []
     pictures = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     assert task(pictures).shape == (1, 2)
@@ -410,7 +410,7 @@ def test_a_run_that_fails_goes_back_to_pictures(tiny):
         fit(tiny(), fail)
     task, data = fail.seen
     assert task.rest is None
-    assert not data.stored
+    assert not data.cached_activations
 
 
 @pytest.mark.parametrize("remove", [False, True], ids=["kept", "removed"])

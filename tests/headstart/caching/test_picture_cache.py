@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import LambdaCallback
 from headstart.caching import picture_cache as pictures
 from headstart.caching.fingerprint import of_pictures
 from headstart.caching.picture_cache import PictureCache
-from headstart.data.module import computed
+from headstart.data.module import uncached
 from headstart.data.samples import Samples
 from headstart.errors import UsageError
 from headstart.inputs.images import files
@@ -177,8 +177,8 @@ def test_pictures_in_memory_are_not_kept(quick, tmp_path):
 def test_an_augmentation_that_tells_nothing_is_not_kept(tiny, decoded, caplog):
 
     def own(data):
-        fixed = data.eval_transform
-        data.connect(lambda picture: fixed(picture), fixed)
+        deterministic = data.eval_transform
+        data.connect(lambda picture: deterministic(picture), deterministic)
 
     with caplog.at_level(logging.INFO):
         fit(tiny(), own)
@@ -207,7 +207,7 @@ def test_damaged_pictures_are_computed_again(tiny, decoded, tmp_path):
 def test_after_training_pictures_are_decoded(tiny, decoded):
     task, data, trainer = fit(tiny())
     decoded()
-    assert data.keep is computed
+    assert data.load_with is uncached
     trainer.test(task, data, verbose=False)
     assert decoded() == 4
 
@@ -215,12 +215,12 @@ def test_after_training_pictures_are_decoded(tiny, decoded):
 def test_settings_code_and_detail_count():
     preprocess = ImagePreprocess(16, 20)
 
-    def name(side=None, fixed=preprocess):
-        return of_pictures(fixed, Samples(["a"], [0], ["x", "y"], PictureFiles(["a"], side), ["1" * 40]))
+    def name(side=None, deterministic=preprocess):
+        return of_pictures(deterministic, Samples(["a"], [0], ["x", "y"], PictureFiles(["a"], side), ["1" * 40]))
 
-    assert name() == name(fixed=ImagePreprocess(16, 20))
+    assert name() == name(deterministic=ImagePreprocess(16, 20))
     assert (
-        len({name(), name(32), name(64), name(fixed=ImagePreprocess(16, 21)), name(fixed=Shrink(16, "bilinear"))}) == 5
+        len({name(), name(32), name(64), name(None, ImagePreprocess(16, 21)), name(None, Shrink(16, "bilinear"))}) == 5
     )
 
 

@@ -114,15 +114,15 @@ def test_what_is_cut_from_train_is_in_order_and_plain(split):
     assert len(inputs) == 12
 
 
-def test_what_is_kept_is_asked_for_the_fixed_part_alone():
+def test_load_with_is_called_with_only_the_deterministic_part():
     asked = []
 
-    def keep(samples, fixed):
-        asked.append(fixed)
-        return lambda index: fixed(samples.load(index)) + 0.5
+    def load_with(samples, deterministic):
+        asked.append(deterministic)
+        return lambda index: deterministic(samples.load(index)) + 0.5
 
     data = ready()
-    data.keep = keep
+    data.load_with = load_with
     data.connect(SplitTransform(trained, noisy), evaluated)
     drawn = sorted(epoch(data.train_dataloader()))
     assert all(0.5 <= value - 1000 - index < 1.5 for value, index in zip(drawn, data.splits["train"], strict=True))

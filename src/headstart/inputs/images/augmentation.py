@@ -72,7 +72,8 @@ def trivial_augment(preprocess: Any, scale: float = 0.35, flip: float = 0.5, era
     """
     crop = flip_crop(preprocess, scale, flip)
     _check(0, 1, erase=erase)
-    return SplitTransform(crop.fixed, v2.Compose([crop.random, v2.TrivialAugmentWide(fill=GREY), *_erasing(erase)]))
+    random = v2.Compose([crop.random, v2.TrivialAugmentWide(fill=GREY), *_erasing(erase)])
+    return SplitTransform(crop.deterministic, random)
 
 
 def affine(

@@ -164,8 +164,8 @@ def test_out_of_range(make, given, message):
 @pytest.mark.parametrize("name", RANDOM)
 def test_the_fixed_part_is_the_same_every_time_and_the_random_one_does_not_care_who_computed_it(name):
     transform = RANDOM[name](Preprocess())
-    kept = transform.fixed(photo(90, 120))
-    assert torch.equal(kept, transform.fixed(photo(90, 120)))
+    kept = transform.deterministic(photo(90, 120))
+    assert torch.equal(kept, transform.deterministic(photo(90, 120)))
     stored = torch.from_numpy(kept.permute(1, 2, 0).contiguous().numpy().copy()).permute(2, 0, 1)
     for seed in range(20):
         torch.manual_seed(seed)
@@ -177,11 +177,11 @@ def test_the_fixed_part_is_the_same_every_time_and_the_random_one_does_not_care_
 @pytest.mark.parametrize(("scale", "side"), [(1.0, 24), (0.35, 41), (0.25, 48), (0.01, 48)])
 @pytest.mark.parametrize("shape", [(90, 200), (200, 90)])
 def test_flip_crop_reduces_as_far_as_its_smallest_crop_allows(scale, side, shape):
-    fixed = augmentation.flip_crop(Preprocess(), scale=scale).fixed
+    fixed = augmentation.flip_crop(Preprocess(), scale=scale).deterministic
     assert min(fixed(photo(*shape)).shape[1:]) == side
     assert torch.equal(fixed(photo(20, 200)), photo(20, 200))
 
 
 def test_what_affine_fixes_is_the_preprocess_itself():
     preprocess = Preprocess()
-    assert augmentation.affine(preprocess, degrees=3).fixed is preprocess
+    assert augmentation.affine(preprocess, degrees=3).deterministic is preprocess

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 ROWS = 1024  # read at a time
 
 
-class SolvedHead(Callback):
+class ClosedFormHead(Callback):
     """Sets the head to the logistic regression on the features of the plain, not augmented training samples.
 
     The features come from the activation cache where that serves the stage; otherwise they are computed here.
@@ -79,7 +79,7 @@ def _positions(trainer: pl.Trainer, data: DataModule) -> list[int]:
 
 def _features(task: pl.LightningModule, data: DataModule, positions: Sequence[int]) -> Tensor:
     """`(len(positions), num_features)` in fp32, of plain samples; each process has all of them."""
-    rows = data.stored.get("train")
+    rows = data.cached_activations.get("train")
     if rows is None:
         copy_ = InferenceCopy(task.backbone)
         batches = (copy_(move_data_to_device(inputs, task.device)) for inputs in data.inputs("train", positions))

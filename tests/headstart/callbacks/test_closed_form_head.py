@@ -1,4 +1,4 @@
-"""The computed head in whole runs."""
+"""The closed-form head in whole runs."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from pytorch_lightning.callbacks import Callback
 
-from headstart.callbacks.solved_head import SolvedHead, last_layer
+from headstart.callbacks.closed_form_head import ClosedFormHead, last_layer
 from headstart.errors import UsageError
 from headstart.heads.logistic_regression import solve
 from headstart.heads.mlp import MLPHead
@@ -154,7 +154,7 @@ def test_without_validation(quick):
 
 
 def test_a_head_with_hidden_layers_is_refused_before_anything_is_computed(quick, monkeypatch):
-    monkeypatch.setattr(SolvedHead, "_solve", None)
+    monkeypatch.setattr(ClosedFormHead, "_solve", None)
     with pytest.raises(
         UsageError, match="one linear layer, but this MLPHead has Linear, ReLU, Linear: use head=linear"
     ):
@@ -165,7 +165,7 @@ def test_a_head_with_hidden_layers_is_refused_before_anything_is_computed(quick,
 
 
 def test_a_loss_that_is_not_convex_is_refused_before_anything_is_computed(quick, monkeypatch):
-    monkeypatch.setattr(SolvedHead, "_solve", None)
+    monkeypatch.setattr(ClosedFormHead, "_solve", None)
     for strategy in ("lp_ft", "probe"):
         with pytest.raises(UsageError, match="focal_gamma=2: a head is computed for the cross-entropy alone"):
             train(quick(f"finetuning={strategy}", "task.objective.focal_gamma=2"))
@@ -197,7 +197,7 @@ def test_what_is_solved_is_not_solved_again_when_a_run_goes_on(place, quick, tmp
     cfg.paths.run = str(tmp_path / "interrupted")
     with pytest.raises(SystemExit):
         run(cfg, Interrupt(*place))
-    monkeypatch.setattr(SolvedHead, "_solve", None)
+    monkeypatch.setattr(ClosedFormHead, "_solve", None)
     cfg.resume = cfg.paths.run
     _, resumed, _ = run(cfg)
     for name, value in whole.state_dict().items():
