@@ -1,1 +1,1 @@
-"""What was computed once is not computed again."""
+"""Caches on disk: activations of frozen layers, and decoded pictures."""

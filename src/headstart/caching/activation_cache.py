@@ -1,4 +1,4 @@
-"""Nothing frozen is computed twice: a stage trains from what its frozen layers made of each picture once."""
+"""Runs the frozen layers once per picture: a stage is trained from their cached outputs (activations)."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -25,21 +25,21 @@ log = logging.getLogger(__name__)
 class ActivationCache(Callback):
     """Runs the leading frozen layer groups of a stage once over train and val, and trains the rest from the results.
 
-    They are kept on disk, one row a sample, under a fingerprint of all they depend on: the next stage, run or job of a
-    sweep that needs them finds them. `val` is served so always, `train` when it is not augmented. Order, batches and
-    randomness of a run stay what they are; the numbers differ by rounding, as BatchNorm is folded into convolutions.
-    Wherever something does not work, the stage is trained from pictures and a notice says why.
+    The results are kept on disk, one row per sample, under a fingerprint of everything they depend on. The next stage,
+    run or sweep job that needs them reads them. `val` is always cached, `train` if it is not augmented. The order, the
+    batches and the random numbers of a run do not change; its numbers differ by rounding, because BatchNorm is folded
+    into convolutions. If the cache cannot serve a stage, the stage is trained from pictures, and the log says why.
 
-    To be placed behind the strategy, whose stages it follows.
+    Place it behind the strategy: it follows the strategy's stages.
 
     Args:
-        root: the folder of all stores, common with the pictures.
-        max_gb: what all in it may take together, in gigabytes (10^9 bytes); what was used longest ago is removed.
-        views: where training pictures are augmented, so many versions of each, the same in every run, take the place of
-            new ones in every epoch, so that the frozen layers see each of these once; None: they are new, not cached.
+        root: the folder of all stores, shared with the picture cache.
+        max_gb: size limit of this folder in gigabytes (10^9 bytes); stores that were used longest ago are removed.
+        views: number of fixed augmented versions of each training picture, the same in every run. They replace the new
+            versions of every epoch, so the frozen layers run once per version. None: augmented pictures are not cached.
 
     Attributes:
-        passes: samples that this process has sent through a frozen prefix.
+        passes: samples that this process has sent through frozen layers.
     """
 
     def __init__(self, root: str, max_gb: float = 20, views: int | None = None):
@@ -51,7 +51,7 @@ class ActivationCache(Callback):
         self.digests: dict[str, list[str]] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Serves the first stage, or the one a resumed run goes on with, in the middle of an epoch too."""
+        """Serves the first stage, or the stage of a resumed run, also in the middle of an epoch."""
         self._follow(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -59,11 +59,11 @@ class ActivationCache(Callback):
         self._follow(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Whoever tests or predicts after training sees pictures."""
+        """Switches back to pictures, for tests and predictions after training."""
         self._end(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Likewise."""
+        """Switches back to pictures."""
         self._end(trainer, pl_module)
 
     def _end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
@@ -86,12 +86,12 @@ class ActivationCache(Callback):
             log.info("the activations of the frozen layers are not cached: %s", reason)
 
     def _serve(self, trainer: pl.Trainer, task: pl.LightningModule, groups: int, plain: bool) -> None:
-        """Has the rest of the network trained from rows; for `plain` no augmentation is wanted."""
+        """Lets the rest of the network be trained from rows; with `plain`, the stage does not augment."""
         data = trainer.datamodule
         augmentable = isinstance(data, DataModule) and data.train_transform is not data.eval_transform
         augmented = augmentable and not plain
         mixed = not plain and task.mixing is not None
-        splits = _fixed_splits(trainer, _what_is_random(augmented and not self.views, mixed))
+        splits = _splits_to_cache(trainer, _why_train_changes(augmented and not self.views, mixed))
         if not splits:
             return
         wanted, inputs = {split: self._digests_of(data, split) for split in splits}, data.inputs
@@ -101,7 +101,7 @@ class ActivationCache(Callback):
             inputs = partial(_inputs_of_views, data, wanted["train"], self.views)
         chain = Chain(trainer, inputs, wanted, self.root, self.limit)
         try:
-            rest, rows = chain.rows(groups, _prefixes_to_come(trainer, groups, augmentable or task.mixing is not None))
+            rest, rows = chain.rows(groups, _later_prefixes(trainer, groups, augmentable or task.mixing is not None))
         finally:
             self.passes += chain.passes
         if by_view:
@@ -110,16 +110,16 @@ class ActivationCache(Callback):
         data.cached_activations.update(rows)
 
     def _digests_of(self, data: DataModule, split: str) -> list[str]:
-        """Those of a split's samples; of pictures in memory they are computed, once a run."""
+        """The digests of a split's samples; for pictures in memory they are computed once per run."""
         if split not in self.digests:
             self.digests[split] = fingerprint.of_samples(data.samples, data.splits[split])
         return self.digests[split]
 
 
 def settled_prefix(task: pl.LightningModule) -> int:
-    """How many leading layer groups cannot change in this stage: nothing in them learns, and all is in eval mode.
+    """The number of leading layer groups that cannot change in this stage: all frozen, and all in eval mode.
 
-    The second is more than the first: BatchNorm whose statistics follow the data may have no parameter that learns.
+    Frozen parameters are not enough: BatchNorm in train mode still updates its statistics.
     """
     count = frozen_prefix(task.layer_groups)
     kept = {id(module) for module in task.kept_in_eval}
@@ -129,11 +129,11 @@ def settled_prefix(task: pl.LightningModule) -> int:
     return count
 
 
-def _prefixes_to_come(trainer: pl.Trainer, groups: int, random: bool) -> list[int]:
-    """The numbers of leading layer groups, fewer than `groups`, that stay frozen up to and in a later stage; ascending.
+def _later_prefixes(trainer: pl.Trainer, groups: int, random: bool) -> list[int]:
+    """Lengths (in layer groups, below `groups`, ascending) of the prefixes that stay frozen until a later stage.
 
-    Of stages that begin before the run ends, and learn from the same pictures: where these are `random`, a stage that
-    computes the head sees others.
+    Stages count that begin before the run ends and use the same pictures. If these are `random` (augmented or mixed),
+    a stage with a closed-form head uses other pictures than the other stages.
     """
     strategy, max_epochs = strategy_of(trainer), trainer.max_epochs or 0
     now, names = strategy.progress.stage, [group.name for group in trainer.lightning_module.layer_groups]
@@ -150,41 +150,41 @@ def _prefixes_to_come(trainer: pl.Trainer, groups: int, random: bool) -> list[in
 def _inputs_of_views(
     data: DataModule, digests: list[str], views: int, split: str, positions: Sequence[int]
 ) -> Iterable[Any]:
-    """Batches of augmented training pictures, of which each place among the digests names one; of `val` plain ones."""
+    """Batches of augmented training pictures, `views` per sample, seeded by their digests; plain ones of `val`."""
     if split != "train":
         return data.inputs(split, positions)
     seeds = [int(digests[place][:15], 16) for place in positions]
     return data.inputs(split, [place // views for place in positions], seeds)
 
 
-def _what_is_random(augmented: bool, mixed: bool) -> str | None:
-    """Why training pictures are others in every epoch, and how they would not be; None: they are the same."""
-    if mixed:  # rows of frozen layers could be mixed instead, but a run with the cache would not be that without it
-        return "mixing makes other samples in every epoch (not with mixing=null)"
+def _why_train_changes(augmented: bool, mixed: bool) -> str | None:
+    """Why training inputs differ from epoch to epoch, and which setting avoids that; None: they do not differ."""
+    if mixed:  # rows of frozen layers could be mixed instead, but then the cache would change the results of a run
+        return "mixing makes new samples in every epoch (to cache them, give mixing=null)"
     if augmented:
         return (
-            "augmentation makes other pictures in every epoch "
-            "(not with augmentation=none, or with cache.views=8 versions of each picture)"
+            "augmentation makes new pictures in every epoch "
+            "(to cache them, give augmentation=none, or cache.views=8 for 8 versions of each picture)"
         )
     return None
 
 
-def _fixed_splits(trainer: pl.Trainer, random: str | None) -> list[str]:
-    """The splits whose inputs are the same in every epoch; `random` says why those of `train` are not, if so.
+def _splits_to_cache(trainer: pl.Trainer, train_changes: str | None) -> list[str]:
+    """The splits whose inputs are the same in every epoch; `train_changes` says why `train` is not one of them.
 
     Raises:
         NotCachedError: no rows can be served in such a run.
     """
     data = trainer.datamodule
     if not isinstance(data, DataModule):
-        raise NotCachedError("the data do not come from a data module of this project")
+        raise NotCachedError("the data module is not one of Headstart")
     if trainer.fast_dev_run or trainer.overfit_batches:
         raise NotCachedError("this run sees a few batches only")
     if trainer.num_nodes > 1:
-        raise NotCachedError("the run is spread over several machines, which may have no folder in common")
+        raise NotCachedError("the run uses several machines, which may not share a folder")
     splits = []
-    if random:
-        log.info("train is not cached, for %s", random)
+    if train_changes:
+        log.info("train is not cached: %s", train_changes)
     elif _is_whole(trainer, "train"):
         splits.append("train")
     if data.num_samples["val"] and _is_whole(trainer, "val"):
@@ -193,11 +193,11 @@ def _fixed_splits(trainer: pl.Trainer, random: str | None) -> list[str]:
 
 
 def _is_whole(trainer: pl.Trainer, split: str) -> bool:
-    """Whether the run sees all of a split; of a small part of it a cache would cost more than it spares."""
+    """Whether the run uses the whole split; for a small part, a cache would cost more time than it saves."""
     limit = getattr(trainer, f"limit_{split}_batches")
     is_whole = isinstance(limit, float) and limit == 1.0  # 1 is one batch
     if limit and not is_whole:
-        log.info("%s is not cached, for trainer.limit_%s_batches=%s leaves out some of it", split, split, limit)
+        log.info("%s is not cached: trainer.limit_%s_batches=%s leaves out some samples", split, split, limit)
     return is_whole
 
 

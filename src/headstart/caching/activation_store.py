@@ -1,4 +1,4 @@
-"""Activations on disk: one row a sample, found by what was computed from what."""
+"""Activations on disk: one row per sample, found by the fingerprint of the frozen layers and of the sample."""
 
 import hashlib
 import json
@@ -23,18 +23,18 @@ from headstart.files import GB, replacing
 log = logging.getLogger(__name__)
 META, ROWS, INDEX, LOCK, REMOVED = "meta.json", "rows.bin", "index.bin", "append.lock", ".removed"
 FILES = (META, ROWS, INDEX, LOCK)
-RECORD = struct.Struct("<20sQI")  # of the index: a sample's digest, the place of its row, the row's checksum
+RECORD = struct.Struct("<20sQI")  # in the index: the sample's digest, the number of its row, the row's checksum
 FLOATS = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one sample's activation lies in its row.
+    """How the activation of one sample is stored in its row.
 
     Args:
-        shape: without the batch.
-        channels_last: whether the channels lie innermost, as the part of the network that goes on wants them.
-        dtype: as torch writes it, `torch.float32`.
+        shape: without the batch dimension.
+        channels_last: whether the channels are innermost in memory, as the next layers expect them.
+        dtype: as torch writes it, for example `torch.float32`.
     """
 
     shape: tuple[int, ...]
@@ -43,14 +43,14 @@ class Layout:
 
     @classmethod
     def of(cls, values: Tensor) -> "Layout":
-        """That of a batch `(batch, *shape)`."""
-        is_plain = values.is_contiguous()  # a map of one pixel is both
+        """The layout of a batch `(batch, *shape)`."""
+        is_plain = values.is_contiguous()  # a feature map of one pixel has both memory formats
         is_last = values.ndim == 4 and not is_plain and values.is_contiguous(memory_format=torch.channels_last)
         return cls(tuple(values.shape[1:]), is_last, str(values.dtype))
 
     @property
     def numel(self) -> int:
-        """Numbers in a row."""
+        """Number of values in a row."""
         return torch.Size(self.shape).numel()
 
     @property
@@ -64,7 +64,7 @@ class Layout:
         return (values.permute(0, 2, 3, 1) if self.channels_last else values).reshape(len(values), -1).contiguous()
 
     def unflatten(self, rows: Tensor) -> Tensor:
-        """Rows `(batch, numel)` -> the batch `(batch, *shape)` they were, in its memory format, without a copy."""
+        """Rows `(batch, numel)` -> the original batch `(batch, *shape)` in its memory format, without a copy."""
         if not self.channels_last:
             return rows.view(len(rows), *self.shape)
         channels, height, width = self.shape
@@ -72,14 +72,14 @@ class Layout:
 
 
 class StoredRows:
-    """The activations of one split, mapped from disk: what is not looked at is not read.
+    """The activations of one split, mapped from disk: only the rows that are used are read.
 
-    Stays usable when the store is removed meanwhile (where the system lets a mapped file be removed at all).
+    They stay usable if the store is removed meanwhile (on systems that can remove a mapped file).
 
     Args:
-        rows: `(n, numel)`, those of a store.
-        places: `(len(split),)`, the row of each sample of the split.
-        layout: how a row is to be read.
+        rows: `(n, numel)`, all rows of a store.
+        places: `(len(split),)`, the row number of each sample of the split.
+        layout: how to read a row.
     """
 
     def __init__(self, rows: Tensor, places: Tensor, layout: Layout):
@@ -91,25 +91,25 @@ class StoredRows:
 
 
 class ActivationStore:
-    """The rows of one frozen prefix, in a folder of its own that several processes may share.
+    """The rows of one frozen prefix, in its own folder, which several processes may share.
 
-    `rows.bin` holds the rows, `index.bin` a record for each that says whose it is, where, and with which checksum. Both
-    only grow, and a record is written after its row: a kill at any moment loses at most the batch being written. What
-    was damaged since is noticed by its checksum and computed again; the newest record of a sample counts.
+    `rows.bin` holds the rows. `index.bin` holds one record per row: the sample's digest, the row number, the checksum.
+    Both only grow, and a record is written after its row: if the process is killed, at most the current batch is lost.
+    The checksum shows damaged rows, which are computed again; the newest record of a sample counts.
 
     Args:
-        folder: need not exist yet.
+        folder: may not exist yet.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.records: dict[str, tuple[int, int]] = {}  # digest -> place and checksum
-        self.read = 0  # bytes of the index taken note of
+        self.records: dict[str, tuple[int, int]] = {}  # digest -> row number and checksum
+        self.read = 0  # bytes of the index that were read
         self.layout, self.born = self._read_meta()
         self.refresh()
 
     def _read_meta(self) -> tuple[Layout | None, str]:
-        """The layout, None where there is none yet or it is damaged, and what tells a store from one in its place."""
+        """The layout (None if it is missing or damaged), and the random id that `begin` gave to the store."""
         try:
             meta = json.loads((self.folder / META).read_text(encoding="utf-8"))
             layout = Layout(tuple(meta["shape"]), meta["channels_last"], meta["dtype"])
@@ -118,9 +118,9 @@ class ActivationStore:
             return None, ""
 
     def begin(self, layout: Layout, anew: bool = False) -> None:
-        """Makes the store ready for rows of this layout, empty if it is damaged, of another layout, or to be `anew`."""
+        """Prepares the store for rows of this layout; empties it if damaged, of another layout, or `anew`."""
         if anew or self._read_meta()[0] != layout:
-            # removed, never cut short: another process may have the old rows mapped
+            # files are removed, never truncated: another process may have the old rows mapped
             for name in (META, INDEX, ROWS):
                 (self.folder / name).unlink(missing_ok=True)
             self.records, self.read, self.born = {}, 0, uuid4().hex
@@ -129,7 +129,7 @@ class ActivationStore:
         self.layout = layout
 
     def refresh(self) -> None:
-        """Takes note of what other processes have added."""
+        """Reads the records that other processes have added."""
         if self.layout is None:
             return
         written = self._size(ROWS) // self.layout.row_bytes
@@ -145,7 +145,7 @@ class ActivationStore:
         self.read += len(content) // RECORD.size * RECORD.size
 
     def lacking(self, digests: Sequence[str]) -> list[str]:
-        """Those without a sound row, each once, in their order. Reads every row asked for."""
+        """The digests without an undamaged row, each once, in the given order. Reads all these rows to check them."""
         wanted = dict.fromkeys(digests)
         found = [digest for digest in wanted if digest in self.records]
         damaged = self._damaged(found)
@@ -159,10 +159,10 @@ class ActivationStore:
         return {d for d in in_order if _checksum(d, rows[self.records[d][0]]) != self.records[d][1]}
 
     def append(self, digests: Sequence[str], values: Tensor) -> None:
-        """Adds a row for each digest, `values` being `(len(digests), *shape)` in whatever memory format.
+        """Adds a row for each digest; `values` are `(len(digests), *shape)` in any memory format.
 
         Raises:
-            ValueError: they are not of this shape or dtype.
+            ValueError: `values` have another shape or dtype.
         """
         expected, given = (len(digests), *self.layout.shape), tuple(values.shape)
         if given != expected or str(values.dtype) != self.layout.dtype:
@@ -177,7 +177,7 @@ class ActivationStore:
             self._add(INDEX, RECORD.size, b"".join(records))
 
     def _add(self, name: str, unit: int, content: bytes) -> int:
-        """Appends from the next multiple of `unit` on, behind what a killed process left; the number of that place."""
+        """Appends at the next multiple of `unit` bytes, after what a killed process left; returns the row number."""
         place = -(-self._size(name) // unit)
         path = self.folder / name
         with path.open("r+b" if path.exists() else "w+b") as stream:
@@ -198,15 +198,15 @@ class ActivationStore:
         return flat.view(total, self.layout.numel)
 
     def serve(self, digests: Sequence[str]) -> StoredRows:
-        """The rows of these samples, which must be there.
+        """The rows of these samples, which must be in the store.
 
         Raises:
-            FileNotFoundError: another process has begun the store anew since its index was read.
+            FileNotFoundError: another process has emptied the store since its index was read.
         """
         places = torch.tensor([self.records[digest][0] for digest in digests])
-        os.utime(self.folder)  # used now
+        os.utime(self.folder)  # the time of last use, for `make_room`
         rows = self.rows()
-        if self._read_meta()[1] != self.born:  # whose first deed is to remove the old one, before any row is
+        if self._read_meta()[1] != self.born:  # `begin` removes the old id before it writes a row
             raise FileNotFoundError(f"{self.folder} was begun anew")
         return StoredRows(rows, places, self.layout)
 
@@ -216,27 +216,31 @@ def _check(layout: Layout) -> str:
 
 
 def _checksum(digest: str, row: memoryview) -> int:
-    """Of a row and whose it is."""
+    """The checksum of a row and its sample's digest."""
     return zlib.crc32(row, zlib.crc32(digest.encode()))
 
 
 def limit_in_bytes(max_gb: float) -> float:
-    """Of the setting `cache.max_gb`.
+    """The setting `cache.max_gb` in bytes.
 
     Raises:
-        UsageError: it leaves no room at all.
+        UsageError: it is not above 0.
     """
     if not max_gb > 0:
-        raise UsageError(f"cache.max_gb={max_gb}: give a number of gigabytes above 0; to keep nothing: cache=off")
+        raise UsageError(f"cache.max_gb={max_gb}: give a number of gigabytes above 0; to have no cache: cache=off")
     return max_gb * GB
 
 
 @contextmanager
 def holding(folder: Path, seconds: float = -1) -> Iterator[None]:
-    """While one process fills a store others wait, and then find what they need; nobody removes it meanwhile.
+    """Locks a store while this process fills it: other processes wait, and none removes it meanwhile.
+
+    Args:
+        folder: of the store.
+        seconds: how long to wait for the lock; below 0: without end.
 
     Raises:
-        Timeout: another process still has it after so many seconds; below 0 they have no end.
+        Timeout: another process still holds the lock after this time.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder).acquire(timeout=seconds):
@@ -245,9 +249,9 @@ def holding(folder: Path, seconds: float = -1) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> FileLock:
-    """Beside the folder, so that it outlives it: a lock whose file can be removed is held by two.
+    """The lock of a store, beside its folder: if its file were removed with the folder, two processes could hold it.
 
-    Folders whose names differ behind a dot have one lock, as that number of them is not bounded.
+    Folders whose names differ only after the dot share one lock, so that the number of lock files stays small.
     """
     return FileLock(folder.with_name(f"{folder.name.partition('.')[0]}.lock"))
 
@@ -255,17 +259,17 @@ def _lock(folder: Path) -> FileLock:
 def make_room(
     root: Path, needed: int, limit: float, keep: Path, instead: bool = False, before: float = float("inf")
 ) -> bool:
-    """Removes the stores used longest ago until `needed` more bytes fit under `limit`; False where they cannot.
+    """Removes the stores used longest ago until `needed` more bytes fit under `limit`; False if they cannot fit.
 
-    Runs that fill several stores at once may pass the limit together; the next one to need room sets that right.
+    Runs that fill several stores at the same time may exceed the limit together; the next call corrects that.
 
     Args:
         root: the folder of all stores.
-        needed: bytes to come into `keep`.
+        needed: bytes that will be added to `keep`.
         limit: bytes that all stores together may take.
-        keep: the store that must stay; the caller holds it.
-        instead: whether they come in place of all that `keep` has.
-        before: stores used at this time or later stay as well, in seconds since 1970.
+        keep: the store that must stay; the caller holds its lock.
+        instead: whether the new bytes replace the present content of `keep`.
+        before: stores used at this time or later (in seconds since 1970) stay, too.
     """
     found = _found(root)
     sizes = {store: size for store, (_, size) in found.items()} | ({keep: 0} if instead else {})
@@ -280,9 +284,9 @@ def make_room(
 
 
 def _found(root: Path) -> dict[Path, tuple[float, int]]:
-    """When each store was used and its bytes, longest ago first. Another process may be removing some right now.
+    """Time of last use and size in bytes of each store, longest ago first. Another process may just remove some.
 
-    A folder that holds anything but a store's files is none: whatever lies under `root` by mistake is never removed.
+    A folder with any other file is not a store, so other files under `root` are never removed.
     """
     found = {}
     for folder in root.iterdir():
@@ -296,11 +300,11 @@ def _found(root: Path) -> dict[Path, tuple[float, int]]:
 
 
 def _remove(store: Path) -> bool:
-    """Removes a store, unless a process fills it at the moment."""
+    """Removes a store, unless a process is filling it."""
     try:
         with _lock(store).acquire(timeout=0):
-            if not store.name.endswith(REMOVED):  # whole or not at all, also for whoever looks at it right now
-                log.info("removing what the cache used longest ago: %s", store)
+            if not store.name.endswith(REMOVED):  # renamed first: other processes see all of it or nothing
+                log.info("removing the store of the cache that was used longest ago: %s", store)
                 store = store.rename(store.with_name(store.name + REMOVED))
             shutil.rmtree(store)
     except (Timeout, OSError):

@@ -1,4 +1,4 @@
-"""The rows of several frozen prefixes in one go: each layer group sees a picture once, whichever stages need it."""
+"""Computes the rows of several frozen prefixes in one pass: each layer group runs once per picture for all stages."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ Rows = tuple[int, dict[str, StoredRows]]
 
 @dataclass(frozen=True)
 class Cut:
-    """A place behind so many layer groups: what leads there, and what follows."""
+    """The backbone cut in two behind the first `groups` layer groups."""
 
     groups: int
     prefix: nn.Module
@@ -34,21 +34,21 @@ class Cut:
 
 
 class Chain:
-    """Finds or computes the rows of a stage and, where it computes, on the way there those of later stages.
+    """Finds or computes the rows of a stage and, while it computes, also the rows of later stages.
 
-    From pictures to the shortest prefix, from its rows to the next one, and so on to the stage's own. What does not
-    work on the way is told and left out, for the later stage to try by itself. The store of a prefix is the same
-    however its rows were computed. All processes of a run must call everything here alike.
+    It goes from pictures to the shortest prefix, from its rows to the next prefix, and so on to the stage's own. If a
+    shorter prefix fails, the log says so, and the later stage tries it again. The store of a prefix is the same for
+    each way to compute its rows. All processes of a run must make the same calls.
 
     Args:
-        trainer: whose module has the backbone, and whose data module the pictures.
-        inputs: split and positions -> batches of pictures there, in this order.
-        digests: of each split's samples, in their order.
+        trainer: its module has the backbone, its data module the pictures.
+        inputs: split and positions -> batches of pictures at these positions, in this order.
+        digests: split -> the digests of its samples, in their order.
         root: the folder of all stores.
-        limit: bytes that all of them together may take.
+        limit: bytes that all stores together may take.
 
     Attributes:
-        passes: samples of which this process sent the picture through a prefix.
+        passes: samples whose picture this process has sent through a prefix.
     """
 
     def __init__(self, trainer: pl.Trainer, inputs: Inputs, digests: dict[str, list[str]], root: Path, limit: float):
@@ -57,44 +57,46 @@ class Chain:
         self.passes = 0
 
     def rows(self, groups: int, shorter: Sequence[int]) -> tuple[nn.Module, dict[str, StoredRows]]:
-        """What follows the prefix of so many layer groups (or of fewer, where it cannot be cut there), and its rows.
+        """The rest of the backbone behind a prefix, and the rows of this prefix.
+
+        The prefix has fewer than `groups` layer groups if the backbone cannot be cut there.
 
         Args:
-            groups: those frozen in this stage.
-            shorter: numbers of those frozen in later ones.
+            groups: number of leading layer groups that are frozen in this stage.
+            shorter: the same numbers of later stages.
 
         Raises:
-            NotCachedError: the rows cannot be kept.
+            NotCachedError: the rows cannot be cached.
             NoCleanCutError: the backbone cannot be cut anywhere.
-            NoFingerprintError: what the rows depend on cannot be told.
+            NoFingerprintError: something that the rows depend on has no fingerprint.
         """
         cut = _cut(self.backbone, groups)
         filler = self._filler(cut)
         rows = filler.found_rows()
         if rows is None:
-            rows = self._computed(cut, filler, self._on_the_way(cut, shorter))
-        self._tell(cut, filler, rows, "")
+            rows = self._computed(cut, filler, self._rows_of_shorter(cut, shorter))
+        self._log_counts(cut, filler, rows, "")
         return cut.rest, rows
 
-    def _on_the_way(self, last: Cut, shorter: Sequence[int]) -> Rows | None:
-        """Keeps the rows of shorter prefixes, as far as that works; how many groups the longest has, and its rows."""
+    def _rows_of_shorter(self, last: Cut, shorter: Sequence[int]) -> Rows | None:
+        """Caches the rows of shorter prefixes where possible; returns length and rows of the longest of them."""
         source = None
-        for cut in self._that_fit(last, shorter):
+        for cut in self._shorter_that_fit(last, shorter):
             try:
                 filler = self._filler(cut)
                 rows = filler.found_rows() or self._computed(cut, filler, source)
             except (NotCachedError, fingerprint.NoFingerprintError) as reason:
                 log.info(NOT_KEPT, cut.groups, reason)
                 continue
-            self._tell(cut, filler, rows, " for a later stage")
+            self._log_counts(cut, filler, rows, " for a later stage")
             source = cut.groups, rows
         return source
 
-    def _that_fit(self, last: Cut, shorter: Sequence[int]) -> list[Cut]:
-        """The shorter prefixes, ascending; without those whose rows would drive out the ones needed before them."""
+    def _shorter_that_fit(self, last: Cut, shorter: Sequence[int]) -> list[Cut]:
+        """The shorter prefixes, ascending; skips prefixes that would evict rows needed earlier."""
         cuts = {}
         for groups in shorter:
-            with suppress(NoCleanCutError):  # which the later stage will tell
+            with suppress(NoCleanCutError):  # the later stage will log it
                 cut = _cut(self.backbone, groups)
                 cuts[cut.groups] = cut
         if not cuts:
@@ -110,16 +112,16 @@ class Chain:
 
     @torch.no_grad()
     def _bytes(self, cut: Cut) -> int:
-        """Bytes that the rows of a prefix take, as the row of one sample tells."""
+        """Bytes that the rows of a prefix take, computed from the row of one sample."""
         index = self.data.splits[next(iter(self.digests))][0]
         deterministic, random = self.data.in_two_parts(self.data.eval_transform)
-        sample = random(self.data.load_with(self.data.samples, deterministic)(index))  # from the cache, if it is there
+        sample = random(self.data.load_with(self.data.samples, deterministic)(index))  # perhaps from the cache
         batch = move_data_to_device(self.data.collate([sample]), self.trainer.strategy.root_device)
         layout = Layout.of(cut.prefix(batch))
         return sum(map(len, self.digests.values())) * (layout.row_bytes + RECORD.size)
 
     def _computed(self, cut: Cut, filler: Filler, source: Rows | None) -> dict[str, StoredRows]:
-        """The rows of a prefix, computed from those of a shorter one or, if there are none, from pictures."""
+        """The rows of a prefix, computed from the rows of a shorter prefix, or from pictures if `source` is None."""
         if source:
             groups, rows = source
             try:
@@ -137,7 +139,7 @@ class Chain:
         name = fingerprint.of_prefix(cut.prefix, self.data.eval_transform, self.data.samples, device)
         return Filler(self.trainer, self.digests, self.root / name, self.limit)
 
-    def _tell(self, cut: Cut, filler: Filler, rows: dict[str, StoredRows], purpose: str) -> None:
+    def _log_counts(self, cut: Cut, filler: Filler, rows: dict[str, StoredRows], purpose: str) -> None:
         size = (filler.lacking + filler.found) * next(iter(rows.values())).layout.row_bytes
         log.info(
             "frozen prefix of %d groups, %s: %d samples computed%s, %d found (%s, %.1f MB)",
@@ -151,10 +153,10 @@ def _batches(rows: dict[str, StoredRows], size: int, split: str, positions: Sequ
 
 
 def _cut(backbone: Backbone, groups: int) -> Cut:
-    """Cuts behind the last of so many groups, or behind an earlier one where the code cannot be cut there.
+    """Cuts the backbone behind its first `groups` layer groups, or behind fewer if it cannot be cut there.
 
     Raises:
-        NoCleanCutError: there is no such place.
+        NoCleanCutError: it cannot be cut behind any of them.
     """
     for count in range(groups, 0, -1):
         try:

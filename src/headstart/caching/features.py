@@ -1,4 +1,4 @@
-"""The features of a whole split, out of the activation cache or into it."""
+"""The features of a whole split, read from the activation cache or computed and added to it."""
 
 import logging
 from typing import Any
@@ -20,16 +20,16 @@ log = logging.getLogger(__name__)
 def features_of(
     backbone: Backbone, data: DataModule, split: str, trainer: pl.Trainer, cache: ActivationCache | None
 ) -> Tensor:
-    """What the backbone makes of each plain sample of a split, `(samples, num_features)` in fp32 on the CPU.
+    """The features of the plain samples of a split, `(samples, num_features)` in fp32 on the CPU.
 
-    Found where a run or an earlier evaluation has kept it, else computed and kept; without a cache, or where it cannot
-    serve, which the log then says, computed alone.
+    They are read from the cache if a run or an earlier evaluation added them; otherwise they are computed and added.
+    Without a cache, or if it cannot be used (the log says why), they are only computed.
     """
     positions = range(data.num_samples[split])
     backbone.to(trainer.strategy.root_device)
     if cache is not None:
         try:
-            return _kept(backbone, data, split, trainer, cache)(positions).float()
+            return _cached_rows(backbone, data, split, trainer, cache)(positions).float()
         except (NotCachedError, fingerprint.NoFingerprintError) as reason:
             log.info("the features of %s are not cached: %s", split, reason)
     copy = InferenceCopy(backbone)
@@ -37,7 +37,7 @@ def features_of(
     return torch.cat(list(batches))
 
 
-def _kept(backbone: Backbone, data: DataModule, split: str, trainer: pl.Trainer, cache: ActivationCache) -> Any:
+def _cached_rows(backbone: Backbone, data: DataModule, split: str, trainer: pl.Trainer, cache: ActivationCache) -> Any:
     device = trainer.strategy.root_device
     folder = cache.root / fingerprint.of_prefix(backbone, data.eval_transform, data.samples, device)
     filler = Filler(trainer, {split: fingerprint.of_samples(data.samples, data.splits[split])}, folder, cache.limit)

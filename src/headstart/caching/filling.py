@@ -1,4 +1,4 @@
-"""Brings the activations of one frozen prefix together: those a store has, and those still to be computed."""
+"""Collects the activations of one frozen prefix: reads those in the store and computes the missing ones."""
 
 import logging
 import time
@@ -20,33 +20,33 @@ from headstart.inputs.base import batch_size
 from headstart.progress import progress_bar
 
 WAIT_SECONDS = 60.0
-DISK = 10**9  # bytes a second at which rows come back that the system no longer has in memory
-CLEARLY = 2  # times as fast
+DISK = 10**9  # bytes per second at which rows are read that the system no longer has in memory
+CLEARLY = 2  # how many times faster than reading counts as clearly faster
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Inputs = Callable[[str, Sequence[int]], Iterable[Any]]
 
 
 class NotCachedError(Exception):
-    """Activations are not kept; the message says why."""
+    """Activations are not cached; the message says why."""
 
 
 class Filler:
-    """Finds or computes the rows of one prefix; of several processes of a run each computes its share.
+    """Finds or computes the rows of one prefix; each process of a run computes a share of them.
 
-    Of several runs that need the same rows one computes them, and the others wait for it. All processes of a run must
-    be on one machine, and call everything here alike.
+    If several runs need the same rows, one run computes them and the others wait. All processes of a run must be on
+    one machine and make the same calls.
 
     Args:
         trainer: its device computes, its processes share the work.
-        digests: of each split's samples, in their order.
+        digests: split -> the digests of its samples, in their order.
         folder: of the store.
-        limit: bytes that this store and all beside it may take.
+        limit: bytes that this store and all stores beside it may take.
 
     Attributes:
-        found: rows that were there.
-        lacking: rows that were not, and were computed by all processes together.
-        passes: samples that this process computed rows for.
+        found: number of rows that were in the store.
+        lacking: number of rows that were missing; all processes together computed them.
+        passes: number of samples whose rows this process computed.
     """
 
     def __init__(self, trainer: pl.Trainer, digests: dict[str, list[str]], folder: Path, limit: float):
@@ -56,30 +56,30 @@ class Filler:
         self.found, self.lacking, self.passes = len(self.places), 0, 0
 
     def found_rows(self) -> dict[str, StoredRows] | None:
-        """The rows of each split, if all are there: nobody need wait for whoever adds others. None otherwise."""
+        """The rows of each split if all are in the store, else None. It needs no lock, so it never waits."""
 
         def is_complete() -> bool:
             store = ActivationStore(self.folder)
             return self.places.keys() <= store.records.keys() and not store.lacking(list(self.places))
 
-        with suppress(NotCachedError):  # somebody may remove it in this moment
+        with suppress(NotCachedError):  # another process may just remove it
             if self._first(is_complete):
                 return self._each(self._serve)
         return None
 
     def filled_rows(self, network: nn.Module, inputs: Inputs, must_pay: bool) -> dict[str, StoredRows]:
-        """Likewise, after computing those that are lacking.
+        """The rows of each split, after computing the missing ones.
 
         Args:
             network: a batch of inputs -> activations; frozen.
-            inputs: split and positions -> batches of the inputs there, in this order.
-            must_pay: whether rows that are clearly faster to compute than to read back are refused.
+            inputs: split and positions -> batches of the inputs at these positions, in this order.
+            must_pay: whether to refuse rows that are clearly faster to compute than to read back.
 
         Raises:
-            NotCachedError: there is no room for them, the folder cannot be used, computing them failed, or they do not
-                pay.
+            NotCachedError: there is no room for the rows, the folder cannot be used, computing failed, or `must_pay`
+                refuses them.
         """
-        with self._held():
+        with self._locked():
             self._fill(network, inputs, must_pay)
             return self._each(self._serve)
 
@@ -88,8 +88,8 @@ class Filler:
         return {split: store.serve(found) for split, found in self.digests.items()}
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
-        """The store is this run's alone; its first process holds it for all."""
+    def _locked(self) -> Iterator[None]:
+        """Locks the store for this run; the first process holds the lock for all."""
         with ExitStack() as stack:
 
             def took(seconds: float) -> bool:
@@ -100,15 +100,15 @@ class Filler:
 
             if not self._first(lambda: took(0)):
                 log.info("waiting for another process that computes the same activations (%s)", self.folder)
-                # the other processes are told again and again, for after half an hour of silence they would give up
+                # in short waits: the other processes of this run give up if they hear nothing for half an hour
                 while not self._first(lambda: took(WAIT_SECONDS)):
                     pass
             yield
-            self.ranks.barrier()  # until each has mapped its rows nobody may remove them
+            self.ranks.barrier()  # the rows must not be removed before every process has mapped them
 
     def _fill(self, network: nn.Module, inputs: Inputs, must_pay: bool) -> None:
-        """Computes what is lacking, by all processes."""
-        lacking, is_ready = self._first(lambda: self._look(list(self.places)))
+        """Computes the missing rows in all processes."""
+        lacking, is_ready = self._first(lambda: self._find_lacking(list(self.places)))
         self.lacking, self.found = len(lacking), len(self.places) - len(lacking)
         share = lacking[self.trainer.global_rank :: self.trainer.world_size]
         batches = self._computed([(*self.places[digest], digest) for digest in share], network, inputs)
@@ -116,8 +116,8 @@ class Filler:
             self._first(lambda: self._begin(batches, len(lacking), must_pay))
         self._each(lambda: self._append(batches))
 
-    def _look(self, wanted: list[str]) -> tuple[list[str], bool]:
-        """What is lacking, and whether rows can be added at once: else it is not known yet how large they are."""
+    def _find_lacking(self, wanted: list[str]) -> tuple[list[str], bool]:
+        """The digests without a row, and whether rows can be added now: for a new store their size is not known yet."""
         store = ActivationStore(self.folder)
         lacking = store.lacking(wanted)
         if damaged := [digest for digest in lacking if digest in store.records]:
@@ -128,16 +128,16 @@ class Filler:
             self._make_room(store.layout, len(lacking))
         except NotCachedError:
             self._make_room(store.layout, len(wanted), instead=True)
-            store.begin(store.layout, anew=True)  # of other samples it had so many rows that these found no room
+            store.begin(store.layout, anew=True)  # the rows of other samples left no room for these
             return wanted, True
         return lacking, True
 
     def _begin(self, batches: Iterator[tuple[list[str], Tensor]], number: int, must_pay: bool) -> None:
-        """Begins a store with the first batch, which tells how large the rows are, and the second, which how dear."""
+        """Begins a store with two batches: the first shows the size of a row, the second the time to compute one."""
         began = [next(batches)]
         layout = Layout.of(began[0][1])
-        if must_pay:  # before others lose their room
-            began += _checked(batches, layout)
+        if must_pay:  # checked before other stores are removed
+            began += _batch_that_pays(batches, layout)
         self._make_room(layout, number, instead=True)
         store = ActivationStore(self.folder)
         store.begin(layout)
@@ -154,7 +154,7 @@ class Filler:
             )
 
     def _append(self, batches: Iterator[tuple[list[str], Tensor]]) -> None:
-        """Computes and writes."""
+        """Computes the batches and writes them to the store."""
         store = None
         for digests, values in batches:
             store = store or ActivationStore(self.folder)
@@ -165,7 +165,7 @@ class Filler:
     def _computed(
         self, samples: list[tuple[str, int, str]], network: nn.Module, inputs_of: Inputs
     ) -> Iterator[tuple[list[str], Tensor]]:
-        """Digests and rows, a batch at a time, of samples given as split, position and digest."""
+        """Digests and rows of samples (split, position, digest), one batch at a time."""
         if not samples:
             return
         with progress_bar("Frozen layers", len(samples), "samples") as bar:
@@ -181,50 +181,50 @@ class Filler:
                     bar.update(number)
 
     def _first(self, work: Callable[[], T]) -> T:
-        """What the run's first process finds, told to all; where it cannot, all raise a NotCachedError."""
+        """Runs `work` only in the first process, returns its result in all; if it fails, all raise NotCachedError."""
         outcome: tuple[Any, str | None] = None, None
         if self.trainer.is_global_zero:
             try:
                 outcome = work(), None
             except Exception as error:  # as in `_each`
-                outcome = None, _told(error)
+                outcome = None, _message(error)
         value, reason = self.ranks.broadcast(outcome)
         if reason is not None:
             raise NotCachedError(reason)
         return value
 
     def _each(self, work: Callable[[], T]) -> T:
-        """What each process finds, once all are done; where one cannot, all raise a NotCachedError."""
+        """Runs `work` in every process and waits for all; if it fails in one, all raise NotCachedError."""
         value, error = None, None
         try:
             value = work()
-        except Exception as problem:  # a full disk, a full device: the run can do without, and the others wait for this
+        except Exception as problem:  # such as a full disk or device: a run needs no cache, and others wait below
             error = problem
         if not self.ranks.reduce_boolean_decision(error is None):
-            raise NotCachedError(_told(error) if error else "another process failed") from error
+            raise NotCachedError(_message(error) if error else "another process failed") from error
         return value
 
 
-def _checked(batches: Iterator[tuple[list[str], Tensor]], layout: Layout) -> list[tuple[list[str], Tensor]]:
-    """The next batch, if any, unless it is made in clearly less time than its rows take to be read back.
+def _batch_that_pays(batches: Iterator[tuple[list[str], Tensor]], layout: Layout) -> list[tuple[list[str], Tensor]]:
+    """The next batch, if any, timed: computing it must not be clearly faster than reading its rows back.
 
-    The first batch came late for much that later ones do not wait for.
+    Not for the first batch: it also waits for start-up work, such as starting the loader processes.
 
     Raises:
-        NotCachedError: it is.
+        NotCachedError: computing is clearly faster.
     """
     started = time.perf_counter()
     for digests, values in batches:
-        values.flatten()[0].item()  # a GPU is waited for
+        values.flatten()[0].item()  # waits for the GPU
         computing, reading = (time.perf_counter() - started) / len(digests), layout.row_bytes / DISK
         if CLEARLY * computing < reading:
             raise NotCachedError(
-                f"to make one takes {computing * 1e3:.2f} ms, to read its {layout.row_bytes / 1e6:.1f} MB back "
+                f"computing one takes {computing * 1e3:.2f} ms, reading its {layout.row_bytes / 1e6:.1f} MB back "
                 f"{reading * 1e3:.2f} ms"
             )
         return [(digests, values)]
     return []
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, (NotCachedError, OSError)) else f"{type(error).__name__}: {error}"

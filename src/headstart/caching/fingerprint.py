@@ -1,4 +1,4 @@
-"""What an activation or a kept picture depends on, as a short text: equal fingerprints mean equal contents."""
+"""Fingerprints of everything that a cached activation or picture depends on: the same fingerprint, the same content."""
 
 import ast
 import enum
@@ -22,24 +22,24 @@ from headstart.data.samples import Samples, loaders
 
 DIGEST_BYTES = 20
 BACKENDS = torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn
-# What every module has; of these only its tensors and parts decide what it computes
+# attributes that every module has; of these, only its tensors and parts decide what it computes
 COMMON = vars(nn.Module()).keys() | {"_compiled_call_impl"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 class NoFingerprintError(ValueError):
-    """Something the content depends on cannot be told from something similar; the message says what."""
+    """Something that the content depends on has no fingerprint; the message says what."""
 
 
 def of_prefix(prefix: nn.Module, transform: Any, samples: Samples, device: torch.device) -> str:
-    """A fingerprint of all that turns a sample's content into its row, 32 hex digits.
+    """A fingerprint of everything that turns a sample's content into its row, 32 hex digits.
 
-    That is: weights, buffers and settings of every module, the code of what is not an installed package, the
-    transform's settings, the decoder, the versions of the libraries, and how the device computes.
+    It covers: weights, buffers and settings of every module, the code of modules that are not from installed packages,
+    the transform's settings, the decoder, the versions of the libraries, and how the device computes.
 
     Args:
         prefix: the frozen part of a backbone.
-        transform: from what the samples' `load` gives to one input.
+        transform: the result of the samples' `load` -> one input.
         samples: where the inputs come from.
         device: where the rows are computed.
 
@@ -50,9 +50,9 @@ def of_prefix(prefix: nn.Module, transform: Any, samples: Samples, device: torch
 
 
 def of_pictures(deterministic: Any, samples: Samples) -> str:
-    """A fingerprint of all that turns a file's content into pixels, 32 hex digits.
+    """A fingerprint of everything that turns a file's content into pixels, 32 hex digits.
 
-    That is: the settings and code of the transform's deterministic part, the decoder, the versions of the libraries,
+    It covers: the settings and code of the transform's deterministic part, the decoder, the versions of the libraries,
     and the instruction set of this processor: resizing rounds differently with another.
 
     Args:
@@ -75,14 +75,14 @@ def _digest(*parts: Any) -> str:
 
 
 def of_samples(samples: Samples, indices: list[int]) -> list[str]:
-    """A fingerprint of each sample's content, 40 hex digits; of a file that of its bytes, known from the scan."""
+    """A fingerprint of each sample's content, 40 hex digits; for files, the hash of their bytes from the scan."""
     if samples.digests is not None:
         return [samples.digests[index] for index in indices]
     return [_of_value(samples.load(index)) for index in indices]
 
 
 def of_views(transform: Any, digests: list[str], number: int) -> list[str]:
-    """A fingerprint of each of so many augmented versions of samples with these; those of a sample side by side."""
+    """Fingerprints of `number` augmented versions of each sample; the versions of a sample follow each other."""
     augmentation = _of_value(transform)
     return [
         hashlib.blake2b(f"{digest} {augmentation} {view}".encode(), digest_size=DIGEST_BYTES).hexdigest()
@@ -96,9 +96,9 @@ def _of_value(value: Any) -> str:
 
 
 def _decoder(samples: Samples) -> list[Any]:
-    """Everything that turns a sample's content into the raw sample; nothing where the raw sample itself is hashed.
+    """Everything that turns a sample's content into the raw sample; empty if the raw sample itself is hashed.
 
-    A loader with settings that do not matter, such as the names of its files, has a `fingerprint()` of those that do.
+    A loader with settings that do not matter, such as file names, has a `fingerprint()` of the settings that matter.
     """
     if samples.digests is None:
         return []
@@ -107,10 +107,10 @@ def _decoder(samples: Samples) -> list[Any]:
 
 
 def _arithmetic(device: torch.device) -> list[Any]:
-    """What lets the same operations give other numbers."""
+    """The settings that change the results of the same operations."""
     operations = [getattr(backend, name, None) for backend in BACKENDS for name in ("conv", "matmul")]
     settings = [device.type, *(getattr(operation, "fp32_precision", None) for operation in operations)]
-    with suppress(RuntimeError):  # torch does not tell these when one of the above, which it has since 2.9, was set
+    with suppress(RuntimeError):  # torch refuses to read these if one of the above (since torch 2.9) was set
         settings.append(torch.get_float32_matmul_precision())
     with suppress(RuntimeError):
         settings.append(torch.backends.cudnn.allow_tf32)
@@ -118,7 +118,7 @@ def _arithmetic(device: torch.device) -> list[Any]:
 
 
 def _pieces(value: Any, above: list[Any]) -> Iterator[bytes]:
-    """Bytes that are the same for values that act the same. `above`: the objects that `value` is part of."""
+    """Bytes that are equal for values that behave the same. `above`: the objects that contain `value`."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, torch.dtype, torch.device)):
         yield f"{type(value).__name__} {value!r}".encode()
     elif isinstance(value, Tensor):
@@ -154,7 +154,7 @@ def _composed(value: Any, above: list[Any]) -> Iterator[bytes]:
     elif type(value).__reduce_ex__ is object.__reduce_ex__ and type(value).__reduce__ is object.__reduce__:
         yield from _importable(type(value))
         yield from _pieces(_settings(value), above)
-    else:  # it says itself how it is to be rebuilt, and what of it counts may not be in its attributes
+    else:  # a class with its own pickling may keep settings outside its attributes
         raise NoFingerprintError(f"the settings of {_qualified(type(value))} cannot be read")
 
 
@@ -167,7 +167,7 @@ def _settings(value: Any) -> dict[str, Any]:
 
 
 def _of_module(module: nn.Module, above: list[Any]) -> Iterator[bytes]:
-    """A module: its code, its settings, its tensors and its parts; not whether it trains."""
+    """A module: its code, settings, tensors and parts; not its train or eval mode."""
     if any(getattr(module, hooks) for hooks in HOOKS):
         raise NoFingerprintError(f"a hook on {type(module).__name__} may change what it computes")
     if isinstance(module, fx.GraphModule):
@@ -182,7 +182,7 @@ def _of_module(module: nn.Module, above: list[Any]) -> Iterator[bytes]:
 
 
 def _importable(value: Callable[..., Any]) -> Iterator[bytes]:
-    """The name of a class or function by which it can be found again, and its code."""
+    """The name by which a class or function can be imported, and its code."""
     name = _qualified(value)
     try:
         found: Any = importlib.import_module(value.__module__) if value.__module__ else None
@@ -190,21 +190,21 @@ def _importable(value: Callable[..., Any]) -> Iterator[bytes]:
         found = None
     for part in value.__qualname__.split("."):
         found = getattr(found, part, None)
-    # torch's and Python's own are what their names say, although some are hidden behind others of the same name
+    # names of libraries and Python are trusted, although another object of the same name may hide some of them
     if found is not value and not _is_of_library(value):
-        raise NoFingerprintError(f"{name} is made while the program runs, which does not tell what it does")
+        raise NoFingerprintError(f"{name} is made while the program runs, so its code cannot be identified")
     yield name.encode()
     yield from _code_of([value])
 
 
 def _is_of_library(value: Callable[..., Any]) -> bool:
-    """Whether a class or function is an installed package's own, or Python's, and not made while the program runs."""
+    """Whether a class or function belongs to Python or an installed package, and is not made while the program runs."""
     module = value.__module__ or ""
     return "<" not in value.__qualname__ and (_is_of_python(module) or _is_installed(module))
 
 
 def _code_of(values: Iterable[Any]) -> Iterator[bytes]:
-    """The files that decide what classes and functions do: their own, and those of one's own functions they use."""
+    """The code of the files that define these classes and functions, and the functions of the project they use."""
     seen: dict[Any, set[str]] = {}
     waiting = list(values)
     while waiting:
@@ -214,13 +214,13 @@ def _code_of(values: Iterable[Any]) -> Iterator[bytes]:
         kinds = value.__mro__ if isinstance(value, type) else [value]
         kinds = [kind for kind in kinds if not _is_of_python(getattr(kind, "__module__", None) or "")]
         seen[value] = {kind.__module__ for kind in kinds}
-        waiting += [used for kind in kinds for used in _used(kind) if _is_ones_own(used.__module__)]
+        waiting += [used for kind in kinds for used in _used(kind) if _is_of_project(used.__module__)]
     yield from sorted({piece for module in set().union(*seen.values()) for piece in _code(module)})
 
 
 def _used(value: Any) -> Iterator[Any]:
-    """Functions and classes that the code of a function, or of a class' methods, calls by a global name."""
-    # what a constructor does shows in what it leaves
+    """Functions and classes that the code of a function, or of a class's methods, calls by a global name."""
+    # not the constructor: its effect is in the attributes
     parts = [part for name, part in vars(value).items() if name != "__init__"] if isinstance(value, type) else [value]
     for function in (part for part in parts if isinstance(part, types.FunctionType)):
         names = {name for code in _with_inner(function.__code__) for name in code.co_names}
@@ -230,7 +230,7 @@ def _used(value: Any) -> Iterator[Any]:
 
 
 def _with_inner(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code of a function and of those defined in it."""
+    """The code of a function and of all functions defined inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -238,12 +238,12 @@ def _with_inner(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _is_installed(module: str) -> bool:
-    """Whether a module is of an installed package, whose code changes with its version alone."""
+    """Whether a module belongs to an installed package, whose code changes only with its version."""
     file = getattr(sys.modules.get(module), "__file__", None) or ""
     return bool({"site-packages", "dist-packages"} & set(Path(file).parts))
 
 
-def _is_ones_own(module: str) -> bool:
+def _is_of_project(module: str) -> bool:
     file = getattr(sys.modules.get(module), "__file__", None) or ""
     return file.endswith(".py") and not _is_installed(module)
 
@@ -254,7 +254,7 @@ def _is_of_python(module: str) -> bool:
 
 @cache
 def _code(module: str) -> tuple[bytes, ...]:
-    """What stands for a module's code: of a package its name and version; nothing for Python itself."""
+    """A module's code; for an installed package its name and version, for Python itself nothing."""
     package = module.split(".")[0]
     if _is_of_python(module):
         return ()
@@ -269,7 +269,7 @@ def _code(module: str) -> tuple[bytes, ...]:
 
 
 def _without_words(source: str) -> str:
-    """The code of a file without comments and docstrings: a reworded one must not cost anybody a cache."""
+    """The code of a file without comments and docstrings: rewording them must not invalidate caches."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

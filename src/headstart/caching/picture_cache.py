@@ -1,4 +1,4 @@
-"""No picture is decoded twice: what the deterministic part of a transform makes of each is kept on disk."""
+"""Decodes each picture once: the result of the deterministic part of its transform is kept on disk."""
 
 import logging
 import statistics
@@ -24,23 +24,24 @@ from headstart.inputs.transforms import Load, Transform, as_it_is
 
 log = logging.getLogger(__name__)
 TRIED = 5  # pictures whose loading is timed
-DISK = 10**9  # bytes a second at which pictures come back that the system no longer has in memory
+DISK = 10**9  # bytes per second at which pictures are read that the system no longer has in memory
 
 
 class PictureCache(Callback):
-    """Keeps the pictures of train and val, decoded and as the deterministic part of their transform leaves them.
+    """Keeps the pictures of train and val after decoding and the deterministic part of their transform.
 
-    Whoever loads a picture first adds it: a loader process, another process of the run, another run, the computation of
-    activations. Everything that is random still happens anew; a run with the cache is that without it, to the bit.
-    Pictures are found by the content of their files, so they serve every split, fold and labelling.
+    The first process that loads a picture adds it: a loader process, another process of the run, another run, or the
+    activation cache. The random part still runs every time, so results with and without the cache are equal to the bit.
+    Pictures are found by the content of their files, so the cache serves every split, fold and labelling.
 
-    Not for a single epoch, for samples whose content the data do not know (those in memory are decoded already), or
-    where reading back takes longer than decoding: of `TRIED` pictures the median time to load one is compared with that
-    to read one back, which is what a fresh file takes plus its bytes at `DISK`. Test pictures are seen once.
+    It is not used for a single epoch, for samples without digests (samples in memory are decoded already), or if
+    reading back takes longer than decoding. The medians over `TRIED` pictures are compared: the time to load one, and
+    the time to read one back (the time for a file just written, plus its bytes at `DISK`). Test pictures are used once
+    and not kept.
 
     Args:
-        root: the folder of all stores, common with the activations.
-        max_gb: what all in it may take together, in gigabytes (10^9 bytes); what was used longest ago is removed.
+        root: the folder of all stores, shared with the activation cache.
+        max_gb: size limit of this folder in gigabytes (10^9 bytes); stores that were used longest ago are removed.
     """
 
     def __init__(self, root: str, max_gb: float = 20):
@@ -48,12 +49,12 @@ class PictureCache(Callback):
         self.loads: list[tuple[Transform, Load | None]] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Has the loaders of a training run look here first."""
+        """Lets the data loaders of a training run use the cache."""
         data = trainer.datamodule
         if stage != "fit" or not isinstance(data, DataModule) or data.samples.digests is None:
             return
         if trainer.fast_dev_run or trainer.max_epochs == 1:
-            _tell("pictures are not kept: this run sees each once")
+            _log("pictures are not kept: this run uses each only once")
             return
         train, _ = data.in_two_parts(data.train_transform)
         val, _ = data.in_two_parts(data.eval_transform)
@@ -66,7 +67,7 @@ class PictureCache(Callback):
         data.load_with = self.load_with
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Whoever tests or predicts after training decodes."""
+        """Switches the cache off, for tests and predictions after training."""
         if isinstance(trainer.datamodule, DataModule):
             trainer.datamodule.load_with = uncached
         self.loads = []
@@ -84,20 +85,20 @@ class PictureCache(Callback):
             return None
         try:
             if deterministic is as_it_is:
-                raise NotPicturesError("the augmentation does not tell which part of it is not random")
+                raise NotPicturesError("the augmentation does not say which part of it is deterministic")
             name = fingerprint.of_pictures(deterministic, data.samples)
             self.root.mkdir(parents=True, exist_ok=True)
             loading, reading = _timed(load, used[:: max(len(used) // TRIED, 1)][:TRIED], self.root)
         except (fingerprint.NoFingerprintError, OSError, NotPicturesError) as reason:
-            _tell("pictures of %s are not kept: %s", names, reason)
+            _log("pictures of %s are not kept: %s", names, reason)
             return None
         times = f"decoding takes {loading * 1e3:.2f} ms, reading back {reading * 1e3:.2f} ms"
         if loading <= reading:
-            _tell("pictures of %s are not kept: %s", names, times)
+            _log("pictures of %s are not kept: %s", names, times)
             return None
         store = PictureStore(self.root, name, self.limit)
         found = store.claim([digests[index] for index in used])
-        _tell("pictures of %s are kept: %s; %d of %d are there (%s.*)", names, times, found, len(used), store.path)
+        _log("pictures of %s are kept: %s; %d of %d are there (%s.*)", names, times, found, len(used), store.path)
         return CachedPictures(load, digests, store)
 
 
@@ -109,16 +110,16 @@ class CachedPictures:
     """Sample `index` after the deterministic part of a transform: from the store, or computed and added to it.
 
     Args:
-        load: computes it.
+        load: index -> this picture, computed.
         digests: of the content of each sample's file.
-        store: of what `load` gives.
+        store: of the results of `load`.
     """
 
     def __init__(self, load: Callable[[int], Tensor], digests: Any, store: PictureStore):
         self.load, self.digests, self.store = load, digests, store
 
     def __call__(self, index: int) -> Tensor:
-        """The picture, uint8 `(3, height, width)`, the caller's own."""
+        """The picture, uint8 `(3, height, width)`; a copy that the caller may change."""
         picture = self.store.read(self.digests[index])
         if picture is None:
             picture = self.load(index)
@@ -127,14 +128,14 @@ class CachedPictures:
 
 
 def _timed(load: Load, indices: list[int], folder: Path) -> tuple[float, float]:
-    """Seconds to load one of these pictures, and to read it back from a file in `folder`; medians.
+    """Median seconds to load one of these pictures, and to read it back from a file in `folder`.
 
     Raises:
-        NotPicturesError: what is loaded are no pictures of bytes.
+        NotPicturesError: the loaded samples are not uint8 pictures.
     """
     loading, reading = [], []
     for index in indices:
-        load(index)  # the file comes into memory
+        load(index)  # brings the file into the system's memory
         started = time.perf_counter()
         picture = load(index)
         loading.append(time.perf_counter() - started)
@@ -154,5 +155,5 @@ def _time_to_read(row: np.ndarray, folder: Path) -> float:
 
 
 @rank_zero_only
-def _tell(message: str, *values: Any) -> None:
+def _log(message: str, *values: Any) -> None:
     log.info(message, *values)

@@ -19,43 +19,43 @@ from headstart.caching.activation_store import INDEX, REMOVED, ROWS, make_room
 from headstart.files import GB
 
 log = logging.getLogger(__name__)
-RECORD = struct.Struct("<20sQIII")  # of the index: a file's digest, where its picture begins, height, width, checksum
-STEP = 64 * 10**6  # bytes: room is asked for so much at a time, as asking looks at every file of the cache
-CLOCKS = 1.0  # seconds by which the clock of the files may be behind ours
+RECORD = struct.Struct("<20sQIII")  # in the index: file digest, offset of the picture, height, width, checksum
+STEP = 64 * 10**6  # bytes reserved at a time, because reserving looks at every file of the cache
+CLOCK_LAG = 1.0  # seconds by which the clock of the file system may be behind ours
 
 Record = tuple[Path, int, int, int, int | None]
-"""Segment, where in it the picture begins, height, width, and the checksum until it is verified."""
+"""Segment, offset of the picture in it, height, width, and the checksum (None once it is verified)."""
 
 
 class PictureStore:
     """Pictures under one fingerprint, in segments: folders `<name>.<random>` side by side.
 
-    Every process that adds pictures has a segment of its own, so that none waits for another. `rows.bin` holds the
-    pictures, `index.bin` a record for each, written after its picture: a kill at any moment loses at most that one.
-    Both only grow; what others have added is noticed when a picture is missed. A picture is verified when a process
-    first reads it; a damaged one counts as missing. A process that was forked or got the store pickled goes on with
-    files of its own.
+    Every process that adds pictures has its own segment, so that no process waits for another. `rows.bin` holds the
+    pictures. `index.bin` holds one record per picture, written after it: if the process is killed, at most one picture
+    is lost. Both only grow. The pictures of other processes are found when a picture is missing here. A picture is
+    verified when a process first reads it; a damaged one counts as missing. A process that was forked, or got the store
+    pickled, opens its own files.
 
-    Pictures are read, not mapped: into the copy that whoever changes a picture needs anyway, which takes as long, and
-    a file that was cut short is an answer and not the end of the process.
+    Pictures are read, not mapped: the caller needs a copy to change anyway, so reading takes no longer; and reading a
+    truncated file returns fewer bytes, where a mapped one would kill the process.
 
     Args:
         root: the folder of all stores.
         name: the fingerprint.
-        limit: bytes that all stores in `root` may take together; segments that nobody has used since this store was
-            opened make room, those used longest ago first.
+        limit: bytes that all stores in `root` may take together; segments that no process has used since this store was
+            opened are removed to make room, those used longest ago first.
     """
 
     def __init__(self, root: Path, name: str, limit: float):
         self.root, self.name, self.limit = root, name, limit
-        self.opened_at = time.time() - CLOCKS
+        self.opened_at = time.time() - CLOCK_LAG
         self.records: dict[bytes, Record] = {}
-        self.taken: dict[Path, int] = {}  # segment -> bytes of its index taken note of
+        self.taken: dict[Path, int] = {}  # segment -> bytes of its index that were read
         self._begin_process()
 
     def _begin_process(self) -> None:
         self.pid = os.getpid()
-        self.files: dict[Path, BinaryIO] = {}  # opened by this process, for a forked one would share the position
+        self.files: dict[Path, BinaryIO] = {}  # opened by this process: a forked one would share the position
         self.segment: _Segment | None = None
         self.room, self.is_full = 0, False
 
@@ -64,11 +64,11 @@ class PictureStore:
 
     @property
     def path(self) -> Path:
-        """What the names of all segments begin with."""
+        """The common beginning of the paths of all segments."""
         return self.root / self.name
 
     def claim(self, digests: list[str]) -> int:
-        """Says that these pictures are in use, so that none of them makes room; how many of them are there."""
+        """Marks the segments of these pictures as used, so that they are not removed; returns how many it has."""
         self._refresh()
         found = [self.records[key][0] for key in map(bytes.fromhex, digests) if key in self.records]
         for segment in set(found):
@@ -76,7 +76,7 @@ class PictureStore:
         return len(found)
 
     def read(self, digest: str) -> Tensor | None:
-        """The picture, uint8 `(3, height, width)` with channels innermost; None where there is none that is sound."""
+        """The picture, uint8 `(3, height, width)` with channels innermost; None if it is missing or damaged."""
         if self.pid != os.getpid():
             self._begin_process()
         key = bytes.fromhex(digest)
@@ -99,12 +99,12 @@ class PictureStore:
             self.files[segment].seek(start)
             if self.files[segment].readinto(row.data.cast("B")) < row.nbytes:
                 return None
-        except OSError:  # removed meanwhile, or not readable any more
+        except OSError:  # removed meanwhile, or no longer readable
             return None
         return row if checksum in (None, _checksum(key, row)) else None
 
     def _refresh(self) -> None:
-        """Takes note of what has been added. Of two records of a picture the one written later counts."""
+        """Reads the records that were added since. If a picture has two records, the one written later counts."""
         found = []
         if self.root.is_dir():
             for folder in self.root.glob(f"{self.name}.*"):
@@ -120,7 +120,7 @@ class PictureStore:
             self._take(folder)
 
     def _take(self, folder: Path) -> None:
-        """Reads the index of a segment from where it was read to; half a record at its end waits for the other half."""
+        """Reads the new records in the index of a segment; an incomplete last record is left for the next call."""
         begin = self.taken.get(folder, 0)
         try:
             with (folder / INDEX).open("rb") as stream:
@@ -136,7 +136,7 @@ class PictureStore:
         self.taken[folder] = begin + whole
 
     def add(self, digest: str, picture: Tensor) -> None:
-        """Adds a picture as `read` gives it, if there is room; where there is none, that is said once."""
+        """Adds a picture in the format of `read`; if there is no room, logs that once and adds no more."""
         if self.pid != os.getpid():
             self._begin_process()
         if self.is_full:
@@ -148,7 +148,7 @@ class PictureStore:
                 return
             self.segment = self.segment or _Segment(self._new_folder())
             start = self.segment.append(key, row)
-        except (OSError, NotImplementedError) as error:  # the last: a folder that knows no locks
+        except (OSError, NotImplementedError) as error:  # the second: a file system without locks
             self._stop(str(error))
             return
         self.room -= row.nbytes + RECORD.size
@@ -157,8 +157,8 @@ class PictureStore:
         self.taken[folder] = self.taken.get(folder, 0) + RECORD.size
 
     def _get_room(self, needed: int) -> bool:
-        """Reserves the next so many bytes."""
-        if self.segment and not self.segment.folder.is_dir():  # somebody needed the room
+        """Reserves room for at least `needed` bytes; False if there is none."""
+        if self.segment and not self.segment.folder.is_dir():  # another process removed it to make room
             self.segment = None
         self.root.mkdir(parents=True, exist_ok=True)
         step = max(needed, min(STEP, int(self.limit / 50)))
@@ -189,10 +189,10 @@ class _Segment:
         self.rows, self.index = ((folder / name).open("xb", buffering=0) for name in (ROWS, INDEX))
 
     def append(self, key: bytes, row: np.ndarray) -> int:
-        """Where `row`, uint8 `(height, width, 3)`, begins.
+        """Writes `row`, uint8 `(height, width, 3)`, and its record; returns the offset of the row in bytes.
 
         Raises:
-            OSError: not all of it could be written.
+            OSError: it could not be written completely.
         """
         start = self.rows.tell()
         _write(self.rows, row.data.cast("B"))
@@ -201,19 +201,19 @@ class _Segment:
 
 
 def _write(file: BinaryIO, content: Any) -> None:
-    """Without a buffer, which would be written twice by a process that is forked."""
+    """Writes without a buffer: a forked process would write the buffer a second time."""
     if file.write(content) < len(content):
         raise OSError(f"the disk is full ({file.name})")
 
 
 def _touch(folder: Path) -> None:
-    """Used now."""
+    """Sets the time of last use to now."""
     try:
         os.utime(folder)
-    except OSError:  # removed, or of somebody else: then it is as old as it looks
+    except OSError:  # removed, or owned by another user: its time of last use stays
         log.debug("%s cannot be marked as used", folder)
 
 
 def _checksum(key: bytes, row: np.ndarray) -> int:
-    """Of a picture `(height, width, 3)`, its shape and whose it is."""
+    """The checksum of a picture `(height, width, 3)`, its shape and the digest of its file."""
     return zlib.crc32(row.data, zlib.crc32(key + struct.pack("<II", *row.shape[:2])))

@@ -233,7 +233,7 @@ def test_augmented_pictures_are_not_cached_but_those_of_validation(tiny, caplog)
         *_, watch, cache = fit(tiny("augmentation=flip_crop"))
     assert watch.kinds == {"train": [False] * len(watch.kinds["train"]), "val": [True] * len(watch.kinds["val"])}
     assert cache.passes == 12
-    assert "train is not cached, for augmentation" in caplog.text
+    assert "train is not cached: augmentation" in caplog.text
     assert "frozen prefix of 4 groups, val: 12 samples computed" in caplog.text
 
 
@@ -478,7 +478,7 @@ def test_of_a_shortened_epoch_nothing_is_cached(tiny, caplog):
         *_, watch, cache = fit(tiny("trainer.limit_train_batches=1", "trainer.limit_val_batches=0"))
     assert cache.passes == 0
     assert not any(watch.kinds["train"])
-    assert "train is not cached, for trainer.limit_train_batches=1 leaves out" in caplog.text
+    assert "train is not cached: trainer.limit_train_batches=1 leaves out" in caplog.text
 
 
 def test_a_run_goes_on_without_the_cache(tiny):

@@ -54,7 +54,7 @@ def seen(monkeypatch):
 @pytest.fixture
 def unchained(monkeypatch):
     """As though no stage knew of later ones."""
-    monkeypatch.setattr(activations, "_prefixes_to_come", lambda *_: [])
+    monkeypatch.setattr(activations, "_later_prefixes", lambda *_: [])
 
 
 def rows(folder):
@@ -83,7 +83,7 @@ def test_chained_rows_are_those_of_a_direct_fill_to_the_bit(overrides, fit, tmp_
     fit(*GRADUAL, *overrides)
     chained = rows(tmp_path)
     shutil.rmtree(tmp_path / "cache")
-    monkeypatch.setattr(activations, "_prefixes_to_come", lambda *_: [])
+    monkeypatch.setattr(activations, "_later_prefixes", lambda *_: [])
     fit(*GRADUAL, *overrides)
     direct = rows(tmp_path)
     assert chained.keys() == direct.keys()
@@ -124,9 +124,9 @@ def test_a_few_new_pictures_go_the_same_way(fit, seen):
     ],
     ids=lambda given: " ".join(map(str, given)),
 )
-def test_prefixes_to_come(overrides, expected, fit, monkeypatch):
-    asked, plain = [], activations._prefixes_to_come
-    monkeypatch.setattr(activations, "_prefixes_to_come", lambda *given: asked.append(plain(*given)) or asked[-1])
+def test_later_prefixes(overrides, expected, fit, monkeypatch):
+    asked, plain = [], activations._later_prefixes
+    monkeypatch.setattr(activations, "_later_prefixes", lambda *given: asked.append(plain(*given)) or asked[-1])
     fit("trainer.max_epochs=4", *overrides)
     assert asked[0] == expected
 
@@ -160,7 +160,7 @@ class Planned:
 )
 def test_what_learns_in_between_or_sees_other_pictures_is_left_out(frozen, random, expected):
     trainer = Planned(frozen, [True] + [False] * (len(frozen) - 1))
-    assert activations._prefixes_to_come(trainer, frozen[0], random) == expected
+    assert activations._later_prefixes(trainer, frozen[0], random) == expected
 
 
 def test_where_rows_of_later_stages_find_no_room_the_stage_has_its_own(fit, seen, tmp_path, caplog):
@@ -209,7 +209,7 @@ def test_rows_that_are_slower_to_read_than_to_compute_are_refused(fit, tmp_path,
     with caplog.at_level(logging.INFO):
         fit("finetuning=top_k", "finetuning.k=1", f"cache.max_gb={(68 * (128 * 4 + 32) + 1000) / 1e9}")
         fit("finetuning=top_k", "finetuning.k=2")
-    assert "ms, to read its 0.0 MB back 16384.00 ms" in caplog.text
+    assert "ms, reading its 0.0 MB back 16384.00 ms" in caplog.text
     refused = {name: found for name, found in rows(tmp_path).items() if name not in kept}
     assert not any(refused.values())
     assert rows(tmp_path).keys() >= kept.keys(), "those that are refused drive out no others"

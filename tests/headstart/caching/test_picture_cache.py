@@ -183,7 +183,7 @@ def test_an_augmentation_that_tells_nothing_is_not_kept(tiny, decoded, caplog):
     with caplog.at_level(logging.INFO):
         fit(tiny(), own)
     assert decoded() == 3 * TRAIN + VAL
-    assert "pictures of train are not kept: the augmentation does not tell" in caplog.text
+    assert "pictures of train are not kept: the augmentation does not say" in caplog.text
 
 
 def test_too_little_room_is_told_and_the_run_is_the_same(tiny, caplog):
