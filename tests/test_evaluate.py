@@ -259,10 +259,10 @@ def test_pictures_that_were_moved_stay_in_their_splits(composed, tmp_path, caplo
     task, trained = checkpoint.load_task(path := tmp_path / "run/checkpoints/best.ckpt")
     pieces = parity_samples(trained, OmegaConf.structured(OtherData(str(moved))), path, task, count=100)
     assert len(pieces) == sum(where == "val" for where in of.values())
-    assert "learned from" not in caplog.text
+    assert "names of training pictures" not in caplog.text
     (moved / next(name for name, where in of.items() if where == "test")).unlink()
     evaluated(tmp_path / "run", f"data.root={moved}")
-    assert "have the names of pictures that the run learned from" in caplog.text
+    assert "have the names of training pictures of the run" in caplog.text
 
 
 def test_the_mean_with_the_mirror_image_is_what_is_judged(quick, tmp_path):

@@ -1,4 +1,4 @@
-"""What a batch brings instead of pictures when a frozen part of the network has already seen them."""
+"""The inputs of a batch if the frozen layers were already applied to it."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 class Activations(NamedTuple):
-    """The output of the frozen layer groups, one row a sample; a type of its own, so that nobody takes it for pictures.
+    """The output of the frozen layer groups, one row per sample; its own type, so that it is not taken for pictures.
 
-    A named tuple because Lightning moves these to the device.
+    It is a named tuple because Lightning moves named tuples to the device.
     """
 
     values: Tensor
-    """`(batch, ...)`: what the first block behind the frozen ones is given, or the features."""
+    """`(batch, ...)`: the input of the first block behind the frozen ones, or the features."""

@@ -1,4 +1,4 @@
-"""The data module every data set shares. A data set writes one method: `dataset(split)`."""
+"""The data module that every data set extends. A data set needs one method: `dataset(split)`."""
 
 import logging
 import os
@@ -29,29 +29,31 @@ log = logging.getLogger(__name__)
 
 
 class DataModule(pl.LightningDataModule):
-    """Splits, subsets, class map and loaders over whatever `dataset(split)` returns.
+    """Splits, subsets, class map and loaders of the samples that `dataset(split)` returns.
 
-    A split the data set does not bring is cut from `train`, stratified by class and seeded; the test split is never
-    used for training or selection. The assignment is written to `split_file` and read back from it when it exists,
-    so a resumed or evaluated run sees the same pictures.
+    A split that the data set does not have is cut from `train`, stratified by class and seeded. The test split is never
+    used for training or model selection. The assignment is written to `split_file`, and read from it if it exists, so a
+    resumed or evaluated run uses the same splits.
 
     Args:
-        batch_size: samples per optimizer step and process.
-        num_workers: loader processes of each process; None picks by machine (none on two cores: the model needs both).
+        batch_size: samples per batch and process.
+        num_workers: loader processes per training process; None: by the cores of the machine (0 on two cores, because
+            the model needs both).
         val_fraction: share of `train` held out for validation when the data set has no `val` of its own.
-        test_fraction: likewise for `test`; 0 leaves the run without a test split.
-        train_fraction: share of the remaining `train` to learn from, stratified.
-        shots_per_class: learn from this many samples of each class instead; of multi-label data so many at least.
+        test_fraction: the same for `test`; 0: no test split.
+        train_fraction: share of the remaining `train` to train on, stratified.
+        shots_per_class: number of training samples per class, in place of a share; for multi-label data at least this
+            number per label.
         fold: with `num_folds`, which fold is `val` (0-based); `train` and `val` are pooled first.
-        num_folds: number of cross-validation folds; None is no cross-validation.
-        class_weights: weights of the loss: `none`, `balanced` (inverse frequency) or `sqrt` (its square root).
+        num_folds: number of cross-validation folds; None: no cross-validation.
+        class_weights: class weights of the loss: `none`, `balanced` (inverse frequency) or `sqrt` (its square root).
         sampler: `shuffle`, or `balanced` to draw every class equally often (with replacement).
         seed: of the splits, subsets, order and augmentation.
-        split_file: where the assignment of samples to splits is kept; None keeps it in memory.
-        classes: class names in the order of the model's outputs, when the model exists already.
+        split_file: file with the assignment of samples to splits; None: it is only in memory.
+        classes: class names in the order of the outputs of an existing model; None for a new model.
 
     Attributes:
-        brought: the splits that the data set brings, after `setup`; the others are cut from `train`.
+        brought: the splits that the data set has itself, known after `setup`; the others are cut from `train`.
         cached_activations: split (`train`, `val`) -> activations that the trainer's batches hold in place of inputs;
             empty if the activation cache does not serve the run.
         load_with: the samples and the deterministic part of a transform -> a function that gives sample `index` after
@@ -87,7 +89,7 @@ class DataModule(pl.LightningDataModule):
             raise UsageError(f"data.num_workers={num_workers}: give a whole number of at least 0, or null")
         if class_weights != "none" and sampler == "balanced":
             raise UsageError(
-                f"data.class_weights={class_weights} and data.sampler=balanced both make up for rare classes: give one"
+                f"data.class_weights={class_weights} and data.sampler=balanced both balance the classes: give one"
             )
         self.plan = splits.SplitPlan(
             val_fraction, test_fraction, train_fraction, shots_per_class, fold, num_folds, seed
@@ -106,14 +108,15 @@ class DataModule(pl.LightningDataModule):
 
     @abstractmethod
     def dataset(self, split: str) -> Samples | None:
-        """The samples of `train`, `val` or `test`; None where the data set does not bring that split."""
+        """The samples of `train`, `val` or `test`; None if the data set does not have that split."""
 
     def connect(self, train_transform: Transform, eval_transform: Transform) -> None:
-        """Takes what only the model knows: how an input must look when training and when evaluating.
+        """Sets the transforms, which depend on the model.
 
         Args:
-            train_transform: a raw sample -> an input, perhaps with random changes.
-            eval_transform: the same without; a `Preprocess`, or any function whose results torch can collate.
+            train_transform: a raw sample -> an input for training, with or without random changes.
+            eval_transform: a raw sample -> an input for evaluation, without random changes; a `Preprocess`, or any
+                function whose results torch can collate.
         """
         self.train_transform, self.eval_transform = train_transform, eval_transform
         self._adapt_loaders()
@@ -126,7 +129,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def collate(self) -> Callable[[list[Any]], Any]:
-        """Makes of inputs the batch that the network takes."""
+        """A list of inputs -> the batch that the network takes."""
         known = isinstance(self.eval_transform, Preprocess)
         return self.eval_transform.collate if known else default_collate
 
@@ -134,7 +137,7 @@ class DataModule(pl.LightningDataModule):
         """Finds the samples, verifies the classes and assigns every sample to a split (once).
 
         Raises:
-            UsageError: the data cannot be used, or not in the way that is asked for.
+            UsageError: the data or the settings cannot be used.
         """
         if self.samples is not None:
             return
@@ -159,7 +162,7 @@ class DataModule(pl.LightningDataModule):
             present = {c for index in self.splits[split] for c in samples.classes_of(index)}
             absent = [name for i, name in enumerate(samples.classes) if i not in present]
             if absent and present:
-                log.warning("no sample of class %s in %s: its metrics say nothing about it", listed(absent), split)
+                log.warning("no sample of class %s in %s: its metrics do not measure it", listed(absent), split)
 
     @property
     def classes(self) -> list[str]:
@@ -184,11 +187,11 @@ class DataModule(pl.LightningDataModule):
         return torch.tensor([self.samples.targets[self.splits[split][position]] for position in positions])
 
     def class_weights(self) -> list[float] | None:
-        """Weights of the loss, as `weights_by_class` has them for `data.class_weights`; None for `none`."""
+        """Class weights of the loss for `data.class_weights`, as in `weights_by_class`; None for `none`."""
         return None if self.weighting == "none" else self.weights_by_class(self.weighting)
 
     def weights_by_class(self, weighting: str) -> list[float]:
-        """Weights in the order of `classes`, averaging 1 over the training samples.
+        """Weights in the order of `classes`; their mean over the training samples is 1.
 
         Args:
             weighting: `balanced` (inverse frequency) or `sqrt` (its square root).
@@ -203,9 +206,9 @@ class DataModule(pl.LightningDataModule):
         return (weights * counts.sum() / (weights * counts).sum()).tolist()
 
     def inputs(self, split: str, positions: Sequence[int], seeds: Sequence[int] | None = None) -> Iterable[Any]:
-        """Batches of the inputs at these positions of a split, in this order, all of them for this process.
+        """Batches of the inputs at these positions of a split, in this order, not shared among processes.
 
-        They are plain or, with a seed each, augmented.
+        They are plain or, with a seed for each position, augmented.
         """
         assert self.samples is not None, "call setup() first"
         options = self._loading() | {"persistent_workers": False, "collate_fn": self.collate}
@@ -231,13 +234,13 @@ class DataModule(pl.LightningDataModule):
     def loader(self, split: str, training: bool = False) -> CachedLoader:
         """Batches of one split: every sample once, in order and plain; for `training` shuffled and augmented.
 
-        Of several processes each gets its share.
+        Each process gets a share of the samples.
 
         Yields:
             inputs `(batch, ...)`, and targets `(batch,)` or, for multi-label data, `(batch, num_classes)`.
 
         Raises:
-            UsageError: the data has no such split.
+            UsageError: the split is empty.
         """
         assert self.samples is not None, "call setup() first"
         indices = self.splits.get(split)
@@ -252,7 +255,7 @@ class DataModule(pl.LightningDataModule):
         return EpochLoader(dataset, sampler, drop_last=drop_last, trainer=self.trainer, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
-        """The options all loaders have in common."""
+        """The options of all loaders."""
         workers = self.num_workers
         if workers is None:
             workers = loader_workers(self.trainer.num_devices if self.trainer else 1)
@@ -267,44 +270,45 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def _processes(self) -> tuple[int, int]:
-        """Which process this is, and how many there are; without a trainer it is alone."""
+        """The rank of this process and the number of processes; (0, 1) without a trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _share(self, dataset: Dataset) -> DistributedSampler | None:
-        """What this process evaluates of a split: of several each sample in one alone, so that metrics are exact."""
+        """The share of a split that this process evaluates: each sample in only one process, so metrics are exact."""
         rank, world_size = self._processes
         if world_size == 1:
             return None
-        # DDP synchronises buffers in the first forward after training: every process needs a batch, be it of repeats
+        # DDP synchronises buffers in the first forward pass after training: every process needs a batch, so the few
+        # samples of a split that has fewer samples than processes are repeated
         kind = UnrepeatedDistributedSampler if len(dataset) >= world_size else DistributedSampler
         return kind(dataset, num_replicas=world_size, rank=rank, shuffle=False)
 
     def _order(self, indices: list[int]) -> EpochSampler:
-        """What this process learns from: every sample once, or as many draws, every class as often as any other."""
+        """The training samples of this process: every sample once, or the same number of draws, balanced by class."""
         rank, world_size = self._processes
         weights = self._balancing_weights(indices) if self.sampler == "balanced" else None
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # the same few batches again and again
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # the same batches every epoch
         return EpochSampler(len(indices), self.seed, weights, rank, world_size, reshuffle=not overfit)
 
     def _balancing_weights(self, indices: list[int]) -> list[float]:
-        """How often to draw each of the samples, for every class to be drawn as often as any other."""
+        """The weight of each sample with which every class is drawn equally often."""
         assert self.samples is not None
         targets = [self.samples.targets[index] for index in indices]
         counts = Counter(targets)
         return [1 / counts[target] for target in targets]
 
     def _ends_on_one(self, share: int) -> bool:
-        """Whether the last batch of a process's share has a single sample, which BatchNorm cannot normalise."""
+        """Whether the last batch of a process's share has only one sample, which BatchNorm cannot normalise."""
         return share > 1 and share % self.batch_size == 1
 
     def train_dataloader(self) -> EpochLoader:
-        """Shuffled, augmented batches of `train`, or of its stored activations while there are any."""
+        """Shuffled, augmented batches of `train`, or of its cached activations if there are any."""
         loader = self.loader("train", training=True)
         loader.cached_rows = partial(self.cached_activations.get, "train")
         return loader
 
     def val_dataloader(self) -> DataLoader:
-        """Plain batches of `val`, or of its stored activations while there are any."""
+        """Plain batches of `val`, or of its cached activations if there are any."""
         loader = self.loader("val")
         loader.cached_rows = partial(self.cached_activations.get, "val")
         return loader
@@ -320,20 +324,20 @@ def uncached(samples: Samples, deterministic: Transform) -> Load:
 
 
 def loader_workers(processes: int) -> int:
-    """Loader processes for each of so many training processes on this machine."""
+    """Number of loader processes per training process, for `processes` training processes on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = cores // processes
     return 0 if share <= 2 else min(share - 1, 8)
 
 
 def leave_signals_to_the_run(worker: int) -> None:
-    """Clusters and terminals signal every process: a worker that died of it would take along what the run saves."""
+    """Loader processes ignore signals: clusters and terminals signal every process, but the run must save first."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def one_of(key: str, given: str, allowed: tuple[str, ...]) -> None:
-    """Raises a UsageError that lists the choices when `given` is none of them."""
+    """Raises a UsageError with the allowed values if `given` is not one of them."""
     if given not in allowed:
         raise UsageError(f"{key}={given}: choose one of {', '.join(allowed)}")
 

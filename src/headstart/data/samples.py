@@ -1,4 +1,4 @@
-"""Labelled samples before any transform, and how several of them become one pool under one class map."""
+"""Labelled samples before any transform; several sets of them are joined into one pool with one class map."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ Loader = Callable[[int], Any]
 
 @dataclass
 class Samples:
-    """What a data set is before transforms.
+    """The samples of a data set before transforms.
 
     Attributes:
-        names: a stable, unique name a sample (a path relative to the root), by which splits are remembered.
-        targets: a class index a sample; for multi-label data a list of `len(classes)` zeros and ones.
+        names: a stable, unique name per sample (a path relative to the root); the split file uses it.
+        targets: a class index per sample; for multi-label data a list of `len(classes)` zeros and ones.
         classes: class names; `targets` index into them.
         load: index -> raw sample, for pictures a uint8 RGB tensor `(3, height, width)`. Must be picklable.
-        digests: a hash of each sample's content, to find the same sample in two splits; None when not known.
+        digests: a hash of each sample's content, to find the same sample in two splits; None if not known.
     """
 
     names: Sequence[str]
@@ -35,18 +35,18 @@ class Samples:
 
     @property
     def multi_label(self) -> bool:
-        """Whether a sample may carry any number of labels instead of one class."""
+        """Whether a sample may have any number of labels instead of one class."""
         return len(self) > 0 and not isinstance(self.targets[0], Integral)
 
     def classes_of(self, index: int) -> list[int]:
-        """The class indices a sample carries: one, or for multi-label data any number."""
+        """The class indices of a sample: one, or for multi-label data any number."""
         target = self.targets[index]
         return [target] if isinstance(target, Integral) else [i for i, on in enumerate(target) if on]
 
 
 @dataclass
 class _Chained:
-    """Loads from several data sets as if they were one."""
+    """Loads samples from several data sets as one."""
 
     parts: list[Loader]
     starts: list[int]  # the index at which each part begins
@@ -61,34 +61,34 @@ class _Chained:
 
 
 def loaders(load: Loader) -> list[Loader]:
-    """The loader of each data set that a pool is made of."""
+    """The loader of each data set in a pool."""
     return load.parts if isinstance(load, _Chained) else [load]
 
 
 def loader_of(load: Loader, index: int) -> tuple[Loader, int]:
-    """The data set's own loader of a sample of a pool, and the index of the sample there."""
+    """The loader of the data set that a sample of a pool comes from, and the sample's index there."""
     return load.part_of(index) if isinstance(load, _Chained) else (load, index)
 
 
 def with_loaders(load: Loader, change: Callable[[Loader], Loader]) -> Loader:
-    """The loader of a pool with each data set's loader changed."""
+    """The loader of a pool, with `change` applied to the loader of each data set."""
     return _Chained(list(map(change, load.parts)), load.starts) if isinstance(load, _Chained) else change(load)
 
 
 def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> tuple[Samples, dict[str, list[int]]]:
-    """Joins the splits a data set brings into one pool under one class map, matched by name.
+    """Joins the splits of a data set into one pool with one class map; classes are matched by name.
 
     Args:
-        parts: split name -> its samples; `train` defines the classes unless `known_classes` does.
+        parts: split name -> its samples; `train` defines the classes if `known_classes` is None.
         known_classes: the class map of an existing model.
 
     Returns:
         the pool, and for each split the indices of its samples in the pool.
 
     Raises:
-        UsageError: a split has a class the map lacks; or, for a new model, there is no `train`, a class without a
-            training sample, or a single class.
-        ValueError: two samples have the same name, a mistake in the code of the data set.
+        UsageError: a split has a class that is not in the class map; or, for a new model, there is no `train`, only one
+            class, or a class without a training sample.
+        ValueError: two samples have the same name, which is a mistake in the code of the data set.
     """
     if not parts:
         raise UsageError("the data set is empty: none of train, val, test was found")
@@ -111,12 +111,12 @@ def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> t
     load = _Chained([samples.load for samples in parts.values()], starts)
     joined = Samples(names, targets, classes, load, digests if len(digests) == len(names) else None)
     if known_classes is None:
-        _refuse_unlearnable_classes(joined, origin["train"])
+        _check_classes(joined, origin["train"])
     return joined, origin
 
 
 def _translate(split: str, samples: Samples, classes: list[str], owner: str) -> list[Any]:
-    """The targets of one split, in the indices of the common class map, which comes from `owner`."""
+    """The targets of one split as indices into the common class map, which comes from `owner`."""
     if list(samples.classes) == classes:
         return list(samples.targets)
     position = {name: i for i, name in enumerate(classes)}
@@ -140,7 +140,8 @@ def _translate(split: str, samples: Samples, classes: list[str], owner: str) -> 
     return translated
 
 
-def _refuse_unlearnable_classes(samples: Samples, train: list[int]) -> None:
+def _check_classes(samples: Samples, train: list[int]) -> None:
+    """Raises a UsageError if a class has no training sample, or if there is only one class."""
     present = {c for index in train for c in samples.classes_of(index)}
     empty = [name for i, name in enumerate(samples.classes) if i not in present]
     if empty:
@@ -153,6 +154,6 @@ def _refuse_unlearnable_classes(samples: Samples, train: list[int]) -> None:
 
 
 def listed(names: Sequence[str], limit: int = 10) -> str:
-    """The names in quotes for a message; of many only the first, and how many more there are."""
+    """The names in quotes for a message: at most `limit` of them, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:limit])
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

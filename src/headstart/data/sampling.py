@@ -1,7 +1,7 @@
-"""Which sample is learned from when: a function of seed, epoch and place in the epoch alone.
+"""The order of training samples: it depends only on the seed, the epoch and the place in the epoch.
 
-So a run that was interrupted goes on exactly, inside an epoch too, and with any number of loader processes. Whether a
-batch brings pictures or what a frozen part of the network made of them changes nothing of that.
+So an interrupted run continues exactly, also in the middle of an epoch and with another number of loader processes.
+The order is the same for batches of pictures and for batches of cached activations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,38 +21,39 @@ Rows = Callable[[Sequence[int]], Tensor]
 
 @dataclass(frozen=True)
 class FixedViews:
-    """Activations of so many augmented versions of each sample, those of a sample side by side.
+    """Activations of `number` augmented versions of each sample; the versions of a sample follow each other.
 
     Args:
-        rows: of `num_samples * number` rows.
-        number: of versions.
+        rows: gives any of `num_samples * number` rows.
+        number: versions per sample.
     """
 
     rows: Rows
     number: int
 
     def __call__(self, keys: Sequence[tuple[int, int]]) -> Tensor:
-        """Of each `(position, seed)` one version, chosen by the seed."""
+        """One version for each `(position, seed)`, chosen by the seed."""
         return self.rows([position * self.number + seed % self.number for position, seed in keys])
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields one process's share of an epoch: `(position in the data set, seed of the augmentation)`.
 
-    Of the epoch's order process `rank` takes every `world_size`-th place, so the processes' batches together are the
-    batch of one process with a `world_size` times larger batch. The seed belongs to the place in the order of all
-    processes; a sample drawn twice is augmented twice. The order repeats from its start until all have equally many.
+    Process `rank` takes every `world_size`-th place of the epoch's order. So the batches of all processes together are
+    the batch of one process with a `world_size` times larger batch size. The seed belongs to the place in the order of
+    all processes, so a sample that is drawn twice gets two augmentations. If the samples cannot be divided evenly, the
+    order repeats from its start until all processes have the same number.
 
     Args:
         num_samples: length of the data set, and of an epoch.
         seed: of order and augmentation.
-        weights: `(num_samples,)`, draws in these proportions with replacement; None takes every sample once.
-        rank: which process this is.
+        weights: `(num_samples,)`, to draw in these proportions with replacement; None: every sample once.
+        rank: of this process.
         world_size: number of processes.
-        reshuffle: whether every epoch has an order of its own; the augmentation always differs.
+        reshuffle: whether every epoch has a new order; the augmentation always differs.
 
     Attributes:
-        start: how many samples of the share the next iteration leaves out, that one alone.
+        start: number of samples of the share that the next iteration skips; later iterations skip none.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
-        """Samples in the whole share: an epoch that is gone on with is as long as any other."""
+        """Samples in the whole share, also for a resumed epoch."""
         return -(-self.num_samples // self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch of the next iteration; Lightning calls this at the start of each."""
+        """Sets the epoch of the next iteration; Lightning calls this at the start of each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -83,7 +84,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return ((order[place % self.num_samples], derive_seed(self.seed, epoch, place)) for place in places)
 
     def _order(self) -> list[int]:
-        """The positions of an epoch, of all processes."""
+        """The positions of an epoch, for all processes together."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch if self.reshuffle else 0))
         if self.weights is None:
             return torch.randperm(self.num_samples, generator=generator).tolist()
@@ -92,13 +93,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class CachedLoader(DataLoader):
-    """Batches of a data set or, where its activations are stored, of these: the same samples in the same batches.
+    """Batches of a data set, or of its cached activations if there are any: the same samples in the same batches.
 
-    Stored rows are read by this process itself; loader processes are not even started for them.
+    Cached rows are read by this process; no loader processes are started for them.
 
     Args:
-        dataset: for stored rows it has `cached_batch(keys, rows)`, its samples under these keys as a batch.
-        stored: asked at the start of every iteration for the rows, None where there are none.
+        dataset: for cached rows it needs `cached_batch(keys, rows)`, the batch of the samples with these keys.
+        cached_rows: called at the start of every iteration; gives the rows, or None if there are none.
         options: of torch's `DataLoader`.
     """
 
@@ -114,19 +115,19 @@ class CachedLoader(DataLoader):
 
 
 class EpochLoader(CachedLoader):
-    """Batches of an `EpochSampler`, beginning with the one Lightning is at.
+    """Batches of an `EpochSampler`, beginning with the batch that Lightning's progress is at.
 
-    Lightning asks for an iterator before it has restored how far a run was (when a scheduler must know the number of
-    steps) and before it names the epoch, and loader processes would begin at once. So nothing begins until the first
-    batch is asked for; by then Lightning knows how many batches of the epoch are done, wherever in it the checkpoint
-    was made.
+    Lightning asks for an iterator before it has restored the progress of a run (if a scheduler needs the number of
+    steps) and before it sets the epoch, and loader processes would start at once. So nothing starts before the first
+    batch is asked for. By then Lightning knows how many batches of the epoch are done, for a checkpoint from any place
+    in the epoch.
 
     Args:
-        dataset: takes what the sampler yields.
-        sampler: which samples, in which order.
-        batch_size: samples a batch.
+        dataset: its keys are what the sampler yields.
+        sampler: gives the samples and their order.
+        batch_size: samples per batch.
         drop_last: whether to leave out a last, smaller batch.
-        trainer: whose progress decides with which batch to begin; None begins with the first.
+        trainer: its progress decides which batch is the first; None: begin with the first of the epoch.
         options: of `CachedLoader` and torch's `DataLoader`.
     """
 
@@ -145,18 +146,18 @@ class EpochLoader(CachedLoader):
 
     def __iter__(self) -> Iterator[Any]:
         self.epoch_sampler.start = self._batches_done() * self.batch_sampler.batch_size
-        self.trainer = None  # epochs after the first begin at their beginning, and so does whoever looks in between
+        self.trainer = None  # later iterations begin with the first batch of the epoch
         yield from super().__iter__()
 
     def _batches_done(self) -> int:
-        """Batches of the epoch that lie behind; 0 for a loader that is not the one Lightning trains with."""
+        """Batches of the epoch that are done; 0 if Lightning does not train with this loader."""
         if self.trainer is None or self.trainer.train_dataloader is not self:
             return 0
         return self.trainer.fit_loop.batch_idx + 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing, for Lightning's own counters say it all; that there is a state tells it that we can resume."""
+        """Empty: Lightning's own counters are enough. But the method must exist, or Lightning warns on resuming."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back the nothing that was kept."""
+        """Does nothing: the state is empty."""

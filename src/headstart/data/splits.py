@@ -1,4 +1,4 @@
-"""Which sample is in which split: seeded, stratified, written down, and checked for leaks."""
+"""Assigns samples to splits: seeded, stratified, saved to a file, and checked for leaks."""
 
 import csv
 import logging
@@ -19,7 +19,7 @@ COLUMNS = ["split", "name", "class"]
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How to cut what the data set does not bring cut; the fields are those of `DataModule`.
+    """How to make the splits that the data set does not have; the fields are arguments of `DataModule`.
 
     Raises:
         UsageError: a value out of range, or two that contradict each other.
@@ -63,16 +63,16 @@ class SplitPlan:
             raise UsageError(f"data.seed={self.seed}: give a whole number of at least 0")
 
     def assign(self, samples: Samples, origin: dict[str, list[int]]) -> dict[str, list[int]]:
-        """Indices of `train`, `val` and `test`. What the data set brings as a split stays that split.
+        """Indices of `train`, `val` and `test`. The splits that the data set has stay as they are.
 
         Args:
             samples: the pool.
-            origin: split -> indices, for every split the data set brings.
+            origin: split -> indices, for every split that the data set has.
 
         Raises:
-            UsageError: too few samples for what is asked.
+            UsageError: there are too few samples for these settings.
         """
-        by_name = samples.names.__getitem__  # the order of the files must not matter: all below goes by name
+        by_name = samples.names.__getitem__  # sorted by name, so that the order of the files does not matter
         train, val, test = (sorted(origin.get(split, []), key=by_name) for split in SPLITS)
         left = 1.0
         if train and "test" not in origin and self.test_fraction:
@@ -81,23 +81,23 @@ class SplitPlan:
         if self.num_folds is not None:
             train, val = self._fold(samples, sorted(train + val, key=by_name))
         elif train and "val" not in origin and self.val_fraction:
-            # val_fraction is a share of all that came as train, also when test was cut from it first
+            # val_fraction is a share of the data set's own train, before test was cut from it
             train, val = self._cut(samples, train, self.val_fraction / left, "val")
-        return {"train": self._learn_from(samples, train), "val": val, "test": test}
+        return {"train": self._subset(samples, train), "val": val, "test": test}
 
     def _cut(self, samples: Samples, indices: list[int], share: float, name: str) -> tuple[list[int], list[int]]:
-        """What stays and what is cut off: of each class at least one sample, but never its last."""
+        """The indices that stay and those that are cut off: at least one sample of each class, but never its last."""
         strata = self._strata(samples, indices)
         cut = _take(strata, share, leave=1)
         if not cut:
             raise UsageError(
                 f"cannot cut a {name} split from {len(indices)} training samples of {len(strata)} classes: "
-                f"no class has two. Add samples, bring a {name} folder, or give data.{name}_fraction=0"
+                f"no class has two. Add samples or a {name} folder, or give data.{name}_fraction=0"
             )
         return [i for i in indices if i not in cut], [i for i in indices if i in cut]
 
     def _fold(self, samples: Samples, indices: list[int]) -> tuple[list[int], list[int]]:
-        """All folds but one, and that one: shuffled class after class, then dealt out like cards."""
+        """The other folds together, and fold `self.fold`: each class is shuffled, then dealt to the folds in turn."""
         fewest = min(_frequency(samples, indices).values(), default=0)
         if fewest < self.num_folds:
             raise UsageError(
@@ -108,7 +108,7 @@ class SplitPlan:
         val = set(dealt[self.fold :: self.num_folds])
         return [i for i in indices if i not in val], [i for i in indices if i in val]
 
-    def _learn_from(self, samples: Samples, indices: list[int]) -> list[int]:
+    def _subset(self, samples: Samples, indices: list[int]) -> list[int]:
         """The training samples that `train_fraction` or `shots_per_class` leaves."""
         if self.shots_per_class is not None:
             kept = self._shots(samples, indices, self.shots_per_class)
@@ -119,7 +119,7 @@ class SplitPlan:
         return [i for i in indices if i in kept]
 
     def _shots(self, samples: Samples, indices: list[int], shots: int) -> set[int]:
-        """So many samples of each class. Of multi-label data so many or more of each label, the rarest chosen first."""
+        """`shots` samples of each class; for multi-label data at least `shots` per label, the rarest label first."""
         members = defaultdict(list)
         for index in indices:
             for c in samples.classes_of(index):
@@ -140,7 +140,8 @@ class SplitPlan:
     def _strata(self, samples: Samples, indices: list[int]) -> dict[int, list[int]]:
         """The samples of each class in random order.
 
-        Multi-label samples go by their rarest label, -1 for none: not all labels can be balanced, rare ones need it.
+        Multi-label samples count under their rarest label (-1: no label): not all labels can be balanced, and rare
+        labels need it most.
         """
         frequency = _frequency(samples, indices)
         strata = defaultdict(list)
@@ -155,18 +156,18 @@ def _frequency(samples: Samples, indices: list[int]) -> Counter[int]:
 
 
 def _take(strata: dict[int, list[int]], share: float, leave: int = 0) -> set[int]:
-    """The first of each stratum: at least one, all but `leave` at most, and `share` of all where that allows it."""
+    """The first samples of each stratum: at least one, at most all but `leave`, together about `share` of all."""
     sizes = np.array([len(members) for members in strata.values()])
     wanted, most = share * sizes, sizes - leave
     counts = np.minimum(np.maximum(np.floor(wanted).astype(int), 1), most)
-    missing = max(round(wanted.sum()) - counts.sum(), 0)  # what rounding down has lost goes where it has lost most
+    missing = max(round(wanted.sum()) - counts.sum(), 0)  # goes to the strata that lost most by rounding down
     counts[np.argsort(counts - wanted, kind="stable")[:missing]] += 1
     counts = np.minimum(counts, most)
     return {index for members, n in zip(strata.values(), counts, strict=True) for index in members[:n]}
 
 
 def write(path: Path, samples: Samples, splits: dict[str, list[int]]) -> None:
-    """Writes one `split,name,class` row a sample; complete or not at all."""
+    """Writes one row `split,name,class` per sample; the file is written completely or not at all."""
     names, classes = samples.names, samples.classes
     rows = (
         (split, names[i], "|".join(classes[c] for c in samples.classes_of(i)))
@@ -177,16 +178,16 @@ def write(path: Path, samples: Samples, splits: dict[str, list[int]]) -> None:
 
 
 def assignment(path: Path) -> dict[str, str]:
-    """Which split each name is in, as `write` wrote it."""
+    """Name -> split, from the file that `write` wrote."""
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         return {row["name"]: row["split"] for row in csv.DictReader(file)}
 
 
 def read(path: Path, samples: Samples) -> dict[str, list[int]]:
-    """The assignment `write` wrote, as indices into `samples`; samples that the file does not name are in no split.
+    """The assignment from the file that `write` wrote, as indices; samples that are not in the file are in no split.
 
     Raises:
-        UsageError: the file is none of ours, or its samples are no longer in the data set.
+        UsageError: the file has another format, or its samples are no longer in the data set.
     """
     position = {name: index for index, name in enumerate(samples.names)}
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
@@ -194,10 +195,11 @@ def read(path: Path, samples: Samples) -> dict[str, list[int]]:
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:  # -sig: Excel's mark
         rows = csv.DictReader(file)
         if rows.fieldnames != COLUMNS:
-            raise UsageError(f"{path} has not the columns {', '.join(COLUMNS)}: delete it to split anew")
+            raise UsageError(f"{path} does not have the columns {', '.join(COLUMNS)}: delete it to make new splits")
         for row in rows:
             if row["split"] not in splits:
-                raise UsageError(f"{path}, line {rows.line_num}: split {row['split']!r} is none of {', '.join(SPLITS)}")
+                allowed = ", ".join(SPLITS)
+                raise UsageError(f"{path}, line {rows.line_num}: split {row['split']!r} is not one of {allowed}")
             index = position.pop(row["name"], None)
             if index is None:
                 gone.append(row["name"])
@@ -206,27 +208,27 @@ def read(path: Path, samples: Samples) -> dict[str, list[int]]:
     if gone:
         raise UsageError(
             f"{len(gone)} samples of {path} are no longer in the data set, or twice in that file; the first is "
-            f"{gone[0]}: put them back, or delete the file to split anew"
+            f"{gone[0]}: restore them, or delete the file to make new splits"
         )
     if position:
-        log.info("splits are those of %s; %d samples that it does not name stay unused", path, len(position))
+        log.info("splits are read from %s; %d samples that are not in it stay unused", path, len(position))
     return splits
 
 
 def warn_of_leaks(samples: Samples, splits: dict[str, list[int]]) -> None:
-    """Warns when the same content lies in two splits or in two classes: scores on it are no measure of anything."""
-    for what, found in leaks(samples, splits).items():
+    """Warns if the same content is in two splits or in two classes: scores on it mean nothing."""
+    for kind, found in leaks(samples, splits).items():
         if found:
             log.warning(
                 "%d samples with identical content are in two %s, the first pair is %s = %s: scores will mislead",
-                len(found), what, *found[0],
+                len(found), kind, *found[0],
             )  # fmt: skip
 
 
 def leaks(samples: Samples, splits: dict[str, list[int]]) -> dict[str, list[tuple[str, str]]]:
-    """The pairs of names with identical content that lie in two `splits`, and in two `classes`.
+    """The pairs of names with identical content in two `splits`, and in two `classes`.
 
-    Nothing is found of samples without digests, which are no files.
+    Empty for samples without digests, which are not files.
     """
     if samples.digests is None:
         return {"splits": [], "classes": []}

@@ -1,4 +1,4 @@
-"""The data of a trained run, split as in training, or other pictures with the same class names."""
+"""The data of a trained run with the same splits as in training, or other pictures with the same class names."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def known_split(run: Run | None) -> Path | None:
-    """The file that says which samples a run learned from; None where there is no such file."""
+    """The file with the splits of a run; None if there is none."""
     return run.split_file if run and run.split_file.is_file() else None
 
 
@@ -25,14 +25,14 @@ def data_config(trained: DictConfig, changes: DictConfig, run: Run | None) -> Di
 
     Args:
         trained: the config of the run.
-        changes: values that replace those of the run, such as `root`; null: no change.
+        changes: values that replace the values of the run, such as `root`; null: no change.
         run: the run; None for a checkpoint outside a run directory.
     """
     config = OmegaConf.merge(trained.data, {key: value for key, value in changes.items() if value is not None})
     if changes.root is None:
         split_file = known_split(run)
         config.split_file = None if split_file is None else str(split_file)
-    else:  # the way in which the run split its own pictures does not apply to others
+    else:  # the splits of the run are for its own pictures
         config.update({"split_file": None, "val_fraction": 0, "test_fraction": 0, "train_fraction": 1})
         config.update({"shots_per_class": None, "fold": None, "num_folds": None})
     return config
@@ -48,13 +48,13 @@ def load_data(
 ) -> DataModule:
     """The data, set up, with the classes and the preprocessing of a trained model.
 
-    Pictures in class folders that form a single split are all used as `split`. But if they are the run's own pictures
-    in another place, they keep their splits, or the model would be evaluated on pictures that it learned from.
+    If the pictures are only in class folders, without split folders, all are used as `split`. But if they are the run's
+    own pictures in another place, they keep their splits: otherwise the model would be evaluated on training pictures.
 
     Args:
         config: the `data` part of a config.
         classes: names in the order of the model's outputs.
-        preprocess: that of the model.
+        preprocess: of the model.
         split: the split that will be used.
         run: the run, to recognise its own pictures.
         download: whether missing data may be downloaded.
@@ -71,7 +71,7 @@ def load_data(
     if not data.num_samples[split] and len(full) == 1:
         data.splits = {name: data.splits[full[0]] if name == split else [] for name in splits.SPLITS}
     if known:
-        _warn_of_learned(data, split, known)
+        _warn_of_training_pictures(data, split, known)
     return data
 
 
@@ -84,12 +84,12 @@ def _keeps_splits(data: DataModule, file: Path) -> bool:
     return True
 
 
-def _warn_of_learned(data: DataModule, split: str, file: Path) -> None:
-    learned = {name for name, where in splits.assignment(file).items() if where == "train"}
-    shared = [name for index in data.splits[split] if (name := data.samples.names[index]) in learned]
+def _warn_of_training_pictures(data: DataModule, split: str, file: Path) -> None:
+    trained = {name for name, where in splits.assignment(file).items() if where == "train"}
+    shared = [name for index in data.splits[split] if (name := data.samples.names[index]) in trained]
     if shared:
         log.warning(
-            "%d of %d samples have the names of pictures that the run learned from, the first is %s: if they are the "
-            "same pictures, the scores will mislead",
+            "%d of %d samples have the names of training pictures of the run, the first is %s: if they are the same "
+            "pictures, the scores will mislead",
             *(len(shared), data.num_samples[split], shared[0]),
         )

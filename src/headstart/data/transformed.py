@@ -1,4 +1,4 @@
-"""Samples of a pool as loaders ask for them: plain or augmented, with targets or without, or as stored activations."""
+"""Samples of a pool for the loaders: plain or augmented, with or without targets, or as cached activations."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from headstart.seeds import reseed_cpu
 
 
 class Transformed(Dataset):
-    """Some samples of a pool, each loaded and transformed when asked for: `(input, target)`.
+    """Some samples of a pool, loaded and transformed on access: `(input, target)`.
 
     Args:
         samples: the pool.
-        indices: which of them.
+        indices: of these samples in the pool.
         load: index in the pool -> the sample after the deterministic part of the transform.
         random: the random part of the transform.
     """
@@ -34,44 +34,44 @@ class Transformed(Dataset):
         return self.input(position), self.target(position)
 
     def input(self, position: int) -> Any:
-        """One sample as the model takes it."""
+        """One sample as an input of the model."""
         return self.random(self.load(self.indices[position]))
 
     def target(self, position: int) -> Any:
-        """Its label or labels."""
+        """The label or labels of a sample."""
         target = self.samples.targets[self.indices[position]]
-        # a list of labels as it is would be collated label by label
+        # a tensor, because a plain list would be collated label by label
         return torch.tensor(target) if self.samples.multi_label else target
 
     def cached_batch(self, positions: Sequence[int], rows: Rows) -> tuple[Activations, Tensor]:
-        """The batch of these samples with stored activations as its inputs."""
+        """The batch of these samples, with cached activations as inputs."""
         return Activations(rows(positions)), default_collate([self.target(position) for position in positions])
 
 
 class Inputs(Transformed):
-    """The same without targets."""
+    """Plain samples without targets."""
 
     def __getitem__(self, position: int) -> Any:
         return self.input(position)
 
 
 class Augmented(Transformed):
-    """The same for training, where a sample is asked for as `(position, seed)`: the seed decides the augmentation."""
+    """Augmented samples for training; keys are `(position, seed)`, and the seed decides the augmentation."""
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Any, Any]:
         position, seed = key
-        # whichever process loads it, and whatever it loaded before
+        # so the augmentation depends neither on the process nor on the samples it loaded before
         reseed_cpu(seed)
         return super().__getitem__(position)
 
     def cached_batch(self, keys: Sequence[tuple[int, int]], rows: Rows | FixedViews) -> tuple[Activations, Tensor]:
-        """Likewise; of fixed views the seeds choose."""
+        """The same for keys `(position, seed)`; if `rows` has fixed views, the seeds choose among them."""
         positions = [position for position, _ in keys]
         return super().cached_batch(positions, (lambda _: rows(keys)) if isinstance(rows, FixedViews) else rows)
 
 
 class AugmentedInputs(Augmented):
-    """The same without targets."""
+    """Augmented samples without targets."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         return super().__getitem__(key)[0]

@@ -344,7 +344,7 @@ def test_splits_are_written_and_read_whatever_the_options_say_later(tmp_path):
         ({"num_workers": -1}, "data.num_workers=-1"),
         ({"class_weights": "inverse"}, "data.class_weights=inverse: choose one of none, balanced, sqrt"),
         ({"sampler": "weighted"}, "data.sampler=weighted: choose one of shuffle, balanced"),
-        ({"sampler": "balanced", "class_weights": "sqrt"}, "both make up for rare classes: give one"),
+        ({"sampler": "balanced", "class_weights": "sqrt"}, "both balance the classes: give one"),
         ({"sampler": "balanced", "multi_label": True}, "one class per sample"),
         ({"shots_per_class": 3, "train_fraction": 0.5}, "give one"),
     ],
