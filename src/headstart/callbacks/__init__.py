@@ -1,1 +1,1 @@
-"""Lightning callbacks of our own."""
+"""Lightning callbacks of this project."""

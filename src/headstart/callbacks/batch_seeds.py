@@ -1,4 +1,4 @@
-"""What is random in training depends on where a run stands alone."""
+"""Seeds each training batch, so that its random numbers depend only on its place in the run."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from headstart.seeds import derive_seed, reseed
 
 
 class BatchSeeds(Callback):
-    """Seeds dropout and everything else that is random in a step by run, process, epoch and batch.
+    """Seeds dropout and all other random operations of a step from seed, process, epoch and batch.
 
-    So a run that goes on from a checkpoint draws what it would have drawn, whatever was drawn in between, and no state
-    of a generator need be kept. (Order and augmentation of the samples do the same: `data/sampling.py`.)
+    So a resumed run draws the same random numbers as an uninterrupted run, and no generator state has to be saved.
+    (`data/sampling.py` does the same for the order and the augmentation of samples.)
     """
 
     def __init__(self, seed: int):

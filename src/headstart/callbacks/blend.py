@@ -1,4 +1,4 @@
-"""The computed head's model, the fine-tuned one, and what lies between them: the best of these is kept."""
+"""Averages the weights of the linear probe and of the fine-tuned model, and keeps the best model."""
 
 import logging
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from headstart.runs.directory import LAST, PROBE
 
 log = logging.getLogger(__name__)
 SHARE = "share of fine-tuned"
-"""Beside the metrics of an average that is saved, so that nobody takes it for the fine-tuned model."""
+"""Key beside the metrics of a saved average, so that it is not taken for the fine-tuned model."""
 
 
 class Blend(Callback):
-    """Keeps the model with the computed head and, after the fit, tries averages of its weights and the fine-tuned ones.
+    """Keeps the model with the closed-form head and, after the fit, averages its weights with the fine-tuned weights.
 
-    Averages are often better than both ends and than either under a shift of the data (WiSE-FT; Wortsman et al. 2022,
-    https://arxiv.org/abs/2109.01903, section 3). The best of all on validation is saved as the run's best checkpoint;
-    of equals, of which few samples make many, the one with the lowest loss.
+    An average is often better than both models, also if the data change later (WiSE-FT; Wortsman et al. 2022,
+    https://arxiv.org/abs/2109.01903, section 3). The model with the best validation score is saved as the run's best
+    checkpoint. If several have this score, as often with few samples, the one with the lowest loss is saved.
 
     Args:
         folder: of the run's checkpoints.
@@ -37,15 +37,15 @@ class Blend(Callback):
         self.folder, self.shares = Path(folder), list(shares)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keeps the model of the stage in which the head is computed."""
+        """Saves the model of the stage with the closed-form head."""
         strategy = strategy_of(trainer)
         if strategy.plan[strategy.progress.stage].solved and not trainer.fast_dev_run:
             trainer.save_checkpoint(self.folder / PROBE, weights_only=True)
 
     def after_fit(self, trainer: pl.Trainer, best: Path, monitor: str) -> None:
-        """Validates the averages, replaces `best` by the best of them where it is better, and says what won.
+        """Validates the averages, replaces `best` if an average is better, and logs which model was kept.
 
-        A run that is gone on with after that has nothing left to compare.
+        If a run is resumed after that, nothing is compared again.
 
         Args:
             trainer: after its fit.
@@ -61,12 +61,12 @@ class Blend(Callback):
             return
         kept = 1.0 if tuned["global_step"] > probe["global_step"] else 0.0
         if not kept and (self.folder / LAST).is_file():
-            tuned = read_torch_file(self.folder / LAST)  # nothing was better than the probe; the last weights may mix
+            tuned = read_torch_file(self.folder / LAST)  # an average may still be better than the probe
         if tuned["global_step"] <= probe["global_step"]:
             log.info("kept: probe; nothing was fine-tuned")
             return
         found = {0.0: probe["metrics"], 1.0: tuned["metrics"]}
-        # a run that validates every other epoch has no score of the probe, and perhaps none of its last weights
+        # a run that does not validate every epoch has no score of the probe, and perhaps none of its last weights
         tried = [*([] if monitor in probe["metrics"] else [0.0]), *self.shares, *([] if kept else [1.0])]
         for share in tried:
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], share))
@@ -76,20 +76,20 @@ class Blend(Callback):
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], winner))
             trainer.callback_metrics.update({**found[winner], SHARE: winner})
             trainer.save_checkpoint(best, weights_only=True)
-        why = f" (the lowest val/loss of {equals} equals)" if equals > 1 else ""
-        told = ", ".join(f"{_named(share)} {found[share][monitor]:.4f}" for share in found)
-        log.info("kept: %s%s; %s of each: %s", _named(winner), why, monitor, told)
+        why = f" (the lowest val/loss of {equals} with this score)" if equals > 1 else ""
+        scores = ", ".join(f"{_named(share)} {found[share][monitor]:.4f}" for share in found)
+        log.info("kept: %s%s; %s of each: %s", _named(winner), why, monitor, scores)
 
 
 def _best(found: dict[float, dict[str, float]], monitor: str) -> tuple[float, int]:
-    """The share with the best score and, of equals, the lowest loss, and how many have that score; NaN is worst."""
+    """The share with the best score (if equal, with the lowest loss), and how many have this score; NaN is worst."""
     scores = {share: goodness(metrics[monitor], monitor) for share, metrics in found.items()}
     equals = [share for share in found if scores[share] == max(scores.values())]
     return max(equals, key=lambda share: goodness(found[share]["val/loss"], "val/loss")), len(equals)
 
 
 def _validated(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:
-    """Metrics of the task as it is; they are no points of the run's curves."""
+    """Validation metrics of the current weights; they are not added to the run's curves."""
     loggers, trainer.loggers = trainer.loggers, []
     try:
         (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
@@ -99,13 +99,13 @@ def _validated(trainer: pl.Trainer, task: pl.LightningModule, data: pl.Lightning
 
 
 def _named(share: float) -> str:
-    """A model by its share of the fine-tuned weights."""
+    """The name of a model with this share of the fine-tuned weights."""
     ends = {0.0: "probe", 1.0: "fine-tuned"}
     return ends.get(share) or f"{share:g} of the way from probe to fine-tuned"
 
 
 def _between(one: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """The average of two states; counters are those of the second."""
+    """The average of two states; integer counters come from the second."""
     return {
         name: value.lerp(other[name].to(value), share) if value.is_floating_point() else other[name]
         for name, value in one.items()

@@ -1,4 +1,4 @@
-"""Computes the head of a stage that wants it solved."""
+"""Computes the closed-form head: the best linear layer for the features, without training steps."""
 
 import copy
 import logging
@@ -18,26 +18,26 @@ from headstart.finetuning.base import strategy_of
 from headstart.heads.logistic_regression import solve
 
 log = logging.getLogger(__name__)
-ROWS = 1024  # read at a time
+ROWS = 1024  # rows of the cache that are read at a time
 
 
 class ClosedFormHead(Callback):
-    """Sets the head to the logistic regression on the features of the plain, not augmented training samples.
+    """Sets the head to the logistic regression on the features of the plain (not augmented) training samples.
 
-    The features come from the activation cache where that serves the stage; otherwise they are computed here.
-    Of several processes the first one's solution goes to all.
+    The features come from the activation cache if it serves the stage; otherwise they are computed here. All processes
+    get the solution of the first one.
 
-    To be placed behind the activation cache.
+    Place it behind the activation cache.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses a head or a loss that cannot be solved before anything is computed."""
+        """Raises a UsageError before the training if head or loss have no closed-form head."""
         if stage == "fit" and any(planned.solved for planned in strategy_of(trainer).plan):
             last_layer(pl_module.head)
             _refuse_focal(pl_module.objective)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Solves the head of a stage that begins; a run that goes on inside it or behind it has its solution."""
+        """Computes the head when its stage begins; a run that resumes later has the head already."""
         strategy = strategy_of(trainer)
         progress = strategy.progress
         if strategy.plan[progress.stage].solved and progress.began == trainer.current_epoch:
@@ -50,25 +50,25 @@ class ClosedFormHead(Callback):
         features = _features(task, data, positions)
         targets = data.targets("train", positions).to(task.device)
         objective = copy.deepcopy(task.objective)
-        if data.sampler == "balanced":  # what drawing rare classes more often amounts to
+        if data.sampler == "balanced":  # class weights have the same effect as drawing rare classes more often
             objective.weight = torch.tensor(data.weights_by_class("balanced"), device=task.device)
         solution = solve(features, targets, objective.loss, layer.out_features, data.seed)
         with torch.no_grad():
             layer.weight.copy_(trainer.strategy.broadcast(solution.weight))
             layer.bias.copy_(trainer.strategy.broadcast(solution.bias))
         held_out = ""
-        if solution.held_out:  # for few samples a better guess at what to expect than a small validation split
+        if solution.held_out:  # with few samples, a better estimate than a small validation split
             accuracy = _accuracy(task.objective, *solution.held_out)
             loss = objective.loss(*solution.held_out).item()
             held_out = f", held-out loss {loss:.3f}, accuracy {accuracy:.3f}"
         log.info(
-            "head solved: logistic regression on %d x %d features, penalty %.0e%s (%.1f s)",
+            "closed-form head: logistic regression on %d x %d features, penalty %.0e%s (%.1f s)",
             *(*features.shape, solution.penalty, held_out, time.monotonic() - start),
         )
 
 
 def _positions(trainer: pl.Trainer, data: DataModule) -> list[int]:
-    """Those of all training samples; in a run that sees a few batches only, of as many at random."""
+    """The positions of all training samples; if the run uses only a few batches, as many random ones."""
     total = data.num_samples["train"]
     seen = trainer.num_training_batches * data.batch_size * trainer.world_size
     if seen >= total - trainer.world_size:  # a last batch of one sample may have been left out
@@ -78,7 +78,7 @@ def _positions(trainer: pl.Trainer, data: DataModule) -> list[int]:
 
 
 def _features(task: pl.LightningModule, data: DataModule, positions: Sequence[int]) -> Tensor:
-    """`(len(positions), num_features)` in fp32, of plain samples; each process has all of them."""
+    """Features of plain samples, `(len(positions), num_features)` in fp32; every process computes all of them."""
     rows = data.cached_activations.get("train")
     if rows is None:
         copy_ = InferenceCopy(task.backbone)
@@ -97,26 +97,26 @@ def _accuracy(objective: nn.Module, logits: Tensor, targets: Tensor) -> float:
 
 
 def _refuse_focal(objective: nn.Module) -> None:
-    """Raises a UsageError for the focal loss: it is not convex, so that there is no one best head."""
+    """Raises a UsageError for the focal loss: it is not convex, so there is no single best head."""
     if gamma := getattr(objective, "focal_gamma", 0):
         raise UsageError(
-            f"task.objective.focal_gamma={gamma}: a head is computed for the cross-entropy alone. Use "
-            "task.objective.focal_gamma=0, or let the head learn with "
-            "finetuning=feature_extraction (of lp_ft: finetuning.solve_head=false)"
+            f"task.objective.focal_gamma={gamma}: a closed-form head needs the cross-entropy. Use "
+            "task.objective.focal_gamma=0, or train the head with finetuning=feature_extraction "
+            "(for lp_ft: finetuning.solve_head=false)"
         )
 
 
 def last_layer(head: nn.Module) -> nn.Linear:
-    """The linear layer that is all of the head, but for dropout.
+    """The linear layer of a head that has no other layers except dropout.
 
     Raises:
-        UsageError: the head has hidden layers, or others that a logistic regression does not have.
+        UsageError: the head has other layers, such as hidden layers.
     """
     layers = [module for module in head.modules() if not list(module.children()) and not isinstance(module, nn.Dropout)]
     if len(layers) == 1 and isinstance(layers[0], nn.Linear) and layers[0].bias is not None:
         return layers[0]
     raise UsageError(
-        f"a head that is computed must be one linear layer, but this {type(head).__name__} has "
-        f"{', '.join(type(layer).__name__ for layer in layers)}: use head=linear, or let it learn with "
-        "finetuning=feature_extraction (of lp_ft: finetuning.solve_head=false)"
+        f"a closed-form head must be one linear layer, but this {type(head).__name__} has "
+        f"{', '.join(type(layer).__name__ for layer in layers)}: use head=linear, or train the head with "
+        "finetuning=feature_extraction (for lp_ft: finetuning.solve_head=false)"
     )

@@ -1,4 +1,4 @@
-"""Curves as a table."""
+"""Writes the curves of a run as a CSV table."""
 
 import csv
 import warnings
@@ -11,11 +11,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 class CSVLogger(loggers.CSVLogger):
-    """Lightning's, but a run that goes on keeps the rows it wrote before, where Lightning deletes them.
+    """Lightning's CSV logger, but a resumed run keeps its earlier rows, which Lightning deletes.
 
     Args:
-        purge_step: rows of this step and later are not kept, for they will be computed again.
-        options: as for Lightning's.
+        purge_step: rows of this step and later are dropped, because they will be computed again.
+        options: of Lightning's logger.
     """
 
     def __init__(self, *arguments: Any, purge_step: int | None = None, **options: Any):
@@ -25,10 +25,10 @@ class CSVLogger(loggers.CSVLogger):
 
     @property
     def experiment(self) -> ExperimentWriter:
-        """The writer; made when first asked for, holding the earlier rows."""
+        """The writer with the earlier rows; made at first use."""
         if self._experiment is None and rank_zero_only.rank == 0:
             file = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
-            # out of the way of the deletion, and safe from a kill until the rows are written again
+            # renamed, so that Lightning does not delete it and a kill does not lose the rows
             kept = file.with_name("metrics.earlier.csv")
             if file.exists() and not kept.exists():
                 file.replace(kept)
@@ -44,7 +44,7 @@ class CSVLogger(loggers.CSVLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Adds a row, unless it is an earlier one: an epoch may end again that was saved when it was validated."""
+        """Adds a row unless it is there already: the last epoch of a checkpoint may end a second time."""
         if _as_written({**metrics, "step": step}) not in self.earlier:
             super().log_metrics(metrics, step)
 

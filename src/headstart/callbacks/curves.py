@@ -16,17 +16,17 @@ log = logging.getLogger(__name__)
 
 
 class Curves(Callback):
-    """Draws at the end of training the curves of the whole run from the table of `logger=csv`, also after a resume.
+    """Draws the curves of the whole run from the table of `logger=csv` when training ends, also in a resumed run.
 
     Args:
-        file: where the picture goes; its suffix says the format.
+        file: of the picture; its suffix decides the format.
     """
 
     def __init__(self, file: str):
         self.file = Path(file)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses a run that writes no table."""
+        """Raises a UsageError if the run writes no table."""
         if stage == "fit" and not trainer.fast_dev_run and not _tables(trainer):
             raise UsageError(
                 "callbacks=curves draws the table of metrics, which this run does not write: add logger=csv"
@@ -34,8 +34,8 @@ class Curves(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws."""
-        if trainer.fast_dev_run:  # which logs nothing
+        """Draws the curves."""
+        if trainer.fast_dev_run:  # it logs nothing
             return
         logger = _tables(trainer)[0]
         logger.save()

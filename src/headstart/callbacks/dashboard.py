@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside its curves."""
+"""Adds pictures, settings and mistakes of a run to TensorBoard, beside its curves."""
 
 import logging
 from typing import Any
@@ -27,23 +27,23 @@ LAYOUT = {
         "stage": ["Multiline", ["^stage$"]],
     }
 }
-"""The custom scalars tab: what belongs together in one chart."""
+"""The custom scalars tab: curves that share a chart."""
 MOST_LOGITS = 50_000_000
-"""Of more numbers (200 MB) than that the first are kept, and mistakes are those of the first samples."""
+"""Limit of values that are kept (200 MB); beyond it, only the mistakes among the first samples are shown."""
 SETTINGS = ("model.name", "optimizer.lr", "optimizer.weight_decay", "data.batch_size", "trainer.max_epochs", "seed")
 PARTS = ("model", "finetuning", "optimizer", "scheduler", "augmentation", "head")
-"""Their kind is in the hparams tab, and so is every setting that was typed."""
+"""The hparams tab shows their kinds, and every setting that was typed."""
 
 
 class Dashboard(Callback):
-    """Example pictures once at the start; at the end settings beside results, confusion matrix and mistakes on val.
+    """Shows example pictures at the start; settings with results, confusion matrix and mistakes on val at the end.
 
-    Nothing is computed for it: it keeps the logits of the best validation. Without a TensorBoard logger, or in a run of
-    one batch, it does nothing; of several processes each has a share of val alone, and they show no mistakes.
+    It runs no extra validation: it keeps the logits of the best one. It does nothing without a TensorBoard logger or
+    with `fast_dev_run`. With several processes, each has only a share of val, so no mistakes are shown.
 
     Args:
-        pictures: so many training pictures, plain and beside them augmented; 0: none.
-        mistakes: so many of the worst ones of val; 0: none, and no confusion matrix either.
+        pictures: number of training pictures to show, plain and augmented; 0: none.
+        mistakes: number of the worst mistakes on val to show; 0: none, and no confusion matrix.
     """
 
     def __init__(self, pictures: int = 8, mistakes: int = 12):
@@ -54,26 +54,26 @@ class Dashboard(Callback):
         self.began = False
         self.best: float | None = None
         self.logits: list[Tensor] = []
-        self.of_best = torch.empty(0)
+        self.best_logits = torch.empty(0)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run that goes on need not show again, and its best score; not the logits, which may be many."""
+        """Whether the examples were shown, and the best score; not the logits, which may be large."""
         return {"began": self.began, "best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it up again."""
+        """Restores the state."""
         self.began, self.best = state_dict["began"], state_dict["best"]
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Shows what the network will see, and lays out the charts."""
+        """Shows example inputs and defines the charts."""
         writer = _writer(trainer)
         if writer is None or self.began:
             return
         self.began = True
         writer.add_custom_scalars(LAYOUT)
         if self.pictures:
-            with isolate_rng():  # the examples take nothing away from the run's own random numbers
+            with isolate_rng():  # the examples must not change the run's random numbers
                 self._show_examples(writer, trainer.datamodule)
 
     def _show_examples(self, writer: Any, data: Any) -> None:
@@ -88,28 +88,28 @@ class Dashboard(Callback):
             writer.add_image("pictures/plain_and_augmented", _grid(torch.cat([plain, augmented]), len(plain)), 0)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forgets the last validation."""
+        """Drops the logits of the last validation."""
         self.logits = []
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Any, index: int, *_: int
     ) -> None:
-        """Keeps what the network said."""
+        """Keeps the logits of a batch."""
         kept = sum(batch.numel() for batch in self.logits)
         if self.mistakes and trainer.world_size == 1 and trainer.state.fn == "fit" and kept < MOST_LOGITS:
             self.logits.append(outputs.detach().float().cpu())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keeps of all validations the best."""
+        """Keeps the logits of the best validation."""
         if trainer.sanity_checking or trainer.state.fn != "fit" or pl_module.monitor not in trainer.callback_metrics:
             return
         score = float(trainer.callback_metrics[pl_module.monitor])
         if is_better(score, self.best, pl_module.monitor):
-            self.best, self.of_best = score, torch.cat(self.logits) if self.logits else torch.empty(0)
+            self.best, self.best_logits = score, torch.cat(self.logits) if self.logits else torch.empty(0)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Shows settings and results, and where the best model is wrong."""
-        # in every process: to compute their metrics they exchange what each has counted
+        """Shows settings and results, and the mistakes of the best model."""
+        # in every process: reading the metrics synchronises them between processes
         metrics = [name for name in trainer.callback_metrics if name.startswith(("val/", "train/"))]
         self._conclude(trainer, pl_module, metrics)
 
@@ -119,7 +119,7 @@ class Dashboard(Callback):
         if writer is None:
             return
         _write_settings(writer, trainer, pl_module, metrics, self.best)
-        if len(self.of_best):
+        if len(self.best_logits):
             with isolate_rng():
                 self._show_mistakes(writer, trainer, pl_module)
         elif self.mistakes and self.best is not None and trainer.world_size == 1:
@@ -137,9 +137,9 @@ class Dashboard(Callback):
         data, step = trainer.datamodule, trainer.global_step
         objective = task.objective
         names = [data.samples.names[index] for index in data.splits["val"]]
-        targets = data.targets("val", range(len(self.of_best)))
-        said = objective.probabilities(self.of_best.to(task.device)).cpu()
-        predictions = Predictions(names, task.classes, targets, said, objective.multi_label)
+        targets = data.targets("val", range(len(self.best_logits)))
+        probabilities = objective.probabilities(self.best_logits.to(task.device)).cpu()
+        predictions = Predictions(names, task.classes, targets, probabilities, objective.multi_label)
         if not objective.multi_label:
             matrix = per_class.confusion_matrix(predictions)
             writer.add_figure("val/confusion_matrix", figures.confusion(matrix, task.classes), step)
@@ -155,13 +155,13 @@ class Dashboard(Callback):
 
 
 def _writer(trainer: pl.Trainer) -> Any:
-    """TensorBoard's; None where nothing is written for it."""
+    """The writer of TensorBoard; None if the run has none."""
     found = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     return found[0].experiment if found and not trainer.fast_dev_run else None
 
 
 def _batch(batches: Any) -> Tensor | None:
-    """All inputs as one batch; None where they are no pictures."""
+    """All inputs as one batch; None if they are not pictures."""
     found = list(batches)
     if not isinstance(found[0], Tensor) or found[0].ndim != 4 or found[0].shape[1] != 3:
         return None
@@ -169,14 +169,14 @@ def _batch(batches: Any) -> Tensor | None:
 
 
 def _grid(pictures: Tensor, columns: int = 8) -> Tensor:
-    """The pictures `(number, 3, height, width)` as one."""
+    """The pictures `(number, 3, height, width)` as one picture."""
     return make_grid(pictures, nrow=columns, padding=2, pad_value=255)
 
 
 def _write_settings(
     writer: Any, trainer: pl.Trainer, task: pl.LightningModule, metrics: list[str], best: float | None
 ) -> None:
-    """A row of the hparams tab: what was chosen, and which curves say how it went."""
+    """Writes a row of the hparams tab: the settings, and the metrics to show beside them."""
     shown = list(metrics)
     if best is not None:
         writer.add_scalar(f"best/{task.monitor}", best, trainer.global_step)
@@ -189,11 +189,11 @@ def _write_settings(
 
 
 def chosen_settings(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
-    """The kinds of the parts, the usual settings and those that were typed, as plain values.
+    """The kinds of the parts, the usual settings and the typed settings, as plain values.
 
     Args:
-        config: composed, as the checkpoint keeps it.
-        typed: overrides such as `optimizer.lr=0.1`; of a choice of a part (`model=resnet18`) the kind tells.
+        config: the composed config, as in the checkpoint.
+        typed: overrides such as `optimizer.lr=0.1`; a chosen part (`model=resnet18`) is shown by its kind.
     """
     found: dict[str, Any] = {}
     for part in PARTS:

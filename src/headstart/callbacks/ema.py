@@ -1,4 +1,4 @@
-"""An average of the weights, which is often better than the weights."""
+"""A moving average of the weights, which often scores better than the weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from headstart.finetuning.base import strategy_of
 
 
 class EMA(WeightAveraging):
-    """Exponential moving average of all weights, taken after every step; validated, saved and tested instead of them.
+    """Exponential moving average of all weights after every step; it is validated, saved and tested in their place.
 
-    It starts anew with every stage, since the weights of the stage before belong to another optimisation, and rises to
-    its full length as in TensorFlow's `ExponentialMovingAverage(num_updates=...)`: an average over 1000 steps means
-    nothing in a run of 200. What is frozen stays equal to the bit.
+    It restarts with every stage, because a stage before trained other layers. Its decay grows to its full value as in
+    TensorFlow's `ExponentialMovingAverage(num_updates=...)`: an average over 1000 steps means nothing in a run of 200.
+    Frozen weights stay equal to the bit.
 
     Args:
-        decay: weight of the past, 0 to below 1; 0.999 averages over about 1000 steps.
+        decay: weight of the past, from 0 to below 1; 0.999 averages over about 1000 steps.
     """
 
     def __init__(self, decay: float = 0.999):
@@ -31,46 +31,46 @@ class EMA(WeightAveraging):
 
     @torch.no_grad()
     def average(self, averages: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor | int) -> None:
-        """Moves each average (all of one type) towards its value, counters (`num_batches_tracked`) onto it."""
+        """Moves each average (all of one type) towards its value; copies counters (`num_batches_tracked`)."""
         if averages[0].is_floating_point():
             decay = min(self.decay, (1 + int(updates)) / (10 + int(updates)))
-            # not decay * average + (1 - decay) * value, which rounds even where both are equal
+            # not decay * average + (1 - decay) * value, which rounds even if both are equal
             torch._foreach_lerp_(averages, values, 1 - decay)
         else:
             torch._foreach_copy_(averages, values)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts anew where a stage does."""
+        """Restarts the average when a stage begins."""
         strategy = strategy_of(trainer)
         if strategy.progress.stage != self.stage:
             self.stage = strategy.progress.stage
-            self._average_model.n_averaged.zero_()  # the next update copies
+            self._average_model.n_averaged.zero_()  # then the next update copies the weights
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The average takes the place of the weights in a fit; who validates after it brings weights of their own."""
+        """Uses the average in validations during a fit; a later validation uses the weights that it is given."""
         if trainer.state.fn == "fit":
             super().on_validation_epoch_start(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """And gives it back."""
+        """Restores the weights."""
         if trainer.state.fn == "fit":
             super().on_validation_epoch_end(trainer, pl_module)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Takes weights and average up again when training goes on; elsewhere the average is what was asked for.
+        """Restores weights and average if training resumes; otherwise the average stays in use.
 
-        Lightning's puts the weights themselves back, also in the `trainer.test()` that follows a fit.
+        Lightning's own method restores the weights, also in a `trainer.test()` after a fit.
         """
         if trainer.state.fn == "fit":
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the average has come, as plain data."""
+        """The state of the average as plain data."""
         return {**super().state_dict(), "stage": self.stage}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Restores the state."""
         super().load_state_dict(state_dict)
         self.stage = state_dict["stage"]

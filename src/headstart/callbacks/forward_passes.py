@@ -1,4 +1,4 @@
-"""How often a picture went through the network: what a training costs, whatever the machine."""
+"""Counts pictures that go through the network: the cost of a training, independent of the machine."""
 
 from typing import Any
 
@@ -9,10 +9,9 @@ from headstart.data.activations import Activations
 
 
 class ForwardPassCounter(Callback):
-    """Counts pictures that are learned from, validated or sent through frozen layers for the cache, not those tested.
+    """Counts pictures that are used for training, for validation, or to fill the cache; not tested pictures.
 
-    What is trained from stored activations is not counted again. Of several processes each counts its share, which is
-    taken for that of all.
+    Batches of cached activations are not counted. Each process counts its share; the shares are assumed to be equal.
     """
 
     def __init__(self):
@@ -20,19 +19,19 @@ class ForwardPassCounter(Callback):
         self.caches: list[Any] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Finds who else sends pictures through the network."""
+        """Finds the other callbacks that send pictures through the network."""
         self.caches = [callback for callback in trainer.callbacks if hasattr(callback, "passes")]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Counts a batch that was learned from."""
+        """Counts a training batch."""
         self._count(batch)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
     ) -> None:
-        """Counts a batch that was validated."""
+        """Counts a validation batch."""
         if not trainer.sanity_checking:
             self._count(batch)
 
@@ -43,19 +42,19 @@ class ForwardPassCounter(Callback):
 
     @property
     def share(self) -> int:
-        """Of this process, those before a resumption counted too."""
+        """The count of this process, with the part before the run was resumed."""
         return self.counted + sum(cache.passes for cache in self.caches)
 
     def state_dict(self) -> dict[str, Any]:
-        """So far."""
+        """The count up to now."""
         return {"passes": self.share}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Restores the count."""
         self.counted = state_dict["passes"]
 
 
 def passes_of(trainer: pl.Trainer) -> int:
-    """Pictures through the network in a run, of all its processes."""
+    """Pictures that all processes of a run have sent through the network."""
     (counter,) = (callback for callback in trainer.callbacks if isinstance(callback, ForwardPassCounter))
     return counter.share * trainer.world_size

@@ -1,4 +1,4 @@
-"""How weights and gradients are distributed, for TensorBoard."""
+"""Histograms of weights and gradients for TensorBoard."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -9,10 +9,10 @@ from headstart.errors import UsageError
 
 
 class Histograms(Callback):
-    """A histogram of each parameter that learns and of its gradient, at the last step of an epoch.
+    """Writes a histogram of each trained parameter and of its gradient at the last step of an epoch.
 
     Args:
-        every: so many epochs between them; each takes some MB and seconds of a large network.
+        every: number of epochs between histograms; for a large network, one set takes some MB and some seconds.
     """
 
     def __init__(self, every: int = 1):
@@ -22,7 +22,7 @@ class Histograms(Callback):
         self.boards: list[TensorBoardLogger] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses a run that has no TensorBoard to show them."""
+        """Raises a UsageError if the run has no TensorBoard logger."""
         self.boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not self.boards:
             raise UsageError("callbacks=histograms shows them in TensorBoard: use logger=tensorboard or default")
@@ -30,7 +30,7 @@ class Histograms(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Writes them, with gradients as the optimizer gets them, before clipping."""
+        """Writes them; the gradients are not clipped yet."""
         if not trainer.is_last_batch or trainer.current_epoch % self.every:
             return
         for writer in (board.experiment for board in self.boards):

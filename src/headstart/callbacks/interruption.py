@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM leave a run that can go on."""
+"""After Ctrl-C or SIGTERM a run can be resumed."""
 
 import logging
 import signal
@@ -16,11 +16,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption(Checkpoint):
-    """Saves after the step under way and leaves with the customary exit code: 130 for Ctrl-C, 143 for SIGTERM.
+    """Saves after the current step and exits with the usual exit code: 130 for Ctrl-C, 143 for SIGTERM.
 
-    A validation under way, or one that is due, is finished first. The second Ctrl-C leaves at once. Of several
-    processes one signalled is enough: they agree after every step. Lightning's own handler of SIGTERM does not save.
-    A `Checkpoint` because Lightning calls these last, when everything else has taken note of the step or epoch.
+    A validation that is running or due is finished first. A second Ctrl-C exits at once. With several processes, a
+    signal to one is enough: they agree after every step. Lightning's own handler of SIGTERM does not save.
+    It is a `Checkpoint` because Lightning calls these last, after all other callbacks.
 
     Args:
         file: the checkpoint to write.
@@ -32,9 +32,9 @@ class Interruption(Checkpoint):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the signals over; Lightning has set its handlers by now and puts back what was before them."""
+        """Installs the signal handlers. Lightning has set its own before, and restores the original ones later."""
         if threading.current_thread() is not threading.main_thread():
-            return  # Python gives signals to the main thread alone
+            return  # Python handles signals only in the main thread
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._receive)
 
@@ -49,34 +49,34 @@ class Interruption(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves and leaves between two optimizer steps."""
+        """Saves and exits between two optimizer steps."""
         done = batch_idx + 1
         if done % trainer.accumulate_grad_batches or done == trainer.num_training_batches:
-            return  # gradients are gathered but not yet used; or the epoch is complete but for its validation
-        # without epochs to count by, Lightning validates after so many batches of the run
+            return  # accumulated gradients are not used yet; or only the validation of the epoch is left
+        # with check_val_every_n_epoch=null, Lightning counts the batches of the run, not of the epoch
         counted = done if trainer.check_val_every_n_epoch else trainer.fit_loop.total_batch_idx + 1
         if trainer.val_check_batch and counted % trainer.val_check_batch == 0:
             return
-        self._leave_if_asked(trainer)
+        self._exit_if_signalled(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves and leaves between two epochs: here, for what is saved at the start of an epoch skips that epoch."""
-        self._leave_if_asked(trainer)
+        """Saves and exits between two epochs; a checkpoint from the start of an epoch would skip that epoch."""
+        self._exit_if_signalled(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gives the signals back."""
-        self._give_back()
+        """Restores the signal handlers."""
+        self._restore_handlers()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Gives the signals back."""
-        self._give_back()
+        """Restores the signal handlers."""
+        self._restore_handlers()
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
-    def _leave_if_asked(self, trainer: pl.Trainer) -> None:
+    def _exit_if_signalled(self, trainer: pl.Trainer) -> None:
         asked = self.received or 0
         if trainer.world_size > 1:
             asked = torch.tensor(asked, device=trainer.strategy.root_device)
@@ -85,5 +85,5 @@ class Interruption(Checkpoint):
             return
         if not trainer.fast_dev_run:
             trainer.save_checkpoint(self.file, weights_only=False)
-        # Lightning kills the first process when it sees that another one failed, which may be before the first has left
+        # 0 in other processes: if Lightning sees one fail, it kills the first, perhaps before its own exit
         raise SystemExit(128 + asked if trainer.local_rank == 0 else 0)

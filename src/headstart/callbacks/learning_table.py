@@ -1,4 +1,4 @@
-"""What a person sees of the stages: which layer groups learn, and at which learning rates."""
+"""Shows for each stage which layer groups are trained, and their learning rates."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ from headstart.finetuning.base import frozen_prefix, strategy_of
 
 
 class LearningTable(Callback):
-    """Prints at the start of every stage which layer groups learn, how many parameters they have and at which rate.
+    """Prints a table at the start of every stage: the layer groups, their parameters and learning rates.
 
-    TensorBoard gets the same as text, and every logger the number of the stage (from 1) as `stage`; where a run goes on
-    inside a stage, they have both already.
+    TensorBoard gets the same table as text, and every logger gets the number of the stage (from 1) as `stage`; not
+    again if a run is resumed inside a stage.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class LearningTable(Callback):
         self.logged: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Shows the first stage, or the one a resumed run goes on with."""
+        """Shows the first stage, or the stage of a resumed run."""
         self._show(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -42,7 +42,7 @@ class LearningTable(Callback):
             return
         self.shown = stage
         count = f", stage {stage + 1} of {len(strategy.plan)}" if len(strategy.plan) > 1 else ""
-        title = f"{type(task.backbone).__name__} + {type(task.head).__name__}: what learns{count}"
+        title = f"{type(task.backbone).__name__} + {type(task.head).__name__}: trained layers{count}"
         rows = learning_rows(task)
         show(learning_table(title, rows))
         if stage == self.logged:
@@ -54,32 +54,32 @@ class LearningTable(Callback):
                 logger.experiment.add_text("stages", as_markdown(title, rows), trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The stage that the loggers know of."""
+        """The last stage that was logged."""
         return {"logged": self.logged}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it up again."""
+        """Restores the state."""
         self.logged = state_dict["logged"]
 
 
-COLUMNS = ("group", "parameters", "learning", "rate", "BatchNorm")
+COLUMNS = ("group", "parameters", "trained", "learning rate", "BatchNorm")
 
 
 def learning_rows(task: pl.LightningModule) -> list[tuple[str, ...]]:
-    """One row (as `COLUMNS`) a layer group from the stem to the head, a row of totals, one of the frozen prefix."""
+    """Rows as in `COLUMNS`: one per layer group from stem to head, one with totals, one for the frozen prefix."""
     last = task.optimizers().param_groups[-1]
-    base = last.get("max_lr", last.get("initial_lr", last["lr"]))  # the peak, whatever the schedule starts with
+    base = last.get("max_lr", last.get("initial_lr", last["lr"]))  # the peak of the schedule
     head = LayerGroup("head", dict(task.head.named_modules()))
-    rows, total, total_learning = [], 0, 0
+    rows, total, total_trained = [], 0, 0
     for group in [*task.layer_groups, head]:
         count = sum(p.numel() for p in group.parameters())
-        learning = sum(p.numel() for p in group.parameters() if p.requires_grad)
-        total, total_learning = total + count, total_learning + learning
-        rate = f"{base * task.lr_ratios.get(group.name, 1.0):.2g}" if learning else "frozen"
-        if group is head and not learning:
-            rate = "solved"
-        rows.append((group.name, f"{count:,}", f"{learning:,}", rate, _norm_mode(group.modules.values())))
-    rows.append(("all", f"{total:,}", f"{total_learning:,}", "", ""))
+        trained = sum(p.numel() for p in group.parameters() if p.requires_grad)
+        total, total_trained = total + count, total_trained + trained
+        rate = f"{base * task.lr_ratios.get(group.name, 1.0):.2g}" if trained else "frozen"
+        if group is head and not trained:
+            rate = "closed form"
+        rows.append((group.name, f"{count:,}", f"{trained:,}", rate, _norm_mode(group.modules.values())))
+    rows.append(("all", f"{total:,}", f"{total_trained:,}", "", ""))
     prefix = task.layer_groups[: frozen_prefix(task.layer_groups)]
     frozen = sum(p.numel() for group in prefix for p in group.parameters())
     rows.append((f"frozen prefix: {len(prefix)} of {len(task.layer_groups)} groups", f"{frozen:,}", "0", "", ""))
@@ -87,7 +87,7 @@ def learning_rows(task: pl.LightningModule) -> list[tuple[str, ...]]:
 
 
 def learning_table(title: str, rows: list[tuple[str, ...]]) -> Table:
-    """The rows for a terminal."""
+    """The rows as a table for a terminal."""
     table = Table(title=title, title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "group" else "right")
@@ -100,7 +100,7 @@ def learning_table(title: str, rows: list[tuple[str, ...]]) -> Table:
 
 
 def as_markdown(title: str, rows: list[tuple[str, ...]]) -> str:
-    """The rows for TensorBoard's text tab."""
+    """The rows as a table for TensorBoard's text tab."""
     lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
     return f"**{title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""What a network gave for each sample of a split, kept while it is tested."""
+"""Collects the logits, and if wanted the features, of each sample while a split is tested."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class LogitCollector(Callback):
-    """Keeps the logits of a test, and where wanted the features, in the order of the samples, on the CPU in fp32.
+    """Keeps the logits of a test, and if wanted the features, in the order of the samples, on the CPU in fp32.
 
-    For one process: of several each would have its share alone.
+    Only for one process: with several, each would have only its share.
 
     Args:
-        features: whether what the head is given is kept, too; of a picture that is seen twice, the first time's.
+        features: whether to keep the inputs of the head, too; of a batch that passes twice (mirrored), the first ones.
     """
 
     def __init__(self, features: bool = False):
@@ -26,7 +26,7 @@ class LogitCollector(Callback):
         self._features: list[Tensor] = []
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listens to the head, so that nothing is computed twice."""
+        """Adds a hook to the head, which gives the features without computing them again."""
         self._clear()
         self._handle = pl_module.head.register_forward_pre_hook(self._keep)
 
@@ -37,11 +37,11 @@ class LogitCollector(Callback):
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Any, index: int, *_: int
     ) -> None:
-        """Takes what the step returns."""
+        """Keeps the logits that the step returns."""
         self._logits.append(outputs.detach().float().cpu())
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leaves the head as it was."""
+        """Removes the hook."""
         self._handle.remove()
 
     @property
@@ -57,5 +57,5 @@ class LogitCollector(Callback):
     @property
     def features(self) -> Tensor:
         """`(samples, num_features)`."""
-        assert self.wants_features, "nobody asked for the features"
+        assert self.wants_features, "give features=True to keep the features"
         return torch.cat(self._features)

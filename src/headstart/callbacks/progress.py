@@ -1,4 +1,4 @@
-"""How a run tells a person that it goes on."""
+"""Shows the progress of a run."""
 
 import sys
 from typing import Any
@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar in a terminal; one line an epoch where the output goes to a file or a pipe."""
+    """Lightning's bar in a terminal; one line per epoch if the output goes to a file or a pipe."""
 
     def __init__(self, refresh_rate: int = 10):
         super().__init__(refresh_rate=refresh_rate)
@@ -22,7 +22,7 @@ class ProgressBar(TQDMProgressBar):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the epoch's line."""
-        # In every process, though one alone shows them: to compute them they exchange what each has counted
+        # in every process, although only one shows them: reading the metrics synchronises them between processes
         metrics = trainer.callback_metrics
         super().on_train_epoch_end(trainer, pl_module)
         if not self.in_terminal and trainer.is_global_zero:
@@ -31,7 +31,7 @@ class ProgressBar(TQDMProgressBar):
             sys.stderr.write(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(values)}\n")
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """What stands at the right of the bar: everything but the logger's version number."""
+        """The metrics at the right of the bar, without the logger's version number."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics

@@ -167,7 +167,7 @@ def test_a_head_with_hidden_layers_is_refused_before_anything_is_computed(quick,
 def test_a_loss_that_is_not_convex_is_refused_before_anything_is_computed(quick, monkeypatch):
     monkeypatch.setattr(ClosedFormHead, "_solve", None)
     for strategy in ("lp_ft", "probe"):
-        with pytest.raises(UsageError, match="focal_gamma=2: a head is computed for the cross-entropy alone"):
+        with pytest.raises(UsageError, match="focal_gamma=2: a closed-form head needs the cross-entropy"):
             train(quick(f"finetuning={strategy}", "task.objective.focal_gamma=2"))
     train(quick("finetuning=lp_ft", "finetuning.solve_head=false", "task.objective.focal_gamma=2"))
 

@@ -234,7 +234,10 @@ def test_file_says_which_class(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("split,name,class\ntrain,gone.jpg,c0\nval,0000,c0\n", r"1 samples of .*split.csv .* first is gone.jpg: restore"),
+        (
+            "split,name,class\ntrain,gone.jpg,c0\nval,0000,c0\n",
+            r"1 samples of .*split.csv .* first is gone.jpg: restore",
+        ),
         ("split,name,class\ntrain,0000,c0\nval,0000,c0\n", "twice"),
         ("split,name,class\ntrian,0000,c0\n", "line 2: split 'trian' is not one of train, val, test"),
         ("0000,train\n", "does not have the columns split, name, class: delete it"),
