@@ -1,4 +1,4 @@
-"""What is done to a sample in two parts: what comes out the same every time, and what is random."""
+"""Transforms of a sample with two parts: a deterministic one, whose result can be cached, and a random one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ Load = Callable[[int], Any]
 
 @dataclass(frozen=True)
 class SplitTransform:
-    """A random transform of pictures that tells how far it is not random.
+    """A random transform of pictures whose first part is deterministic.
 
     Args:
-        fixed: a picture of any size -> the same result every time, uint8 `(3, height, width)`; it may be remembered.
-        random: what the fixed part made -> one picture of the input size; draws from torch's generator.
+        fixed: the deterministic part: a picture of any size -> uint8 `(3, height, width)`; its result can be cached.
+        random: result of the fixed part -> one picture of the input size; draws from torch's generator.
     """
 
     fixed: Transform
@@ -29,7 +29,7 @@ class SplitTransform:
 
 
 class Fixed:
-    """Sample `index`, after the fixed part of a transform.
+    """Loads samples and applies the fixed part of a transform.
 
     Args:
         load: index -> sample.
@@ -40,15 +40,15 @@ class Fixed:
         self.load, self.transform = load, transform
 
     def __call__(self, index: int) -> Any:
-        """What becomes of sample `index`."""
+        """Sample `index` after the transform."""
         return interleaved(self.transform(self.load(index)))
 
 
 def interleaved(picture: Any) -> Any:
-    """A picture with its channels innermost in memory, as decoders write them; anything else as it is.
+    """A picture with its channels last in memory, as decoders write it; anything else unchanged.
 
-    So the random part sees the same whether the fixed one was computed now or read back: the last bit of some
-    operations depends on the memory format, and resizing is twice as fast in this one.
+    So the random part gives the same result for a computed and for a cached picture: the last bit of some operations
+    depends on the memory format. Resizing is also twice as fast with this format.
     """
     if not isinstance(picture, Tensor) or picture.ndim != 3 or picture.dtype != torch.uint8:
         return picture
@@ -56,5 +56,5 @@ def interleaved(picture: Any) -> Any:
 
 
 def as_it_is(value: Any) -> Any:
-    """Changes nothing."""
+    """Returns the value unchanged."""
     return value

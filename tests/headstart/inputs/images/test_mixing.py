@@ -76,7 +76,7 @@ def test_nothing_is_mixed_until_asked():
 @pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf")])
 def test_alpha_out_of_range(alpha):
     for key in BOTH:
-        with pytest.raises(UsageError, match=f"mixing.{key}={alpha}: give 0 for none"):
+        with pytest.raises(UsageError, match=f"mixing.{key}={alpha}: give 0 to turn it off"):
             Mixing(4, **{key: alpha})
 
 
