@@ -67,7 +67,7 @@ class Preprocess(ABC):
         """A raw sample, as a data set loads it, -> one input that can be collated."""
 
     def collate(self, inputs: Sequence[Any]) -> Any:
-        """Inputs -> a batch for the backbone: a tensor or a dict of tensors; the first dimension is the sample."""
+        """Inputs -> a batch for the backbone: a tensor or a dict of tensors, samples first."""
         return default_collate(list(inputs))
 
     @abstractmethod
