@@ -182,7 +182,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(trained, monkeypatch):
         return lambda pictures: network(pictures).roll(1, dims=1)
 
     monkeypatch.setitem(exporting.LOAD, "torchscript", shifted)
-    with pytest.raises(ExportFailed, match="differ from those of the checkpoint by up to"):
+    with pytest.raises(ExportFailed, match="the probabilities of file and checkpoint differ by up to"):
         exported(run, "torchscript")
     assert not list((run / "export").iterdir())
 
@@ -224,10 +224,10 @@ def test_generated_pictures_take_the_place_of_data_that_are_gone(trained, tmp_pa
     assert exported(run, "torchscript")["parity"]["samples_are"] == "val split"
     shutil.rmtree(folder)
     about = exported(run, "torchscript")
-    assert "GENERATED pictures take their place" in caplog.text
+    assert "GENERATED pictures are compared instead" in caplog.text
     assert about["parity"]["samples_are"] == "generated"
     assert about["parity"]["accuracy"] is None
-    with pytest.raises(UsageError, match="quantize=int8 needs data of the run"):
+    with pytest.raises(UsageError, match="quantize=int8 needs the data of the run"):
         exported(run, "onnx", "quantize=int8")
 
 

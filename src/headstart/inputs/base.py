@@ -104,7 +104,7 @@ class Preprocess(ABC):
         return raw
 
     def as_module(self) -> nn.Module | None:
-        """The preprocessing as a module for an exported network, for raw samples of one shape; None if there is none."""
+        """The preprocessing as a module for an exported network, for raw samples of one shape, or None."""
         return None
 
     def export_example(self, raw: bool = False) -> tuple[Any, Any]:
