@@ -1,4 +1,4 @@
-"""Exports a trained run as one file that works without Headstart, and compares the file with the checkpoint first."""
+"""Exports a trained run as one file that works without Headstart, after a comparison with its checkpoint."""
 
 import logging
 import shutil
@@ -149,7 +149,7 @@ def check(reference: Answer, exported: Answer, samples: ParitySamples, classifie
 
 
 def refuse_difference(cfg: DictConfig, parity: Parity) -> None:
-    """Raises ExportFailed if the difference is too large; for int8, if the accuracy drops too far."""
+    """Raises ExportFailed if probabilities (for int8: accuracies) differ by more than the limit."""
     if cfg.quantize:
         before, after = parity.accuracy.values()
         if not before - after <= cfg.max_accuracy_loss:
@@ -159,8 +159,8 @@ def refuse_difference(cfg: DictConfig, parity: Parity) -> None:
             )
     elif not parity.largest <= cfg.tolerance:
         raise ExportFailed(
-            f"on {parity.samples} samples the probabilities of file and checkpoint differ by up to {parity.largest:.2g}, "
-            f"more than tolerance={cfg.tolerance}. If the resize causes this, export without it: resize=outside"
+            f"on {parity.samples} samples the probabilities of file and checkpoint differ by up to "
+            f"{parity.largest:.2g}, more than tolerance={cfg.tolerance}. If the resize causes this, export without it: resize=outside"
         )
 
 
