@@ -160,7 +160,8 @@ def refuse_difference(cfg: DictConfig, parity: Parity) -> None:
     elif not parity.largest <= cfg.tolerance:
         raise ExportFailed(
             f"on {parity.samples} samples the probabilities of file and checkpoint differ by up to "
-            f"{parity.largest:.2g}, more than tolerance={cfg.tolerance}. If the resize causes this, export without it: resize=outside"
+            f"{parity.largest:.2g}, more than tolerance={cfg.tolerance}. If the resize causes "
+            "this, export without it: resize=outside"
         )
 
 
