@@ -1,4 +1,4 @@
-"""Checks that an interrupted and resumed run ends with exactly the same bits as an uninterrupted one.
+"""Checks that an interrupted and resumed run ends bitwise equal to an uninterrupted one.
 
 python scripts/check_resume.py                      every epoch boundary, 18 signals and 20 kills: about five minutes
 python scripts/check_resume.py --kills 100 --seed 1
@@ -11,7 +11,7 @@ TensorBoard's scalars.
 
 The interrupted runs are also `src/train.py`, but forked from a process that has already imported torch: 1 second
 instead of 6. A callback in the fork sends the signal at an exact moment; for half-written files the parent process
-watches the folder and sends the signal. torch has one thread, because a fork cannot use the threads of its parent. Linux only.
+watches the folder and sends it. torch has one thread, because a fork cannot use the threads of its parent. Linux only.
 """
 
 import argparse

@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--label", default="", help="suffix of the name of the method")
     parser.add_argument("--shots", type=int, nargs="+", default=[5, 10, 25], help="training pictures per class")
     parser.add_argument(
-        "--draws", type=int, nargs="+", default=[5], help="number of draws, or several numbers of draws"
+        "--draws", type=int, nargs="+", default=[5], help="number of draws; or the seeds of several draws"
     )
     parser.add_argument("--epochs", type=int, default=20, help="epochs of all methods but probe and auto")
     parser.add_argument("--image-size", type=int, default=224)

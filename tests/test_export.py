@@ -135,7 +135,7 @@ def test_the_file_alone_gives_what_the_checkpoint_gives(form, resize, trained, z
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["torchscript", "safetensors"])
 def test_temperature_and_flips_go_along(form, trained, zoo, tmp_path):
-    """Also where the file has the weights alone: who uses it must be told."""
+    """For a file with only the weights, the description names these steps."""
     words = "finetuning=scratch", "model=resnet18", "model.weights=null", "model.image_size=32"
     run = trained(*words, "test_time=flip")
     checkpoint.keep_temperature(run / "checkpoints/best.ckpt", 0.2)

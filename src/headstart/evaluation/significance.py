@@ -25,8 +25,8 @@ class PairTest:
 
     Attributes:
         first, second: titles of the runs.
-        samples: how many samples both have predicted.
-        only_first, only_second: how many samples only the first, only the second run got right.
+        samples: number of samples that both have predicted.
+        only_first, only_second: number of samples that only the first, only the second run predicted right.
         difference: accuracy of the first run minus accuracy of the second.
         low, high: 95 % interval of the difference, by a paired bootstrap.
         p: p value of McNemar's exact test.
@@ -119,7 +119,7 @@ def _holm(tests: list[PairTest]) -> list[PairTest]:
 
 
 def claims(tests: Sequence[PairTest], untested: int, split: str) -> dict[str, Any]:
-    """What may be concluded: `header` and `rows` of the pairs, and a `note` in words.
+    """The conclusions: `header` and `rows` of the pairs, and a `note` in words.
 
     Args:
         tests: of the pairs that could be tested.

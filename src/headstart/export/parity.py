@@ -1,4 +1,4 @@
-"""Compares the predictions and the speed of an export with those of its checkpoint."""
+"""Compares predictions and speed of an export and of its checkpoint."""
 
 import statistics
 import time

@@ -18,7 +18,7 @@ KEY = "headstart"
 def write(model: nn.Module, example: Any, axes: Any, path: Path, about: dict[str, Any]) -> None:
     """Writes the parameters and buffers under their names in the network; `example` and `axes` are not used.
 
-    For networks of torchvision the names are those of torchvision with the prefix `backbone.net.`.
+    Networks of torchvision keep their names, with the prefix `backbone.net.`.
     """
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, path, metadata={KEY: json.dumps(about), "format": "pt"})

@@ -33,7 +33,7 @@ class UnreadableInput(ValueError):  # noqa: N818 - the name says what is wrong
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that is recommended or chosen, and the reason.
+    """A recommended or chosen setting, and the reason for it.
 
     Attributes:
         key: its name on the command line, such as `model.image_size`.

@@ -71,7 +71,7 @@ def picture_size(path: Path | str) -> tuple[int, int]:
     """Width and height of the picture that `read_picture` returns, from the header of the file; decodes no pixels.
 
     Raises:
-        UnreadablePicture: the header is not that of a picture, or the file cannot be opened.
+        UnreadablePicture: the header is not one of a picture, or the file cannot be opened.
     """
     try:
         with Image.open(path) as image:
