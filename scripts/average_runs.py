@@ -1,15 +1,14 @@
-"""One model out of several runs: the average of their weights, which costs no more to use than one of them.
+"""Averages the weights of several runs; the average is as fast as one of the models.
 
 python scripts/average_runs.py logs/train/multiruns/<date> --out logs/averages/<name>
 
-The greedy soup of Wortsman et al. 2022 (https://arxiv.org/abs/2203.05482, section 2): from the best run downwards each
-one joins the average if validation does not get worse by it. The runs must have started from the same weights, have
-learned the same classes and hold out the same pictures for validation and test, so vary the seed but not that of the
-data:
+The greedy soup of Wortsman et al. 2022 (https://arxiv.org/abs/2203.05482, section 2): starting with the best run, each
+run is added to the average if the validation metric does not get worse. The runs need the same initial weights, the
+same classes and the same validation and test samples. So vary `seed`, but not `data.seed`:
 
 python src/train.py -m finetuning=lp_ft data.seed=0 seed=0,1,2 model=... data=...
 
-`--out` becomes a run directory: src/evaluate.py run=<out> tests it.
+`--out` becomes a run directory; python src/evaluate.py run=<out> tests it.
 """
 
 import argparse
@@ -35,20 +34,20 @@ State = dict[str, Tensor]
 
 
 def find(folders: list[Path]) -> list[Run]:
-    """The runs among these folders and below them."""
+    """The runs in these folders and below them."""
     found = [run for folder in folders for run in find_runs(folder)]
     if len(found) < 2:
-        raise UsageError(f"{', '.join(map(str, folders))}: found {len(found)} runs, and an average takes two or more")
+        raise UsageError(f"{', '.join(map(str, folders))}: found {len(found)} runs, but an average needs two or more")
     return found
 
 
-def parity_samples(run: Run) -> dict[str, str]:
+def held_out_samples(run: Run) -> dict[str, str]:
     """The samples of val and test: name -> split."""
     return {name: split for name, split in assignment(run.split_file).items() if split != "train"}
 
 
 def check(runs: list[Run], contents: list[dict[str, Any]]) -> None:
-    """Raises a UsageError where an average would mean nothing, or could not be validated honestly."""
+    """Raises a UsageError if the weights cannot be averaged, or if training samples would be used for validation."""
     first, *others = zip(runs, contents, strict=True)
     first_name = first[0].folder
     for run, content in others:
@@ -57,19 +56,19 @@ def check(runs: list[Run], contents: list[dict[str, Any]]) -> None:
             if content["hyper_parameters"][key] != first[1]["hyper_parameters"][key]:
                 raise UsageError(f"{name} and {first_name} differ in their {key}: their weights cannot be averaged")
         if any(".parametrizations." in key for key in content["state_dict"]):
-            raise UsageError(f"{name} has low-rank updates, whose averages are not the average of the weights")
+            raise UsageError(f"{name} has low-rank updates; their averages are not the average of the weights")
         shapes, wanted = ({k: v.shape for k, v in c["state_dict"].items()} for c in (content, first[1]))
         if shapes != wanted:
             raise UsageError(f"{name} and {first_name} have different networks: their weights cannot be averaged")
-        if parity_samples(run) != parity_samples(first[0]):
+        if held_out_samples(run) != held_out_samples(first[0]):
             raise UsageError(
-                f"{name} held out other pictures than {first_name}, and may have learned from its: give all "
-                "runs the same data.seed, and vary seed"
+                f"{name} and {first_name} have different val and test samples, so one may be trained on the "
+                "samples of the other: give all runs the same data.seed, and vary seed"
             )
 
 
 def average(states: list[State]) -> State:
-    """The mean of floating-point tensors; of counters those of the first."""
+    """The mean of each floating-point tensor; other tensors (counters) from the first state."""
     return {
         name: sum(state[name] for state in states) / len(states) if value.is_floating_point() else value
         for name, value in states[0].items()
@@ -77,11 +76,11 @@ def average(states: list[State]) -> State:
 
 
 class Validation:
-    """What the first run held out, and its task to try weights in."""
+    """Computes the validation metrics of weights, with the task and the val split of the first run."""
 
     def __init__(self, run: Run):
         self.task, config = checkpoint.load_task(run.checkpoint("best"))
-        self.task.objective.temperature = 1.0  # it fitted weights of their own
+        self.task.objective.temperature = 1.0  # it was fitted for the weights of this run
         config.data.split_file = str(run.split_file)
         data = load_data(config.data, self.task.classes, self.task.backbone.preprocess, "val")
         self.loader = data.loader("val")
@@ -102,7 +101,7 @@ def _trainer(config: DictConfig) -> Any:
 
 
 def soup(states: list[State], validate: Any, monitor: str, sign: int) -> tuple[list[int], State, dict[str, float]]:
-    """The greedy soup of states in the order of their scores: which joined, the average, and its metrics."""
+    """The greedy soup of states, best first: indices of the averaged states, the average, and its metrics."""
     joined, best, metrics = [0], states[0], validate(states[0])
     for place in range(1, len(states)):
         tried = average([states[index] for index in [*joined, place]])
@@ -113,14 +112,14 @@ def soup(states: list[State], validate: Any, monitor: str, sign: int) -> tuple[l
 
 
 def main() -> None:
-    """Averages and writes."""
+    """Averages the runs and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="run directories, or that of a sweep")
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories, or the directory of a sweep")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     quiet()
     if options.out.exists():
-        raise UsageError(f"there is a {options.out} already: give another --out")
+        raise UsageError(f"{options.out} already exists: give another --out")
     found = [(run, checkpoint.read(run.checkpoint("best"))) for run in find(options.runs)]
     config = found[0][1]["hyper_parameters"]["config"]
     monitor, sign = config["monitor"], 1 if config["mode"] == "max" else -1
@@ -135,7 +134,7 @@ def main() -> None:
         shutil.copy(file, out.folder / file.name)
     out.checkpoints_folder.mkdir()
     kept = {key: contents[0][key] for key in ("epoch", "global_step", "pytorch-lightning_version", "hyper_parameters")}
-    kept["hyper_parameters"].pop("temperature", None)  # it fitted the weights of one run
+    kept["hyper_parameters"].pop("temperature", None)  # it was fitted for the weights of one run
     saved = kept | {"state_dict": state, "metrics": metrics, "averaged": [str(runs[index].folder) for index in joined]}
     SafeCheckpointIO().save_checkpoint(saved, out.best)
     for run, content in found:

@@ -1,13 +1,13 @@
-"""What two ways of freezing under DistributedDataParallel (DDP) cost, beside each other in the same processes.
+"""Measures the cost of two ways of freezing under DistributedDataParallel (DDP), in turns in the same processes.
 
-again:   freeze, then wrap; wrap again when a stage unfreezes something. What `StagedFinetuning` does.
-unused:  wrap once while all learns, freeze afterwards, `find_unused_parameters=True`. The usual advice.
+again:   freeze, then wrap; wrap again when a stage unfreezes something, as `StagedFinetuning` does.
+unused:  wrap once with everything trainable, freeze afterwards, `find_unused_parameters=True`. The usual advice.
 
-python scripts/bench_ddp.py                     two processes on CPUs (gloo), or on two GPUs (nccl) where there are two
+python scripts/bench_ddp.py                     two processes on two GPUs (nccl), otherwise on CPUs (gloo)
 python scripts/bench_ddp.py --models vit_b_32 --image-size 224 --batch-size 32
 
-The two take turns at every step, so that whatever else the machine does meets both; ratios are those within a repeat.
-Between processes of one machine the bytes travel through memory: over a network they weigh more.
+The two alternate at every step, so that other work on the machine slows both equally; ratios are within a repeat.
+Processes on one machine exchange gradients through memory; over a network this takes longer.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# as in headstart/cli/run.py, before torch is imported: threads that wait must leave the core to the other process
+# as in headstart/cli/run.py, before torch is imported: waiting threads must leave the core to the other process
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# the second way is told in every run that it would not need what it was asked to use
+# hides the warning of DDP that find_unused_parameters was not needed
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import torch
@@ -51,7 +51,7 @@ WORLD = 2
 
 @dataclass
 class Side:
-    """One way's model, and how it is wrapped at present."""
+    """The model of one way, with its current DDP wrapper."""
 
     way: str
     task: ClassificationTask
@@ -61,7 +61,7 @@ class Side:
     strategy: UnfreezeAt = field(default_factory=lambda: UnfreezeAt(epoch=1))
 
     def enter(self, stage: str) -> float:
-        """Freezes for the stage and wraps if this way does so; returns the seconds that wrapping took."""
+        """Freezes for the stage, and wraps if this way does; returns the seconds for wrapping."""
         self.strategy.make_plan(self.task)
         if self.way == "unused" and stage == STAGES[0]:
             self.task.requires_grad_(True)
@@ -72,7 +72,7 @@ class Side:
         return self.wrap() if self.way == "again" else 0.0
 
     def freeze(self, stage: str) -> int:
-        """Lets learn what learns in the stage; returns how many parameters that are."""
+        """Freezes and unfreezes for the stage; returns the number of trained parameters."""
         self.strategy.progress.stage = STAGES.index(stage)
         self.strategy.apply(self.task)
         learning = [parameter for parameter in self.task.parameters() if parameter.requires_grad]
@@ -80,7 +80,7 @@ class Side:
         return sum(parameter.numel() for parameter in learning)
 
     def wrap(self, **options: bool) -> float:
-        """Wraps the model; returns the seconds it took."""
+        """Wraps the model; returns the seconds for it."""
         self.wrapped = None
         started = meet(self.device)
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -100,7 +100,7 @@ class Side:
         return meet(self.device) - started
 
     def sent(self, stage: str, batch: tuple[Tensor, Tensor]) -> int:
-        """Bytes of gradients that a step of the stage hands to the all-reduce."""
+        """Bytes of gradients in the all-reduce of one step of the stage."""
         sizes: list[int] = []
 
         def note(group: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
@@ -126,7 +126,7 @@ def meet(device: torch.device) -> float:
 
 
 def build(name: str, size: int, device: torch.device) -> ClassificationTask:
-    """A task on random weights that pass for pretrained: what they are does not change what is computed."""
+    """A task with random weights that are marked as pretrained: the values of the weights do not matter for speed."""
     resolvers.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", ["paths.run=unused"])
@@ -137,7 +137,7 @@ def build(name: str, size: int, device: torch.device) -> ClassificationTask:
 
 
 def measure(name: str, arguments: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
-    """All of one model: `<way> <stage> step` and `... wrap` in seconds, one a repeat; `... bytes`, `<stage> learns`."""
+    """`<way> <stage> step` and `... wrap` of one model, in seconds per repeat; `... bytes`; `<stage> trained`."""
     sides = [Side(way, build(name, arguments.image_size, device), device) for way in WAYS]
     pictures = torch.rand(arguments.batch_size, 3, arguments.image_size, arguments.image_size, device=device)
     batch = pictures, torch.arange(arguments.batch_size, device=device) % 10
@@ -147,20 +147,20 @@ def measure(name: str, arguments: argparse.Namespace, device: torch.device) -> d
             print(f"\r{name}: {repeat} of {arguments.repeats} ", end="", file=sys.stderr, flush=True)
         for stage in STAGES:
             for key, seconds in take_turns(sides if repeat % 2 else sides[::-1], stage, batch, arguments.steps).items():
-                if repeat:  # the one before the first warms up
+                if repeat:  # repeat 0 is the warm-up
                     found[key].append(seconds)
     for stage in STAGES:
-        found[f"{stage} learns"] = [sides[0].freeze(stage)]
+        found[f"{stage} trained"] = [sides[0].freeze(stage)]
         for side in sides:
             found[f"{side.way} {stage} bytes"] = [side.sent(stage, batch)]
     return found
 
 
 def take_turns(sides: list[Side], stage: str, batch: tuple[Tensor, Tensor], steps: int) -> dict[str, float]:
-    """Seconds of wrapping for a stage and the mean of a step in it, of each way."""
+    """For each way, the seconds for wrapping and the mean seconds of a step in this stage."""
     found = {f"{side.way} {stage} wrap": side.enter(stage) for side in sides}
     for side in sides:
-        side.step(batch)  # the first one after wrapping arranges the buckets anew
+        side.step(batch)  # the first step after wrapping rebuilds the buckets
     found |= {f"{side.way} {stage} step": 0.0 for side in sides}
     for _ in range(steps):
         for side in sides:
@@ -169,22 +169,22 @@ def take_turns(sides: list[Side], stage: str, batch: tuple[Tensor, Tensor], step
 
 
 def spread(values: list[float], unit: float = 1, digits: int = 0) -> str:
-    """Median, and the quartiles around it."""
+    """Median and quartiles."""
     low, middle, high = (value / unit for value in statistics.quantiles(values, method="inclusive"))
     return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def add_rows(table: Table, name: str, found: dict[str, list[float]]) -> None:
-    """One row a stage."""
+    """One row per stage."""
     for stage in STAGES:
         again, unused = (found[f"{way} {stage} step"] for way in WAYS)
         ratios = [b / a for a, b in zip(again, unused, strict=True)]
         sent = [f"{found[f'{way} {stage} bytes'][0] / 1e6:.2f}" for way in WAYS]
         wrap = found[f"again {stage} wrap"]
         in_steps = [seconds / step for seconds, step in zip(wrap, again, strict=True)]
-        learns = f"{found[f'{stage} learns'][0]:,.0f}"
+        trained = f"{found[f'{stage} trained'][0]:,.0f}"
         times = [spread(again, 1e-3), spread(unused, 1e-3), spread(ratios, digits=2)]
-        table.add_row(name, stage, learns, *times, *sent, spread(wrap, 1e-3), spread(in_steps, digits=2))
+        table.add_row(name, stage, trained, *times, *sent, spread(wrap, 1e-3), spread(in_steps, digits=2))
 
 
 def work(rank: int, arguments: argparse.Namespace, port: int) -> None:
@@ -200,9 +200,9 @@ def work(rank: int, arguments: argparse.Namespace, port: int) -> None:
     where = torch.cuda.get_device_name(device) if on_gpus else f"CPU, {torch.get_num_threads()} thread(s) each"
     table = Table(title=f"{WORLD} processes, {backend}, {where}; {arguments.batch_size} pictures of "
                         f"{arguments.image_size} px each; median (quartiles) of {arguments.repeats}")  # fmt: skip
-    for column in ("model", "learns", "parameters", "again ms/step", "unused ms/step", "unused/again",
+    for column in ("model", "trained", "parameters", "again ms/step", "unused ms/step", "unused/again",
                    "again MB/step", "unused MB/step", "wrap again ms", "in steps"):  # fmt: skip
-        table.add_column(column, justify="left" if column in ("model", "learns") else "right")
+        table.add_column(column, justify="left" if column in ("model", "trained") else "right")
     for name in arguments.models:
         add_rows(table, name, measure(name, arguments, device))
     if rank == 0:
@@ -214,11 +214,11 @@ def work(rank: int, arguments: argparse.Namespace, port: int) -> None:
 def main() -> None:
     """Starts the two processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["resnet18", "mobilenet_v2"], help="torchvision's names")
-    parser.add_argument("--image-size", type=int, default=64, help="side of the pictures in pixels (default: 64)")
-    parser.add_argument("--batch-size", type=int, default=16, help="pictures a step and process (default: 16)")
-    parser.add_argument("--steps", type=int, default=5, help="steps of each in a repeat (default: 5)")
-    parser.add_argument("--repeats", type=int, default=12, help="how often all is measured (default: 12)")
+    parser.add_argument("--models", nargs="+", default=["resnet18", "mobilenet_v2"], help="names of torchvision")
+    parser.add_argument("--image-size", type=int, default=64, help="height and width in pixels (default: 64)")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures per step and process (default: 16)")
+    parser.add_argument("--steps", type=int, default=5, help="steps of each way per repeat (default: 5)")
+    parser.add_argument("--repeats", type=int, default=12, help="number of repeats (default: 12)")
     arguments = parser.parse_args()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

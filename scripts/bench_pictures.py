@@ -1,11 +1,12 @@
-"""What it costs to bring a picture to the network: `python scripts/bench_pictures.py <folder> [--rounds 5]`.
+"""Measures how fast pictures are loaded: `python scripts/bench_pictures.py <folder> [--rounds 5]`.
 
-The folder holds pictures, for example photos of 100 kB; of some of them JPEGs of 12 megapixels are made by enlarging.
-Each is brought to a network of 224 px (resize 256) in three ways: decoded in full, decoded at the scale the network
-needs, read back from the picture cache; with `augmentation=none` (nothing is random) and `flip_crop` (a random crop).
-Rounds are interleaved, one thread, files in the system's memory. Shown are the median over pictures and rounds with its
-quartiles, and how many times faster than decoding in full (median and quartiles of the ratio within a picture and
-round). Then, how much decoding at a smaller scale changes the 224-px input, of 255.
+The folder holds pictures, for example photos of 100 kB; some of them are also enlarged to JPEGs of 12 megapixels.
+Each picture is prepared for a network with 224 px input (resize 256) in three ways: decoded at full size, decoded at
+the reduced size that the network needs, and read from the picture cache; with `augmentation=none` (deterministic) and
+`flip_crop` (random crop). All ways run in turns, with one thread and with the files in the memory of the system. The
+output has the median and quartiles over pictures and rounds, the speed-up over decoding at full size (median and
+quartiles of the ratio within a picture and round), and the change of the 224-px input by decoding at a reduced size
+(pixel values from 0 to 255).
 """
 
 import argparse
@@ -35,7 +36,7 @@ TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
 
 
 def main() -> None:
-    """Measures photos and enlarged ones, and prints a table of each."""
+    """Measures photos and enlarged photos, and prints a table for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def enlarge(path: Path, folder: Path) -> Path:
-    """A JPEG of 12 megapixels with the content of another."""
+    """A JPEG of 12 megapixels, enlarged from another picture."""
     with Image.open(path) as image:
         factor = (MEGAPIXELS * 1e6 / (image.width * image.height)) ** 0.5
         size = round(image.width * factor), round(image.height * factor)
@@ -71,7 +72,7 @@ def compare(files: list[str], cache: Path, rounds: int) -> None:
         kept = CachedPictures(reduced, [f"{i:040x}" for i in range(len(files))], PictureStore(cache, name, 1e10))
         full = Deterministic(PictureFiles(files), deterministic)
         ways: dict[str, Load] = {FULL: full, REDUCED: reduced, CACHED: kept}
-        for load in ways.values():  # files come into memory, pictures into the cache
+        for load in ways.values():  # warm-up: files are read into memory, pictures into the cache
             for index in range(len(files)):
                 load(index)
         taken = {way: [] for way in ways}
@@ -82,7 +83,7 @@ def compare(files: list[str], cache: Path, rounds: int) -> None:
         for way, times in taken.items():
             ratios = [full / own for full, own in zip(taken[FULL], times, strict=True)]
             each = 1 / statistics.median(times)
-            print(f"  {name:9} {way:8} {spread(times, 1e3)} ms  {spread(ratios)} x  {each:6.0f} a second")
+            print(f"  {name:9} {way:8} {spread(times, 1e3)} ms  {spread(ratios)} x  {each:6.0f} per second")
     deltas = [difference(file) for file in files]
     mean, most = (statistics.mean(column) for column in zip(*deltas, strict=True))
     print(
@@ -94,7 +95,7 @@ def compare(files: list[str], cache: Path, rounds: int) -> None:
 
 
 def seconds(random: Transform, load: Load, index: int) -> float:
-    """How long it takes to bring one picture."""
+    """Seconds to load one picture."""
     started = time.perf_counter()
     random(load(index))
     return time.perf_counter() - started
@@ -107,7 +108,7 @@ def spread(values: list[float], factor: float = 1) -> str:
 
 
 def difference(file: str) -> tuple[float, float]:
-    """Mean and maximum of the absolute difference of the input."""
+    """Mean and maximum absolute difference between the inputs from both decoding sizes."""
     inputs = [PREPROCESS(PictureFiles([file], side)(0)).float() for side in (None, PREPROCESS.decode_side)]
     delta = (inputs[0] - inputs[1]).abs()
     return delta.mean().item(), delta.max().item()

@@ -1,10 +1,11 @@
-"""What predicting costs beside the network: `python scripts/bench_predict.py speed|memory <run> ...`.
+"""Measures the cost of prediction besides the network: `python scripts/bench_predict.py speed|memory <run> ...`.
 
-`speed <run> <folder> [--rounds 5]`: pictures a second of the whole way (files, decoding, resizing, network, rows), of
-the way to the network alone, and of a bare forward pass over batches in memory; in turns in one process, on the device
-that `predict.py` takes. Shown are medians, and the median and range of the ratios within a round.
+`speed <run> <folder> [--rounds 5]`: pictures per second of the whole prediction (files, decoding, resizing, network,
+rows), of loading only, and of a bare forward pass over batches in memory; in turns in one process, on the device that
+`predict.py` uses. Prints medians, and the median and range of the ratios within a round.
 
-`memory <run> [--counts 1000 10000 50000]`: peak memory (RSS) of `predict.py` on so many names of one small picture.
+`memory <run> [--counts 1000 10000 50000]`: peak memory (RSS) of `predict.py` for each number of files; all files are
+links to one small picture.
 """
 
 import argparse
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def speed(run: Path, folder: Path, rounds: int) -> None:
-    """Prints pictures a second of the three, and ratios."""
+    """Prints pictures per second of all three, and ratios."""
     from headstart.cli.allocator import keep_freed_memory
 
     keep_freed_memory()  # as the entry points do
@@ -45,7 +46,7 @@ def speed(run: Path, folder: Path, rounds: int) -> None:
         return batches(find_files(str(folder), model.preprocess.suffixes, "picture").names, model.preprocess, size)
 
     network = fabric.setup_module(model)
-    ready = [batch.pictures for batch in pictures() if batch.pictures is not None]
+    ready = [batch.inputs for batch in pictures() if batch.inputs is not None]
     count = sum(map(len, ready))
 
     def whole() -> None:
@@ -61,20 +62,20 @@ def speed(run: Path, folder: Path, rounds: int) -> None:
         for batch in ready:
             probabilities(fabric, network, batch)
 
-    ways = {"whole way": whole, "to the network": loading, "bare forward pass": forward}
+    ways = {"whole prediction": whole, "loading only": loading, "bare forward pass": forward}
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):  # the first prepares what the others find
+    for _ in range(rounds + 1):  # the first round is the warm-up
         for name, way in ways.items():
             start = time.perf_counter()
             way()
             taken[name].append(time.perf_counter() - start)
     print(f"{count} pictures, batches of {size}, {torch.get_num_threads()} threads, {fabric.device}, {rounds} rounds")
     for name, times in taken.items():
-        print(f"{name}: {count / statistics.median(times[1:]):.1f} pictures a second")
+        print(f"{name}: {count / statistics.median(times[1:]):.1f} pictures per second")
     whole_s, load_s, net_s = (times[1:] for times in taken.values())
-    _ratio("bare forward pass / whole way", [net / all_ for net, all_ in zip(net_s, whole_s, strict=True)])
+    _ratio("bare forward pass / whole prediction", [net / all_ for net, all_ in zip(net_s, whole_s, strict=True)])
     both = zip(net_s, load_s, whole_s, strict=True)
-    _ratio("(to the network + bare forward pass) / whole way", [(net + load) / all_ for net, load, all_ in both])
+    _ratio("(loading only + bare forward pass) / whole prediction", [(net + load) / all_ for net, load, all_ in both])
 
 
 def _ratio(name: str, ratios: list[float]) -> None:
@@ -82,7 +83,7 @@ def _ratio(name: str, ratios: list[float]) -> None:
 
 
 def memory(run: Path, counts: list[int]) -> None:
-    """Prints the peak of a process for each number of files."""
+    """Prints the peak memory of the process for each number of files."""
     from PIL import Image
 
     for count in counts:
@@ -99,7 +100,7 @@ def memory(run: Path, counts: list[int]) -> None:
             process = os.posix_spawn(sys.executable, [*command, f"output={output}"], os.environ)
             _, status, usage = os.wait4(process, 0)
             rows = sum(1 for _ in output.open()) - 1
-            assert status == 0, f"predict.py left with {os.waitstatus_to_exitcode(status)}"
+            assert status == 0, f"predict.py ended with exit code {os.waitstatus_to_exitcode(status)}"
             assert rows == count
         print(f"{count} files: peak {usage.ru_maxrss / 1024:.0f} MiB, {time.monotonic() - start:.0f} s", flush=True)
 

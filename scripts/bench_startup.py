@@ -1,7 +1,7 @@
-"""How long the command line takes to answer: `python scripts/bench_startup.py [--rounds 5]`.
+"""Measures how fast the command line answers: `python scripts/bench_startup.py [--rounds 5]`.
 
-Rounds are interleaved, so that other work on the machine slows every case alike; a case's median is shown, of the wall
-clock and of processor time. The last two cases are what the others are to be compared with.
+All cases run in turns, so that other work on the machine slows all of them equally. The table shows the median wall
+time and processor time of each case. The last two cases are for comparison.
 """
 
 import argparse
@@ -27,7 +27,7 @@ CASES = {
 
 
 def measure(arguments: list[str]) -> tuple[float, float]:
-    """Seconds on the clock and on the processors until `python <arguments>` has ended."""
+    """Wall time and processor time of `python <arguments>`, in seconds."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     started, before = time.perf_counter(), os.times()
     subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True)
@@ -37,7 +37,7 @@ def measure(arguments: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measures every case so many times and prints a table."""
+    """Measures every case in each round and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds

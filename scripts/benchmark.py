@@ -1,14 +1,14 @@
-"""How fast training is, in ratios taken inside one run: against a bare loop, a bare forward pass, and what others do.
+"""Measures the speed of training, relative to a plain loop, a bare forward pass, and other libraries.
 
     python scripts/benchmark.py frozen     --data cats_dogs --weights mobilenet_v2.pth   feature extraction
     python scripts/benchmark.py efficiency --data ... --weights ...                      full finetuning
     python scripts/benchmark.py staged     --data ... --weights ...                      gradual, cached and uncached
     python scripts/benchmark.py growth     --data ... --weights ...                      epochs, pictures, memory
 
-What is compared runs in turns, `--rounds` times, as processes of their own with empty caches where they count as cold.
-Shown are medians, the range, and each one's ratio to the first row. `--data` holds train/<class>/ and val/<class>/,
-`--weights` is a state_dict of torchvision's mobilenet_v2. `rivals.py` says what the others do. A table goes to the
-terminal and, with `--out`, a picture and the numbers as JSON to a folder.
+The cases run in turns, `--rounds` times, each in a separate process; "cold" means with empty caches. The table has
+median and range of each case, and its ratio to the first row. `--data` holds train/<class>/ and val/<class>/;
+`--weights` is a state_dict of torchvision's mobilenet_v2. `rivals.py` describes the other libraries. `--out` also
+writes a figure, and the numbers as JSON, into a folder.
 """
 
 import argparse
@@ -31,12 +31,12 @@ from pytorch_lightning.callbacks import Callback
 from headstart.runs.directory import find_runs
 
 ROOT = Path(__file__).parents[1]
-MANY_EPOCHS = 12  # of more the first ones are told
+MANY_EPOCHS = 12  # with more epochs, only the first ones are listed
 
 
 @dataclass
 class Run:
-    """One process: seconds on the clock, of the processors, its peak in GB, and what it told."""
+    """One process: wall time and processor time in seconds, peak memory in GB, and its results."""
 
     seconds: float
     cpu: float
@@ -48,7 +48,7 @@ def timed(command: list[str], **environment: str) -> tuple[Run, str]:
     """Runs a command to its end.
 
     Raises:
-        RuntimeError: it failed; the message is what it printed.
+        RuntimeError: it failed; the message is its output.
     """
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -68,44 +68,44 @@ def timed(command: list[str], **environment: str) -> tuple[Run, str]:
 
 
 class Clock(Callback):
-    """Writes down how long each epoch took, without its validation, and how many pictures the network saw.
+    """Records the seconds of each epoch, without validation, and the number of pictures through the network.
 
     Args:
-        file: what to write into, as JSON.
+        file: the JSON file to write.
     """
 
     def __init__(self, file: str):
         self.file, self.epochs, self.seen = Path(file), [], 0
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
-        """Begins to count."""
+        """Starts the clock."""
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        """Counts pictures, but not activations of pictures that were counted by the cache."""
+        """Counts pictures, but not cached activations: the cache has counted their pictures."""
         inputs, _ = batch
         self.seen += len(inputs) if hasattr(inputs, "ndim") else 0
         self.end = time.perf_counter()
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
-        """Ends at the last step."""
+        """Records the seconds up to the last step."""
         self.epochs.append(self.end - self.start)
 
     def on_fit_end(self, trainer, pl_module) -> None:
-        """Writes."""
+        """Writes the file."""
         frozen = sum(getattr(callback, "passes", 0) for callback in trainer.callbacks)
         self.file.write_text(json.dumps({"epochs": self.epochs, "passes": self.seen + frozen}))
 
 
 class Bench:
-    """The data and weights of one comparison, and a folder for what its runs leave."""
+    """The data and weights of a comparison, and a folder for the runs."""
 
     def __init__(self, options: argparse.Namespace, folder: Path):
         self.options, self.folder = options, folder
         self.data, self.weights = (str(Path(given).resolve()) for given in (options.data, options.weights))
 
     def ours(self, *words: str, cache: str = "cold", data: str | None = None) -> Run:
-        """`src/train.py` on the whole training folder; a `cold` cache is empty, others keep what they have."""
+        """`src/train.py` on the whole training folder; the cache `cold` is emptied first, others are kept."""
         place = self.folder / "caches" / cache
         if cache == "cold":
             shutil.rmtree(place, ignore_errors=True)
@@ -132,7 +132,7 @@ class Bench:
         return run
 
     def rival(self, kind: str, epochs: int) -> Run:
-        """`rivals.py`, which says nothing of our allocator settings and gets none."""
+        """`scripts/rivals.py`; it does not get the allocator settings of this project."""
         words = [
             "--data",
             self.data,
@@ -149,7 +149,7 @@ class Bench:
 
 
 def compared(cases: dict[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
-    """Every case once a round, in turns."""
+    """Runs every case once per round, in turns."""
     found: dict[str, list[Run]] = {name: [] for name in cases}
     for number in range(rounds):
         for name, case in cases.items():
@@ -159,11 +159,11 @@ def compared(cases: dict[str, Callable[[], Run]], rounds: int) -> dict[str, list
 
 
 def frozen(bench: Bench) -> dict[str, list[Run]]:
-    """Feature extraction over so many epochs."""
+    """Feature extraction over `--epochs` epochs."""
     epochs = bench.options.epochs
     words = ["finetuning=feature_extraction", "finetuning.patience=null", f"trainer.max_epochs={epochs}"]
     quick = {
-        "one forward pass, written plainly": lambda: bench.rival("forward", 1),
+        "one plain forward pass": lambda: bench.rival("forward", 1),
         f"feature_extraction, {epochs} epochs, cold": lambda: bench.ours(*words),
         f"feature_extraction, {epochs} epochs, again": lambda: bench.ours(*words, cache="warm"),
         "probe, cold": lambda: bench.ours("finetuning=probe"),
@@ -182,7 +182,7 @@ def frozen(bench: Bench) -> dict[str, list[Run]]:
 
 
 def efficiency(bench: Bench) -> dict[str, list[Run]]:
-    """Full finetuning: seconds of an epoch, the pictures being in the cache, against bare steps of the same model."""
+    """Full finetuning: seconds of an epoch with cached pictures, against bare steps of the same model."""
     words = ["finetuning=full", "finetuning.patience=null", "trainer.max_epochs=2"]
 
     def second_epoch() -> Run:
@@ -200,16 +200,16 @@ def efficiency(bench: Bench) -> dict[str, list[Run]]:
 
     cases = {
         "bare steps, random pictures": bare_steps,
-        "full, an epoch": second_epoch,
-        "tutorial, an epoch": tutorial,
+        "full, one epoch": second_epoch,
+        "tutorial, one epoch": tutorial,
     }
     return compared(cases, bench.options.rounds)
 
 
 def steps(options: argparse.Namespace) -> None:
-    """Forward, backward and step of the model, batch size and optimizer of `finetuning=full`, over random pictures.
+    """Bare training steps on random pictures, with the model, batch size and optimizer of `finetuning=full`.
 
-    Prints the seconds that as many pictures as `--data` trains on would take, as JSON.
+    Prints the seconds for the number of training pictures in `--data`, as JSON.
     """
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
@@ -246,7 +246,7 @@ def steps(options: argparse.Namespace) -> None:
 
 
 def staged(bench: Bench) -> dict[str, list[Run]]:
-    """Gradual unfreezing in four stages, the last from its own on, with the activation cache and without."""
+    """Gradual unfreezing in four stages, with and without the activation cache."""
     every = bench.options.stage_epochs
     words = [f"finetuning.{word}" for word in (f"groups={bench.options.groups}", f"every={every}", "patience=null")]
     words += ["finetuning=gradual", f"trainer.max_epochs={4 * every}"]
@@ -260,7 +260,7 @@ def staged(bench: Bench) -> dict[str, list[Run]]:
 
 
 def growth(bench: Bench) -> dict[str, list[Run]]:
-    """More epochs, and ten times the pictures (each file with other bytes behind its end)."""
+    """More epochs, and ten times the pictures (copies of each file with another byte at the end)."""
     many = bench.folder / "many"
     for split in ("train", "val"):
         for path in sorted(Path(bench.data, split).glob("*/*")):
@@ -279,7 +279,7 @@ def growth(bench: Bench) -> dict[str, list[Run]]:
 
 
 def reached(run: Run, accuracy: float) -> str:
-    """After how many epochs and seconds validation first was so good; a rival's pictures are proportional to epochs."""
+    """Epochs and seconds until the validation accuracy was first at least this high."""
     scores, epochs = run.facts.get("val_acc", []), run.facts.get("epochs", [])
     place = next((i for i, score in enumerate(scores) if score >= accuracy), None)
     if place is None:
@@ -288,7 +288,7 @@ def reached(run: Run, accuracy: float) -> str:
 
 
 def show(found: dict[str, list[Run]], accuracy: float) -> None:
-    """A table in Markdown; ratios are to the first row."""
+    """Prints a table in Markdown; ratios are relative to the first row."""
     first = statistics.median(run.seconds for run in next(iter(found.values())))
     print(
         "| | seconds | range | ratio | processor s | peak GB | pictures through the network | val acc: best, last "
@@ -299,22 +299,22 @@ def show(found: dict[str, list[Run]], accuracy: float) -> None:
         seconds = [run.seconds for run in runs]
         middle = statistics.median(seconds)
         scores = runs[0].facts.get("val_acc")
-        told = f"{max(scores):.3f}, {scores[-1]:.3f}" if scores else ""
+        shown = f"{max(scores):.3f}, {scores[-1]:.3f}" if scores else ""
         print(
             f"| {name} | {middle:.1f} | {min(seconds):.1f}-{max(seconds):.1f} | {middle / first:.2f} "
             f"| {statistics.median(run.cpu for run in runs):.0f} | {max(run.peak for run in runs):.2f} "
-            f"| {runs[0].facts.get('passes', '')} | {told} | {reached(runs[0], accuracy)} |"
+            f"| {runs[0].facts.get('passes', '')} | {shown} | {reached(runs[0], accuracy)} |"
         )
     for name, runs in found.items():
         if epochs := runs[0].facts.get("epochs"):
             more = ", ..." if len(epochs) > MANY_EPOCHS else ""
-            told = ", ".join(f"{seconds:.1f}" for seconds in epochs[:MANY_EPOCHS])
-            print(f"\nseconds of each epoch, {name}: {told}{more}", end="")
+            shown = ", ".join(f"{seconds:.1f}" for seconds in epochs[:MANY_EPOCHS])
+            print(f"\nseconds of each epoch, {name}: {shown}{more}", end="")
     print()
 
 
 def draw(found: dict[str, list[Run]], target: Path) -> None:
-    """The medians as bars, their range as lines."""
+    """Draws the medians as bars, and their range as lines."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -343,16 +343,14 @@ def main() -> None:
     parser.add_argument("part", choices=[*PARTS, "steps"])
     parser.add_argument("--data", required=True)
     parser.add_argument("--weights", required=True)
-    parser.add_argument(
-        "--model", default="mobilenet_v2", help="another one for staged and growth, which have no rivals"
-    )
+    parser.add_argument("--model", default="mobilenet_v2", help="for staged and growth another one is possible")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--slow-rounds", type=int, default=1, help="of the rivals that take minutes")
-    parser.add_argument("--epochs", type=int, default=20, help="of feature extraction")
-    parser.add_argument("--stage-epochs", type=int, default=1, help="of each stage of staged")
-    parser.add_argument("--groups", type=int, default=3, help="that wake in each stage of staged")
-    parser.add_argument("--rival-epochs", type=int, help="of what others do, when so many take too long")
-    parser.add_argument("--accuracy", type=float, default=0.95, help="on validation: when is it reached?")
+    parser.add_argument("--slow-rounds", type=int, default=1, help="rounds of the slow rivals")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of feature extraction")
+    parser.add_argument("--stage-epochs", type=int, default=1, help="epochs of each stage of `staged`")
+    parser.add_argument("--groups", type=int, default=3, help="layer groups that each stage of `staged` unfreezes")
+    parser.add_argument("--rival-epochs", type=int, help="epochs of the rivals, if --epochs takes too long")
+    parser.add_argument("--accuracy", type=float, default=0.95, help="validation accuracy whose time is shown")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a folder for <part>.png and <part>.json")
     options = parser.parse_args()

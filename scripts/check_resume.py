@@ -1,16 +1,17 @@
-"""Proves that a run which is interrupted anywhere and gone on with ends bit for bit like one that was not.
+"""Checks that an interrupted and resumed run ends bitwise equal to an uninterrupted one.
 
 python scripts/check_resume.py                      every epoch boundary, 18 signals and 20 kills: about five minutes
 python scripts/check_resume.py --kills 100 --seed 1
 python scripts/check_resume.py --setups plateau --set trainer.max_epochs=8 optimizer.lr=0.01
 
-Each set-up is trained once undisturbed, by a process of its own. Then the same is trained again and again, each time
-interrupted, gone on with `resume=<run directory>`, and compared with that: all of last.ckpt and best.ckpt (weights,
-optimizer, schedulers, callbacks, progress), metrics.json, the rows of metrics.csv and TensorBoard's scalars.
+Each set-up is trained once without interruption, in a separate process: the reference run. Then it is trained again
+many times, each time interrupted, resumed with `resume=<run directory>`, and compared with the reference: all of
+last.ckpt and best.ckpt (weights, optimizer, schedulers, callbacks, progress), metrics.json, the rows of metrics.csv and
+TensorBoard's scalars.
 
-The interrupted runs are `src/train.py` too, but forked from a process that has imported torch already: 1 second
-instead of 6. A callback that the fork adds sends the signal at an exact moment; half-written files are waited for from
-outside. torch has one thread, since a forked process cannot use those of its parent. Linux only.
+The interrupted runs are also `src/train.py`, but forked from a process that has already imported torch: 1 second
+instead of 6. A callback in the fork sends the signal at an exact moment; for half-written files the parent process
+watches the folder and sends it. torch has one thread, because a fork cannot use the threads of its parent. Linux only.
 """
 
 import argparse
@@ -59,7 +60,7 @@ SETUPS = {
         *("+trainer.val_check_interval=0.5", "data.sampler=balanced", "optimizer.lr=0.01"),
     ),
 }
-# What takes long to import; nothing here may compute before the fork
+# Modules that are slow to import; they must not compute anything before the fork
 PRELOADED = (
     *(
         "headstart.training.run",
@@ -78,17 +79,17 @@ STEP = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end"
 VALIDATION = ("on_validation_start", "on_validation_batch_end", "on_validation_end")
 EPOCH = ("on_train_epoch_start", "on_train_epoch_end")
 TEST = ("on_test_start", "on_test_batch_end")
-# Not callback hooks: a checkpoint is whole under its temporary name; it has just taken its place; a temporary file has
-# been seen from outside, whatever of it is written
+# Not callback hooks: a checkpoint is complete under its temporary name; it has just been renamed; its temporary file
+# exists, completely written or not
 BEFORE, AFTER, HALF = "before_replacing_a_checkpoint", "after_replacing_a_checkpoint", "half_written_file"
 WRITTEN_BY_HYDRA = {".hydra", "train.log"}
-# Lightning writes it into checkpoints without ever reading it back, and nothing else reads it
+# Lightning writes it into checkpoints, but nothing reads it
 NEVER_RESTORED = "current_score"
 
 
 @dataclass(frozen=True)
 class Moment:
-    """When to send which signal: the `count`-th time (from 0) that something happens in a process."""
+    """When to send a signal, and which: at occurrence `count` (from 0) of an event in a process."""
 
     event: str
     count: int
@@ -100,7 +101,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One run, its interruptions one process after another, and how many loader processes each of them has."""
+    """One run: one interruption per process, in order, and the number of loader processes."""
 
     setup: str
     moments: tuple[Moment, ...]
@@ -114,7 +115,7 @@ class Scenario:
 
 
 def run_forked(arguments: list[str], log: Path, prepare: Callable[[], None], watch: Moment | None = None) -> int:
-    """Runs `src/train.py` in a fork of this process; returns its exit code, -9 when it was killed."""
+    """Runs `src/train.py` in a fork of this process; returns its exit code, -9 if it was killed."""
     sys.stdout.flush()
     process = os.fork()
     if process == 0:
@@ -125,7 +126,7 @@ def run_forked(arguments: list[str], log: Path, prepare: Callable[[], None], wat
 
 
 def _become_train(arguments: list[str], log: Path, prepare: Callable[[], None]) -> None:
-    """The forked process: output into the log, then what `python src/train.py <arguments>` does. Does not return."""
+    """In the fork: sends the output to the log and runs `python src/train.py <arguments>`. Does not return."""
     code = 1
     try:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -147,7 +148,7 @@ def _become_train(arguments: list[str], log: Path, prepare: Callable[[], None]) 
 
 
 def _kill_while_saving(process: int, folder: Path, moment: Moment) -> None:
-    """Waits for the temporary file of the `count`-th save, then kills at once."""
+    """Waits for the temporary file of save number `count`, then sends the signal at once."""
     seen: set[int] = set()
     while os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
         # one by one: a file may be renamed while the folder is listed
@@ -165,22 +166,22 @@ def _kill_while_saving(process: int, folder: Path, moment: Moment) -> None:
 
 
 def arm(moment: Moment | None) -> Callable[[], None]:
-    """What a forked process must do to receive its signal at the moment; HALF is its parent's business."""
+    """A function for the fork that prepares the signal at this moment; the parent sends the signal of HALF."""
 
     def prepare() -> None:
         if moment is None or moment.event == HALF:
             return
-        strike = _Strike(moment)
+        signaller = _Signaller(moment)
         if moment.event in (BEFORE, AFTER):
-            _around_replace(strike, moment.event)
+            _around_replace(signaller, moment.event)
         else:
-            _add_callback(strike.at)
+            _add_callback(signaller.at)
 
     return prepare
 
 
-class _Strike:
-    """Sends this process the signal of a moment when the moment has come."""
+class _Signaller:
+    """Sends the signal of a moment to this process when its event has happened often enough."""
 
     def __init__(self, moment: Moment):
         self.moment, self.seen = moment, 0
@@ -193,60 +194,60 @@ class _Strike:
             os.kill(os.getpid(), self.moment.signal)
 
 
-def _around_replace(strike: _Strike, when: str) -> None:
+def _around_replace(signaller: _Signaller, when: str) -> None:
     replace = os.replace
 
     def replacing(source: Any, target: Any) -> None:
         checkpoint = str(target).endswith(".ckpt")
         if checkpoint and when == BEFORE:
-            strike.at(BEFORE)
+            signaller.at(BEFORE)
         replace(source, target)
         if checkpoint and when == AFTER:
-            strike.at(AFTER)
+            signaller.at(AFTER)
 
     os.replace = replacing
 
 
-def _add_callback(tell: Callable[[str], None]) -> None:
-    """Lets every trainer of this process tell what happens; the new callback is called after the project's own."""
+def _add_callback(notify: Callable[[str], None]) -> None:
+    """Calls `notify` for the events of every trainer in this process, after the callbacks of the project."""
     from pytorch_lightning.callbacks import Callback
 
     from headstart.training import run as training
 
-    def teller(event: str) -> Callable[..., None]:
-        return lambda *_, **__: tell(event)
+    def hook(event: str) -> Callable[..., None]:
+        return lambda *_, **__: notify(event)
 
-    hooks = {event: teller(event) for event in (*STEP, *VALIDATION, *EPOCH, *TEST)}
+    hooks = {event: hook(event) for event in (*STEP, *VALIDATION, *EPOCH, *TEST)}
     build = training.build_trainer
 
     def build_trainer(*arguments: Any, **options: Any) -> Any:
         trainer = build(*arguments, **options)
-        trainer.callbacks.append(type("Teller", (Callback,), hooks)())
+        trainer.callbacks.append(type("Notifier", (Callback,), hooks)())
         return trainer
 
     training.build_trainer = build_trainer
 
 
-# --- what a run leaves --------------------------------------------------------------------------------------------
+# --- files of a run --------------------------------------------------------------------------------------------------
 
 
 def content(run: Path) -> dict[str, Any]:
-    """All that a run leaves and that should not depend on how often it was interrupted; no path of it is left."""
+    """The files of a run as far as they must not depend on interruptions, without the path of the run."""
     import torch
 
     files, found = Run(run), dict[str, Any]()
     for file in files.checkpoints:
         found[file.name] = torch.load(file, map_location="cpu", weights_only=True)
-        # what may differ between two commands for the same run
+        # may differ between two commands for the same run
         settings = found[file.name]["hyper_parameters"]["config"]
         settings["resume"] = settings["paths"] = settings["cache"] = settings["data"]["num_workers"] = None
-        found[file.name]["callbacks"].pop("ForwardPassCounter")  # as below
+        found[file.name]["callbacks"].pop("ForwardPassCounter")  # counts passes again after an interruption
         for state in found[file.name]["callbacks"].values():
             state.pop(NEVER_RESTORED, None)
     names = {file.name for folder in (run, files.checkpoints_folder) for file in folder.iterdir()}
     found["files"] = sorted(names - WRITTEN_BY_HYDRA)
     found["metrics"] = files.metrics
-    for cost in ("seconds", "passes"):  # what an interruption made it do twice, or had done already
+    for cost in ("seconds", "passes"):  # after an interruption some work is repeated or already done
         found["metrics"].pop(cost)
     with files.history_file.open(newline="", encoding="utf-8") as stream:
         found["history"] = list(csv.DictReader(stream))
@@ -255,7 +256,7 @@ def content(run: Path) -> dict[str, Any]:
 
 
 def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Step and value of every point of every curve; what was drawn twice counts once if it is the same."""
+    """Step and value of every point of every curve; identical points count once."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), {"scalars": 0}, purge_orphaned_data=False).Reload()
@@ -263,7 +264,7 @@ def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def _without(run: str, value: Any) -> Any:
-    """The same, without the name of the run's directory in any string."""
+    """The same value, with `<run>` for the path of the run directory in all strings."""
     if isinstance(value, dict):
         return {_without(run, key): _without(run, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -272,7 +273,7 @@ def _without(run: str, value: Any) -> Any:
 
 
 def differences(expected: Any, found: Any, place: str = "") -> Iterator[str]:
-    """Every place in which two contents are not the same to the bit."""
+    """Every place where two contents are not bitwise equal."""
     import torch
 
     if type(expected) is not type(found):
@@ -291,7 +292,7 @@ def differences(expected: Any, found: Any, place: str = "") -> Iterator[str]:
     elif isinstance(expected, torch.Tensor):
         if not _same_bits(expected, found):
             yield f"{place}: the tensor differs"
-    elif expected != found and (expected == expected or found == found):  # NaN is NaN
+    elif expected != found and (expected == expected or found == found):  # NaN equals NaN
         yield f"{place}: {_short(expected)} became {_short(found)}"
 
 
@@ -312,19 +313,19 @@ def _short(value: Any) -> str:
 
 
 def plan(happens: Counter[str], kills: int, signals: int, rng: random.Random) -> list[tuple[Moment, ...]]:
-    """Every epoch boundary once, so many signals at random moments of training, so many kills.
+    """Every epoch boundary once, signals at random moments of training, and kills.
 
     Args:
-        happens: how often each event happens in the undisturbed run.
-        kills: how many runs are killed, one to three times each.
-        signals: how many runs get SIGTERM or SIGINT within an epoch.
-        rng: decides what is random.
+        happens: number of times each event happens without interruptions.
+        kills: number of runs that are killed, one to three times each.
+        signals: number of runs that get SIGTERM or SIGINT within an epoch.
+        rng: source of the random moments.
     """
     polite = (signal.SIGTERM, signal.SIGINT)
     found: list[tuple[Moment, ...]] = [
         (Moment("on_train_epoch_end", epoch, polite[epoch % 2]),) for epoch in range(happens["on_train_epoch_end"])
     ]
-    # all boundaries in one run: each process trains one epoch and is killed as it begins the next
+    # all boundaries in one run: each process trains one epoch and is killed at the start of the next one
     found.append((Moment("on_train_epoch_start", 1),) * (happens["on_train_epoch_start"] - 1))
     for number in range(signals):
         event = rng.choice((*STEP, *VALIDATION))
@@ -338,23 +339,23 @@ def plan(happens: Counter[str], kills: int, signals: int, rng: random.Random) ->
 
 
 def _any_of(times: int, place: int, rng: random.Random) -> int:
-    """Which of so many times; of a run that is gone on with an early one, for there are fewer left."""
+    """A random occurrence out of `times`; an early one for a resumed run, which has fewer left."""
     return rng.randrange(max(times // (1 + 3 * place), 1))
 
 
 def survey(overrides: list[str], folder: Path) -> Counter[str]:
-    """Trains undisturbed in a fork, and counts what happens; what it leaves is in `folder/survey`."""
+    """Trains without interruption in a fork, and counts the events; the run is in `folder/survey`."""
     counted = folder / "events.json"
 
     def prepare() -> None:
         events: Counter[str] = Counter()
 
-        def tell(event: str) -> None:
+        def count(event: str) -> None:
             events[event] += 1
             if event in ("on_test_batch_end", "on_train_epoch_end"):
                 counted.write_text(json.dumps(events), encoding="utf-8")
 
-        _add_callback(tell)
+        _add_callback(count)
         replace = os.replace
 
         def replacing(source: Any, target: Any) -> None:
@@ -370,8 +371,8 @@ def survey(overrides: list[str], folder: Path) -> Counter[str]:
     return Counter(json.loads(counted.read_text(encoding="utf-8")))
 
 
-def undisturbed(overrides: list[str], folder: Path) -> dict[str, Any]:
-    """What the set-up leaves when an ordinary process trains it."""
+def reference(overrides: list[str], folder: Path) -> dict[str, Any]:
+    """The content of the run when an ordinary process trains the set-up without interruption."""
     run = folder / "reference"
     with (folder / "reference.log").open("wb") as log:
         command = [sys.executable, str(TRAIN), f"hydra.run.dir={run}", *overrides]
@@ -382,10 +383,10 @@ def undisturbed(overrides: list[str], folder: Path) -> dict[str, Any]:
 
 
 def play(scenario: Scenario, overrides: list[str], run: Path) -> tuple[list[int], str | None]:
-    """Trains with all interruptions, and to the end.
+    """Trains with all interruptions, then to the end.
 
     Returns:
-        the exit codes of all processes, and what is wrong with them.
+        the exit codes of all processes, and the problem with them, if any.
     """
     log, codes = run.with_suffix(".log"), []
     for moment in (*scenario.moments, None):
@@ -399,35 +400,35 @@ def play(scenario: Scenario, overrides: list[str], run: Path) -> tuple[list[int]
 
 
 def _code(moment: Moment | None) -> int:
-    """The exit code that a process has after its moment."""
+    """The exit code of a process after the signal of this moment."""
     if moment is None:
         return 0
     return -moment.signal if moment.signal == signal.SIGKILL else 128 + moment.signal
 
 
-# --- all of it ----------------------------------------------------------------------------------------------------
+# --- all set-ups -----------------------------------------------------------------------------------------------------
 
 
 def options() -> argparse.Namespace:
-    """What the command line asks for."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="runs that are killed, one to three times each (20)")
     parser.add_argument("--signals", type=int, default=18, help="runs that get SIGTERM or SIGINT in an epoch (18)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (0)")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="loader processes, in turn (0 2)")
-    parser.add_argument("--setups", nargs="+", choices=SETUPS, default=list(SETUPS), help="what to train (all)")
+    parser.add_argument("--setups", nargs="+", choices=SETUPS, default=list(SETUPS), help="set-ups to train (all)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides of every set-up")
     parser.add_argument("--folder", type=Path, help="keep all runs here (a temporary folder)")
     return parser.parse_args()
 
 
 def check_setup(name: str, asked: argparse.Namespace, folder: Path) -> Counter[str]:
-    """Plays all scenarios of one set-up; returns what there is to be counted."""
+    """Runs all scenarios of one set-up; returns counts of scenarios, processes and interruptions."""
     overrides = [*COMMON, *SETUPS[name], *asked.set]
     folder.mkdir(parents=True)
-    expected = undisturbed([*overrides, "data.num_workers=0"], folder)
+    expected = reference([*overrides, "data.num_workers=0"], folder)
     happens = survey([*overrides, "data.num_workers=0"], folder)
-    tell_differences(f"{name}: forked instead of started", expected, folder / "survey")
+    require_equal(f"{name}: forked instead of started", expected, folder / "survey")
     share = [amount // len(asked.setups) + (asked.setups.index(name) < amount % len(asked.setups))
              for amount in (asked.kills, asked.signals)]  # fmt: skip
     planned = plan(happens, *share, random.Random(f"{asked.seed} {name}"))
@@ -447,16 +448,16 @@ def check_setup(name: str, asked: argparse.Namespace, folder: Path) -> Counter[s
     return totals
 
 
-def tell_differences(what: str, expected: dict[str, Any], run: Path) -> None:
-    """Leaves where two undisturbed runs differ: nothing could be learned from the others."""
+def require_equal(title: str, expected: dict[str, Any], run: Path) -> None:
+    """Exits if two uninterrupted runs differ: then the other comparisons mean nothing."""
     differ = list(differences(expected, content(run)))
-    print(f"{what}: {'equal' if not differ else 'NOT EQUAL'}", *differ[:10], sep="\n      ", flush=True)
+    print(f"{title}: {'equal' if not differ else 'NOT EQUAL'}", *differ[:10], sep="\n      ", flush=True)
     if differ:
         sys.exit(1)
 
 
 def main() -> None:
-    """Checks all set-ups; exit code 0 only when everything is equal."""
+    """Checks all set-ups; exit code 0 only if everything is equal."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     asked, started = options(), time.monotonic()

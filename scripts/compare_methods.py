@@ -1,14 +1,14 @@
-"""How good each method is on the same few pictures: strategies of this project against what others do.
+"""Compares strategies of this project with other libraries, on the same few training pictures.
 
     python scripts/compare_methods.py --data cats_dogs --weights mobilenet_v2.pth --draws 5 --out results
-    python scripts/compare_methods.py --out results             only the table of what is there
+    python scripts/compare_methods.py --out results             only the table of existing results
 
-`--data` is a folder with train/<class>/ and perhaps val/ and test/. A draw takes so many pictures of each class from
-train; val and test are the same for all draws, cut from train where there is no such folder. All methods, with
-MobileNetV2, learn from the same pictures, keep what is best on val and are tested once. `rivals.py` says what the
-others do (fastai only if it is installed; `--python` names an interpreter that has it). A result is a line of
-`<out>/results.jsonl`; what is there already is not run again. In the table: mean (lowest to highest) over the draws;
-`<out>/accuracy.png` shows the accuracy on test over the pictures of a class, and over the median of the seconds.
+`--data` is a folder with train/<class>/ and optionally val/ and test/. A draw takes `--shots` pictures of each class
+from train. Val and test are the same for all draws; without such a folder, they are a part of train. All methods train
+MobileNetV2 on the same pictures, keep the weights that are best on val, and are tested once. `rivals.py` describes the
+other libraries (fastai only if it is installed; `--python` names an interpreter that has it). Each result is a line of
+`<out>/results.jsonl`; existing results are not run again. The table has mean (lowest to highest) over the draws;
+`<out>/accuracy.png` shows the accuracy on test against the pictures per class, and against the median of the seconds.
 """
 
 import argparse
@@ -39,7 +39,7 @@ RIVALS = ("tutorial_frozen", "tutorial_full", "lightning", "fastai")
 
 
 def links(pictures: list[Path], folder: Path) -> None:
-    """Links to pictures under `folder/<class>/`."""
+    """Makes links to pictures in `folder/<class>/`."""
     for picture in pictures:
         place = folder / picture.parent.name / picture.name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def draw(options: argparse.Namespace, shots: int, number: int, folder: Path) -> 
 
 
 def ours(options: argparse.Namespace, words: list[str], epochs: int, seed: int, folder: Path) -> dict:
-    """`src/train.py` with an empty cache."""
+    """Runs `src/train.py` with an empty cache."""
     command = [
         *(sys.executable, "src/train.py", "data=image_folder", f"data.root={folder}", f"seed={seed}", "logger=csv"),
         *("model=mobilenet_v2", f"model.weights={options.weights.resolve()}", "trainer.enable_progress_bar=false"),
@@ -84,39 +84,42 @@ def ours(options: argparse.Namespace, words: list[str], epochs: int, seed: int, 
 
 
 def rival(options: argparse.Namespace, kind: str, epochs: int, seed: int, folder: Path) -> dict:
-    """`rivals.py`."""
+    """Runs `scripts/rivals.py`."""
     words = ["--data", str(folder), "--weights", str(options.weights.resolve()), "--epochs", str(epochs)]
     words += ["--seed", str(seed), "--image-size", str(options.image_size), "--test"]
     if kind.startswith("tutorial"):
-        words += ["--batch-size", "4"]  # its own; at 32 it would take an eighth of its steps
+        words += [
+            "--batch-size",
+            "4",
+        ]  # as in the tutorial; 32 would mean an eighth of the steps
     run, printed = timed([options.python, "scripts/rivals.py", kind, *words])
     found = json.loads(printed.strip().splitlines()[-1])
     return {"seconds": run.seconds, "val": max(found["val_acc"]), "test": found["test_acc"], "passes": found["passes"]}
 
 
 def has_fastai(python: str) -> bool:
-    """Whether an interpreter has it."""
+    """Whether fastai is installed for this interpreter."""
     return not subprocess.run([python, "-c", "import fastai"], capture_output=True, check=False).returncode
 
 
 def table(results: list[dict]) -> None:
-    """A line a method and number of pictures, as Markdown."""
-    print("| data | a class | method | val | test | seconds | pictures through the network |\n" + "|---" * 7 + "|")
+    """Prints a Markdown table: one row per method and number of pictures."""
+    print("| data | per class | method | val | test | seconds | pictures through the network |\n" + "|---" * 7 + "|")
     groups: dict[tuple, list[dict]] = {}
     for row in results:
         groups.setdefault((row["data"], row["shots"], row["method"]), []).append(row)
     for (data, shots, method), rows in sorted(groups.items()):
-        told = []
+        shown = []
         for key in ("val", "test"):
             values = [row[key] for row in rows]
-            told.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+            shown.append(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
         seconds = sorted(row["seconds"] for row in rows)[len(rows) // 2]
         passes = sum(row["passes"] for row in rows) / len(rows)
-        print(f"| {data} | {shots} | {method}, {len(rows)} | {told[0]} | {told[1]} | {seconds:.0f} | {passes:.0f} |")
+        print(f"| {data} | {shots} | {method}, {len(rows)} | {shown[0]} | {shown[1]} | {seconds:.0f} | {passes:.0f} |")
 
 
 def draw_results(results: list[dict]) -> Figure:
-    """For each data set the mean accuracy on test, range shaded, over the pictures of a class, and over the seconds."""
+    """For each data set: mean accuracy on test (range shaded) against the pictures per class, and the seconds."""
     names = sorted({row["data"] for row in results})
     methods = [m for m in dict.fromkeys([*OURS, *RIVALS, *(row["method"] for row in results)])
                if any(row["method"] == m for row in results)]  # fmt: skip
@@ -137,7 +140,7 @@ def draw_results(results: list[dict]) -> Figure:
             by_shots.fill_between(shots, list(map(min, scores)), list(map(max, scores)), color=look["color"], alpha=0.1)
             by_time.plot([statistics.median(row["seconds"] for row in cells[n]) for n in shots], means, **look)
         numbers = sorted({row["shots"] for row in results if row["data"] == name})
-        by_shots.set(title=name, xlabel="pictures of a class", ylabel="accuracy on test", xscale="log")
+        by_shots.set(title=name, xlabel="pictures per class", ylabel="accuracy on test", xscale="log")
         by_shots.set_xticks(numbers, [str(n) for n in numbers])
         by_shots.xaxis.set_minor_locator(NullLocator())
         by_time.set(title=name, xlabel="seconds of the whole command (median)")
@@ -149,20 +152,24 @@ def draw_results(results: list[dict]) -> Figure:
 
 
 def main() -> None:
-    """Runs what is missing, then shows all."""
+    """Runs the missing cases, then shows all results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", type=Path, help="a state_dict of torchvision's mobilenet_v2")
     parser.add_argument("--methods", nargs="+", default=[*OURS, *RIVALS], choices=[*OURS, *RIVALS])
-    parser.add_argument("--with", nargs="+", default=[], dest="words", help="more words for each of ours")
-    parser.add_argument("--label", default="", help="behind the method's name, to tell --with apart")
-    parser.add_argument("--shots", type=int, nargs="+", default=[5, 10, 25], help="pictures of a class")
-    parser.add_argument("--draws", type=int, nargs="+", default=[5], help="how many; several numbers: these ones")
-    parser.add_argument("--epochs", type=int, default=20, help="of all but probe and auto")
+    parser.add_argument(
+        "--with", nargs="+", default=[], dest="words", help="further overrides for the methods of this project"
+    )
+    parser.add_argument("--label", default="", help="suffix of the name of the method")
+    parser.add_argument("--shots", type=int, nargs="+", default=[5, 10, 25], help="training pictures per class")
+    parser.add_argument(
+        "--draws", type=int, nargs="+", default=[5], help="number of draws; or the seeds of several draws"
+    )
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of all methods but probe and auto")
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--val", type=int, default=100, help="pictures of a class at most")
-    parser.add_argument("--test", type=int, default=60, help="likewise")
-    parser.add_argument("--python", default=sys.executable, help="the interpreter for rivals")
+    parser.add_argument("--val", type=int, default=100, help="most val pictures per class")
+    parser.add_argument("--test", type=int, default=60, help="most test pictures per class")
+    parser.add_argument("--python", default=sys.executable, help="the Python interpreter for rivals.py")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

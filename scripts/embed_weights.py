@@ -1,4 +1,4 @@
-"""Turns the best checkpoint of a pretraining run into the safetensors file that ships with the project.
+"""Converts the best checkpoint of a pretraining run into the safetensors file that is part of the project.
 
 python scripts/embed_weights.py <run directory> [target.safetensors]
 """
@@ -15,7 +15,7 @@ TARGET = Path(__file__).parents[1] / "src/headstart/backbones/weights/tiny_resne
 
 
 def main(run: str, target: str = str(TARGET)) -> None:
-    """Copies the backbone's tensors, without counters that only training needs."""
+    """Copies the tensors of the backbone, without the counters that only training needs."""
     state = checkpoint.read(find_checkpoint(run))["state_dict"]
     backbone = {
         name.removeprefix("backbone."): tensor.contiguous()

@@ -1,9 +1,9 @@
-"""How many wrong labels `evaluate.py label_errors=true` finds, where it is known which are wrong.
+"""Measures how many wrong labels `evaluate.py label_errors=true` finds, with labels that are made wrong on purpose.
 
 python scripts/flip_labels.py logs/train/runs/<date> [--share 0.05] [--draws 5]
 
-A share of the run's training labels, which are taken for right, is given other classes at random, and what is then in
-doubt is compared with it. Prints precision and recall, mean (lowest to highest) over the draws.
+Assumes that the training labels of the run are right, changes a random share of them, and compares the suspected labels
+with the changed ones. Prints precision and recall, mean (lowest to highest) over the draws.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from headstart.tasks import checkpoint
 
 
 def features_and_labels(run: str) -> tuple[Tensor, Tensor]:
-    """Of the run's training samples."""
+    """Features and labels of the training samples of a run."""
     task, trained = checkpoint.load_task(find_checkpoint(run))
     trained.data.split_file = str(Run(Path(run)).split_file)
     data = load_data(trained.data, task.classes, task.backbone.preprocess, "train")
@@ -42,7 +42,7 @@ def features_and_labels(run: str) -> tuple[Tensor, Tensor]:
 
 
 def found(features: Tensor, labels: Tensor, share: float, seed: int) -> tuple[float, float]:
-    """Precision and recall."""
+    """Precision and recall of one draw; `share` of the labels are changed."""
     random = torch.Generator().manual_seed(seed)
     number, classes = round(share * len(labels)), int(labels.max()) + 1
     flipped = torch.randperm(len(labels), generator=random)[:number]
@@ -55,10 +55,10 @@ def found(features: Tensor, labels: Tensor, share: float, seed: int) -> tuple[fl
 
 
 def main() -> None:
-    """Prints what was found."""
+    """Prints precision and recall."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run directory")
-    parser.add_argument("--share", type=float, default=0.05, help="of the labels that are made wrong")
+    parser.add_argument("--share", type=float, default=0.05, help="share of the labels that are changed")
     parser.add_argument("--draws", type=int, default=5)
     given = parser.parse_args()
     resolvers.register()
@@ -68,7 +68,7 @@ def main() -> None:
     except UsageError as reason:
         sys.exit(f"error: {reason}")
     results = [found(features, labels, given.share, seed) for seed in range(given.draws)]
-    print(f"{round(given.share * len(labels))} of {len(labels)} labels made wrong, {given.draws} draws")
+    print(f"{round(given.share * len(labels))} of {len(labels)} labels changed, {given.draws} draws")
     for name, values in zip(("precision", "recall"), zip(*results, strict=True), strict=True):
         print(f"{name} {statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
 

@@ -1,10 +1,10 @@
-"""A picture and tables of a sweep: the score against a number that was swept and against time, one line a strategy.
+"""Figure and tables of a sweep: the score against a swept number and against time, one line per strategy.
 
 python scripts/plot_sweep.py logs/transfer_vs_scratch/multiruns/<date> [--metric test/acc]
 
 Writes sweep.png and sweep.md beside sweep.csv, and prints the tables of scores and of seconds: mean (lowest to highest)
-over the seeds. All that jobs differ in, beside the number and the seed, tells the lines apart. A number that is null,
-no limit, stands at the end of the axis as "all".
+over the seeds. Jobs that differ in a setting other than the number and the seed are separate lines. The value null (no
+limit) is at the end of the axis, as "all".
 """
 
 import argparse
@@ -23,11 +23,11 @@ from matplotlib.ticker import FuncFormatter, LogFormatter, NullLocator
 from headstart.errors import UsageError
 from headstart.runs.directory import Run
 
-Lines = dict[str, dict[float, list[float]]]  # line -> number that was swept -> a score a seed
+Lines = dict[str, dict[float, list[float]]]  # line -> swept number -> one score per seed
 
 
 def read(folder: Path, metric: str, x: str, over: str) -> tuple[Lines, int]:
-    """The scores of a sweep, and how many jobs have none."""
+    """The scores of a sweep, and the number of jobs without a score."""
     file = folder / "sweep.csv"
     if not file.is_file():
         raise UsageError(f"{file} does not exist: give the folder of a sweep")
@@ -38,7 +38,7 @@ def read(folder: Path, metric: str, x: str, over: str) -> tuple[Lines, int]:
     lines: Lines = defaultdict(lambda: defaultdict(list))
     for row, job in zip(rows, jobs, strict=True):
         words = {key: job.get(key, "default") for key in varied if key not in (x, over)}
-        # one key need not be named on every line
+        # with a single key, its value is enough
         name = " ".join(f"{key}={value}" if len(words) > 1 else value for key, value in words.items()) or "all"
         score = score_of(row, folder, metric)
         if score is not None:
@@ -50,12 +50,12 @@ def read(folder: Path, metric: str, x: str, over: str) -> tuple[Lines, int]:
 
 
 def words_of(job: str) -> dict[str, str]:
-    """`a.b=1 c=x` -> `{"a.b": "1", "c": "x"}`; a value may hold blanks."""
+    """`a.b=1 c=x` -> `{"a.b": "1", "c": "x"}`; a value may contain spaces."""
     return dict(re.findall(r"([^\s=]+)=(.*?)(?=\s+[^\s=]+=|$)", job))
 
 
 def number(job: dict[str, str], x: str) -> float:
-    """What `x` was in this job; infinite where it was null."""
+    """The value of `x` in this job; infinity for null."""
     if x not in job:
         raise UsageError(f"the sweep does not set {x}: --x=<one of {', '.join(job)}>")
     if job[x] == "null":
@@ -65,29 +65,29 @@ def number(job: dict[str, str], x: str) -> float:
     except ValueError:
         found = math.nan
     if not found > 0:
-        raise UsageError(f"{x}={job[x]} has no place on a logarithmic axis: --x=<one of {', '.join(job)}>")
+        raise UsageError(f"{x}={job[x]} is not a positive number: --x=<one of {', '.join(job)}>")
     return found
 
 
 def score_of(row: dict[str, str], folder: Path, metric: str) -> float | None:
-    """A column of the job's row, or the metric its run wrote; None where the job failed or it is undefined."""
+    """A column of the row of a job, or a metric of its run; None if the job failed or the metric is undefined."""
     if not row["score"] or metric in row:
         return float(row[metric]) if row["score"] else None
-    run = Run(folder / Path(row["run"]).name)  # wherever the sweep has been moved to
+    run = Run(folder / Path(row["run"]).name)  # works also after the sweep was moved
     if metric not in run.metrics:
         raise UsageError(f"{run.metrics_file} has no {metric}: --metric=<one of {', '.join(run.metrics)}>")
     return run.metrics[metric]
 
 
 def table(lines: Lines, x: str, digits: int = 3) -> str:
-    """One row a number, one column a line, in Markdown."""
+    """A Markdown table: one row per swept number, one column per line."""
     numbers = sorted({n for points in lines.values() for n in points})
     rows = [[label(n), *(cell(points.get(n, []), digits) for points in lines.values())] for n in numbers]
     return "\n".join(f"| {' | '.join(row)} |" for row in [[x, *lines], ["---"] * (len(lines) + 1), *rows])
 
 
 def label(number: float) -> str:
-    """As it stands in tables and at the axis."""
+    """A swept number as text, for tables and for the axis."""
     return "all" if math.isinf(number) else f"{number:g}"
 
 
@@ -100,7 +100,7 @@ def cell(values: list[float], digits: int) -> str:
 
 
 def draw(lines: Lines, times: Lines, x: str, metric: str) -> Figure:
-    """Mean and range of each line over the number that was swept, and its means over the seconds they took."""
+    """Mean and range of each line against the swept number, and its means against the seconds of a run."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     by_number, by_time = figure.subplots(1, 2, sharey=True)
     numbers = sorted({n for points in lines.values() for n in points})
@@ -128,19 +128,19 @@ def draw(lines: Lines, times: Lines, x: str, metric: str) -> Figure:
 
 
 def show_in_plain_numbers(axes: Axes) -> None:
-    """Makes the horizontal axis logarithmic, with as many labels as there is room for."""
+    """Makes the horizontal axis logarithmic, with plain numbers as labels."""
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 0.6)))
 
 
 def main() -> None:
-    """Draws and prints what the command line names."""
+    """Writes the figure and the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the folder of a sweep, which holds sweep.csv")
-    parser.add_argument("--metric", default="score", help="of sweep.csv, or one that each run has, such as test/acc")
+    parser.add_argument("--metric", default="score", help="column of sweep.csv or metric of the runs, such as test/acc")
     parser.add_argument("--x", default="data.shots_per_class", help="the number along the axis")
-    parser.add_argument("--over", default="seed", help="what mean and range are taken over")
+    parser.add_argument("--over", default="seed", help="setting over which mean and range are computed")
     given = parser.parse_args()
     try:
         lines, failed = read(given.folder, given.metric, given.x, given.over)

@@ -1,8 +1,8 @@
-"""Pictures as Headstart reads them, for programs that have neither Headstart nor torch: numpy and Pillow alone.
+"""Reads pictures like Headstart, for programs without Headstart and torch; needs only numpy and Pillow.
 
-To be copied beside your own program. The rules are those of `headstart/data/decode.py`; the network has learned from
-pictures that were read by them: EXIF orientation is applied, transparency lies on white, 16-bit grey is scaled and not
-clipped, animations give their first frame.
+Copy this file next to your own program. It follows the rules of `headstart/inputs/images/decode.py`, which read the
+training pictures: EXIF orientation is applied, transparent pixels are put on white, 16-bit grey is scaled instead of
+clipped, and animations give their first frame.
 """
 
 from pathlib import Path
@@ -15,25 +15,25 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 
 
 def read_picture(path: str | Path, preprocess: dict[str, Any], resize: bool) -> np.ndarray:
-    """One picture as the network takes it, uint8 `(3, height, width)`.
+    """One picture as input for the network, uint8 `(3, height, width)`.
 
     Args:
         path: the file.
-        preprocess: what the export says under this name.
-        resize: whether to resize and crop here, for a network that does not do it itself.
+        preprocess: the entry `preprocess` in the description of the export.
+        resize: whether to resize and crop here, because the network does not do it.
 
     Raises:
-        OSError, ValueError: it cannot be read.
+        OSError, ValueError: the picture cannot be read.
     """
     try:
         with Image.open(path) as image:
-            # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as it was in training; nothing else changes
+            # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as in training; draft() changes nothing else
             image.draft(None, (preprocess["decode_side"],) * 2)
             image.load()
             picture = to_rgb(upright(image))
     except (OSError, ValueError, MemoryError):
         raise
-    except Exception as error:  # too large, or so broken that Pillow's parsers raise nearly anything
+    except Exception as error:  # too large, or broken: then Pillow raises nearly any type of error
         raise ValueError(str(error)) from error
     if resize:
         picture = resized(picture, preprocess)
@@ -41,10 +41,10 @@ def read_picture(path: str | Path, preprocess: dict[str, Any], resize: bool) -> 
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; as stored when the EXIF block is broken."""
+    """Applies the EXIF orientation; a broken EXIF block changes nothing."""
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # as many kinds as there are broken EXIF blocks; the pixels are fine
+    except Exception:  # each broken EXIF block raises another error; the pixels are fine
         return image
     turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation)
     return image if turn is None else image.transpose(Image.Transpose(turn))
@@ -70,7 +70,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resized(image: Image.Image, preprocess: dict[str, Any]) -> Image.Image:
-    """Resized and cropped to the network's size; Pillow's resize is antialiased, as is torch's, which copied it."""
+    """Resized and cropped to the network's size; Pillow's resize is antialiased like torch's."""
     size, side = preprocess["image_size"], preprocess["resize_size"]
     how, (width, height) = RESAMPLING[preprocess["interpolation"]], image.size
     if preprocess["resize_mode"] == "squash":

@@ -1,21 +1,21 @@
-"""What others do with the same weights and pictures, for `benchmark.py` to compare with.
+"""Trains the same weights on the same pictures with other libraries, for comparison in `benchmark.py`.
 
-Each is written as its own introduction or manual has it, but for the size of a batch (`--batch-size`: the tutorial
-takes 4 pictures at a time, fastai 64), and imports nothing of this project:
+Each follows its own tutorial or manual, except for the batch size (`--batch-size`; the tutorial has 4, fastai 64), and
+imports nothing from this project:
 
     tutorial_frozen   the PyTorch transfer-learning tutorial's fixed feature extractor: SGD 0.001, momentum 0.9, x0.1
-                      every 7 epochs; nothing computes gradients but the head, in train mode all the same
-    tutorial_full     the same tutorial's finetuning: everything learns at that rate
-    lightning         a LightningModule with `BackboneFinetuning` as it comes: head alone, from epoch 10 on all layers
-                      at a tenth of the rate that doubles every epoch; Adam 0.001
+                      every 7 epochs; only the head has gradients, but all layers are in train mode
+    tutorial_full     finetuning of the same tutorial: all layers are trained with this learning rate
+    lightning         a LightningModule with the defaults of `BackboneFinetuning`: only the head; from epoch 10 on all
+                      layers, the backbone with a tenth of the learning rate, doubled every epoch; Adam 0.001
     fastai            the model of `vision_learner`, `fine_tune(epochs)` with its defaults (needs `pip install fastai`)
     forward           nothing is trained: one pass of the frozen network over the same pictures
 
     python scripts/rivals.py tutorial_frozen --data cats_dogs --weights mobilenet_v2.pth --epochs 20
 
-prints a line of JSON: seconds on the clock from the start of the process, those of the epochs alone, the validation
-accuracy after each epoch, training pictures that went through the network; with `--test` also the accuracy on
-`<data>/test` of the epoch that validation likes best.
+prints one line of JSON: wall seconds of the process, seconds of the epochs, validation accuracy after each epoch, and
+the number of training pictures through the network; with `--test` also the accuracy on `<data>/test` of the epoch with
+the best validation accuracy.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 
 START = time.perf_counter()
 
-import torch  # noqa: E402 - the clock starts before, for importing it is part of what a person waits for
+import torch  # noqa: E402 - the clock starts before the import, which is part of the waiting time
 import torchvision  # noqa: E402
 from torch import nn  # noqa: E402
 from torchvision import transforms  # noqa: E402
@@ -35,7 +35,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class Best:
-    """The weights that did best on validation."""
+    """Keeps the weights with the best validation accuracy."""
 
     def __init__(self):
         self.score, self.weights = -1.0, None
@@ -47,12 +47,12 @@ class Best:
 
 
 def resize_to(size: int) -> int:
-    """Shorter side from which a square of this size is cut, 256 for 224."""
+    """Length of the shorter side before the centre crop to this size, 256 for 224."""
     return round(size * 256 / 224)
 
 
 def loaders(options: argparse.Namespace, augmented: bool) -> dict:
-    """Of `<data>/train`, `<data>/val` and perhaps `<data>/test`, transformed as the tutorial does."""
+    """Data loaders of `<data>/train`, `<data>/val` and, with `--test`, `<data>/test`; the tutorial's transforms."""
     end = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     size = options.image_size
     plain = transforms.Compose([transforms.Resize(resize_to(size)), transforms.CenterCrop(size), *end])
@@ -69,7 +69,7 @@ def loaders(options: argparse.Namespace, augmented: bool) -> dict:
 
 
 def tested(model: nn.Module, best: Best, found: dict) -> dict:
-    """Accuracy of the best weights on test, where that is asked for."""
+    """Accuracy of the best weights on test; empty without `--test`."""
     if "test" not in found:
         return {}
     model.load_state_dict(best.weights)
@@ -84,7 +84,7 @@ def network(weights: str) -> nn.Module:
 
 
 def accuracy(model: nn.Module, batches) -> float:
-    """Share of right answers, in eval mode."""
+    """Accuracy in eval mode."""
     model.eval()
     right = total = 0
     with torch.no_grad():
@@ -115,7 +115,7 @@ def tutorial(options: argparse.Namespace, frozen: bool) -> dict:
             loss = criterion(outputs, targets)
             loss.backward()
             optimizer.step()
-            loss.item(), torch.sum(predicted == targets.data)  # its running loss and accuracy
+            loss.item(), torch.sum(predicted == targets.data)  # the running loss and accuracy of the tutorial
             passes += len(inputs)
         scheduler.step()
         epochs.append(time.perf_counter() - start)
@@ -177,7 +177,7 @@ def lightning(options: argparse.Namespace) -> dict:
 
 
 def fastai(options: argparse.Namespace) -> dict:
-    """`fine_tune` with its defaults: one epoch of the head, then so many of everything, discriminative rates."""
+    """`fine_tune` with its defaults: one epoch for the head, then all layers with discriminative learning rates."""
     from fastai.vision import all as vision
 
     class KeepBest(vision.Callback):
@@ -187,13 +187,13 @@ def fastai(options: argparse.Namespace) -> dict:
             best.look(self.recorder.values[-1][-1], self.model)
 
     best, size = Best(), options.image_size
-    # incomplete batches are left out in training: of fewer pictures than a batch there would be none
+    # fastai drops incomplete training batches: with fewer pictures than a batch there would be none
     batch_size = min(options.batch_size, sum(1 for _ in Path(options.data, "train").glob("*/*")))
     blocks = vision.ImageDataLoaders.from_folder(
         options.data, train="train", valid="val", item_tfms=vision.Resize(resize_to(size)), bs=batch_size,
         batch_tfms=[*vision.aug_transforms(size=size), vision.Normalize.from_stats(MEAN, STD)], num_workers=0,
     )  # fmt: skip
-    base = network(options.weights)  # what `vision_learner` does, which would download the weights
+    base = network(options.weights)  # like `vision_learner`, which would download the weights
     model = nn.Sequential(base.features, vision.create_head(base.last_channel, blocks.c))
     vision.apply_init(model[1], nn.init.kaiming_normal_)
     learner = vision.Learner(blocks, model, splitter=vision.default_split, metrics=vision.accuracy, cbs=KeepBest())
@@ -210,7 +210,7 @@ def fastai(options: argparse.Namespace) -> dict:
 
 
 def forward(options: argparse.Namespace) -> dict:
-    """One pass over train and val, in fp32 and eval mode, in torchvision's plain way."""
+    """One pass over train and val in plain torchvision, in fp32 and eval mode."""
     found = loaders(options, augmented=False)
     model, passes = network(options.weights).eval(), 0
     start = time.perf_counter()
@@ -232,7 +232,7 @@ KINDS = {
 
 
 def main() -> None:
-    """Runs one of them."""
+    """Runs one kind and prints its result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--data", required=True, help="a folder with train/<class>/ and val/<class>/")

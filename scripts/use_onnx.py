@@ -1,8 +1,8 @@
-"""Classes of pictures with onnxruntime, numpy and Pillow alone: `python use_onnx.py best.onnx photos/*.jpg`.
+"""Classifies pictures with onnxruntime, numpy and Pillow: `python use_onnx.py best.onnx photos/*.jpg`.
 
-An example to copy, with `read_picture.py` beside it, into a program of your own. The file `best.onnx` is what
-`python src/export.py run=<run> format=onnx` made; class names and preprocessing are inside it. Writes
-`file,class,probability,error`, for several labels a picture the most probable one.
+An example to copy, together with `read_picture.py`, into your own program. `python src/export.py run=<run> format=onnx`
+makes the file `best.onnx`, which contains class names and preprocessing. Writes `file,class,probability,error`; if a
+picture may have several labels, only the most probable one.
 """
 
 import csv
@@ -14,7 +14,7 @@ from read_picture import read_picture
 
 
 def main(model: str, *files: str) -> None:
-    """Writes a line a file."""
+    """Writes one line per file."""
     session = onnxruntime.InferenceSession(model)
     facts = json.loads(session.get_modelmeta().custom_metadata_map["headstart"])
     rows = csv.writer(sys.stdout, lineterminator="\n")
@@ -25,7 +25,7 @@ def main(model: str, *files: str) -> None:
         except (OSError, ValueError) as error:
             rows.writerow([file, "", "", error])
             continue
-        # a batch of one; several pictures may go together if they have one size
+        # a batch of one; a batch may have several pictures of the same size
         probabilities = session.run(["probabilities"], {"pictures": picture[None]})[0][0]
         best = probabilities.argmax()
         rows.writerow([file, facts["classes"][best], f"{probabilities[best]:.6g}", ""])

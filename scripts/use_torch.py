@@ -1,9 +1,9 @@
-"""Classes of pictures with torch and Pillow, without Headstart: `python use_torch.py best.pt2 photos/*.jpg`.
+"""Classifies pictures with torch and Pillow, without Headstart: `python use_torch.py best.pt2 photos/*.jpg`.
 
-An example to copy, with `read_picture.py` beside it, into a program of your own. Takes what `python src/export.py
-run=<run> format=...` made: `torch_export` (.pt2), `torchscript` (.pt), or `safetensors`, for which the network is built
-by torchvision and its last layer replaced (a linear head on a `model.output=penultimate` alone). Writes
-`file,class,probability,error`.
+An example to copy, together with `read_picture.py`, into your own program. Reads the files of `python src/export.py
+run=<run> format=...`: `torch_export` (.pt2), `torchscript` (.pt), or `safetensors`. For the last one, torchvision
+builds the network and its last layer is replaced, so it works only for a linear head with `model.output=penultimate`.
+Writes `file,class,probability,error`.
 """
 
 import csv
@@ -18,7 +18,7 @@ from read_picture import read_picture
 
 
 def load(model: str) -> tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, Any]]:
-    """What makes probabilities of uint8 pictures `(batch, 3, height, width)`, and what the export says about itself."""
+    """A function: uint8 pictures `(batch, 3, height, width)` -> probabilities; and the description of the export."""
     extra = {"headstart.json": ""}
     if model.endswith(".pt2"):
         return torch.export.load(model, extra_files=extra).module(), json.loads(extra["headstart.json"])
@@ -28,13 +28,13 @@ def load(model: str) -> tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, 
 
 
 def load_safetensors(model: str) -> tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, Any]]:
-    """The weights alone are in the file: torchvision builds the network around them."""
+    """The same for a file that holds only the weights: torchvision builds the network."""
     import torchvision
     from safetensors import safe_open
 
     with safe_open(model, framework="pt") as file:
         facts = json.loads(file.metadata()["headstart"])
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it cannot be iterated over
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable
     network = torchvision.models.get_model(facts["model"]["name"], weights=None)
     body = {name.removeprefix("backbone.net."): t for name, t in state.items() if name.startswith("backbone.net.")}
     last = next(name for name, part in reversed(list(network.named_modules())) if isinstance(part, torch.nn.Linear))
@@ -44,7 +44,7 @@ def load_safetensors(model: str) -> tuple[Callable[[torch.Tensor], torch.Tensor]
     owner, _, name = last.rpartition(".")
     setattr(network.get_submodule(owner), name, layer)
     named = OrderedDict({**body, f"{last}.weight": weight, f"{last}.bias": bias})
-    named._metadata = network.state_dict()._metadata  # versions of its parts, which some networks ask for
+    named._metadata = network.state_dict()._metadata  # versions of modules, which some networks need
     network.load_state_dict(named)
     mean, std = state["backbone.mean"], state["backbone.std"]
     network.eval()
@@ -65,7 +65,7 @@ def load_safetensors(model: str) -> tuple[Callable[[torch.Tensor], torch.Tensor]
 
 @torch.inference_mode()
 def main(model: str, *files: str) -> None:
-    """Writes a line a file."""
+    """Writes one line per file."""
     network, facts = load(model)
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(["file", "class", "probability", "error"])

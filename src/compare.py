@@ -1,4 +1,4 @@
-"""Compares runs: a table, two pictures, and which differences are more than chance.
+"""Compares runs: a table, two figures, and a test of which differences are significant.
 
 python src/compare.py logs/train/multiruns/<date>                      the runs of a sweep
 python src/compare.py logs/train/runs/<date> logs/train/runs/<date>    two runs
@@ -26,7 +26,7 @@ def main() -> None:
     )
     parser.add_argument("--metric", default="acc", help="metric that is drawn and orders the rows, such as f1_macro")
     parser.add_argument("--over", default="seed", help="setting over which mean and range are computed")
-    parser.add_argument("--output", type=Path, help="folder of the files; default: the sweep, or that of the first run")
+    parser.add_argument("--output", type=Path, help="folder of the files; default: where the runs are")
     compare(parser.parse_args())
 
 

@@ -1,4 +1,4 @@
-"""How good a trained run is, where it fails and why, from nothing but its directory or checkpoint.
+"""Measures how good a trained run is, and shows where it fails and why; needs only its directory or checkpoint.
 
 python src/evaluate.py run=logs/train/runs/<date>                      the test split of the run
 python src/evaluate.py run=last split=val explain=8                    with heat maps of the 8 worst mistakes
@@ -19,7 +19,7 @@ resolvers.register()
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Prints each metric as `name: value`; tables and pictures go into the run's `evaluation_<split>`."""
+    """Prints each metric as `name: value`; tables and figures go into the run's `evaluation_<split>`."""
     check_settings(cfg)
     checkpoint = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here, so that `--help` and a mistake are answered without loading torch and Lightning

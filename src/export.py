@@ -1,4 +1,4 @@
-"""Makes one file of a trained run that works without Headstart, and compares it with the checkpoint.
+"""Exports a trained run as one file that works without Headstart, and compares it with the checkpoint.
 
 python src/export.py run=logs/train/runs/<date> format=onnx                  for onnxruntime, any language
 python src/export.py run=<run> format=onnx quantize=int8                     a quarter of the size
@@ -21,7 +21,7 @@ resolvers.register()
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="export")
 def main(cfg: DictConfig) -> None:
-    """Prints what was measured; exits with 1, without a file, if file and checkpoint disagree."""
+    """Prints the measurements; if file and checkpoint disagree, exits with 1 and writes no file."""
     check_export(cfg)
     checkpoint = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here, so that `--help` and a mistake are answered without loading torch and Lightning
@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
         with terminated_as_interrupted():
             export(cfg, checkpoint)
     except ExportFailed as failure:
-        sys.stderr.write(f"\nerror: {failure}. Nothing was written\n")
+        sys.stderr.write(f"\nerror: {failure}. No file was written\n")
         sys.exit(FAILURE)
 
 

@@ -1,4 +1,4 @@
-"""Names the classes of pictures, from nothing but a run's directory or checkpoint.
+"""Predicts the classes of samples in files; needs only the directory or checkpoint of a run.
 
 python src/predict.py run=logs/train/runs/<date> input=my/pictures               a folder, as CSV on standard output
 python src/predict.py run=<run> input='photos/*.jpg' output=classes.jsonl
@@ -21,7 +21,7 @@ resolvers.register()
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="predict")
 def main(cfg: DictConfig) -> None:
-    """Writes one row per picture; exits with 1 if no picture could be read."""
+    """Writes one row per file; exits with 1 if no file could be read."""
     check_predict(cfg)
     checkpoint = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here, so that `--help` and a mistake are answered without loading torch and Lightning

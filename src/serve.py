@@ -18,7 +18,7 @@ resolvers.register()
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="serve")
 def main(cfg: DictConfig) -> None:
-    """Answers until Ctrl-C."""
+    """Serves the run until Ctrl-C."""
     check_serve(cfg)
     checkpoint = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here, so that `--help` and a mistake are answered without loading torch and Lightning

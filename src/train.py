@@ -1,7 +1,7 @@
 """Trains a pretrained backbone with a new head on your data, tests it once, and leaves a run directory.
 
 python src/train.py experiment=letters_to_digits       the demonstration: handwritten digits, offline
-python src/train.py model=resnet50 data=cats_dogs      settings chosen by the data
+python src/train.py model=resnet50 data=cats_dogs      settings chosen from the data
 python src/train.py finetuning=full model=resnet50 data=cats_dogs
 python src/train.py -m seed=0,1,2 model=resnet18,mobilenet_v2 data=image_folder data.root=my/pictures
 python src/train.py resume=last                        continues an interrupted run

@@ -55,21 +55,21 @@ def test_runs_of_several_seeds_become_one_that_can_be_evaluated(quick, tmp_path,
         cfg = compose("evaluate", [f"run={tmp_path / 'average'}", "split=val"])
     again = evaluate(cfg, find_checkpoint(cfg.run, cfg.checkpoint))
     assert again["val/loss"] == pytest.approx(content["metrics"]["val/loss"], rel=1e-4)
-    with pytest.raises(UsageError, match="there is a"):
+    with pytest.raises(UsageError, match="already exists"):
         averaged(monkeypatch, tmp_path / "sweep", "--out", tmp_path / "average")
 
 
 def test_no_run_may_have_learned_what_another_held_out(quick, tmp_path, monkeypatch):
     for seed in (0, 1):
         train(quick(f"seed={seed}", "trainer.max_epochs=1", f"paths.run={tmp_path / str(seed)}"))
-    with pytest.raises(UsageError, match=r"held out other pictures .* give all runs the same data\.seed"):
+    with pytest.raises(UsageError, match=r"have different val and test samples, .* give all runs the same data\.seed"):
         averaged(monkeypatch, tmp_path / "0", tmp_path / "1", "--out", tmp_path / "average")
     # nor what another is tested on, where a folder of its own holds the validation pictures of both
     names = ["val/a", "train/b", "train/c"]
     for run, splits in (("0", ["val", "train", "test"]), ("1", ["val", "test", "train"])):
         rows = "".join(f"{split},{name},a\n" for split, name in zip(splits, names, strict=True))
         (tmp_path / run / "split.csv").write_text(f"split,name,class\n{rows}")
-    with pytest.raises(UsageError, match="held out other pictures"):
+    with pytest.raises(UsageError, match="have different val and test samples"):
         averaged(monkeypatch, tmp_path / "0", tmp_path / "1", "--out", tmp_path / "average")
     with pytest.raises(UsageError, match="found 0 runs"):
         averaged(monkeypatch, tmp_path / "nowhere", "--out", tmp_path / "average")

@@ -327,9 +327,9 @@ def test_another_checkpoint_has_a_folder_of_its_own(quick, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["calibrate=true", "data.root=x"], "calibrate=true is about the run's own pictures: leave data.root out"),
-        (["neighbours=3", "data.root=x"], "neighbours=3 is about the run's own pictures"),
-        (["label_errors=true", "data.root=x"], "label_errors=true is about the run's own pictures"),
+        (["calibrate=true", "data.root=x"], "calibrate=true needs the data of the run: leave data.root out"),
+        (["neighbours=3", "data.root=x"], "neighbours=3 needs the data of the run"),
+        (["label_errors=true", "data.root=x"], "label_errors=true needs the data of the run"),
         (
             ["calibrate=true", "test_time=flip"],
             "for the predictions as the run makes them: leave test_time out",

@@ -135,7 +135,7 @@ def test_the_file_alone_gives_what_the_checkpoint_gives(form, resize, trained, z
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["torchscript", "safetensors"])
 def test_temperature_and_flips_go_along(form, trained, zoo, tmp_path):
-    """Also where the file has the weights alone: who uses it must be told."""
+    """For a file with only the weights, the description names these steps."""
     words = "finetuning=scratch", "model=resnet18", "model.weights=null", "model.image_size=32"
     run = trained(*words, "test_time=flip")
     checkpoint.keep_temperature(run / "checkpoints/best.ckpt", 0.2)
@@ -182,7 +182,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(trained, monkeypatch):
         return lambda pictures: network(pictures).roll(1, dims=1)
 
     monkeypatch.setitem(exporting.LOAD, "torchscript", shifted)
-    with pytest.raises(ExportFailed, match="differ from those of the checkpoint by up to"):
+    with pytest.raises(ExportFailed, match="the probabilities of file and checkpoint differ by up to"):
         exported(run, "torchscript")
     assert not list((run / "export").iterdir())
 
@@ -224,10 +224,10 @@ def test_generated_pictures_take_the_place_of_data_that_are_gone(trained, tmp_pa
     assert exported(run, "torchscript")["parity"]["samples_are"] == "val split"
     shutil.rmtree(folder)
     about = exported(run, "torchscript")
-    assert "GENERATED pictures take their place" in caplog.text
+    assert "GENERATED pictures are compared instead" in caplog.text
     assert about["parity"]["samples_are"] == "generated"
     assert about["parity"]["accuracy"] is None
-    with pytest.raises(UsageError, match="quantize=int8 needs data of the run"):
+    with pytest.raises(UsageError, match="quantize=int8 needs the data of the run"):
         exported(run, "onnx", "quantize=int8")
 
 

@@ -95,8 +95,8 @@ def test_plot_sweep_never_averages_over_what_is_no_seed(sweep):
         ([], "x", "no job of .* has a score"),
         ([("x=5 seed=0", "")], "x", "no job of .* has a score"),
         ([("x=5 seed=0", "0.5")], "y", "the sweep does not set y: --x=<one of x, seed>"),
-        ([("x=all seed=0", "0.5")], "x", "x=all has no place on a logarithmic axis"),
-        ([("x=0 seed=0", "0.5")], "x", "x=0 has no place"),
+        ([("x=all seed=0", "0.5")], "x", "x=all is not a positive number"),
+        ([("x=0 seed=0", "0.5")], "x", "x=0 is not a positive number"),
     ],
 )
 def test_plot_sweep_refuses_what_it_cannot_draw(jobs, x, message, sweep):

@@ -135,7 +135,7 @@ def test_the_bar_counts_unreadable_files_and_is_gone_before_the_summary(
 ):
     run = trained()
     terminal = terminal_on_stderr()
-    monkeypatch.setattr(Tally, "tell", lambda tally: terminal.write("summary"))
+    monkeypatch.setattr(Tally, "log_summary", lambda tally: terminal.write("summary"))
     predicted(run, f"input={folder}", f"output={tmp_path}/out.csv", "batch_size=1")
     assert "11/11" in terminal.getvalue()
     assert "2 unreadable" in terminal.getvalue()

@@ -169,8 +169,8 @@ def test_a_run_that_has_not_ended_is_refused(quick, tmp_path):
     (tmp_path / "run/metrics.json").unlink()
     with pytest.raises(UsageError, match=r"no metrics.json, so the run has not ended"):
         reported(tmp_path / "run")
-    with pytest.raises(UsageError, match="a report is about a whole run; give its directory"):
+    with pytest.raises(UsageError, match="a report needs a whole run; give its directory"):
         reported(tmp_path / "run/checkpoints/last.ckpt")
     shutil.copy(tmp_path / "run/checkpoints/best.ckpt", tmp_path)
-    with pytest.raises(UsageError, match="a report is about a whole run; give its directory"):
+    with pytest.raises(UsageError, match="a report needs a whole run; give its directory"):
         reported(tmp_path / "best.ckpt")

@@ -1,4 +1,4 @@
-"""A run that is interrupted, wherever and however, and gone on with ends like one that was not: to the bit.
+"""A run that is interrupted anywhere and resumed ends bitwise equal to an uninterrupted run.
 
 `scripts/check_resume.py` does the same at many more moments, with real kills and as whole commands.
 """
@@ -110,7 +110,7 @@ def references():
 
 @pytest.fixture
 def undisturbed(quick, tmp_path, references):
-    """What a run with these overrides leaves when nothing interrupts it."""
+    """The content of an uninterrupted run with these overrides."""
 
     def content(*overrides: str):
         if overrides not in references:

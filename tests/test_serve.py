@@ -92,10 +92,10 @@ def test_a_map_is_a_picture_of_the_networks_size(client):
 @pytest.mark.parametrize(("body", "kind", "code", "told"), [
     (b"no picture", "image/png", 422, "cannot be read: not a picture"),
     (file_of()[:200], "image/png", 422, "cannot be read"),
-    (b"", "image/png", 400, "nothing in the request"),
+    (b"", "image/png", 400, "the request is empty"),
     (b"x" * 20_001, "image/png", 413, "larger than 0.02 MB"),
-    (file_of(), "text/plain", 415, "is no picture"),
-    (file_of(), "multipart/form-data; boundary=x", 415, "the bytes of the file alone"),
+    (file_of(), "text/plain", 415, "is not a picture"),
+    (file_of(), "multipart/form-data; boundary=x", 415, "only the bytes of the file"),
 ])  # fmt: skip
 def test_a_bad_request_is_told_what_is_wrong(body, kind, code, told, client):
     answer = client.post("/predict", content=body, headers={"Content-Type": kind})
@@ -196,7 +196,7 @@ def test_mistakes(words, told):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there():
     assert device_of("cpu") == torch.device("cpu")
-    with pytest.raises(UsageError, match="accelerator=gpu: there is none here"):
+    with pytest.raises(UsageError, match="accelerator=gpu: this machine has none"):
         device_of("gpu")
 
 

@@ -13,7 +13,7 @@ from headstart.runs.directory import Run, find_runs
 from headstart.runs.hyperparameters import is_hyperparameter
 
 KIND = "._target_"
-"""How the key ends that says which class or function a part is."""
+"""Ending of the key that names the class or function of a part."""
 METRICS = ("acc", "acc_macro", "acc_exact", "f1_macro", "auroc_macro", "ece", "loss")
 
 
@@ -62,7 +62,7 @@ def configurations(runs: Sequence[Run], over: str) -> list[Configuration]:
     known = dict.fromkeys(key for run in runs for key in run.settings)
     differing: dict[str, list[str]] = {}
     for key in known:
-        # a part that is null in some runs has a `_target_` in the others, which says enough
+        # skipped: a part that is null in some runs; the `_target_` of the other runs shows the difference
         if key == over or key + KIND in known or not is_hyperparameter(key) or _follows_from_kind(runs, key):
             continue
         values = [run.settings.get(key, run.settings.get(key.removesuffix(KIND), "none")) for run in runs]
@@ -76,7 +76,7 @@ def configurations(runs: Sequence[Run], over: str) -> list[Configuration]:
 
 
 def _follows_from_kind(runs: Sequence[Run], key: str) -> bool:
-    """Whether all runs that have a setting have the same value, and the `_target_` of its part says which have it."""
+    """Whether a setting adds nothing to the `_target_` of its part: it has one value, and only for certain targets."""
     kind = key.rpartition(".")[0] + KIND
     values = {repr(run.settings[key]) for run in runs if key in run.settings}
     kinds = [{repr(run.settings.get(kind)) for run in runs if (key in run.settings) == has} for has in (True, False)]

@@ -1,4 +1,4 @@
-"""A comparison of runs as Markdown, as CSV and as one page that loads nothing else."""
+"""A comparison of runs as Markdown, as CSV and as one HTML file without external resources."""
 
 import statistics
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def _draw_ranges(points: Points, metric: str) -> Markup:
 
 
 def _draw_cost(points: Points, metric: str) -> Markup:
-    """The metric over the seconds, one point per run."""
+    """The metric against the seconds, one point per run."""
     with style():
         figure = Figure(figsize=(4.6, 3.4), layout="constrained")
         axes = figure.subplots()
@@ -84,4 +84,4 @@ def _draw_cost(points: Points, metric: str) -> Markup:
         axes.grid(alpha=0.3)
         if 1 < len(points) <= 10:
             figure.legend(loc="outside lower center", fontsize=8)
-    return inline_svg(figure, "cost", f"{metric} over the seconds of each of {sum(map(len, points.values()))} runs")
+    return inline_svg(figure, "cost", f"{metric} against the seconds of each of {sum(map(len, points.values()))} runs")

@@ -1,4 +1,4 @@
-"""The features of the samples in two dimensions."""
+"""Shows the features of the samples in two dimensions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +88,7 @@ def write_projector(folder: Path, features: Tensor, predictions: Predictions, pi
     """Writes the features for TensorBoard's projector tab, where they can be rotated and searched.
 
     Args:
-        folder: of the files; `tensorboard --logdir` finds it from any folder above.
+        folder: of the files; `tensorboard --logdir` finds it below any parent folder.
         features: `(samples, num_features)`.
         predictions: of the samples.
         pictures: a small picture of each sample, uint8 `(samples, 3, side, side)`; None for points.

@@ -1,4 +1,4 @@
-"""Evaluates a trained run on one split, from its run directory or checkpoint alone."""
+"""Evaluates a trained run on one split; needs only its run directory or checkpoint."""
 
 import logging
 from pathlib import Path
@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     run = Run.of(path)
     if cfg.data.root is None and known_split(run) is None:
         log.warning(
-            "there is no %s: the data are split again, so samples that the model learned from may be in %s",
+            "there is no %s: the data are split again, so training samples of the model may be in %s",
             *(Run(path.parent.parent).split_file, cfg.split),
         )
     task, trained = checkpoint.load_task(path)
@@ -75,7 +75,7 @@ def write_evaluation(
     cfg: DictConfig, path: Path, trained: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer,
     collector: LogitCollector, tested: dict[str, float],
 ) -> None:  # fmt: skip
-    """Writes the results of a test that was just made: intervals, tables, figures, and what else `cfg` asks for.
+    """Writes the results of a test that was just made: intervals, tables, figures, and everything that `cfg` asks for.
 
     Args:
         cfg: of `conf/evaluate.yaml`.
@@ -112,7 +112,7 @@ def defaults(path: Path, split: str) -> DictConfig:
 
 
 def config_for_evaluation(trained: DictConfig, cfg: DictConfig, run: Run | None) -> DictConfig:
-    """The run's config with the changes of an evaluation: one process, all samples, and what `cfg` changes.
+    """The config of the run with the changes for an evaluation: one process, all samples, and the settings of `cfg`.
 
     Args:
         trained: the config of the run.
@@ -124,7 +124,10 @@ def config_for_evaluation(trained: DictConfig, cfg: DictConfig, run: Run | None)
     config.trainer.update({"devices": 1, "strategy": "auto", "limit_test_batches": None, "fast_dev_run": False})
     config.data = data_config(trained, cfg.data, run)
     config.trainer.update({key: value for key, value in cfg.trainer.items() if value is not None})
-    if config.trainer.precision in ("auto", "16-mixed"):  # CPUs cannot do the latter; others stay as in the run
+    if config.trainer.precision in (
+        "auto",
+        "16-mixed",
+    ):  # CPUs do not have 16-mixed; others stay
         config.trainer.precision = choose_precision("auto", config.trainer.accelerator)
     return config
 
@@ -151,7 +154,7 @@ def calibrate(
     targets = data.targets("val", range(data.num_samples["val"]))
     temperature = fit_temperature(collector.logits, targets)
     if temperature is None:
-        log.warning("no temperature fits val (does the model make no mistake there?): the temperature stays as it was")
+        log.warning("no temperature fits val (does the model make no mistake there?): the temperature is not changed")
         return
     errors = []
     for candidate in (1.0, temperature):
@@ -221,5 +224,5 @@ def _test_time_name(cfg: DictConfig) -> str | None:
 
 
 def _data_root(cfg: DictConfig) -> str | None:
-    """The absolute path of the other pictures; None for those of the run."""
+    """The absolute path of other data; None for the data of the run."""
     return None if cfg.data.root is None else str(Path(cfg.data.root).expanduser().resolve())

@@ -50,7 +50,7 @@ def clear(folder: Path) -> None:
 
 
 def write_tables_and_figures(folder: Path, evaluation: Evaluation) -> None:
-    """Writes the tables and figures that need nothing but the predictions; the JSON file comes last."""
+    """Writes the tables and figures that need only the predictions; the JSON file comes last."""
     predictions = evaluation.predictions
     rows = per_class.class_rows(predictions)
     content = evaluation.facts | {"metrics": _with_limits(evaluation), "classes": rows}

@@ -17,7 +17,7 @@ from headstart.backbones.base import Backbone
 from headstart.errors import UsageError
 
 COARSEST = 4
-"""Least height and width of a map. If the last map is smaller, as for small pictures, an earlier one is taken."""
+"""Least height and width of a feature map. If the last one is smaller (small pictures), an earlier one is used."""
 
 
 def has_captum() -> bool:
@@ -80,7 +80,7 @@ def _attributed(network: nn.Module, layer: nn.Module, tokens: bool, pictures: Te
                 LayerGradCam(network, layer).attribute(pictures, additional_forward_args=chosen)[:, 0].relu().detach()
             )
         method = LayerGradientXActivation(network, layer)
-        # the input of the last block: of its output, the head sees only the class token
+        # the input of the last block, because the head uses only the class token of its output
         found = method.attribute(pictures, additional_forward_args=chosen, attribute_to_layer_input=True)
     found = (found[0] if isinstance(found, tuple) else found).sum(dim=2).relu().detach()
     side = math.isqrt(found.shape[1])

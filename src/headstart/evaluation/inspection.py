@@ -1,4 +1,4 @@
-"""Where a model fails and why: worst mistakes, heat maps, nearest training pictures, features, suspected labels."""
+"""Figures and tables about the mistakes of a model: heat maps, nearest training samples, features, label errors."""
 
 import logging
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
 COLUMNS = 6
-"""Of the sheets of pictures."""
+"""Number of columns in a sheet of pictures."""
 MAPS = 12
 """Number of heat maps if explain=true gives no number."""
 NEIGHBOURS = 5
@@ -59,7 +59,7 @@ class Inspection:
         split: the evaluated split.
         trainer: has evaluated it.
         predictions: of the split.
-        features: `(samples, num_features)` of the split; None if nothing that is asked for needs them.
+        features: `(samples, num_features)` of the split; None if `cfg` asks for nothing that needs them.
         folder: of the files.
     """
 
@@ -152,7 +152,7 @@ class Inspection:
         write_projector(self.folder / "tensorboard", self.features, self.predictions, small)
 
     def _show_label_errors(self) -> None:
-        """Suspected labels of the training samples, on features that have not learned from these labels."""
+        """Suspected label errors of the training samples, from features that were not trained on these labels."""
         backbone = starting_backbone(self.trained, self.task)
         if backbone is self.task.backbone:
             features = self._train_features
@@ -221,7 +221,7 @@ def check(cfg: DictConfig) -> None:
     if cfg.data.root is not None:
         for key in ("calibrate", "neighbours", "label_errors"):
             if cfg[key]:
-                raise UsageError(f"{key}={str(cfg[key]).lower()} is about the run's own pictures: leave data.root out")
+                raise UsageError(f"{key}={str(cfg[key]).lower()} needs the data of the run: leave data.root out")
 
 
 def check_data(cfg: DictConfig, task: ClassificationTask, data: DataModule) -> None:
@@ -245,17 +245,17 @@ def paths_of(data: DataModule, split: str) -> list[str]:
 
 
 def starting_backbone(trained: DictConfig, task: ClassificationTask) -> Backbone:
-    """The backbone as it was before training: afterwards it may have memorised the labels of its training samples."""
+    """The backbone before training; the trained one may have memorised the labels of its training samples."""
     if not get_class(trained.finetuning._target_).learns_backbone:
         return task.backbone
     if trained.model.get("weights") is None:
         log.warning(
-            "the backbone started from random weights and learned from these labels: memorised errors stay hidden"
+            "the backbone was trained on these labels from random weights: label errors that it memorised are not found"
         )
         return task.backbone
     return instantiate(trained.model).eval()
 
 
 def _number(given: bool | int, default: int) -> int:
-    """The number that is asked for; `true` stands for the default."""
+    """The given number; `true` stands for the default."""
     return default if given is True else int(given)

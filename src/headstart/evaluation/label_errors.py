@@ -1,7 +1,7 @@
 """Samples that may carry a wrong label, by confident learning.
 
 Northcutt et al. 2021, https://arxiv.org/abs/1911.00068, with their own library cleanlab. Each sample is predicted by a
-model that has not learned from it. From these probabilities the method estimates how many samples of each class belong
+model that was not trained on it. From these probabilities the method estimates how many samples of each class belong
 to each other class, and reports that number of the least likely samples, both per class and per pair of classes (their
 method "C+NR").
 """
@@ -24,7 +24,8 @@ class LabelError:
     Attributes:
         position: of the sample in its split.
         given, suggested: class names.
-        score: probability of the given class minus that of the suggested class; the lower, the more likely an error.
+        score: probability of the given class minus probability of the suggested class; an error is likelier the lower
+            it is.
     """
 
     position: int
@@ -45,7 +46,7 @@ def find_label_errors(probabilities: Tensor, targets: Tensor, classes: list[str]
     """The labels that may be wrong, the most likely errors first.
 
     Args:
-        probabilities: `(samples, classes)`; each row is predicted by a model that has not learned from the sample.
+        probabilities: `(samples, classes)`; each row is predicted by a model that was not trained on this sample.
         targets: class indices `(samples,)`, the given labels.
         classes: their names.
 
@@ -67,6 +68,6 @@ def find_label_errors(probabilities: Tensor, targets: Tensor, classes: list[str]
 
 
 def write_label_errors(file: Path, errors: list[LabelError], paths: list[str]) -> None:
-    """Writes `path,given,suggested,score`, the most likely errors first; `paths` are those of the whole split."""
+    """Writes `path,given,suggested,score`, the most likely errors first; `paths`: of all samples of the split."""
     rows = ([paths[e.position], e.given, e.suggested, f"{e.score:.6f}"] for e in errors)
     write_table(file, [["path", "given", "suggested", "score"], *rows])

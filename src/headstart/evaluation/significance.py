@@ -1,4 +1,4 @@
-"""Which differences between runs are larger than chance explains."""
+"""Tests which differences between runs are significant."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from headstart.evaluation.compare import Configuration
 from headstart.runs.evaluations import Answers
 
 DRAWS = 2000
-"""Of the bootstrap."""
+"""Number of bootstrap samples."""
 MOST_PAIRS = 100
-"""More pairs are too many to read."""
+"""Largest number of tested pairs; more are too many to read."""
 LEVEL = 0.05
 """Significance level: a difference counts if p is below it."""
 
@@ -25,9 +25,9 @@ class PairTest:
 
     Attributes:
         first, second: titles of the runs.
-        samples: how many samples both have predicted.
-        only_first, only_second: how many samples only the first, only the second run got right.
-        difference: accuracy of the first run minus that of the second.
+        samples: number of samples that both have predicted.
+        only_first, only_second: number of samples that only the first, only the second run predicted right.
+        difference: accuracy of the first run minus accuracy of the second.
         low, high: 95 % interval of the difference, by a paired bootstrap.
         p: p value of McNemar's exact test.
         adjusted: the p value after Holm's correction for all tested pairs.
@@ -119,7 +119,7 @@ def _holm(tests: list[PairTest]) -> list[PairTest]:
 
 
 def claims(tests: Sequence[PairTest], untested: int, split: str) -> dict[str, Any]:
-    """What may be concluded: `header` and `rows` of the pairs, and a `note` in words.
+    """The conclusions: `header` and `rows` of the pairs, and a `note` in words.
 
     Args:
         tests: of the pairs that could be tested.

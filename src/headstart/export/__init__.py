@@ -1,1 +1,1 @@
-"""A trained run as one file that works without Headstart."""
+"""Exports a trained run as one file that works without Headstart."""

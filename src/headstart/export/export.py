@@ -1,4 +1,4 @@
-"""A trained run as one file that works without Headstart, checked against its checkpoint before it is kept."""
+"""Exports a trained run as one file that works without Headstart, after a comparison with its checkpoint."""
 
 import logging
 import shutil
@@ -39,25 +39,25 @@ LOAD = {
     "torchscript": torch_files.load_scripted,
     "safetensors": safetensors_file.load,
 }
-SAMPLES = 200  # to compare, unless the command line says otherwise
-CALIBRATION = 128  # samples that scale int8 activations
-THROUGHPUT = 32  # samples in the larger of the two batches that are timed
+SAMPLES = 200  # number of compared samples, if the command line gives none
+CALIBRATION = 128  # samples that the scales of int8 activations are measured on
+THROUGHPUT = 32  # size of the larger of the two timed batches
 
 
-class ExportFailed(Exception):  # noqa: N818 - no mistake that another command line would correct
-    """The file does not give the same answers as the checkpoint."""
+class ExportFailed(Exception):  # noqa: N818 - not an error of the command line
+    """The file does not give the same predictions as the checkpoint."""
 
 
 def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
-    """Writes the file `cfg.output` and, beside it, `<output>.json` with all that is needed to use it.
+    """Writes the file `cfg.output`, and next to it `<output>.json` with everything that is needed to use it.
 
     Returns:
-        the content of that JSON.
+        the content of the JSON file.
 
     Raises:
         ExportFailed: probabilities differ by more than `cfg.tolerance`, or int8 costs more than
-            `cfg.max_accuracy_loss`. Then there is no such file.
-        UsageError: the run cannot be exported like this.
+            `cfg.max_accuracy_loss`. In this case no file is written.
+        UsageError: the run cannot be exported with these settings.
     """
     task, trained = checkpoint.load_task(path)
     classifier = Classifier(task)
@@ -66,7 +66,7 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
     count = cfg.pictures or (10**9 if cfg.quantize else SAMPLES)
     samples = parity_samples(trained, cfg.data, path, task, count)
     if cfg.quantize and not samples.real:
-        raise UsageError(f"quantize={cfg.quantize} needs data of the run: give data.root=<folder>")
+        raise UsageError(f"quantize={cfg.quantize} needs the data of the run: give data.root=<folder>")
     target = output_file(cfg, path)
     about = metadata(classifier, trained, path, cfg.format, preprocessing is not None) | {"quantize": cfg.quantize}
     with scratch_folder(target) as scratch:
@@ -79,16 +79,16 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
         refuse_difference(cfg, parity)
         about["speed"] = speed(reference, exported, next(iter(samples)))
         keep(file, target, about)
-    tell(target, about, classifier.preprocess.sample_name)
+    print_summary(target, about, classifier.preprocess.sample_name)
     return about
 
 
 @contextmanager
 def scratch_folder(target: Path) -> Iterator[str]:
-    """A temporary folder beside the target, for the file that is not checked yet.
+    """A temporary folder next to the target, for the file before it is checked.
 
     Raises:
-        UsageError: nothing can be written there.
+        UsageError: the folder of the target cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def scratch_folder(target: Path) -> Iterator[str]:
 
 
 def output_file(cfg: DictConfig, path: Path) -> Path:
-    """As asked; else in the `export` folder of the run, or beside a checkpoint that is in none."""
+    """`cfg.output`, or a file in the `export` folder of the run (next to a checkpoint that is not in a run)."""
     if cfg.output is not None:
         return Path(cfg.output).expanduser()
     run = Run.of(path) or Run(path.parent)
@@ -111,7 +111,7 @@ def write(
     cfg: DictConfig, classifier: Classifier, preprocessing: nn.Module | None, file: Path, about: dict[str, Any],
     samples: ParitySamples,
 ) -> None:  # fmt: skip
-    """Writes the file, quantized if asked."""
+    """Writes the file, quantized if `cfg.quantize`."""
     model = classifier if preprocessing is None else WithPreprocessing(preprocessing, classifier)
     example, axes = classifier.preprocess.export_example(raw=preprocessing is not None)
     with torch.no_grad():
@@ -125,7 +125,7 @@ def write(
 
 
 def calibration(samples: ParitySamples) -> Iterator[Any]:
-    """Raw training samples, evenly chosen; validation samples where there are none."""
+    """Raw training samples, evenly spaced; validation samples if there are no training samples."""
     assert samples.data is not None
     split = "train" if samples.data.num_samples["train"] else "val"
     total = samples.data.num_samples[split]
@@ -134,7 +134,7 @@ def calibration(samples: ParitySamples) -> Iterator[Any]:
 
 
 def on_raw(network: Any, classifier: Classifier, raw: bool) -> Answer:
-    """A network as a function of raw samples, which are preprocessed first unless the network does that itself."""
+    """A network as a function of raw samples; `raw`: the network itself does the preprocessing."""
     preprocess = classifier.preprocess
     if raw:
         return lambda samples: network(preprocess.collate(samples))
@@ -142,26 +142,26 @@ def on_raw(network: Any, classifier: Classifier, raw: bool) -> Answer:
 
 
 def check(reference: Answer, exported: Answer, samples: ParitySamples, classifier: Classifier) -> Parity:
-    """Compares both on all samples."""
+    """Compares checkpoint and export on all samples."""
     targets = samples.targets() if samples.real else None
     multi_label = classifier.objective.multi_label
     return compare(reference, exported, samples, classifier.preprocess.companion, targets, multi_label)
 
 
 def refuse_difference(cfg: DictConfig, parity: Parity) -> None:
-    """Raises ExportFailed above the tolerance; int8 is judged by the accuracy that it costs."""
+    """Raises ExportFailed if probabilities (for int8: accuracies) differ by more than the limit."""
     if cfg.quantize:
         before, after = parity.accuracy.values()
         if not before - after <= cfg.max_accuracy_loss:
             raise ExportFailed(
                 f"with {cfg.quantize} the accuracy on {parity.samples} samples of val is {after:.4f} instead of "
-                f"{before:.4f}: more is lost than max_accuracy_loss={cfg.max_accuracy_loss}"
+                f"{before:.4f}; the loss is more than max_accuracy_loss={cfg.max_accuracy_loss}"
             )
     elif not parity.largest <= cfg.tolerance:
         raise ExportFailed(
-            f"on {parity.samples} samples the probabilities of the file differ from those of the checkpoint by up to "
-            f"{parity.largest:.2g}: more than tolerance={cfg.tolerance}. If it is the resize that differs, "
-            "resize=outside leaves it out"
+            f"on {parity.samples} samples the probabilities of file and checkpoint differ by up to "
+            f"{parity.largest:.2g}, more than tolerance={cfg.tolerance}. If the resize causes "
+            "this, export without it: resize=outside"
         )
 
 
@@ -178,15 +178,15 @@ def speed(reference: Answer, exported: Answer, sample: Any) -> dict[str, Any]:
 
 
 def keep(file: Path, target: Path, about: dict[str, Any]) -> None:
-    """Puts the file and its description in their places, the description last."""
+    """Moves the file to its place, then writes its description."""
     with replacing(target, binary=True) as stream, file.open("rb") as written:
         shutil.copyfileobj(written, stream)
     with replacing(target.with_name(f"{target.name}.json")) as stream:
         stream.write(as_json(about))
 
 
-def tell(target: Path, about: dict[str, Any], name: str) -> None:
-    """Prints the measurements as `name: value`; `name` is what a sample is called."""
+def print_summary(target: Path, about: dict[str, Any], name: str) -> None:
+    """Prints the measurements as `name: value`; `name` is the word for one sample."""
     parity, times = about["parity"], about["speed"]
     one, many = times["milliseconds_for_1"], times[f"samples_per_second_of_{THROUGHPUT}"]
     print(f"file: {target} ({target.stat().st_size / 1e6:.1f} MB)")

@@ -1,4 +1,4 @@
-"""The description of an export: everything that is needed to use it, as plain data."""
+"""The description of an export: everything that a user needs to know, as plain data."""
 
 import math
 from functools import partial
@@ -21,31 +21,31 @@ def metadata(
     """Classes, input, output, preprocessing, network, metrics and versions.
 
     Args:
-        classifier: the exported one.
+        classifier: the exported model.
         trained: the config of its run.
         path: its checkpoint.
-        form: the format.
-        preprocessing_inside: whether the network takes raw samples.
+        form: the file format.
+        preprocessing_inside: whether the preprocessing is part of the network.
     """
-    told = classifier.preprocess.describe(raw=preprocessing_inside)
+    description = classifier.preprocess.describe(raw=preprocessing_inside)
     constants = classifier.backbone.constants()
-    weights_alone = form == "safetensors"
-    normalise = ["divide by 255, subtract the mean, divide by the std"] if weights_alone and constants else []
+    only_weights = form == "safetensors"
+    normalise = ["divide by 255, subtract the mean, divide by the std"] if only_weights and constants else []
     model = OmegaConf.to_container(trained.model, resolve=True)
     return {
         "format": form,
         "classes": classifier.classes,
-        "input": told["input"],
+        "input": description["input"],
         "output": {"name": "probabilities", "type": "float32", "shape": ["batch", len(classifier.classes)]},
         "several_labels": classifier.objective.multi_label,
         "objective": type(classifier.objective).__name__,
         "resize": "inside" if preprocessing_inside else "outside",
-        "preprocess": told["preprocess"] | constants,
-        "to_be_done_before": told["steps_before"] + normalise,
-        "to_be_done_after": _steps_after(classifier) if weights_alone else [],
+        "preprocess": description["preprocess"] | constants,
+        "to_be_done_before": description["steps_before"] + normalise,
+        "to_be_done_after": _steps_after(classifier) if only_weights else [],
         "temperature": classifier.objective.temperature,
         "test_time": None if classifier.test_time is None else _function_of(classifier.test_time).__name__,
-        # the origin of the weights is of no use to others, and may be a path
+        # without `weights`: others cannot use it, and it may be a path
         "model": {key: value for key, value in model.items() if key != "weights"},
         "metrics": _metrics(path),
         "versions": {name: v for name in PACKAGES if (v := _version(name))},
@@ -57,7 +57,7 @@ def _function_of(test_time: Any) -> Any:
 
 
 def _steps_after(classifier: Classifier) -> list[str]:
-    """How logits become probabilities, for users of the weights alone."""
+    """The steps from logits to probabilities, for a file that holds only the weights."""
     flip = [] if classifier.test_time is None else [_function_of(classifier.test_time).words]
     temperature = classifier.objective.temperature
     divide = [f"divide the logits by the temperature {temperature}"] if temperature != 1 else []
@@ -65,7 +65,7 @@ def _steps_after(classifier: Classifier) -> list[str]:
 
 
 def _metrics(path: Path) -> dict[str, float]:
-    """Those of the saved weights that are defined, and of the test after training where it was of these weights."""
+    """The defined val metrics of the checkpoint, and the test metrics of the run if they are of these weights."""
     metrics = dict(checkpoint.read(path).get("metrics", {}))
     run = Run.of(path)
     if path.name == BEST and run and run.has_ended:

@@ -1,4 +1,4 @@
-"""The network of an export: a classifier, with its preprocessing in front where that can be part of it."""
+"""The network of an export: a classifier, and its preprocessing if that can be exported."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +13,8 @@ class WithPreprocessing(nn.Module):
     """A classifier that takes a batch of raw samples of one shape.
 
     Args:
-        preprocessing: raw samples -> the classifier's inputs.
-        classifier: the trained one.
+        preprocessing: raw samples -> inputs of the classifier.
+        classifier: the trained model.
     """
 
     def __init__(self, preprocessing: nn.Module, classifier: Classifier):
@@ -27,12 +27,12 @@ class WithPreprocessing(nn.Module):
 
 
 def input_names(batch: Any, name: str) -> list[str]:
-    """The names of a network's inputs: the keys of a dict of tensors, else the one name."""
+    """The names of a network's inputs: the keys of a dict of tensors; `name` for one tensor."""
     return list(batch) if isinstance(batch, Mapping) else [name]
 
 
 def dynamic_shapes(axes: Any) -> Any:
-    """Names of dimensions, as `Preprocess.export_example` gives them, -> torch.export's dimensions, each name once."""
+    """Names of dimensions from `Preprocess.export_example` -> dimensions of torch.export, one per name."""
     known: dict[str, Any] = {}
 
     def made(node: Any) -> Any:

@@ -1,4 +1,4 @@
-"""ONNX: one file that onnxruntime and others run without torch."""
+"""ONNX files, which onnxruntime and other programs run without torch."""
 
 import json
 import logging
@@ -16,12 +16,12 @@ from headstart.export.network import dynamic_shapes, input_names
 from headstart.inputs.base import leaves
 
 INPUT, OUTPUT = "pictures", "probabilities"
-"""Names of the output and, where the input is one tensor and not a dict of them, of the input."""
+"""Names of the input (if it is one tensor, not a dict) and of the output."""
 KEY = "headstart"
 """The key of the description in the file's metadata, as JSON."""
-OPSET = 18  # the first whose Resize is antialiased
-LARGEST = 2 * 10**9  # bytes: protobuf's limit
-PILLOWS_CUBIC = -0.5  # torch's antialiased kernel, Pillow's too; its plain one has -0.75
+OPSET = 18  # the first opset with an antialiased Resize
+LARGEST = 2 * 10**9  # bytes; the limit of protobuf
+PILLOWS_CUBIC = -0.5  # coefficient of the antialiased kernels of torch and Pillow; torch's plain kernel has -0.75
 
 
 def write(model: nn.Module, example: Any, axes: Any, path: Path, about: dict[str, Any]) -> None:
@@ -30,35 +30,37 @@ def write(model: nn.Module, example: Any, axes: Any, path: Path, about: dict[str
     Args:
         model: a batch of inputs -> probabilities.
         example: a batch of at least two inputs.
-        axes: names of its dimensions that may have another size (`Preprocess.export_example`).
+        axes: names of its dynamic dimensions (`Preprocess.export_example`).
         path: the file.
-        about: the description, plain data; it goes into the metadata of the file.
+        about: the description as plain data; saved in the metadata of the file.
 
     Raises:
-        UsageError: the network is larger than such a file can be.
+        UsageError: the network is too large for an ONNX file.
     """
     import onnx
 
     if sum(p.numel() * p.element_size() for p in model.parameters()) > LARGEST:
-        raise UsageError("format=onnx: the network has more than 2 GB, too much for one ONNX file: format=torch_export")
+        raise UsageError(
+            "format=onnx: the network has more than 2 GB, too much for one ONNX file: use format=torch_export"
+        )
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about torch's own ways; what matters, the parity check finds
-        # {}: the exporter would take a dict at the end for named arguments
+        warnings.simplefilter("ignore")  # warnings about torch's own code; the parity check finds real errors
+        # {}: the exporter takes a dict in last place as named arguments
         program = torch.onnx.export(
             model, (example, {}), dynamo=True, dynamic_shapes=(dynamic_shapes(axes),),
             input_names=input_names(example, INPUT), output_names=[OUTPUT], opset_version=OPSET, verbose=False,
         )  # fmt: skip
     proto = program.model_proto
-    _mend(proto)
+    _clean(proto)
     onnx.helper.set_model_props(proto, {KEY: json.dumps(about)})
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
 
 
-def _mend(proto: Any) -> None:
-    """Removes what the exporter tells of its own source files, and sets the constant it has wrong."""
+def _clean(proto: Any) -> None:
+    """Removes the notes about source files of the exporter, and corrects its constant of the cubic kernel."""
     import onnx
 
     proto.doc_string = ""
@@ -79,7 +81,7 @@ def _mend(proto: Any) -> None:
 
 
 def replace_metadata(path: Path, about: dict[str, Any]) -> None:
-    """Replaces all metadata of a file by a description."""
+    """Replaces all metadata of a file with a description."""
     import onnx
 
     proto = onnx.load(path)
@@ -88,17 +90,17 @@ def replace_metadata(path: Path, about: dict[str, Any]) -> None:
 
 
 def load(path: Path, model: nn.Module) -> Callable[[Any], Tensor]:
-    """A function that runs the file: batch -> probabilities. `model` is not used: the file is all that is needed."""
+    """A function that runs the file: batch -> probabilities. `model` is not used."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # as many as what it is compared with
+    options.intra_op_num_threads = torch.get_num_threads()  # the same number as the checkpoint that it is compared with
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda batch: torch.from_numpy(session.run([OUTPUT], feed(batch))[0])
 
 
 def feed(batch: Any) -> dict[str, np.ndarray]:
-    """A batch as onnxruntime takes it."""
+    """A batch as input for onnxruntime: name -> array."""
     names = input_names(batch, INPUT)
     return {name: tensor.contiguous().numpy() for name, tensor in zip(names, leaves(batch), strict=True)}

@@ -1,4 +1,4 @@
-"""Whether an export gives the same answers as its checkpoint, and how fast."""
+"""Compares predictions and speed of an export and of its checkpoint."""
 
 import statistics
 import time
@@ -11,19 +11,19 @@ from torch import Tensor
 
 Answer = Callable[[list[Any]], Tensor]
 """Raw samples -> probabilities `(samples, num_classes)`."""
-SECONDS = 3.0  # for each of the two kinds of timing
+SECONDS = 3.0  # for each of the two batch sizes
 LEAST_RUNS = 5
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Two answers to the same samples.
+    """How close the predictions of checkpoint and export are on the same samples.
 
     Attributes:
-        largest: the largest difference between two probabilities; NaN if one of them is.
-        agreement: share of the samples for which both decide alike.
-        samples: how many were compared.
-        accuracy: of `checkpoint` and `export`, or None without labels. Of several labels each counts.
+        largest: largest difference between two probabilities; NaN if a probability is NaN.
+        agreement: share of samples with the same predicted classes.
+        samples: number of compared samples.
+        accuracy: of `checkpoint` and `export`; None without labels. With several labels, each label counts.
     """
 
     largest: float
@@ -37,13 +37,13 @@ def compare(
     reference: Answer, exported: Answer, samples: Iterable[Any], companion: Callable[[Any], Any],
     targets: Tensor | None, multi_label: bool,
 ) -> Parity:  # fmt: skip
-    """Runs both on each sample, and the export also on batches of two.
+    """Runs both networks on each sample, and the export also on batches of two.
 
     Args:
-        reference: the checkpoint's own network.
-        exported: the network that was read back from the file.
-        samples: raw, as they come from the data set.
-        companion: a sample -> another one that can be in one batch with it.
+        reference: the network of the checkpoint.
+        exported: the network that was loaded from the file.
+        samples: raw, as the data set loads them.
+        companion: a sample -> another one that fits into one batch with it.
         targets: class indices `(n,)`, or zeros and ones `(n, num_classes)`.
         multi_label: whether a sample may have several labels.
     """
@@ -66,7 +66,7 @@ def compare(
 
 
 def decide(probabilities: Tensor, multi_label: bool) -> Tensor:
-    """The answer that probabilities `(n, num_classes)` give: a class `(n,)`, or zeros and ones `(n, num_classes)`."""
+    """Probabilities `(n, num_classes)` -> predicted classes `(n,)`, or zeros and ones `(n, num_classes)`."""
     return (probabilities > 0.5).long() if multi_label else probabilities.argmax(dim=1)
 
 
@@ -80,8 +80,8 @@ def _nan_last(value: float) -> float:
 
 @torch.inference_mode()
 def seconds(answers: dict[str, Answer], samples: list[Any]) -> dict[str, float]:
-    """The median time of each for these samples, measured in turns, so that other work slows all alike."""
-    for answer in answers.values():  # the first call prepares things that the next ones find
+    """The median time of each network, measured in turns, so that other work on the machine slows all equally."""
+    for answer in answers.values():  # the first call is slower and is not measured
         answer(samples)
     taken: dict[str, list[float]] = {name: [] for name in answers}
     end = time.monotonic() + SECONDS

@@ -1,4 +1,4 @@
-"""Samples of a run that its model did not learn from, to compare an export with its checkpoint."""
+"""Validation samples of a run, to compare an export with its checkpoint."""
 
 import logging
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ class ParitySamples:
     """Raw samples, as the data set loads them.
 
     Attributes:
-        data: where they are from; None for generated ones.
-        positions: which samples of its val split; of generated ones their seeds.
+        data: the data of the run; None for generated samples.
+        positions: of the samples in the val split; for generated samples, their seeds.
         preprocess: generates samples.
     """
 
@@ -35,7 +35,7 @@ class ParitySamples:
 
     @property
     def real(self) -> bool:
-        """Whether these are samples of the run, with labels."""
+        """Whether these are samples of the run, with labels; otherwise they are generated."""
         return self.data is not None
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class ParitySamples:
         return self.of("val", self.positions) if self.real else map(self.preprocess.raw_example, self.positions)
 
     def of(self, split: str, positions: list[int]) -> Iterator[Any]:
-        """Samples of any split of the same data."""
+        """Samples of any split of the data."""
         assert self.data is not None
         assert self.data.samples is not None
         return (self.data.samples.load(self.data.splits[split][position]) for position in positions)
@@ -59,19 +59,19 @@ class ParitySamples:
 def parity_samples(
     trained: DictConfig, given: DictConfig, path: Path, task: ClassificationTask, count: int
 ) -> ParitySamples:
-    """Samples of the run's val split, evenly spread over it; generated ones where its data are gone.
+    """Samples of the run's val split, evenly spaced; generated samples if its data cannot be used.
 
     Nothing is downloaded.
 
     Args:
         trained: the config of the run.
-        given: settings of `data` that replace the run's, such as `root`; null: the run's.
+        given: settings of `data` that replace those in the config of the run, such as `root`; null: not replaced.
         path: the checkpoint.
-        task: the trained one.
-        count: how many at most.
+        task: the trained task.
+        count: largest number of samples.
 
     Raises:
-        UsageError: other data were asked for and cannot be used.
+        UsageError: `given.root` names other data, and they cannot be used.
     """
     preprocess = task.backbone.preprocess
     try:
@@ -80,8 +80,8 @@ def parity_samples(
         if given.root is not None:
             raise
         log.warning(
-            "the run's data cannot be used (%s): %d GENERATED %ss take their place; give data.root=<folder> for real "
-            "ones", error, count, preprocess.sample_name,
+            "the data of the run cannot be used (%s): %d GENERATED %ss are compared instead; for real ones give "
+            "data.root=<folder>", error, count, preprocess.sample_name,
         )  # fmt: skip
         return ParitySamples(None, list(range(count)), preprocess)
     total = data.num_samples["val"]
@@ -92,7 +92,9 @@ def parity_samples(
 def _val_data(trained: DictConfig, given: DictConfig, path: Path, task: ClassificationTask) -> DataModule:
     run = Run.of(path)
     if given.root is None and known_split(run) is None:
-        raise UsageError(f"there is no {Run(path.parent.parent).split_file}, which says what the model learned from")
+        raise UsageError(
+            f"there is no {Run(path.parent.parent).split_file}, so it is not known which samples are in val"
+        )
     config = data_config(trained, given, run)
     data = load_data(config, task.classes, task.backbone.preprocess, "val", run, download=False)
     if not data.num_samples["val"]:

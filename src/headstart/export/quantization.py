@@ -1,4 +1,4 @@
-"""int8 weights and activations for ONNX files: a quarter of the size, and faster on processors made for it."""
+"""int8 weights and activations for ONNX files: a quarter of the size, and faster on processors with int8 support."""
 
 import logging
 import tempfile
@@ -8,24 +8,24 @@ from typing import Any
 
 from headstart.export.onnx_file import feed
 
-QUANTIZED = ["Conv", "Gemm", "MatMul"]  # what takes the time; the rest stays exact
+QUANTIZED = ["Conv", "Gemm", "MatMul"]  # the slow operations; all others stay float
 
 
 def quantize(path: Path, target: Path, batches: Iterable[Any]) -> None:
     """Writes an ONNX file with int8 convolutions and matrix products.
 
-    The scales of activations are measured on the batches (static quantization, QDQ nodes, a scale a channel of the
-    weights; https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+    The scales of activations are measured on the batches (static quantization, QDQ nodes, one scale per channel
+    of the weights; https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 
     Args:
-        path: of the float network.
+        path: the file of the float network.
         target: the file to write.
-        batches: to calibrate with, as the network takes them.
+        batches: inputs of the network, for calibration.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    logging.disable(logging.WARNING)  # it advises to do what is done here
+    logging.disable(logging.WARNING)  # it recommends the preprocessing that is done here
     try:
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             prepared = Path(scratch) / "prepared.onnx"

@@ -1,4 +1,4 @@
-"""Safetensors: the weights alone, readable by anything; the network must be built by whoever loads them."""
+"""Safetensors files, which hold only the weights: the program that loads them has to build the network."""
 
 import copy
 import json
@@ -16,21 +16,21 @@ KEY = "headstart"
 
 
 def write(model: nn.Module, example: Any, axes: Any, path: Path, about: dict[str, Any]) -> None:
-    """Writes the parameters and buffers under their names in the network; there is no example needed.
+    """Writes the parameters and buffers under their names in the network; `example` and `axes` are not used.
 
-    `backbone.net.` precedes the names that torchvision gives its own networks.
+    Networks of torchvision keep their names, with the prefix `backbone.net.`.
     """
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, path, metadata={KEY: json.dumps(about), "format": "pt"})
 
 
 def load(path: Path, model: nn.Module) -> Callable[[Any], Tensor]:
-    """A network built like `model`, with nothing of it but what the file holds."""
+    """A network with the architecture of `model` and the weights of the file."""
     fresh = copy.deepcopy(model)
     with torch.no_grad():
         for tensor in (*fresh.parameters(), *fresh.buffers()):
             tensor.zero_()
     state = OrderedDict(load_file(path))
-    state._metadata = fresh.state_dict()._metadata  # MNASNet asks for a version, which such a file cannot tell
+    state._metadata = fresh.state_dict()._metadata  # MNASNet needs a version, which the file cannot store
     fresh.load_state_dict(state)
     return fresh

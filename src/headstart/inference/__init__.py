@@ -1,1 +1,1 @@
-"""A trained run in use: predictions for files, a local web page."""
+"""Predictions of a trained run: for files, and on a local web page."""

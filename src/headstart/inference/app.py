@@ -1,4 +1,4 @@
-"""The web application: a page to drop a picture on, and the endpoint behind it."""
+"""The web application: a page to drop a picture on, and the endpoint that it calls."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ from headstart.inputs.base import UnreadableInput
 
 NOT_PICTURES = ("text/", "application/json", "application/x-www-form-urlencoded", "multipart/")
 HEADERS = {
-    # the page brings everything with it, and nobody else may show it in a frame
+    # the page loads nothing from other sites, and other sites may not show it in a frame
     "Content-Security-Policy": "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -33,23 +33,24 @@ HEADERS = {
 
 
 class Model:
-    """A classifier that answers one request at a time, so that one decoded picture is in memory, which may be large.
+    """A classifier that answers one request at a time: decoded pictures can be large, so only one is in memory.
 
     Args:
         classifier: in eval mode.
-        device: where it computes.
+        device: where the classifier runs.
     """
 
     def __init__(self, classifier: Classifier, device: torch.device):
         self.classifier, self.device = classifier.to(device), device
-        self.names = [name.encode(errors="replace").decode() for name in classifier.classes]  # they need not be text
+        # class names may be invalid text
+        self.names = [name.encode(errors="replace").decode() for name in classifier.classes]
         self.lock = threading.Lock()
 
     def __call__(self, body: bytes, top_k: int, with_map: bool) -> dict[str, Any]:
-        """The most probable classes of a picture file and, if asked for, a picture of what speaks for the first.
+        """The most probable classes of a picture file and, if `with_map`, a heat map for the first one.
 
         Raises:
-            UnreadableInput: the bytes are no picture that can be decoded right.
+            UnreadableInput: the bytes are not a picture, or cannot be decoded correctly.
         """
         with self.lock:
             preprocess = self.classifier.preprocess
@@ -69,7 +70,7 @@ class Model:
         return answer
 
     def _map(self, picture: Tensor, chosen: int) -> str:
-        """A PNG as a data URI."""
+        """The heat map of a class over the picture, as the data URI of a PNG."""
         network = nn.Sequential(self.classifier.backbone, self.classifier.head)
         (found,) = explain(network, self.classifier.backbone, picture, [chosen])
         stream = io.BytesIO()
@@ -78,7 +79,7 @@ class Model:
 
 
 def _overlaid(picture: Tensor, heat: Tensor) -> np.ndarray:
-    """A picture `(3, height, width)` under a map `(height, width)` from 0 to 1: uint8 `(height, width, 3)`."""
+    """A picture `(3, height, width)` under a heat map `(height, width)` from 0 to 1: uint8 `(height, width, 3)`."""
     share = (0.15 + 0.45 * heat.clamp(0, 1))[..., None].numpy()
     colours = 255 * colormaps["inferno"](heat.numpy())[..., :3]
     return ((1 - share) * picture.permute(1, 2, 0).numpy() + share * colours).round().astype(np.uint8)
@@ -88,10 +89,10 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
     """The application.
 
     Args:
-        model: what answers.
-        max_bytes: of a picture file; a larger one is refused before it is read.
-        top_k: how many classes an answer has.
-        maps: whether the page may ask for maps.
+        model: makes the predictions.
+        max_bytes: size limit of a picture file; a larger request is rejected before it is read completely.
+        top_k: number of classes in an answer.
+        maps: whether heat maps are available.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     html = (resources.files(__package__) / "page.html").read_text(encoding="utf-8")
@@ -121,10 +122,10 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
     @app.post("/predict")
     async def predict(request: Request, map: bool = False) -> dict[str, Any]:
         if map and not maps:
-            raise HTTPException(400, 'maps need the library captum: pip install -e ".[explain]"')
+            raise HTTPException(400, 'heat maps need the library captum: pip install -e ".[explain]"')
         kind = request.headers.get("content-type", "").lower()
         if kind.startswith(NOT_PICTURES):
-            raise HTTPException(415, f"{kind} is no picture: send the bytes of the file alone, as image/jpeg")
+            raise HTTPException(415, f"{kind} is not a picture: send only the bytes of the file, as image/jpeg")
         body = await _limited(request, max_bytes)
         try:
             return await run_in_threadpool(model, body, top_k, map)
@@ -135,10 +136,10 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
 
 
 async def _limited(request: Request, most: int) -> bytes:
-    """The body, refused as soon as it is known to be too large, whatever its header says."""
-    told = request.headers.get("content-length", "0")
+    """The body of a request; rejected as soon as it is too large, even if its header gives another length."""
+    length = request.headers.get("content-length", "0")
     too_large = HTTPException(413, f"the picture is larger than {most / 1e6:g} MB")
-    if told.isdigit() and int(told) > most:
+    if length.isdigit() and int(length) > most:
         raise too_large
     body = bytearray()
     try:
@@ -146,8 +147,8 @@ async def _limited(request: Request, most: int) -> bytes:
             body += chunk
             if len(body) > most:
                 raise too_large
-    except ClientDisconnect as error:  # nobody reads this any more, nor is it a fault to be logged
-        raise HTTPException(400, "the request broke off") from error
+    except ClientDisconnect as error:  # the client does not read the answer; without this an error would be logged
+        raise HTTPException(400, "the request was interrupted") from error
     if not body:
-        raise HTTPException(400, "there is nothing in the request: send the bytes of a picture")
+        raise HTTPException(400, "the request is empty: send the bytes of a picture")
     return bytes(body)

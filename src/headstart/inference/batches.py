@@ -1,4 +1,4 @@
-"""Batches of unlabelled samples, read from files one after the other."""
+"""Batches of unlabelled samples from files."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from headstart.inputs.base import Preprocess, UnreadableInput
 
 @dataclass(frozen=True)
 class FileBatch:
-    """Some files, in order.
+    """The samples of some files, in order.
 
     Attributes:
         names: of all files, readable or not.
-        reasons: why a file cannot be read; None for those that can.
-        inputs: the readable samples as one batch for the network; None where there is none.
+        reasons: why a file cannot be read; None for a readable file.
+        inputs: the readable samples as one batch for the network; None if no file is readable.
     """
 
     names: list[str]
@@ -30,7 +30,7 @@ class FileBatch:
     inputs: Any
 
     def pin_memory(self) -> "FileBatch":
-        """Called by the loader, so that the copy to a GPU need not be waited for."""
+        """Called by the data loader; from pinned memory the copy to a GPU is asynchronous."""
         return FileBatch(self.names, self.reasons, apply_to_collection(self.inputs, Tensor, Tensor.pin_memory))
 
 
@@ -48,10 +48,10 @@ class FileReader(Dataset):
 
 
 def prepared(source: str | BinaryIO, preprocess: Preprocess) -> Any:
-    """One sample, from a file name or a stream, ready for the model.
+    """One input for the model, from a file name or a stream.
 
     Raises:
-        UnreadableInput: it cannot be read as such a sample.
+        UnreadableInput: the file cannot be read as a sample.
     """
     return preprocess(preprocess.read(source))
 
@@ -59,13 +59,13 @@ def prepared(source: str | BinaryIO, preprocess: Preprocess) -> Any:
 def batches(
     names: Iterable[str], preprocess: Preprocess, batch_size: int, num_workers: int | None = None
 ) -> Iterable[FileBatch]:
-    """The samples of these files in this order; memory holds a few batches, and no more names than that.
+    """The samples of these files in this order; only the names and samples of a few batches are in memory.
 
     Args:
-        names: of files; they are asked for when a batch is due.
-        preprocess: the model's.
+        names: of files; read one batch at a time.
+        preprocess: of the model.
         batch_size: files per batch.
-        num_workers: loader processes; None picks by machine.
+        num_workers: loader processes; None chooses a number for the machine.
     """
     return DataLoader(
         FileReader(preprocess),
@@ -78,7 +78,7 @@ def batches(
 
 
 class _Chunks:
-    """The keys by which a loader asks for samples: here the names themselves. Can be iterated once."""
+    """Lists of keys for the data loader; the keys are the file names. Can be iterated once."""
 
     def __init__(self, names: Iterable[str], size: int):
         self.names, self.size = iter(names), size

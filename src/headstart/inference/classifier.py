@@ -1,4 +1,4 @@
-"""A trained task in use: inputs in, probabilities out."""
+"""A trained model for prediction: inputs -> probabilities."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from headstart.tasks.classification import ClassificationTask, mean_logits
 
 
 class Classifier(nn.Module):
-    """Backbone, head and the meaning of the logits; neither loss nor metrics nor optimizer.
+    """Backbone, head, and the step from logits to probabilities; no loss, metrics or optimizer.
 
     Args:
-        task: the trained one, in eval mode; its modules are used, not copied, and low-rank updates are added to their
-            matrices.
+        task: the trained task, in eval mode; its modules are used without a copy, and low-rank updates are merged into
+            their weights.
     """
 
     def __init__(self, task: ClassificationTask):
@@ -27,7 +27,7 @@ class Classifier(nn.Module):
     def forward(self, inputs: Any) -> Tensor:
         """A batch of inputs -> float32 `(batch, num_classes)` in [0, 1].
 
-        With one class per sample they sum to 1, also with a single sigmoid unit; several labels are independent.
+        With one class per sample they sum to 1, also with a single sigmoid unit. Several labels are independent.
         """
         return self.objective.probabilities(mean_logits(self._logits, self.test_time, inputs))
 

@@ -1,4 +1,4 @@
-"""Which files a person means by a file, a folder, a pattern, or names on standard input."""
+"""Finds the files that `input=` names: a file, a folder, a pattern, or file names on standard input."""
 
 import glob
 import os
@@ -16,11 +16,11 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class FilePaths:
-    """File names, each found when it is asked for.
+    """File names, found one at a time during iteration.
 
     Attributes:
-        names: they, in a fixed order; at least one.
-        total: how many there are; None where only reading on would tell.
+        names: in a fixed order; at least one.
+        total: number of names; None if it is not known in advance (standard input).
     """
 
     names: Iterator[str]
@@ -28,31 +28,31 @@ class FilePaths:
 
 
 def find_files(given: str, suffixes: Collection[str], sample_name: str) -> FilePaths:
-    """The files that `input=<given>` means.
+    """The files that `input=<given>` names.
 
     Args:
-        given: a file; a folder, of which all files with one of the suffixes are taken, sorted, also from folders below
-            it; a pattern such as `photos/**/*.jpg`, whose files are all taken, sorted; or `-` for standard input, one
-            name per line, which nobody checks before it is read.
-        suffixes: endings of files that hold such a sample, lower case with the dot.
-        sample_name: what a sample is called.
+        given: a file; a folder, for all files with one of the suffixes in it and in folders below it, sorted; a
+            pattern such as `photos/**/*.jpg`, for all files that match it, sorted; or `-` for standard input, one name
+            per line, without a check that the files exist.
+        suffixes: endings of files that hold one sample, lower case with the dot.
+        sample_name: the word for one sample, such as `picture`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such file.
     """
     if given == STDIN:
-        return FilePaths(_at_least_one(_from_stdin(), "input=-: there was no file name on standard input"), None)
+        return FilePaths(_at_least_one(_from_stdin(), "input=-: there is no file name on standard input"), None)
     path = Path(given).expanduser()
     if path.is_dir():
         return _counted(
             lambda: _below(path, suffixes),
-            f"input={given}: no file below this folder ends like a {sample_name} ({', '.join(sorted(suffixes))}); "
-            f"files with other endings are taken by a pattern, input='{given}/**/*'",
+            f"input={given}: no file below this folder has the ending of a {sample_name} "
+            f"({', '.join(sorted(suffixes))}); for other endings give a pattern, input='{given}/**/*'",
         )
     if os.path.lexists(path):
         return FilePaths(iter([str(path)]), 1)
     if glob.has_magic(str(path)):
-        return _counted(lambda: _matching(str(path)), f"input={given}: no file has a name like this")
+        return _counted(lambda: _matching(str(path)), f"input={given}: no file matches this pattern")
     siblings = os.listdir(path.parent) if path.parent.is_dir() else []
     raise UsageError(
         f"input={given}: no such file or folder{nearest(path.name, siblings) or '.'} "
@@ -61,7 +61,7 @@ def find_files(given: str, suffixes: Collection[str], sample_name: str) -> FileP
 
 
 def _counted(names: Callable[[], Iterator[str]], nothing: str) -> FilePaths:
-    """Looks twice instead of remembering: that takes little beside decoding."""
+    """Searches twice, to keep no names in memory; this takes little time compared with decoding."""
     total = sum(1 for _ in names())
     return FilePaths(_at_least_one(names(), nothing), total)
 
@@ -78,12 +78,12 @@ def _below(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
 
 
 def _matching(pattern: str) -> Iterator[str]:
-    # the names alone, for only all of them can be sorted
+    # keeps all names in memory, because they are sorted
     return (name for name in sorted(glob.iglob(pattern, recursive=True)) if not os.path.isdir(name))
 
 
 def _from_stdin() -> Iterator[str]:
-    """A name a line; bytes that are no text come back as they were."""
+    """One name per line; names that are not valid text keep their bytes."""
     for line in sys.stdin.buffer:
         if name := os.fsdecode(line.rstrip(b"\r\n")):
             yield name

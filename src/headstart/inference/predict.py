@@ -1,4 +1,4 @@
-"""The classes of pictures that nobody labelled, written as they are found."""
+"""Predicts the classes of unlabelled samples in files."""
 
 import logging
 import sys
@@ -27,12 +27,12 @@ from headstart.progress import progress_bar
 from headstart.tasks import checkpoint
 
 log = logging.getLogger(__name__)
-SHOWN = 10  # unreadable files that the summary names; the rows name all of them
+SHOWN = 10  # number of unreadable files in the summary; the rows name all of them
 
 
 @dataclass
 class Tally:
-    """What is remembered of the pictures that are done; it does not grow with their number."""
+    """Counts the files that are done; its size does not grow with their number."""
 
     read: int = 0
     unreadable: int = 0
@@ -47,10 +47,10 @@ class Tally:
         space = SHOWN - len(self.first_reasons)
         self.first_reasons += [f"{prediction.file}: {prediction.error}" for prediction in bad[:space]]
 
-    def tell(self) -> None:
-        """Writes the summary to stderr."""
+    def log_summary(self) -> None:
+        """Logs the summary."""
         seconds = time.monotonic() - self.started
-        log.info("%d pictures in %.1f s, %.0f a second", self.read, seconds, self.read / max(seconds, 1e-9))
+        log.info("%d files in %.1f s, %.0f per second", self.read, seconds, self.read / max(seconds, 1e-9))
         if self.unreadable:
             listed = "".join(f"\n  {reason}" for reason in self.first_reasons)
             more = self.unreadable - len(self.first_reasons)
@@ -60,13 +60,13 @@ class Tally:
 
 
 def predict(cfg: DictConfig, path: Path) -> bool:
-    """Writes the most probable classes of each picture of `cfg.input`, in its order, to `cfg.output` or stdout.
+    """Writes the most probable classes of each sample in `cfg.input`, in its order, to `cfg.output` or stdout.
 
-    Class names and preprocessing are those in the checkpoint. A batch is written when it is known: an interruption
-    leaves whole rows, and memory does not grow with the number of files.
+    Class names and preprocessing come from the checkpoint. Each batch is written as soon as it is predicted: an
+    interruption leaves complete rows, and memory does not grow with the number of files.
 
     Returns:
-        whether any picture could be read.
+        whether any file could be read.
     """
     task, trained = checkpoint.load_task(path)
     model = Classifier(task)
@@ -74,30 +74,30 @@ def predict(cfg: DictConfig, path: Path) -> bool:
     if cfg.input == STDIN and sys.stdin.isatty():
         log.info("reading file names from the keyboard, one per line; Ctrl-D ends them")
     fabric = build_fabric(cfg.trainer, trained)
-    pictures = batches(paths.names, model.preprocess, cfg.batch_size or trained.data.batch_size, cfg.num_workers)
+    samples = batches(paths.names, model.preprocess, cfg.batch_size or trained.data.batch_size, cfg.num_workers)
     top_k = min(cfg.top_k, len(model.classes))
     tally = Tally()
-    hidden = cfg.output is None and sys.stdout.isatty()  # the bar would be between the rows
+    hidden = cfg.output is None and sys.stdout.isatty()  # otherwise the bar would appear between the rows
     with opened(cfg.output) as stream, progress_bar("Predicting", paths.total, "files", hidden=hidden) as bar:
         writer = FORMATS[row_format(cfg.format, cfg.output)](stream, top_k)
         try:
-            classify(fabric, model, pictures, top_k, writer, tally, bar)
+            classify(fabric, model, samples, top_k, writer, tally, bar)
         finally:
             writer.close()
-            bar.close()  # the summary would follow it on the same line
-            tally.tell()
+            bar.close()  # otherwise the summary would start on its line
+            tally.log_summary()
     return tally.read > 0
 
 
 def build_fabric(trainer: DictConfig, trained: DictConfig) -> Fabric:
-    """The device and precision of one process.
+    """Device and precision for one process.
 
     Raises:
-        UsageError: there is no such device here, or no such precision.
+        UsageError: this machine does not have the device or the precision.
     """
     accelerator = trainer.accelerator or "auto"
     precision = trained.trainer.precision if trainer.precision is None else trainer.precision
-    if precision in ("auto", "16-mixed") and trainer.precision in (None, "auto"):  # no CPU has the latter
+    if precision in ("auto", "16-mixed") and trainer.precision in (None, "auto"):  # CPUs do not have 16-mixed
         precision = choose_precision("auto", accelerator)
     try:
         return Fabric(accelerator=accelerator, devices=1, precision=precision)
@@ -106,12 +106,12 @@ def build_fabric(trainer: DictConfig, trained: DictConfig) -> Fabric:
 
 
 def classify(
-    fabric: Fabric, model: Classifier, pictures: Iterator[FileBatch], top_k: int, writer: RowWriter, tally: Tally,
+    fabric: Fabric, model: Classifier, samples: Iterator[FileBatch], top_k: int, writer: RowWriter, tally: Tally,
     bar: tqdm,
 ) -> None:  # fmt: skip
-    """Goes through the batches once and hands the rows of each to the writer."""
+    """Predicts batch after batch, and writes the rows of each."""
     network = fabric.setup_module(model)
-    for batch in pictures:
+    for batch in samples:
         predictions = rows(batch, probabilities(fabric, network, batch.inputs), model.classes, top_k)
         writer.write(predictions)
         tally.add(predictions)
@@ -121,12 +121,12 @@ def classify(
 
 @torch.inference_mode()
 def probabilities(fabric: Fabric, network: nn.Module, inputs: Any) -> Tensor:
-    """The probabilities of a batch of inputs, in memory of the CPU: `(readable, num_classes)`."""
+    """The probabilities of a batch of inputs, on the CPU: `(readable files, num_classes)`."""
     return torch.empty(0, 0) if inputs is None else network(fabric.to_device(inputs)).float().cpu()
 
 
 def rows(batch: FileBatch, probabilities: Tensor, classes: list[str], top_k: int) -> list[Prediction]:
-    """A row a file of the batch, readable or not, in its order."""
+    """One row per file of the batch, readable or not, in its order."""
     best = zip(*_ranked(probabilities, top_k), strict=True)
     found = []
     for name, reason in zip(batch.names, batch.reasons, strict=True):
@@ -144,7 +144,7 @@ def _ranked(probabilities: Tensor, top_k: int) -> tuple[list[list[float]], list[
 
 @contextmanager
 def opened(output: str | None) -> Iterator[TextIO]:
-    """The stream for the rows; names of files that are no text come back as the bytes they were.
+    """The stream for the rows; file names that are not valid text are written with their original bytes.
 
     Raises:
         UsageError: the file cannot be written.
@@ -158,7 +158,7 @@ def opened(output: str | None) -> Iterator[TextIO]:
     target = Path(output).expanduser()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        stream = open(target, **options)  # noqa: SIM115 - closed below; what fails there is another matter
+        stream = open(target, **options)  # noqa: SIM115 - closed below; only errors of open() are a UsageError
     except OSError as error:
         raise UsageError(f"output={output} cannot be written: {error.strerror or error}") from error
     with stream:

@@ -1,4 +1,4 @@
-"""Predictions as CSV, JSON or JSON lines, a picture a row, written as they come."""
+"""Writes predictions as CSV, JSON or JSON lines: one row per file, as soon as its prediction is known."""
 
 import csv
 import io
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TextIO
 
-DIGITS = 6  # significant ones of a probability
+DIGITS = 6  # significant digits of a probability
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is told of one file.
+    """The prediction for one file.
 
     Attributes:
-        file: its name as it was given.
+        file: its name as given.
         ranked: class names and their probabilities, the most probable first; empty for an unreadable file.
         error: why it cannot be read, or None.
     """
@@ -31,11 +31,11 @@ class Prediction:
 
 
 class RowWriter(ABC):
-    """Writes predictions to a stream; whatever moment it is interrupted at, the stream holds whole rows.
+    """Writes predictions to a stream; after an interruption the stream holds only complete rows.
 
     Args:
-        stream: for text, opened with `newline=""`.
-        top_k: classes a row.
+        stream: a text stream, opened with `newline=""`.
+        top_k: number of classes per row.
     """
 
     def __init__(self, stream: TextIO, top_k: int):
@@ -44,12 +44,12 @@ class RowWriter(ABC):
         self._write(self.opening())
 
     def write(self, predictions: Sequence[Prediction]) -> None:
-        """Writes their rows, all of them or, after an interruption, none."""
+        """Writes one row per prediction; an interruption waits until all are written."""
         text = "".join(self.row(prediction) for prediction in predictions)
         self._write(text)
 
     def close(self) -> None:
-        """Writes what follows the last row; the stream stays open."""
+        """Writes the text after the last row; the stream stays open."""
         self._write(self.closing())
 
     def _write(self, text: str) -> None:
@@ -58,11 +58,11 @@ class RowWriter(ABC):
             self.stream.flush()
 
     def opening(self) -> str:
-        """What precedes the first row."""
+        """The text before the first row."""
         return ""
 
     def closing(self) -> str:
-        """What follows the last row."""
+        """The text after the last row."""
         return ""
 
     @abstractmethod
@@ -71,22 +71,22 @@ class RowWriter(ABC):
 
 
 class CSVRows(RowWriter):
-    """`file,class_1,probability_1,...,error`; an unreadable file has empty fields and a reason."""
+    """`file,class_1,probability_1,...,error`; for an unreadable file all fields but `file` and `error` are empty."""
 
     def opening(self) -> str:
         """The header."""
-        columns = [f"{what}_{rank}" for rank in range(1, self.top_k + 1) for what in ("class", "probability")]
+        columns = [f"{name}_{rank}" for rank in range(1, self.top_k + 1) for name in ("class", "probability")]
         return _csv_line(["file", *columns, "error"])
 
     def row(self, prediction: Prediction) -> str:
-        """One line, more only where a file's name has line breaks."""
+        """One line, or more if the name of the file has line breaks."""
         fields = [value for name, p in prediction.ranked for value in (name, f"{p:.{DIGITS}g}")]
         fields += [""] * (2 * self.top_k - len(fields))
         return _csv_line([prediction.file, *fields, prediction.error or ""])
 
 
 class JSONLines(RowWriter):
-    """One object a line: `{"file": ..., "predictions": [{"class": ..., "probability": ...}, ...], "error": null}`."""
+    """One object per line: `{"file": ..., "predictions": [{"class": ..., "probability": ...}, ...], "error": null}`."""
 
     def row(self, prediction: Prediction) -> str:
         """One line."""
@@ -94,19 +94,19 @@ class JSONLines(RowWriter):
 
 
 class JSONList(RowWriter):
-    """The objects of `JSONLines` as one list, which is closed also after an interruption."""
+    """The objects of `JSONLines` as one list; the closing bracket is written even after an interruption."""
 
     def opening(self) -> str:
-        """The bracket."""
+        """The opening bracket."""
         return "["
 
     def row(self, prediction: Prediction) -> str:
-        """One line, with the comma that ends the line before it."""
+        """One line, after the comma that ends the previous line."""
         before, self.any = ",\n" if self.any else "\n", True
         return before + _json(prediction)
 
     def closing(self) -> str:
-        """The other bracket."""
+        """The closing bracket."""
         return "\n]\n"
 
 
@@ -115,7 +115,8 @@ FORMATS: dict[str, type[RowWriter]] = {"csv": CSVRows, "json": JSONList, "jsonl"
 
 def _csv_line(fields: Sequence[str]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\r\n").writerow(fields)  # for it quotes what its own ending consists of, no more
+    # csv quotes only the characters of its own line ending, so with "\n" a field with "\r" would not be quoted
+    csv.writer(line, lineterminator="\r\n").writerow(fields)
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
@@ -125,15 +126,15 @@ def _json(prediction: Prediction) -> str:
     text = json.dumps(content, ensure_ascii=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # a file name that is no text: JSON has no bytes, only escapes
+    except UnicodeEncodeError:  # a file name that is not valid text: JSON has no bytes, only escapes
         return json.dumps(content)
     return text
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block is done: what is written in it is written whole."""
-    if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread alone
+    """Delays Ctrl-C and SIGTERM until the block is done, so that it writes complete rows."""
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals only in the main thread
         yield
         return
     received: list[int] = []

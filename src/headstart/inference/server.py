@@ -18,27 +18,27 @@ log = logging.getLogger(__name__)
 
 
 def serve(cfg: DictConfig, path: Path) -> None:
-    """Answers until Ctrl-C.
+    """Serves the model until Ctrl-C.
 
     Raises:
-        UsageError: there is no such device, or the port is taken.
+        UsageError: there is no such device, or the port is in use.
     """
     task, _ = checkpoint.load_task(path)
     model = Model(Classifier(task), device_of(cfg.accelerator))
     maps = has_captum()
     app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps)
     if not maps:
-        log.info('no maps: they need pip install -e ".[explain]"')
+        log.info('heat maps are off: they need pip install -e ".[explain]"')
     config = uvicorn.Config(app, host=cfg.host, port=cfg.port, log_level="warning")
     try:
         bound = config.bind_socket()
     except SystemExit as error:  # uvicorn has logged why
-        raise UsageError(f"host={cfg.host} port={cfg.port} cannot be served: give another port=<number>") from error
+        raise UsageError(f"host={cfg.host} port={cfg.port} cannot be used: give another port=<number>") from error
     _Server(config, path).run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
-    """Says where it is once it listens."""
+    """Logs its address when it is ready."""
 
     def __init__(self, config: uvicorn.Config, path: Path):
         super().__init__(config)
@@ -47,19 +47,19 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for each in sockets or []:
-            log.info("serving %s on http://%s:%d, Ctrl-C ends it", self.path, *each.getsockname()[:2])
+            log.info("serving %s on http://%s:%d, stop with Ctrl-C", self.path, *each.getsockname()[:2])
 
 
 def device_of(accelerator: str) -> torch.device:
-    """`auto` is the GPU if there is one.
+    """The device for a setting; `auto` is the GPU if there is one.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: this machine does not have the device.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if accelerator == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
     name = {"gpu": "cuda"}.get(accelerator, accelerator)
     if not there.get(name):
-        raise UsageError(f"accelerator={accelerator}: there is none here; use auto, cpu, gpu or mps")
+        raise UsageError(f"accelerator={accelerator}: this machine has none; use auto, cpu, gpu or mps")
     return torch.device(name)

@@ -1,7 +1,7 @@
-"""The contract of a kind of input: how a raw sample becomes what a backbone takes a batch of.
+"""The interface of a kind of input: how a raw sample becomes an input of the backbone.
 
-Pictures keep it in `inputs/images/preprocess.py`. Everything else that knows one kind of input stands in the folder of
-that kind; tasks, strategies, caches, evaluation and export use this contract alone.
+`inputs/images/preprocess.py` implements it for pictures. All code for one kind of input is in the folder of that kind;
+tasks, strategies, caches, evaluation and export use only this interface.
 """
 
 from abc import ABC, abstractmethod
@@ -16,11 +16,11 @@ from torch.utils.data import default_collate
 from headstart.errors import UsageError
 
 PICTURES = "headstart.inputs.images.preprocess.ImagePreprocess"
-"""Checkpoints from before there was a second kind of input do not name theirs: it is this one."""
+"""The preprocessing of old checkpoints, which do not name it."""
 
 
-class UnreadableInput(ValueError):  # noqa: N818 - it names the thing that is wrong, as in "list of unreadable inputs"
-    """A file that cannot be read as a sample. `reason` is a few words; `path` is None for a nameless stream."""
+class UnreadableInput(ValueError):  # noqa: N818 - the name says what is wrong
+    """A file that cannot be read as a sample. `reason` is a few words; `path` is None for a stream without a name."""
 
     def __init__(self, reason: str, path: str | None = None) -> None:
         super().__init__(reason, path)
@@ -33,10 +33,10 @@ class UnreadableInput(ValueError):  # noqa: N818 - it names the thing that is wr
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that is recommended or chosen, and why.
+    """A recommended or chosen setting, and the reason for it.
 
     Attributes:
-        key: as on the command line, such as `model.image_size`.
+        key: its name on the command line, such as `model.image_size`.
         value: its value.
         reason: one sentence.
     """
@@ -47,14 +47,14 @@ class Setting:
 
 
 class Preprocess(ABC):
-    """What a set of weights expects of a sample; deterministic.
+    """Turns raw samples into the inputs that a set of weights expects; deterministic.
 
-    Subclasses are frozen dataclasses of plain values (numbers, texts, lists): `saved_form` puts them into checkpoints,
-    `from_saved_form` builds them again.
+    Subclasses are frozen dataclasses of plain values (numbers, strings, lists): `saved_form` prepares them for a
+    checkpoint, `from_saved_form` builds them again.
 
     Attributes:
-        sample_name: what one sample is called, such as `picture`.
-        suffixes: endings of files that hold one sample each, lower case with the dot; empty where there are none.
+        sample_name: the word for one sample, such as `picture`.
+        suffixes: endings of files that hold one sample each, lower case with the dot; empty if there are no such files.
         hub_task: name of the classification task on the Hugging Face hub.
     """
 
@@ -64,51 +64,51 @@ class Preprocess(ABC):
 
     @abstractmethod
     def __call__(self, raw: Any) -> Any:
-        """A raw sample, as a data set loads it, -> one input; inputs can be collated."""
+        """A raw sample, as a data set loads it, -> one input that can be collated."""
 
     def collate(self, inputs: Sequence[Any]) -> Any:
-        """Inputs -> the batch that the backbone takes: a tensor, or a dict of tensors, samples first."""
+        """Inputs -> a batch for the backbone: a tensor or a dict of tensors, samples first."""
         return default_collate(list(inputs))
 
     @abstractmethod
     def example(self, number: int) -> Any:
-        """A batch of this many random inputs: to measure speed and to export without data."""
+        """A batch of this number of random inputs, to measure speed and to export without data."""
 
     @abstractmethod
     def describe(self, raw: bool = False) -> dict[str, Any]:
         """The input in words and as plain data, for reports and for users of an export.
 
         Args:
-            raw: whether `as_module` is part of the network, which then takes raw samples.
+            raw: whether `as_module` is part of the network, so that the network takes raw samples.
 
         Returns:
             `summary`: one line. `input`: name, type and shape of the batch. `preprocess`: the settings.
-            `steps_before`: what the user of an export has to do first, in order.
+            `steps_before`: the steps that the user of an export has to do before the network, in order.
         """
 
     def read(self, source: str | BinaryIO) -> Any:
         """A raw sample from a file or a stream.
 
         Raises:
-            UnreadableInput: it cannot be read as such a sample.
-            UsageError: samples of this kind are not in files of their own.
+            UnreadableInput: the file cannot be read as a sample.
+            UsageError: samples of this kind are not stored in one file each.
         """
-        raise UsageError(f"a {self.sample_name} of this model is not read from a file of its own")
+        raise UsageError(f"this model cannot read a {self.sample_name} from a file")
 
     def raw_example(self, seed: int) -> Any:
-        """A made-up raw sample, another one for each seed: to compare an export with its checkpoint without data."""
-        raise UsageError(f"there is no made-up {self.sample_name} for this model: the run's own data are needed")
+        """A generated raw sample that depends on the seed, to compare an export with its checkpoint without data."""
+        raise UsageError(f"this model cannot generate a {self.sample_name}: the data of the run are needed")
 
     def companion(self, raw: Any) -> Any:
-        """Another raw sample of the same shape, so that both can be in one batch that is not preprocessed."""
+        """Another raw sample of the same shape, so that both fit into one batch of raw samples."""
         return raw
 
     def as_module(self) -> nn.Module | None:
-        """The preprocessing as part of an exported network, for batches of raw samples of one shape; None: not so."""
+        """The preprocessing as a module for an exported network, for raw samples of one shape, or None."""
         return None
 
     def export_example(self, raw: bool = False) -> tuple[Any, Any]:
-        """A batch of two to export with, and the names of its dimensions that may have other sizes later.
+        """A batch of two to export with, and the names of its dynamic dimensions.
 
         Args:
             raw: whether the network begins with `as_module`.
@@ -121,12 +121,12 @@ class Preprocess(ABC):
         return batch, axes
 
     def adapt_loader(self, load: Callable[[int], Any]) -> Callable[[int], Any]:
-        """A data set's loader that leaves out detail which this preprocessing would remove anyway."""
+        """A loader of a data set that skips detail which this preprocessing would remove anyway."""
         return load
 
     def suggest(self, raw: Sequence[Any]) -> list[Setting]:
         """Settings that suit these raw training samples better than the defaults (`finetuning=auto`)."""
-        return [Setting("augmentation", None, f"random changes are for pictures, and these are {self.sample_name}s")]
+        return [Setting("augmentation", None, f"the augmentations are for pictures, not for {self.sample_name}s")]
 
 
 def saved_form(preprocess: Preprocess) -> dict[str, Any]:
@@ -140,13 +140,15 @@ def from_saved_form(saved: Mapping[str, Any]) -> Preprocess:
     """The preprocessing that `saved_form` described.
 
     Raises:
-        UsageError: the data name something else than a preprocessing.
+        UsageError: `_target_` does not name a preprocessing.
     """
     settings = dict(saved)
     target = settings.pop("_target_", PICTURES)
     kind = get_class(target)
     if not issubclass(kind, Preprocess):
-        raise UsageError(f"the checkpoint names {target} as its preprocessing, which is none")
+        raise UsageError(
+            f"the checkpoint names {target} as its preprocessing, but that is not a subclass of Preprocess"
+        )
     return kind(**settings)
 
 

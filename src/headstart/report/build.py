@@ -1,4 +1,4 @@
-"""Writes the page about a run and its model card."""
+"""Writes the report page of a run and its model card."""
 
 import logging
 import time
@@ -34,7 +34,7 @@ HUB_METRICS = {"acc": "accuracy", "f1_macro": "f1", "auroc_macro": "roc_auc"}
 def report(cfg: DictConfig, path: Path) -> list[Path]:
     """Writes the page and the model card of a run, and returns the two files.
 
-    Val is evaluated if the run has no evaluation of it. Test is not evaluated: the page shows what is recorded.
+    Val is evaluated if the run has no evaluation of it. Test is not evaluated: the page shows its recorded results.
 
     Args:
         cfg: of `conf/report.yaml`.
@@ -46,10 +46,10 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
     started = time.monotonic()
     run = Run.of(path)
     if run is None or path.name != BEST:
-        raise UsageError(f"run={cfg.run}: a report is about a whole run; give its directory, logs/<name>/runs/<date>")
+        raise UsageError(f"run={cfg.run}: a report needs a whole run; give its directory, logs/<name>/runs/<date>")
     if not run.has_ended:
         raise UsageError(
-            f"{run.folder} has no {run.metrics_file.name}, so the run has not ended: go on with it by "
+            f"{run.folder} has no {run.metrics_file.name}, so the run has not ended: resume it with "
             f"python src/train.py resume={run.folder}"
         )
     task, trained = checkpoint.load_task(path)
@@ -95,7 +95,7 @@ def build_data(run: Run, trained: DictConfig, task: ClassificationTask) -> DataM
     try:
         return load_data(config, task.classes, task.backbone.preprocess, "val", run, download=False)
     except (UsageError, OSError) as error:
-        log.warning("the data cannot be read, so the page shows nothing of them: %s", error)
+        log.warning("the data cannot be read, so the page does not show them: %s", error)
         return str(error)
 
 
@@ -124,6 +124,7 @@ def contents(
         "multi_label": task.objective.multi_label,
         "input": task.backbone.preprocess.describe()["summary"],
         "hub_task": task.backbone.preprocess.hub_task,
+        "sample_name": task.backbone.preprocess.sample_name,
     }
 
 

@@ -117,7 +117,7 @@ def origin(split: str, plan: DictConfig, brought: frozenset[str] | None) -> str:
 
 
 def _count_rows(card: DataCard, file: Path) -> None:
-    """Counts the samples that a split file names."""
+    """Counts the samples in a split file."""
     if not file.is_file():
         return
     with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:

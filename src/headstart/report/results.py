@@ -39,9 +39,9 @@ MOST_CONFUSED = 10
 """Pairs of classes that are listed."""
 PICTURES = {
     "explanations.png": "The worst mistakes, each next to a heat map: which pixels led to the prediction",
-    "neighbours.png": "The worst mistakes, each with the nearest training pictures",
+    "neighbours.png": "The worst mistakes, each with the nearest training samples",
     "embedding.png": "The features of all samples in two dimensions, coloured by class, rings around mistakes",
-    "label_errors.png": "Training pictures whose labels may be wrong",
+    "label_errors.png": "Training samples whose labels may be wrong",
 }
 """File of an evaluation -> its caption."""
 
@@ -57,7 +57,7 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """The name for a person."""
+        """The name on the page."""
         return LABELS.get(self.key, self.key)
 
     @property
@@ -84,15 +84,15 @@ class SplitResults:
     Attributes:
         split: train, val or test.
         metrics: in the order of `LABELS`.
-        samples: how many; None if only the numbers of the end of training are known.
+        samples: number of samples; None if only the metrics from the end of training are known.
         notes: remarks on the numbers.
         classes: one row per class, the worst first.
-        confusion: `(classes, classes)` numbers of samples; None if a picture takes its place.
+        confusion: `(classes, classes)` numbers of samples; None if `confusion_picture` takes its place.
         confused: true class, predicted class, number of samples.
         calibration: reliability diagram.
         confusion_picture: confusion matrix as a data URI.
         mistakes: the worst ones.
-        num_mistakes: how many there are.
+        num_mistakes: number of all mistakes.
         pictures: data URI and caption.
     """
 
@@ -125,7 +125,7 @@ def results_of(
     classes = task.classes
     content = run.evaluation(split)
     if content is None:
-        return _numbers_alone(run, split)
+        return _recorded_metrics(run, split)
     folder = run.evaluation_folder(split)
     metrics = [Metric(name, v["value"], v["low"], v["high"]) for name, v in _ordered(content["metrics"]).items()]
     found = SplitResults(split, [metric for metric in metrics if metric.low is not None])
@@ -156,14 +156,14 @@ def _notes(found: SplitResults, content: dict[str, Any], temperature: float) -> 
         notes.append(f"{sentence[0].upper()}{sentence[1:]}.")
     if content.get("temperature", 1.0) != temperature:
         notes.append(
-            f"The model now has the temperature {temperature:.3f}, but was evaluated with another one: probabilities "
-            "and calibration are those before the change."
+            f"The model now has the temperature {temperature:.3f}, but was evaluated with another one: the "
+            "probabilities and the calibration shown here are from before the change."
         )
     return notes
 
 
-def _numbers_alone(run: Run, split: str) -> SplitResults | None:
-    """The metrics that the end of training has recorded; None if there are none."""
+def _recorded_metrics(run: Run, split: str) -> SplitResults | None:
+    """The metrics from the end of training, without an evaluation; None if there are none."""
     known = run.metrics_of(split)
     if not known:
         return None

@@ -19,7 +19,7 @@ from headstart.runs.directory import SCRATCH, Run
 from headstart.tasks.classification import ClassificationTask
 
 WIDTH = 4.3
-"""Of a figure, in inches: its text can be read on a phone."""
+"""Width of a figure in inches; the text is readable on a phone."""
 MOST_RATES = 12
 """With more layer groups, the learning rates of only about this number are drawn."""
 
@@ -30,7 +30,7 @@ class TrainingCard:
 
     Attributes:
         model: property of the model, its value in words.
-        stages: number, when it began, what learns, learning rates.
+        stages: number, start, trained parts, learning rates.
         curves: figures of accuracy, loss and learning rates; empty if the run wrote no table of its epochs.
         cost: property of the training, its value in words.
         command: starts such a run again; None if it is not known.
@@ -48,8 +48,13 @@ def training_card(run: Run, trained: DictConfig, task: ClassificationTask) -> Tr
     table = run.history_file
     history = curves.read(table) if table.is_file() else curves.History()
     drawn = _curves(history, _rates(table)) if history.points else []
+    sample_name = task.backbone.preprocess.sample_name
     return TrainingCard(
-        _model(trained, task), _stages(trained, task, history), drawn, _cost(run, history, trained), command(run)
+        _model(trained, task),
+        _stages(trained, task, history),
+        drawn,
+        _cost(run, history, trained, sample_name),
+        command(run),
     )
 
 
@@ -76,7 +81,7 @@ def _model(trained: DictConfig, task: ClassificationTask) -> list[tuple[str, str
 
 
 def _stages(trained: DictConfig, task: ClassificationTask, history: curves.History) -> list[tuple[str, str, str, str]]:
-    """One row per stage: what learns, from when on, how fast. Planned stages that never began are included."""
+    """One row per stage: number, start, trained parts, learning rates; includes planned stages that never began."""
     strategy = instantiate(trained.finetuning)
     strategy.make_plan(task)
     base = trained.optimizer.lr
@@ -92,11 +97,11 @@ def _stages(trained: DictConfig, task: ClassificationTask, history: curves.Histo
             ratios = [task.lr_ratios[name] * base for name in learning]
             low, high = min(ratios), max(ratios)
             rates.append(f"backbone {low:.2g}" + (f" to {high:.2g}" if not math.isclose(low, high) else ""))
-        rows.append((str(number), when, _learns(stage, learning, len(task.layer_groups)), ", ".join(rates)))
+        rows.append((str(number), when, _trained_parts(stage, learning, len(task.layer_groups)), ", ".join(rates)))
     return rows
 
 
-def _learns(stage: Stage, learning: list[str], number: int) -> str:
+def _trained_parts(stage: Stage, learning: list[str], number: int) -> str:
     if stage.solved:
         return "the head, in closed form on the frozen features"
     if len(learning) == number:
@@ -105,7 +110,7 @@ def _learns(stage: Stage, learning: list[str], number: int) -> str:
 
 
 def _rates(file: Path) -> dict[str, list[tuple[int, float]]]:
-    """Layer group -> `(step, learning rate)`, as far as a table has them."""
+    """Layer group -> `(step, learning rate)` from the table of a run; empty if it has no learning rates."""
     found: dict[str, list[tuple[int, float]]] = {}
     with file.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
@@ -129,7 +134,7 @@ def _curves(history: curves.History, rates: dict[str, list[tuple[int, float]]]) 
 
 
 def _spoken(history: curves.History, title: str, name: str) -> str:
-    """A curve in words, for screen readers: its first and its last value."""
+    """Description of a curve for screen readers: its first and last value."""
     parts = []
     for split in curves.SPLIT_COLOURS:
         if points := history.points.get(f"{split}/{name}"):
@@ -156,7 +161,7 @@ def _draw_rates(rates: dict[str, list[tuple[int, float]]]) -> Figure:
     return figure
 
 
-def _cost(run: Run, history: curves.History, trained: DictConfig) -> list[tuple[str, str]]:
+def _cost(run: Run, history: curves.History, trained: DictConfig, sample_name: str) -> list[tuple[str, str]]:
     metrics = run.metrics
     seconds = metrics["seconds"]
     time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} minutes"
@@ -167,14 +172,17 @@ def _cost(run: Run, history: curves.History, trained: DictConfig) -> list[tuple[
             ("parameters", f"{metrics['parameters']:,}")]  # fmt: skip
     if "passes" in metrics:  # older runs did not count them
         rows.append(
-            ("pictures through the network", f"{metrics['passes']:,}, in training, in validation and for the cache")
+            (
+                f"{sample_name}s through the network",
+                f"{metrics['passes']:,}, in training, in validation and for the cache",
+            )
         )
     size = run.best.stat().st_size
     return [*rows, ("checkpoint", f"{size / 1e6:.1f} MB")]
 
 
 def command(run: Run) -> str | None:
-    """The command line; for a job of a sweep, with the overrides of that job. None if there is no record of it."""
+    """The command line; for a job of a sweep, with the overrides of that job. None if it was not recorded."""
     # the run from random weights is a part of another run and was started with it
     started = Run(run.folder.parent) if run.folder.name == SCRATCH else run
     if started.overrides is None:

@@ -106,7 +106,7 @@ def test_runs_without_the_metric_are_left_out_and_told(tmp_path, monkeypatch, ca
 
 
 def test_mcnemar_of_a_known_case(tmp_path):
-    """Ten samples that one alone has right, two that the other has: 2 P(X <= 2) of 12 fair coins is 158 / 4096."""
+    """Only one run is right on 10 samples, only the other on 2: 2 P(X <= 2) of 12 fair coins is 158 / 4096."""
     first = [True] * 10 + [False] * 2 + [True] * 20
     second = [False] * 10 + [True] * 2 + [True] * 20
     run(tmp_path / "a", {"optimizer": {"lr": 1.0}}, first, acc=30 / 32)

@@ -1,4 +1,4 @@
-"""Maps of networks that are known to look at one place alone."""
+"""Heat maps of networks that use only one known place of the picture."""
 
 import pytest
 import torch

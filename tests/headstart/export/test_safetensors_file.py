@@ -1,4 +1,4 @@
-"""Weights alone, given back to a network that is built anew."""
+"""Saves only the weights, and loads them into a new network."""
 
 import pytest
 import torch

@@ -66,9 +66,9 @@ def test_a_dangling_link_is_a_file_that_cannot_be_read_not_a_mistake(tmp_path):
     ("given", "told"),
     [
         ("picturse", "did you mean 'pictures'?"),
-        ("pictures/*.gif", "no file has a name like this"),
-        ("empty", "no file below this folder ends like a picture"),
-        ("-", "there was no file name on standard input"),
+        ("pictures/*.gif", "no file matches this pattern"),
+        ("empty", "no file below this folder has the ending of a picture"),
+        ("-", "there is no file name on standard input"),
     ],
 )
 def test_mistakes(given, told, folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""What is told of the data."""
+"""The section of the report about the data."""
 
 import pytest
 from omegaconf import OmegaConf

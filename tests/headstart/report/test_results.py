@@ -20,7 +20,7 @@ def recorded(home, kept, evaluated):
 
 
 def result_of(home, metrics, classes, targets, probabilities):
-    """What is told of a test with these answers."""
+    """The results of a test with these predictions."""
     recorded(home, {"test/acc": 0.5}, {})
     folder = home / "evaluation_test"
     content = {"metrics": metrics, "samples": len(targets), "classes": [], "confused": []}
@@ -37,7 +37,7 @@ ACCURACY = {"acc": {"value": 0.5, "low": 0.4, "high": 0.6}}
 
 
 def test_a_metric_that_the_samples_leave_undefined_is_told_as_such(tmp_path):
-    """As the AUROC of a split with one class, or the loss of a run that went astray."""
+    """For example the AUROC of a split with one class, or the loss of a diverged run."""
     undefined = {"loss": {"value": None, "low": None, "high": None},
                  "auroc_macro": {"value": 0.0, "low": None, "high": None}}  # fmt: skip
     found = result_of(tmp_path, ACCURACY | undefined, ["a", "b"], torch.tensor([0, 0]), torch.eye(2))

@@ -1,7 +1,7 @@
-"""Random changes to training pictures; validation and test pictures never see them.
+"""Random changes to training pictures; validation and test pictures are not changed.
 
 Each function takes the backbone's preprocess and returns a transform of one picture, uint8 `(3, height, width)` to
-uint8 `(3, image_size, image_size)`; what of it is the same every time stands apart, so that it can be remembered.
+uint8 `(3, image_size, image_size)`. Its deterministic part is separate, so that its result can be cached.
 """
 
 import math
@@ -16,7 +16,7 @@ from headstart.errors import UsageError
 from headstart.inputs.transforms import SplitTransform, Transform
 
 GREY = [124.0, 124.0, 124.0]
-"""For pixels that a rotation uncovers or that are erased: near the mean of most weights' normalisation."""
+"""Colour of pixels that a rotation uncovers or that are erased: near the mean that most weights normalise with."""
 
 
 def none(preprocess: Any) -> Transform:
@@ -26,10 +26,10 @@ def none(preprocess: Any) -> Transform:
 
 @dataclass(frozen=True)
 class Shrink:
-    """Reduces a picture until its shorter side has this length, antialiased; a smaller one stays as it is.
+    """Shrinks a picture to this length of its shorter side, antialiased; a smaller picture stays unchanged.
 
     Args:
-        side: in pixels.
+        side: length of the shorter side in pixels.
         interpolation: `bilinear` or `bicubic`.
     """
 
@@ -47,8 +47,9 @@ class Shrink:
 def flip_crop(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: float = 0.0) -> SplitTransform:
     """A random crop of the picture and a mirror image.
 
-    The picture is reduced first, so far that its smallest square crop has as many pixels as the network sees, but not
-    beyond what is decoded at all (`decode_side`): with scales below a fifth the smallest crops are blown up a little.
+    The picture is shrunk first, until its smallest square crop has the input size of the network, but at most to
+    `decode_side`, the size at which pictures are decoded. So with a scale below about 0.2 the smallest crops are
+    enlarged a little.
 
     Args:
         preprocess: gives `image_size`, `interpolation` and `decode_side`.
@@ -66,7 +67,7 @@ def flip_crop(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: fl
 
 
 def trivial_augment(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: float = 0.0) -> SplitTransform:
-    """`flip_crop`, then one random operation of random strength, and last of all what `erase` says.
+    """`flip_crop`, then one random operation of random strength, then random erasing.
 
     Müller and Hutter 2021, https://arxiv.org/abs/2103.10158.
     """
@@ -85,12 +86,12 @@ def affine(
     flip: float = 0.0,
     erase: float = 0.0,
 ) -> SplitTransform:
-    """The affine changes of the classic introductions, after the weights' own resize and crop.
+    """A random rotation, shear, zoom, shift and mirror image, after the weights' own resize and crop.
 
     Args:
         preprocess: the weights' resize and crop, applied first.
-        degrees: rotation up to this angle either way.
-        shear: shear up to this angle in degrees either way.
+        degrees: largest rotation to either side, in degrees.
+        shear: largest shear to either side, in degrees.
         zoom: scale between 1 - zoom and 1 + zoom, below 1.
         shift: move by up to this share of the width and height.
         flip: probability of mirroring left and right.
@@ -112,9 +113,9 @@ def affine(
 
 
 def _erasing(probability: float) -> list[v2.Transform]:
-    """Hides a rectangle of 2 to 33 % of the picture (Zhong et al. 2020, https://arxiv.org/abs/1708.04896); or nothing.
+    """Erases a rectangle of 2 to 33 % of the picture (Zhong et al. 2020, https://arxiv.org/abs/1708.04896).
 
-    Nothing it is with probability 0, for the transform draws from the generator even then.
+    With probability 0 there is no transform, because it would still draw from the random generator.
     """
     return [v2.RandomErasing(probability, value=GREY)] if probability else []
 

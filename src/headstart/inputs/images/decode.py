@@ -1,8 +1,8 @@
-"""One way from a picture file to pixels, shared by training, validation, prediction and export.
+"""Decodes picture files to RGB pixels: the same code for training, validation, prediction and export.
 
-Every choice here changes pixel values, so no other code decodes: EXIF orientation is applied, transparency lies on
-white, 16-bit grey is scaled and not clipped, animations give their first frame, and what cannot be decoded right is
-refused.
+No other module decodes pictures, because every choice changes pixel values: EXIF orientation is applied, transparent
+pixels are put on white, 16-bit grey is scaled instead of clipped, and animations give their first frame. A file that
+cannot be decoded correctly raises an error.
 """
 
 import warnings
@@ -20,20 +20,20 @@ PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
     + (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2")
 )
-"""File name endings, lower case and with the dot, that count as pictures. The content decides how a file is decoded."""
+"""File name endings of pictures, lower case with the dot. The content of a file decides how it is decoded."""
 
 MAX_PIXELS = 178_956_970
-"""Width x height above which a picture is refused unread (Pillow's own hard limit: half a gigabyte as RGB)."""
+"""Largest width x height that is decoded; Pillow's own hard limit, half a gigabyte as RGB."""
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 
 
 class UnreadablePicture(UnreadableInput):
-    """A file that cannot be decoded right."""
+    """A picture file that cannot be decoded correctly."""
 
 
 def silence_pillow() -> None:
-    """Drop Pillow's warnings (odd EXIF, large pictures): what matters is refused here, with a reason."""
+    """Hides Pillow's warnings (odd EXIF, large pictures): this module raises an error where it matters."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -41,20 +41,21 @@ silence_pillow()
 
 
 def read_picture(source: Path | str | BinaryIO, least_side: int | None = None) -> Tensor:
-    """Decode one picture, from a path or from a seekable binary stream, to RGB.
+    """Decodes one picture to RGB.
 
     Args:
-        source: a path, or a stream that stands at the picture's beginning.
-        least_side: a JPEG whose shorter side is at least twice so many pixels is decoded at 1/2, 1/4 or 1/8 of its
-            size, the shorter side staying at least so long: the decoder leaves out the finest waves instead of
-            computing pixels that a resize averages away. None, and every other format: in full.
+        source: a path, or a seekable binary stream at the beginning of the picture.
+        least_side: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size if its shorter side then still has at least this
+            number of pixels. This is faster: the decoder skips detail that a later resize would average away. None,
+            and every other format: decoded at full size.
 
     Returns:
-        uint8, shape (3, H, W), values 0..255. The memory is channels-last, as the decoder leaves it (strides 1, 3W, 3):
-        that spares a copy and torchvision resizes it about twice as fast.
+        uint8, shape (3, H, W), values 0..255. The memory stays channels-last, as the decoder writes it (strides 1, 3W,
+        3): this saves a copy, and torchvision resizes it about twice as fast.
 
     Raises:
-        UnreadablePicture: missing, empty, truncated, too large, no picture, or a pixel type that has no known scale.
+        UnreadablePicture: the file is missing, empty, truncated, too large or not a picture, or the scale of its pixel
+            values is unknown.
     """
     if not isinstance(source, (str, Path)):
         name = getattr(source, "name", None)
@@ -67,10 +68,10 @@ def read_picture(source: Path | str | BinaryIO, least_side: int | None = None) -
 
 
 def picture_size(path: Path | str) -> tuple[int, int]:
-    """Width and height as `read_picture` gives them, from the head of the file: no pixel is decoded.
+    """Width and height of the picture that `read_picture` returns, from the header of the file; decodes no pixels.
 
     Raises:
-        UnreadablePicture: no picture by its head, or it cannot be opened.
+        UnreadablePicture: the header is not one of a picture, or the file cannot be opened.
     """
     try:
         with Image.open(path) as image:
@@ -88,7 +89,7 @@ def _decode(stream: BinaryIO, path: str | None, least_side: int | None) -> Tenso
     try:
         with Image.open(stream) as image:
             _check_size(image.size)
-            if least_side is not None:  # before its EXIF turns it: a square bound does not care
+            if least_side is not None:  # before the EXIF rotation: the bound is square, so the order does not matter
                 image.draft(None, (least_side, least_side))
             image.load()
             _turn_upright(image)
@@ -96,8 +97,8 @@ def _decode(stream: BinaryIO, path: str | None, least_side: int | None) -> Tenso
     except UnreadablePicture as error:
         raise UnreadablePicture(error.reason, path) from error
     except MemoryError:
-        raise  # says something about the machine, not about the file
-    except Exception as error:  # a broken file makes Pillow's parsers raise nearly anything
+        raise  # a problem of the machine, not of the file
+    except Exception as error:  # on a broken file Pillow raises nearly any type of error
         raise UnreadablePicture(_reason(error, stream), path) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -108,7 +109,7 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def _turn_upright(image: Image.Image) -> None:
-    """Turns a loaded picture as its EXIF orientation says, in place; a picture with a broken EXIF block stays as it is.
+    """Applies the EXIF orientation to a loaded picture, in place; a broken EXIF block changes nothing.
 
     In place, because Pillow would otherwise copy every picture that needs no turn.
     """
@@ -134,7 +135,7 @@ def _to_rgb_array(image: Image.Image) -> np.ndarray:
 
 
 def _grey16_to_8(image: Image.Image) -> np.ndarray:
-    """(H, W) uint8 of 16-bit grey, 65535 to 255 and rounded; Pillow's own conversion would clip at 255."""
+    """16-bit grey to uint8 `(H, W)`, scaled (65535 to 255) and rounded; Pillow's own conversion would clip at 255."""
     grey = np.asarray(image).astype(np.int64)
     if grey.min() < 0 or grey.max() > 65535:
         raise UnreadablePicture(f"integer pixels from {grey.min()} to {grey.max()}; only 0 to 65535 has a known scale")
@@ -146,15 +147,15 @@ def _grey16_to_8(image: Image.Image) -> np.ndarray:
 
 
 def _on_white(image: Image.Image) -> np.ndarray:
-    """Composited: a transparent pixel's hidden colour must not appear."""
-    if image.mode == "La":  # premultiplied; Pillow converts it to LA alone
+    """The picture on a white background; otherwise the hidden colours of transparent pixels would appear."""
+    if image.mode == "La":  # premultiplied alpha; Pillow converts it only to LA
         image = image.convert("LA")
     rgba = image.convert("RGBA")
     return np.array(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
 
 
 def _reason(error: Exception, stream: BinaryIO) -> str:
-    """A few words for what is wrong with the file."""
+    """A few words about what is wrong with the file."""
     if isinstance(error, Image.DecompressionBombError):
         return f"too large: more than {MAX_PIXELS:,} pixels"
     try:

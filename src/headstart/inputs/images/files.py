@@ -28,7 +28,7 @@ class PictureFiles:
         self.paths, self.least_side = paths, least_side
 
     def decoded_at(self, least_side: int | None) -> "PictureFiles":
-        """The same files, decoded to another size."""
+        """The same files, decoded at another size."""
         return PictureFiles(self.paths, least_side)
 
     def __call__(self, index: int) -> Tensor:
@@ -40,7 +40,7 @@ class PictureFiles:
         return picture_size(self.paths[index])
 
     def fingerprint(self) -> list[Any]:
-        """All that decides which pixels a file gives: code, settings, and versions of the decoders."""
+        """Everything that the pixels of a file depend on: code, settings, and versions of the decoders."""
         settings = {name: value for name, value in vars(self).items() if name != "paths"}
         return [type(self), settings, {name: features.version(name) for name in CODECS}]
 
@@ -64,7 +64,7 @@ class PictureStack:
 def files_below(folder: Path) -> Iterator[Path]:
     """All files below a folder that are not junk, in a fixed order. Links are followed, but no folder is read twice.
 
-    Without that rule a link to a parent folder would never end. The names of only one folder at a time are in memory.
+    Otherwise a link to a parent folder would never end. Only the names of one folder at a time are in memory.
     """
     return _files(folder, {str(parent) for parent in Path(os.path.realpath(folder)).parents})
 

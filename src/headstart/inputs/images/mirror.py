@@ -11,7 +11,7 @@ def with_mirror_image(pictures: Any) -> list[Tensor]:
     """A batch of pictures `(batch, 3, height, width)` -> the batch and its mirror image (`test_time=flip`).
 
     Raises:
-        UsageError: the batch holds no pictures.
+        UsageError: the batch does not hold pictures.
     """
     if not isinstance(pictures, Tensor) or pictures.ndim != 4:
         raise UsageError("test_time=flip: only pictures have a mirror image")

@@ -1,4 +1,4 @@
-"""Training on pictures made of two, whose targets are made of the two in the same shares."""
+"""MixUp and CutMix: training on mixtures of two pictures, whose targets are mixed in the same proportion."""
 
 from typing import Any
 
@@ -10,36 +10,36 @@ from headstart.errors import UsageError
 
 
 class Mixing:
-    """Mixes every picture of a batch with its neighbour, and the targets by the same shares.
+    """Mixes every picture of a batch with its neighbour, and the targets in the same proportion.
 
-    MixUp adds the two, weighted (Zhang et al. 2018, https://arxiv.org/abs/1710.09412); CutMix puts a rectangle of one
-    into the other (Yun et al. 2019, https://arxiv.org/abs/1905.04899). The shares of a batch are drawn from the Beta
-    distribution of (alpha, alpha): a small alpha leaves one of the two nearly alone, with 1 all shares are as likely.
-    Where both are wanted, each batch has one of them, as likely as the other. Training batches are shuffled, so
-    neighbours are any two. All that is random comes from torch's CPU generator, which is seeded by batch
+    MixUp is the weighted mean of the two (Zhang et al. 2018, https://arxiv.org/abs/1710.09412); CutMix pastes a
+    rectangle of one into the other (Yun et al. 2019, https://arxiv.org/abs/1905.04899). The weight is drawn for each
+    batch from the distribution Beta(alpha, alpha): a small alpha draws values near 0 or 1; alpha 1 is uniform.
+    If both are on, each batch uses one of them, with equal probability. Training batches are shuffled, so the
+    neighbours are random pairs. All random numbers come from torch's CPU generator, which is seeded for each batch
     (`callbacks/batch_seeds.py`).
 
     Args:
-        num_classes: of the targets.
-        mixup: alpha of MixUp, 0 for none.
-        cutmix: alpha of CutMix, 0 for none.
+        num_classes: number of classes of the targets.
+        mixup: alpha of MixUp; 0 turns it off.
+        cutmix: alpha of CutMix; 0 turns it off.
 
     Raises:
-        UsageError: an alpha below 0, or none above it.
+        UsageError: an alpha is negative or infinite, or both are 0.
     """
 
     def __init__(self, num_classes: int, mixup: float = 0.0, cutmix: float = 0.0):
         for key, alpha in (("mixup", mixup), ("cutmix", cutmix)):
             if not 0 <= alpha < float("inf"):
-                raise UsageError(f"mixing.{key}={alpha}: give 0 for none, or a number above, such as 0.2 or 1")
+                raise UsageError(f"mixing.{key}={alpha}: give 0 to turn it off, or a positive number such as 0.2 or 1")
         if not mixup and not cutmix:
-            raise UsageError("mixing.mixup=0 mixing.cutmix=0: give one of them a number above 0, or leave mixing out")
-        self.ways: list[v2.Transform] = []
-        # floats: torchvision's distribution cannot draw with a whole number such as mixing.mixup=1
+            raise UsageError("mixing.mixup=0 mixing.cutmix=0: give one of them a positive number, or leave mixing out")
+        self.methods: list[v2.Transform] = []
+        # torchvision's distribution needs floats; mixing.mixup=1 is an integer
         if mixup:
-            self.ways.append(v2.MixUp(alpha=float(mixup), num_classes=num_classes))
+            self.methods.append(v2.MixUp(alpha=float(mixup), num_classes=num_classes))
         if cutmix:
-            self.ways.append(v2.CutMix(alpha=float(cutmix), num_classes=num_classes))
+            self.methods.append(v2.CutMix(alpha=float(cutmix), num_classes=num_classes))
 
     def __call__(self, inputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mixes a batch.
@@ -49,19 +49,19 @@ class Mixing:
             targets: class indices `(batch,)`, or zeros and ones `(batch, num_classes)`.
 
         Returns:
-            pictures in the same range of the same type, but floats in [0, 1] after MixUp; and the shares of the
-            classes, floats `(batch, num_classes)`.
+            pictures of the same type and range (after MixUp always floats in [0, 1]), and the weights of the classes,
+            floats `(batch, num_classes)`.
 
         Raises:
-            UsageError: the inputs are no pictures.
+            UsageError: the inputs are not pictures.
         """
         if not isinstance(inputs, Tensor) or inputs.ndim != 4:
             given = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"of type {type(inputs)}"
             raise UsageError(
-                "only batches of pictures (batch, 3, height, width) can be mixed, but the data yield inputs "
+                "mixing works on batches of pictures (batch, 3, height, width), but the data set gives inputs "
                 f"{given}: leave mixing out"
             )
-        way = self.ways[int(torch.randint(len(self.ways), ()))]
-        if isinstance(way, v2.MixUp):  # sums of bytes need fractions
+        method = self.methods[int(torch.randint(len(self.methods), ()))]
+        if isinstance(method, v2.MixUp):  # a weighted mean of bytes needs floats
             inputs = v2.functional.to_dtype(inputs, torch.float32, scale=True)
-        return way(inputs, targets)
+        return method(inputs, targets)

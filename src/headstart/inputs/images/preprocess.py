@@ -1,4 +1,4 @@
-"""What a set of pretrained weights expects of a picture."""
+"""The preprocessing of pictures: resize and crop as a set of pretrained weights expects them."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -19,24 +19,24 @@ from headstart.inputs.images.resizing import Resize
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZE_MODES = ("crop", "squash", "letterbox")
 SMALL_SIDE, SIZE_FOR_SMALL = 96, 128
-"""`finetuning=auto`: pictures of up to so many pixels a side, and the input size that is enough for them."""
+"""`finetuning=auto` uses the second as input size if the shorter sides of most pictures have at most the first."""
 EXAMPLE_SIDES = 100, 600
-"""Shortest and longest side in pixels of made-up pictures."""
+"""Shortest and longest side of generated pictures, in pixels."""
 
 
 @dataclass(frozen=True)
 class ImagePreprocess(Preprocess):
-    """What a set of weights expects of a picture, up to normalisation, which the backbone does itself.
+    """Resize and crop as a set of weights expects them. The backbone itself does the normalisation.
 
     Args:
-        image_size: side in pixels of the square the network sees.
-        resize_size: in pixels, what the shorter side becomes before the centre is cut out (`resize_mode=crop` only).
+        image_size: height and width of the network's input, in pixels.
+        resize_size: length of the shorter side before the centre is cropped, in pixels (only for `resize_mode=crop`).
         interpolation: `bilinear` or `bicubic`, always antialiased.
         resize_mode: `crop` keeps the proportions and loses the edges, `squash` keeps the edges and loses the
             proportions, `letterbox` keeps both and adds black bars.
 
     Raises:
-        UsageError: a mode that does not exist or a size that is not possible.
+        UsageError: a mode does not exist, or a size is not possible.
     """
 
     sample_name = "picture"
@@ -65,15 +65,15 @@ class ImagePreprocess(Preprocess):
 
     @property
     def decode_side(self) -> int:
-        """How long in pixels the shorter side of a decoded picture must be: twice what becomes of it here.
+        """Least length of the shorter side of a decoded picture, in pixels: twice its length after the resize.
 
-        What the decoder of a JPEG leaves out beyond that, the resize would lose. These settings alone decide it, so
-        that training, evaluation and every later use see the same pixels.
+        A JPEG decoder may skip finer detail, because the resize would remove it. The length depends only on these
+        settings, so training, evaluation and every later use get the same pixels.
         """
         return 2 * (self.resize_size if self.resize_mode == "crop" else self.image_size)
 
     def resized_pixels(self, height: int, width: int) -> int:
-        """Pixels of what the resize makes of a picture of this size; of a long strip it may be very many."""
+        """Number of pixels after the resize of a picture of this size; very large for a long, narrow picture."""
         if self.resize_mode != "crop":
             return self.image_size**2
         return height * width * self.resize_size**2 // min(height, width) ** 2
@@ -84,7 +84,7 @@ class ImagePreprocess(Preprocess):
         if self.resize_mode == "squash":
             return self._resize(image, square)
         if self.resize_mode == "letterbox":
-            # centre-cropping to more than there is pads with zeros
+            # a centre crop larger than the picture pads it with zeros
             return transforms.center_crop(self._resize(image, None, max_size=self.image_size), square)
         return transforms.center_crop(self._resize(image, [self.resize_size]), square)
 
@@ -102,7 +102,7 @@ class ImagePreprocess(Preprocess):
     def raw_example(self, seed: int) -> Tensor:
         """Smooth blobs and noise, uint8 `(3, height, width)`, of another size for each seed.
 
-        Smooth and rough at once: whatever a resize gets wrong shows in one of them.
+        Smooth and rough parts together show every error of a resize.
         """
         random = torch.Generator().manual_seed(seed)
         height, width = torch.randint(*EXAMPLE_SIDES, (2,), generator=random).tolist()
@@ -119,7 +119,7 @@ class ImagePreprocess(Preprocess):
         """A decoded picture, uint8 `(3, height, width)`.
 
         Raises:
-            UnreadablePicture: it cannot be decoded right, or is so long a strip that resizing it would take gigabytes.
+            UnreadablePicture: it cannot be decoded correctly, or is so long and narrow that its resize needs gigabytes.
         """
         picture = read_picture(source, self.decode_side)
         height, width = picture.shape[1:]
@@ -128,7 +128,7 @@ class ImagePreprocess(Preprocess):
         return picture
 
     def adapt_loader(self, load: Callable[[int], Any]) -> Callable[[int], Any]:
-        """Picture files are decoded with their shorter side at least `decode_side` long, and no more than needed."""
+        """Decodes picture files at a reduced size, with a shorter side of at least `decode_side` pixels."""
         return load.decoded_at(self.decode_side) if hasattr(load, "decoded_at") else load
 
     def as_module(self) -> nn.Module:
@@ -136,7 +136,7 @@ class ImagePreprocess(Preprocess):
         return Resize(self.resize_mode, self.interpolation, self.image_size, self.resize_size)
 
     def export_example(self, raw: bool = False) -> tuple[Tensor, dict[int, str]]:
-        """Two black pictures; raw ones have sides that differ, for an export takes equal sizes to be equal always."""
+        """Two black pictures; raw ones are not square: an export would assume that equal sides are always equal."""
         if not raw:
             return torch.zeros(2, 3, self.image_size, self.image_size, dtype=torch.uint8), {0: "batch"}
         sides = self.image_size + 33, self.image_size + 66
@@ -159,8 +159,8 @@ class ImagePreprocess(Preprocess):
     def _steps(self, raw: bool) -> list[str]:
         size, side, how = self.image_size, self.resize_size, f"antialiased {self.interpolation}"
         steps = [
-            f"a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size while its shorter side keeps {self.decode_side} "
-            "pixels, as it was in training",
+            f"decode a JPEG at 1/2, 1/4 or 1/8 of its size (optional, as in training), if its shorter side keeps "
+            f"{self.decode_side} pixels",
             "turn the picture as its EXIF orientation says",
             "8-bit RGB: transparency on white, 16-bit grey divided by 257 and rounded, the first frame of several",
         ]
@@ -176,9 +176,9 @@ class ImagePreprocess(Preprocess):
         )
 
     def suggest(self, raw: Sequence[Any]) -> list[Setting]:
-        """Small pictures are not enlarged more than helps."""
+        """A smaller input size for small pictures, because enlarging them further does not help."""
         sides = [min(picture.shape[-2:]) for picture in raw]
         if not sides or statistics.median(sides) > SMALL_SIDE or self.image_size <= SIZE_FOR_SMALL:
             return []
-        half = f"half of the pictures are at most {statistics.median(sides):.0f} pixels high or wide"
-        return [Setting("model.image_size", SIZE_FOR_SMALL, f"{half}: larger is only slower")]
+        half = f"half of the pictures have a shorter side of at most {statistics.median(sides):.0f} pixels"
+        return [Setting("model.image_size", SIZE_FOR_SMALL, f"{half}: a larger input is only slower")]

@@ -1,7 +1,8 @@
-"""Resize and crop as part of an exported network: the arithmetic of `ImagePreprocess` with sizes known when it runs.
+"""Resize and crop as part of an exported network, for pictures of any size.
 
-`ImagePreprocess` chooses by Python branches, which an export would freeze for the size of its example. Here sizes are
-arithmetic alone. `ImagePreprocess` stays what decides; the parity check of every export holds both together.
+An export of `ImagePreprocess` would work only for the size of the example picture, because Python branches on sizes are
+fixed at export. Here the sizes are computed with symbolic arithmetic. `ImagePreprocess` is the reference: the parity
+check of every export compares the two.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Resize(nn.Module):
-    """Pictures of any size to the network's: uint8 `(batch, 3, height, width)` -> `(batch, 3, size, size)`.
+    """Resizes pictures to the network's input size: uint8 `(batch, 3, height, width)` -> `(batch, 3, size, size)`.
 
     Args:
         mode, interpolation, size, shorter_side: `resize_mode`, `interpolation`, `image_size` and `resize_size` of an
@@ -21,12 +22,12 @@ class Resize(nn.Module):
         self.mode, self.bicubic, self.size, self.shorter_side = mode, interpolation == "bicubic", size, shorter_side
 
     def scripted(self) -> nn.Module:
-        """The same for TorchScript: a trace would freeze the sizes."""
+        """The same as TorchScript, because a trace would work only for the sizes of its example."""
         return _ScriptedResize(self)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """What the network sees."""
-        # as decoders leave pictures; the kernel is twice as fast in it
+        """Pictures `(batch, 3, height, width)` -> the input of the network."""
+        # the memory format that decoders write; the kernel is twice as fast with it
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         return resize(pictures, self.mode, self.bicubic, self.size, self.shorter_side)
 
@@ -42,7 +43,7 @@ class _ScriptedResize(nn.Module):
 
 
 def resize(pictures: Tensor, mode: str, bicubic: bool, size: int, shorter_side: int) -> Tensor:
-    """The same for `torch.export`, for `torch.jit.script` and for Python."""
+    """`Resize` as a function that works with `torch.export`, `torch.jit.script` and plain Python."""
     height, width = pictures.shape[2], pictures.shape[3]
     if mode == "squash":
         return antialiased(pictures, size, size, bicubic)
@@ -55,7 +56,7 @@ def resize(pictures: Tensor, mode: str, bicubic: bool, size: int, shorter_side: 
     shortest = smaller(height, width)
     height, width = shorter_side * height // shortest, shorter_side * width // shortest
     resized = antialiased(pictures, height, width, bicubic)
-    # index_select instead of a slice, whose result has a size that torch.export cannot know to be constant
+    # index_select: torch.export cannot know that a slice with symbolic ends has a constant size
     rows = torch.arange(size, device=pictures.device) + middle(height - size)
     columns = torch.arange(size, device=pictures.device) + middle(width - size)
     return resized.index_select(2, rows).index_select(3, columns)
@@ -69,7 +70,7 @@ def antialiased(pictures: Tensor, height: int, width: int, bicubic: bool) -> Ten
 
 
 def middle(left_over: int) -> int:
-    """Half of it; of an odd number the even neighbour of the half, as Python's `round` has it in torchvision."""
+    """Half of a number, rounded to even like Python's `round`, which torchvision uses."""
     return left_over // 2 + left_over % 4 // 3
 
 

@@ -1,4 +1,4 @@
-"""Which files are readable pictures, and which are the same file twice: known before training, not amid it."""
+"""Finds unreadable pictures and duplicate files before training starts."""
 
 import hashlib
 import io
@@ -19,34 +19,34 @@ from headstart.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-_BATCH = 1024  # files handed to the threads at a time: bounds what waits in memory
+_BATCH = 1024  # files that the threads get at a time; limits the memory for waiting files
 _CANNOT_OPEN = "cannot be opened"
-_HEADER = {"headstart_scan": 1, "pillow": PIL.__version__}  # another decoder may come to another verdict
+_HEADER = {"headstart_scan": 1, "pillow": PIL.__version__}  # another version of the decoder may accept other files
 
 Stamp = tuple[str, int, int]
-"""Absolute path, size in bytes, time of change in ns: as long as these stand, the file is taken as unchanged."""
+"""Absolute path, size in bytes, modification time in ns: if all are the same, the file counts as unchanged."""
 
 Verdict = tuple[str | None, str | None]
-"""(digest, None) of a good picture, (None, reason) of a bad one."""
+"""(digest, None) for a readable picture, (None, reason) for an unreadable one."""
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What a scan found. Both dicts have the scanned paths as keys, in the order given."""
+    """The result of a scan. Both dicts have the scanned paths as keys, in the given order."""
 
     bad: dict[Path, str] = field(default_factory=dict)
-    """Why each unreadable picture is unreadable."""
+    """Unreadable picture -> reason."""
     digests: dict[Path, str] = field(default_factory=dict)
-    """BLAKE2b of each readable file's bytes, 40 hex digits: equal digests are equal files."""
+    """Readable picture -> BLAKE2b hash of its bytes, 40 hex digits: files with equal digests are equal."""
     bad_list: Path | None = None
-    """Text file of all bad pictures, `path<tab>reason` a line; None when there is none."""
+    """Text file that lists all unreadable pictures, one line `path<tab>reason` each; None if there is no such file."""
 
 
 def scan_pictures(paths: Sequence[Path], cache_file: Path | None = None, workers: int | None = None) -> ScanResult:
-    """Decode and hash every file once; files unchanged since the last scan come from `cache_file`.
+    """Decodes and hashes every file once; the results of files that did not change are read from `cache_file`.
 
-    The result depends neither on the number of threads (`workers`, None for a good one) nor on what was cached.
-    Beside the cache file lies `<its stem>.bad.txt`, which lists all bad pictures. Never raises on a bad file.
+    The result depends neither on the number of threads (`workers`; None: Python's default) nor on the cache. All
+    unreadable pictures are listed in `<stem>.bad.txt` next to the cache file. An unreadable file raises no error.
     """
     stamps = {path: _stamp(path) for path in paths}
     known = _load(cache_file) if cache_file else {}
@@ -55,7 +55,7 @@ def scan_pictures(paths: Sequence[Path], cache_file: Path | None = None, workers
     try:
         for path, verdict in _verdicts(pending, workers):
             fresh[path] = verdict
-    finally:  # an interrupted scan keeps what it has learnt
+    finally:  # an interrupted scan saves its results so far
         keep = {stamps[path]: verdict for path, verdict in fresh.items() if _is_lasting(verdict)}
         is_saved = not keep or _save(cache_file, known | keep)
     verdicts = {path: fresh[path] if path in fresh else known[stamp] for path, stamp in stamps.items()}
@@ -65,7 +65,7 @@ def scan_pictures(paths: Sequence[Path], cache_file: Path | None = None, workers
 
 
 def describe_bad(result: ScanResult, root: Path, limit: int = 10) -> str:
-    """The number of bad pictures, the first `limit` of them relative to `root`, where to read on; "" without any."""
+    """Number of unreadable pictures, the first `limit` paths (relative to `root`) and reasons; "" if there are none."""
     if not result.bad:
         return ""
     total = len(result.bad) + len(result.digests)
@@ -84,7 +84,7 @@ def _relative(path: Path, root: Path) -> Path:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """None where the file cannot be asked; nothing is ever cached for it."""
+    """None if the state of the file cannot be read; then its result is not cached."""
     try:
         status = os.stat(path)
     except OSError:
@@ -93,12 +93,12 @@ def _stamp(path: Path) -> Stamp | None:
 
 
 def _is_lasting(verdict: Verdict) -> bool:
-    """Whether it holds while the bytes stand; a file that could not be opened may be readable tomorrow."""
+    """Whether it can be cached. A file that could not be opened is not cached: it may be readable next time."""
     return not (verdict[1] or "").startswith(_CANNOT_OPEN)
 
 
 def _judge(path: Path) -> Verdict:
-    """Read once, decode once, hash once."""
+    """Reads, decodes and hashes one file."""
     try:
         content = Path(path).read_bytes()
         read_picture(io.BytesIO(content))
@@ -110,7 +110,7 @@ def _judge(path: Path) -> Verdict:
 
 
 def _verdicts(paths: Sequence[Path], workers: int | None) -> Iterator[tuple[Path, Verdict]]:
-    """In the order of `paths`. Threads suffice: reading, decoding and hashing all release the interpreter lock."""
+    """In the order of `paths`. Threads are enough: reading, decoding and hashing release the interpreter lock."""
     waiting = iter(paths)
     with progress_bar("Checking pictures", len(paths), "pictures") as bar, ThreadPoolExecutor(workers) as pool:
         while batch := list(islice(waiting, _BATCH)):
@@ -120,7 +120,7 @@ def _verdicts(paths: Sequence[Path], workers: int | None) -> Iterator[tuple[Path
 
 
 def _load(cache_file: Path) -> dict[Stamp, Verdict]:
-    """What earlier scans found. A missing, foreign or damaged file counts as none."""
+    """The results of earlier scans; none if the file is missing, damaged or of another version."""
     try:
         with open(cache_file, encoding="utf-8") as lines:
             if json.loads(next(lines)) != _HEADER:
@@ -136,7 +136,7 @@ def _load(cache_file: Path) -> dict[Stamp, Verdict]:
 
 
 def _save(cache_file: Path | None, known: dict[Stamp, Verdict]) -> bool:
-    """Write the cache, one JSON list a line; False, with one warning, where that is not possible."""
+    """Writes the cache, one JSON list per line; if that fails, warns and returns False."""
     if cache_file is None:
         return False
     rows = (json.dumps([*stamp, *verdict]) for stamp, verdict in known.items())
@@ -144,7 +144,7 @@ def _save(cache_file: Path | None, known: dict[Stamp, Verdict]) -> bool:
         with replacing(cache_file) as stream:
             stream.writelines(f"{line}\n" for line in (json.dumps(_HEADER), *rows))
     except OSError as error:
-        log.warning("the result of this scan cannot be kept, the next one starts anew: %s", error)
+        log.warning("the results of this scan cannot be saved, so the next scan starts from the beginning: %s", error)
         return False
     return True
 
@@ -159,6 +159,6 @@ def _list_bad(cache_file: Path | None, bad: dict[Path, str]) -> Path | None:
             return None
         with replacing(bad_list) as stream:
             stream.writelines(f"{os.path.abspath(path)}\t{reason}\n" for path, reason in sorted(bad.items()))
-    except OSError:  # a convenience; the short listing is still there
+    except OSError:  # the list is optional; the log has a short one
         return None
     return bad_list

@@ -12,7 +12,7 @@ from headstart.inputs.images import augmentation
 
 @dataclass
 class Preprocess:
-    """Stands in for a backbone's: a squeeze to a square."""
+    """A simple preprocess instead of a backbone's: resizes to a square."""
 
     image_size: int = 24
     interpolation: str = "bilinear"
@@ -31,7 +31,7 @@ RANDOM = {
 
 
 def photo(height: int = 40, width: int = 60, seed: int = 0) -> torch.Tensor:
-    """Smooth, as noise would average to grey."""
+    """A smooth picture, because a resize would average noise to grey."""
     small = torch.randint(256, (3, 5, 5), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     return functional.resize(small, [height, width], antialias=True)
 

@@ -15,7 +15,7 @@ BOTH = {"mixup": 1.0, "cutmix": 1.0}
 
 
 def one_colour_each(n: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sample i has class i, and pictures of the value 60 * i: what is in a picture tells its shares."""
+    """Sample i has class i and all pixels 60 * i, so a mixed picture shows its weights."""
     targets = torch.arange(n)
     return (60 * targets).to(torch.uint8).view(n, 1, 1, 1).expand(n, 3, 8, 8).contiguous(), targets
 
@@ -69,25 +69,25 @@ def test_of_two_ways_each_batch_has_one_and_the_seed_decides():
 
 
 def test_nothing_is_mixed_until_asked():
-    with pytest.raises(UsageError, match=r"mixing.mixup=0 mixing.cutmix=0: give one of them a number above 0"):
+    with pytest.raises(UsageError, match=r"mixing.mixup=0 mixing.cutmix=0: give one of them a positive number"):
         Mixing(4)
 
 
 @pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf")])
 def test_alpha_out_of_range(alpha):
     for key in BOTH:
-        with pytest.raises(UsageError, match=f"mixing.{key}={alpha}: give 0 for none"):
+        with pytest.raises(UsageError, match=f"mixing.{key}={alpha}: give 0 to turn it off"):
             Mixing(4, **{key: alpha})
 
 
 @pytest.mark.parametrize("inputs", [{"tokens": torch.ones(4, 7)}, torch.ones(4, 7)], ids=["dict", "rows"])
 def test_what_is_no_picture_is_refused(inputs):
-    with pytest.raises(UsageError, match=r"only batches of pictures .* leave mixing out"):
+    with pytest.raises(UsageError, match=r"mixing works on batches of pictures .* leave mixing out"):
         Mixing(4, mixup=1.0)(inputs, torch.arange(4))
 
 
 class Steps(Callback):
-    """Notes what the objective is given in training and in evaluation, and which batches bring activations."""
+    """Records the targets of the objective in training and evaluation, and which batches hold activations."""
 
     def __init__(self):
         self.targets = {True: [], False: []}
@@ -114,7 +114,7 @@ class Steps(Callback):
 
 @pytest.fixture
 def noted(quick, monkeypatch):
-    """Trains and returns what the steps were given."""
+    """Trains, and returns the recorded arguments of the steps."""
 
     def run(*overrides) -> Steps:
         steps = Steps()

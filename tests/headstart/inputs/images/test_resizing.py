@@ -1,4 +1,4 @@
-"""The resize inside an export against `ImagePreprocess`, on sizes that leave odd and even rests."""
+"""Compares the resize in an export with `ImagePreprocess`, for odd and even remainders of the crop."""
 
 import warnings
 from itertools import product

@@ -22,7 +22,7 @@ def draw(path: Path, colour: int = 0) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path) -> list[Path]:
-    """Good, empty, text, good, the same again, missing."""
+    """Six paths: good, empty, text, good, a duplicate, missing."""
     root = tmp_path / "pictures"
     good = [draw(root / "a.png", 1), draw(root / "ü d.png", 2), draw(root / "e.png", 2)]
     empty, text = root / "b.jpg", root / "c.jpg"
@@ -33,7 +33,7 @@ def pictures(tmp_path) -> list[Path]:
 
 @pytest.fixture
 def decoded(monkeypatch) -> list[int]:
-    """Grows by one with every picture decoded."""
+    """A list that gets one entry per decoded picture."""
     calls: list[int] = []
     original = scan.read_picture
 
@@ -129,7 +129,7 @@ def test_cache_that_cannot_be_written_costs_one_warning(pictures, tmp_path, capl
     assert len(result.bad) == 3
     assert result.bad_list is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "cannot be kept" in caplog.text
+    assert "cannot be saved" in caplog.text
 
 
 def test_interrupted_scan_keeps_what_it_has_learnt_and_leaves_no_rubbish(pictures, tmp_path, decoded, monkeypatch):
