@@ -112,8 +112,8 @@ def _text_problems(config: DictConfig, overrides: Iterable[str]) -> Iterator[str
 
     Other differences are left to `check_config`: where a file has a number, a list or null may be allowed too.
     """
-    texts = {key: value for key in map(key_of, overrides)
-             if isinstance(value := OmegaConf.select(config, key), str) and key not in ALSO_TEXT}  # fmt: skip
+    settings = {key for key in map(key_of, overrides) if "." in key} - ALSO_TEXT
+    texts = {key: value for key in sorted(settings) if isinstance(value := OmegaConf.select(config, key), str)}
     if not texts:
         return
     from_files = compose_choices("train", overrides)

@@ -1,4 +1,4 @@
-"""The table of a multirun, read from the folders of its jobs."""
+"""The table of a sweep, read from the folders of its jobs."""
 
 import atexit
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        words: its overrides.
-        score: the best monitored one; None where it failed.
-        run: its directory.
-        seconds: how long it took.
-        parameters: of its model.
+        overrides: those of its command line.
+        score: the best monitored score; None for a job that failed or has not ended.
+        run: the directory of the run.
+        seconds: duration of the run.
+        parameters: number of parameters of the model.
     """
 
-    words: list[str]
+    overrides: list[str]
     score: float | None
     run: str
     seconds: float | None = None
@@ -37,19 +37,19 @@ class Job:
 
 
 class SweepTable(Callback):
-    """Prints one row a job, the best last, and keeps them in `sweep.csv` in the sweep's directory, failed jobs too.
+    """Prints one row per job, the best last, and writes them to `sweep.csv` in the sweep's directory, failed jobs too.
 
-    Everything is read from the folders of the jobs, so that it does not matter which process ran a job: a parallel
-    launcher (joblib, submitit) starts the jobs in processes that know nothing of each other.
+    All is read from the folders of the jobs, because a parallel launcher (joblib, submitit) runs the jobs in processes
+    that do not know each other.
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Plans the table for the end of the process that started the sweep."""
-        # not on_multirun_end, which Hydra leaves out when a job has failed
+        """Registers the table for the end of the process that started the sweep."""
+        # not on_multirun_end, because Hydra does not call it after a failed job
         atexit.register(show, Path(config.hydra.sweep.dir), config.monitor)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """Writes the jobs that there are so far: a sweep that is killed leaves its table."""
+        """Writes the jobs so far, so that a sweep that is killed leaves its table."""
         if config.hydra.mode is RunMode.MULTIRUN:
             folder = Path(config.hydra.sweep.dir)
             write(folder, find_jobs(folder))
@@ -62,8 +62,8 @@ def find_jobs(sweep: Path) -> list[Job]:
 
 
 def _read(run: Run) -> Job:
-    known = run.metrics if run.has_ended else {}
-    return Job(run.overrides, known.get("score"), str(run.folder), known.get("seconds"), known.get("parameters"))
+    results = run.metrics if run.has_ended else {}
+    return Job(run.overrides, results.get("score"), str(run.folder), results.get("seconds"), results.get("parameters"))
 
 
 def write(sweep: Path, jobs: list[Job]) -> None:
@@ -71,7 +71,7 @@ def write(sweep: Path, jobs: list[Job]) -> None:
     rows: list[tuple[Any, ...]] = [("job", "score", "run", "seconds", "parameters")]
     for job in jobs:
         score = None if job.score is None else f"{job.score:.6g}"
-        rows.append((" ".join(job.words), score, job.run, job.seconds, job.parameters))
+        rows.append((" ".join(job.overrides), score, job.run, job.seconds, job.parameters))
     write_table(sweep / "sweep.csv", rows)
 
 
@@ -80,7 +80,7 @@ def show(sweep: Path, monitor: str) -> None:
 
     Args:
         sweep: its directory.
-        monitor: the metric that its jobs were asked to compare; finetuning=auto may have chosen another.
+        monitor: the metric on the command line; finetuning=auto may have chosen another one in the jobs.
     """
     jobs = find_jobs(sweep)
     if not jobs:
@@ -88,21 +88,21 @@ def show(sweep: Path, monitor: str) -> None:
     write(sweep, jobs)
     for run in (Run(Path(job.run)) for job in jobs if job.score is not None):
         monitor = run.config.monitor if run.exists else monitor
-    console = Console(stderr=True, markup=False, emoji=False)  # groups=[stem] is no markup
+    console = Console(stderr=True, markup=False, emoji=False)  # or rich takes groups=[stem] for markup
     console.print(_table(jobs, monitor))
     console.print(str(sweep / "sweep.csv"), soft_wrap=True)
 
 
 def _table(jobs: list[Job], monitor: str) -> Table:
-    # what all jobs share says nothing about their difference
-    shared = set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else set()
+    # overrides that all jobs share do not tell them apart
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     table = Table("job", "run", title=f"sweep: best {monitor} of each job", title_justify="left")
     for column in ("seconds", "parameters", "score"):
         table.add_column(column, justify="right")
     for job in sorted(jobs, key=lambda job: goodness(job.score, monitor)):
-        words = " ".join(word for word in job.words if word not in shared)
+        differences = " ".join(override for override in job.overrides if override not in shared)
         seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
         parameters = "" if job.parameters is None else f"{job.parameters:,}"
         score = "failed" if job.score is None else f"{job.score:.4f}"
-        table.add_row(words, Path(job.run).name, seconds, parameters, score)
+        table.add_row(differences, Path(job.run).name, seconds, parameters, score)
     return table
