@@ -40,11 +40,11 @@ class StagedFinetuning(BaseFinetuning):
         goal: score of the monitored metric that ends the run once it is reached, in whatever stage; None: none does.
 
     Attributes:
-        learns_backbone: whether any group of the backbone learns in any stage.
+        trains_backbone: whether any group of the backbone learns in any stage.
         random_weights: whether the model's pretrained weights are left out.
     """
 
-    learns_backbone = True
+    trains_backbone = True
     random_weights = False
 
     def __init__(

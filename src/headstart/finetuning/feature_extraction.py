@@ -9,7 +9,7 @@ from headstart.finetuning.stages import Stage
 class FeatureExtraction(StagedFinetuning):
     """The backbone stays as it is; the head learns on its features."""
 
-    learns_backbone = False
+    trains_backbone = False
 
     def stages(self, groups: Sequence[str]) -> list[Stage]:
         """One stage in which no group of the backbone learns."""

@@ -9,7 +9,7 @@ from headstart.finetuning.stages import Stage
 class Probe(StagedFinetuning):
     """The head is the logistic regression on the pretrained features (`logistic_regression.py`); nothing learns."""
 
-    learns_backbone = False
+    trains_backbone = False
 
     def stages(self, groups: Sequence[str]) -> list[Stage]:
         """One epoch without steps."""

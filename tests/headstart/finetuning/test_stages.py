@@ -15,7 +15,7 @@ from headstart.errors import UsageError
 from headstart.finetuning.base import StagedFinetuning
 from headstart.training.build import build_data, build_task, build_trainer
 from headstart.training.run import train
-from headstart.training.settle import checkpoint_to_go_on_from, settle_machine
+from headstart.training.settle import checkpoint_to_resume, settle_machine
 
 
 class Recorder(Callback):
@@ -33,7 +33,7 @@ class Recorder(Callback):
 
 def record(cfg, *callbacks):
     """Trains (on) as the config says, and notes what learns when."""
-    point = checkpoint_to_go_on_from(cfg)
+    point = checkpoint_to_resume(cfg)
     trainer, data = build_trainer(cfg, point), build_data(cfg)
     task, recorder = build_task(cfg, data, point), Recorder()
     trainer.callbacks[1:1] = [recorder, *callbacks]
