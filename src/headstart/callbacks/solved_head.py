@@ -32,7 +32,7 @@ class SolvedHead(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuses a head or a loss that cannot be solved before anything is computed."""
-        if stage == "fit" and any(planned.solved for planned in strategy_of(trainer).plan):
+        if stage == "fit" and any(planned.closed_form for planned in strategy_of(trainer).plan):
             last_layer(pl_module.head)
             _refuse_focal(pl_module.objective)
 
@@ -40,7 +40,7 @@ class SolvedHead(Callback):
         """Solves the head of a stage that begins; a run that goes on inside it or behind it has its solution."""
         strategy = strategy_of(trainer)
         progress = strategy.progress
-        if strategy.plan[progress.stage].solved and progress.began == trainer.current_epoch:
+        if strategy.plan[progress.stage].closed_form and progress.began == trainer.current_epoch:
             self._solve(trainer, pl_module)
 
     def _solve(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:

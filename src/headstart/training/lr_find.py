@@ -86,13 +86,13 @@ class RangeTest(Callback):
             UsageError: that stage computes the closed-form head.
         """
         strategy = strategy_of(trainer)
-        if strategy.plan[0].solved:
+        if strategy.plan[0].closed_form:
             raise UsageError(
                 "lr_find=true: a closed-form head has its lowest training loss before the first step, so no learning "
                 "rate can lower it. Give optimizer.lr=<number>, or train the head: finetuning=feature_extraction, or "
                 "finetuning.solve_head=false with finetuning=lp_ft"
             )
-        strategy.plan = [Stage(strategy.plan[0].learning)]
+        strategy.plan = [Stage(strategy.plan[0].trained)]
         strategy.patience = strategy.goal = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _: int) -> None:
