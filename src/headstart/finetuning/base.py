@@ -88,7 +88,7 @@ class StagedFinetuning(BaseFinetuning):
             self._check_length(trainer)
 
     def make_plan(self, task: pl.LightningModule) -> None:
-        """Sets `plan`: the stages of the strategy. A backbone with random weights has one stage that trains all groups."""
+        """Sets `plan`: the stages of the strategy, or for random weights one stage that trains all groups."""
         names = [group.name for group in task.layer_groups]
         self.plan = self.stages(names) if task.backbone.pretrained else [Stage(frozenset(names))]
         task.epochs_without_steps = sum(stage.closed_form for stage in self.plan)

@@ -12,7 +12,8 @@ class Surgical(StagedFinetuning):
     """Trains only the named groups of the backbone, and the head.
 
     Which groups help depends on how the new data differ: the first groups for changed inputs (noise, blur), the middle
-    ones for new subgroups of the same classes, the last ones for changed labels (Lee et al. 2023, https://arxiv.org/abs/2210.11466).
+    ones for new subgroups of the same classes, the last ones for changed labels (Lee et al. 2023,
+    https://arxiv.org/abs/2210.11466).
 
     Args:
         groups: names as the table at the start of training shows them.

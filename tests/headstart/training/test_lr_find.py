@@ -94,5 +94,5 @@ def test_a_resumed_run_keeps_its_rate(quick, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("strategy", ["probe", "lp_ft"])
 def test_a_computed_head_has_nothing_to_find(strategy, quick):
-    with pytest.raises(UsageError, match=r"Give optimizer.lr=<rate>"):
+    with pytest.raises(UsageError, match=r"Give optimizer.lr=<number>"):
         train(quick("lr_find=true", f"finetuning={strategy}"))
