@@ -330,7 +330,7 @@ BY_CLASS = "{_target_:pytorch_lightning.strategies.FSDPStrategy}"
 
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2", BY_CLASS])
 def test_strategies_that_cut_parameters_are_refused(strategy, quick):
-    with pytest.raises(UsageError, match="cuts parameters into pieces of its own: use trainer=ddp or a single device"):
+    with pytest.raises(UsageError, match="splits parameters among devices: use trainer=ddp or a single device"):
         train(quick("trainer=ddp_cpu", f"trainer.strategy={strategy}"))
 
 

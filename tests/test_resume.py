@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_costs_time_alone(quick, undisturbed, interrupted, 
     last.write_bytes(last.read_bytes()[:100_000])
     with caplog.at_level(logging.WARNING):
         run = go_on(cfg)
-    assert "CANNOT GO ON FROM" in caplog.text
+    assert "CANNOT RESUME FROM" in caplog.text
     assert "last.ckpt: it is damaged or cut short" in caplog.text
     assert_equal(expected, run)
 

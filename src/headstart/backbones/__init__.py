@@ -1,1 +1,1 @@
-"""Pretrained networks behind one contract: input -> feature vector, and an ordered list of blocks."""
+"""Pretrained networks with one interface: input -> feature vector, and an ordered list of blocks."""

@@ -1,4 +1,4 @@
-"""The contract every backbone keeps: pixels (or tokens) in, one feature vector out, and an ordered list of blocks."""
+"""The interface of all backbones: a batch of pictures (or tokens) -> feature vectors, and an ordered list of blocks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,48 +15,48 @@ STEM = "stem"
 
 @dataclass
 class LayerGroup:
-    """A consecutive piece of a backbone that is frozen or trained as one.
+    """A consecutive part of a backbone that is frozen or trained as a whole.
 
     Args:
         name: readable and unique within the backbone, such as `layer4`.
-        modules: qualified name -> module. Only what a module owns *itself* (not its children's parameters, buffers
-            and training flag) belongs to the group.
+        modules: qualified name -> module. Only the parameters, buffers and training flag of the module *itself*
+            belong to the group, not those in its children.
     """
 
     name: str
     modules: dict[str, nn.Module] = field(default_factory=dict)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """`(name as in the backbone's own named_parameters(), parameter)`, input to output."""
+        """Pairs `(name, parameter)` from input to output, with the names of `backbone.named_parameters()`."""
         for module_name, module in self.modules.items():
             for name, parameter in module.named_parameters(recurse=False):
                 yield (f"{module_name}.{name}" if module_name else name), parameter
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The group's parameters, input to output."""
+        """The parameters of the group, from input to output."""
         return (parameter for _, parameter in self.named_parameters())
 
     @property
     def frozen(self) -> bool:
-        """True when the group has parameters and none of them learns."""
-        learns = [parameter.requires_grad for parameter in self.parameters()]
-        return bool(learns) and not any(learns)
+        """True when the group has parameters and none of them is trained."""
+        trained = [parameter.requires_grad for parameter in self.parameters()]
+        return bool(trained) and not any(trained)
 
     def set_trainable(self, trainable: bool, which: Callable[[nn.Parameter], bool] | None = None) -> None:
-        """Let the group learn (of its parameters those that `which` accepts), or freeze it.
+        """Unfreezes the group (only the parameters that `which` accepts), or freezes it.
 
-        A frozen parameter also loses its gradient: with one left behind, an optimizer would go on applying momentum
-        and weight decay.
+        The gradient of a frozen parameter is removed: with a gradient, the optimizer would still apply momentum and
+        weight decay to it.
         """
         for parameter in self.parameters():
-            learns = trainable and (which is None or which(parameter))
-            parameter.requires_grad_(learns)
-            if not learns:
+            trained = trainable and (which is None or which(parameter))
+            parameter.requires_grad_(trained)
+            if not trained:
                 parameter.grad = None
 
 
 class Backbone(nn.Module):
-    """A pretrained network without its classifier. Subclasses set the attributes and write `forward`.
+    """A pretrained network without its classifier. Subclasses set the attributes and implement `forward`.
 
     Attributes:
         num_features: length of the feature vector.
@@ -65,7 +65,7 @@ class Backbone(nn.Module):
         pretrained: False when the parameters are random.
 
     Args:
-        mean, std: per-channel constants of the pixels in [0, 1]; None for backbones that do not see pictures.
+        mean, std: mean and standard deviation per channel, of pixels in [0, 1]; None if the inputs are not pictures.
     """
 
     num_features: int
@@ -82,32 +82,32 @@ class Backbone(nn.Module):
             self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, inputs: Any) -> Tensor:
-        """A batch of inputs to features `(batch, num_features)`."""
+        """A batch of inputs -> features `(batch, num_features)`."""
         raise NotImplementedError
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 in [0, 255] or float in [0, 1], `(batch, 3, height, width)`, to zero mean and unit variance.
+        """Normalises pictures `(batch, 3, height, width)`, uint8 in [0, 255] or float in [0, 1], by `mean` and `std`.
 
-        The result has the type of the buffers, hence of the parameters: `model.half()` and autocast both work.
+        The result has the dtype of the buffers, which is that of the parameters: `model.half()` and autocast both work.
 
         Raises:
-            UsageError: anything but a batch of RGB pictures.
+            UsageError: the input is not a batch of RGB pictures.
         """
         return _normalise(images, self.mean, self.std)
 
     def constants(self) -> dict[str, list[float]]:
-        """Mean and standard deviation per channel, by name; empty for backbones that do not see pictures."""
+        """`mean` and `std`, one number per channel; empty if the inputs are not pictures."""
         known = {name: getattr(self, name) for name in ("mean", "std") if hasattr(self, name)}
         return {name: [round(value, 6) for value in tensor.flatten().tolist()] for name, tensor in known.items()}
 
     def layer_groups(self) -> list[LayerGroup]:
-        """The backbone cut at its blocks: every parameter in exactly one group, from the stem to the last block.
+        """The layer groups, from the stem to the last block; every parameter is in exactly one group.
 
-        By position alone: what precedes the first block is the stem (left out when it owns no parameter), and a group
-        reaches from its block to the next one. So embeddings, transitions and final norms need no naming.
+        A group begins at its block and ends before the next one. Modules before the first block are the stem, which is
+        left out if it has no parameter. So embeddings, transitions and final norms need no names.
 
         Raises:
-            UsageError: a part was wrapped by `torch.compile`, which renames everything below it.
+            UsageError: a module was wrapped by `torch.compile`, which renames all parameters in it.
             ValueError: `blocks` do not describe this network.
         """
         modules = dict(self.named_modules())
@@ -126,7 +126,7 @@ class Backbone(nn.Module):
     def _check_blocks(self, names: list[str]) -> None:
         if compiled := [name for name in names if "_orig_mod" in name.split(".")]:
             raise UsageError(
-                f"'{compiled[0]}' was made by torch.compile(module), which renames every parameter below it. "
+                f"'{compiled[0]}' was made by torch.compile(module), which renames all parameters in it. "
                 "Compile in place with module.compile() instead."
             )
         for block in self.blocks:
@@ -137,7 +137,7 @@ class Backbone(nn.Module):
             raise ValueError(f"blocks are out of order or repeated: {list(self.blocks)}; the network has {in_order}.")
 
 
-@fx.wrap  # one operation for whoever traces a backbone: its branches look at the pictures
+@fx.wrap  # one operation for torch.fx, because its branches depend on the pictures
 def _normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] != mean.numel():
         raise UsageError(
@@ -153,7 +153,7 @@ def _normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _short_names(blocks: list[str]) -> list[str]:
-    """Block names without the containers they all share, save the one that gives a bare number its meaning."""
+    """Block names without common containers; a container stays where the rest would begin with a number."""
     paths = [block.split(".") for block in blocks]
     shared = 0
     while all(len(path) > shared + 1 for path in paths) and len({path[shared] for path in paths}) == 1:
@@ -167,7 +167,7 @@ def _check_groups(groups: list[LayerGroup]) -> None:
     if empty := [group.name for group in groups if not list(group.parameters())]:
         raise ValueError(f"layer groups without a parameter: {empty}. Leave these out of `blocks`.")
     if [group.name for group in groups].count(STEM) > 1:
-        raise ValueError(f"'{STEM}' is the name of what precedes the first block; leave it out of `blocks`.")
+        raise ValueError(f"'{STEM}' is the name of the layers before the first block; leave it out of `blocks`.")
     owner: dict[nn.Parameter, str] = {}
     for group in groups:
         for name, parameter in group.named_parameters():

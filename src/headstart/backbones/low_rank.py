@@ -10,10 +10,10 @@ from headstart.errors import UsageError
 
 
 class LowRank(nn.Module):
-    """A matrix plus a product of two thin ones, which begins at zero: `W + up @ down`.
+    """A matrix plus the product of two low-rank matrices, which is zero at the start: `W + up @ down`.
 
-    LoRA (Hu et al. 2022, https://arxiv.org/abs/2106.09685, section 4.1) without its constant factor alpha / rank, which
-    under Adam only scales the rate; use `task.backbone_lr_ratio` for that.
+    LoRA (Hu et al. 2022, https://arxiv.org/abs/2106.09685, section 4.1) without the constant factor alpha / rank. With
+    Adam, that factor only scales the learning rate; use `task.backbone_lr_ratio` instead.
 
     Args:
         weight: the matrix, `(rows, columns)`.
@@ -28,17 +28,17 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The updated matrix, as large as `weight`."""
+        """The updated matrix, with the shape of `weight`."""
         return weight + self.up @ self.down
 
 
 def add_low_rank(network: nn.Module, rank: int) -> None:
-    """Gives every matrix of the attentions and linear layers of a transformer a low-rank update, in place.
+    """Adds a low-rank update to every matrix in the attention and linear layers of a transformer, in place.
 
-    A matrix that stacks the projections to queries, keys and values has one update for all three.
+    If one matrix holds the projections to queries, keys and values, it gets one update for all three.
 
     Raises:
-        UsageError: the network has no attention, or the rank is no whole number of at least 1.
+        UsageError: the network has no attention, or the rank is not a whole number of at least 1.
     """
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise UsageError(f"model.lora_rank={rank}: give a whole number of at least 1, such as 8, or null")
@@ -46,7 +46,7 @@ def add_low_rank(network: nn.Module, rank: int) -> None:
     if not any("Attention" in type(module).__name__ for module in modules):
         raise UsageError(
             f"model.lora_rank={rank} is for transformers, and this network has no attention: use finetuning=bitfit "
-            "to train few parameters of it, or a model such as vit_b_16 or swin_t"
+            "to train few parameters, or a model such as vit_b_16 or swin_t"
         )
     for module in modules:
         names = {"weight": isinstance(module, nn.Linear), "in_proj_weight": isinstance(module, nn.MultiheadAttention)}
@@ -62,7 +62,7 @@ def low_rank_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 
 def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with each low-rank update added to its matrix, named as in a network without updates."""
+    """A state dict with each low-rank update added to its matrix, and with the names of a network without updates."""
     found = dict(state)
     mark = ".parametrizations."
     for key in [key for key in state if mark in key and key.endswith(".original")]:
@@ -73,7 +73,7 @@ def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def merge(network: nn.Module) -> None:
-    """Adds each low-rank update to its matrix, in place: the network computes the same, and has no updates."""
+    """Adds each low-rank update to its matrix and removes it, in place; the network computes the same."""
     for module in list(network.modules()):
         for name in list(getattr(module, "parametrizations", {})):
             if any(isinstance(update, LowRank) for update in module.parametrizations[name]):

@@ -1,4 +1,4 @@
-"""A backbone in parts, so that what a frozen prefix computes is computed once, and a faster copy of a prefix."""
+"""Splits a backbone into parts, so that activations of frozen layers are computed only once; copies for inference."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -15,26 +15,26 @@ CONVOLUTIONS = {nn.BatchNorm1d: nn.Conv1d, nn.BatchNorm2d: nn.Conv2d, nn.BatchNo
 
 
 class NoCleanCutError(ValueError):
-    """A backbone cannot be run in parts that meet at this place; the message says why."""
+    """A backbone cannot be cut at this place; the message says why."""
 
 
 def in_two_parts(backbone: Backbone, groups: int) -> tuple[nn.Module, nn.Module]:
-    """The first `groups` layer groups and all that follows them: `rest(prefix(inputs))` is `backbone(inputs)`.
+    """The first `groups` layer groups, and the rest of the backbone: `rest(prefix(inputs))` equals `backbone(inputs)`.
 
-    To the bit, and so are the gradients. The parts are made of the backbone's own modules and parameters: what trains
-    `rest` trains the backbone, and whether a module is in train or eval mode is decided where it always is. Only
-    modules that contain the cut are replaced by a record of their code, without what compiled it.
+    Results and gradients are equal bit for bit. The parts consist of the modules and parameters of the backbone itself:
+    training `rest` trains the backbone, and train and eval mode are set on the backbone as usual. Only modules that
+    contain the cut are replaced, by a recorded graph of their code; compilation is lost there.
 
-    Make the parts when the backbone is on its device and its modules are its final ones: a part goes on using the
-    modules it was made of, and buffers of the modules around the cut (mean, std) do not follow `backbone.to(...)`.
+    Call this when the backbone is on its device and none of its modules will be replaced: a part keeps its modules, and
+    buffers of modules around the cut (mean, std) do not follow `backbone.to(...)`.
 
     Returns:
-        `prefix`: a batch of inputs -> activation, the one tensor that the first block behind the cut is given.
-        `rest`: activation -> features `(batch, num_features)`; does nothing when `groups` are all there are. It takes
-        the activation in the memory format `prefix` gave it: in another, convolutions round differently.
+        `prefix`: a batch of inputs -> activation, the one input tensor of the first block behind the cut.
+        `rest`: activation -> features `(batch, num_features)`; the identity if `groups` is the number of all groups.
+        Keep the memory format of the activation: in another one, convolutions round differently.
 
     Raises:
-        NoCleanCutError: more than one tensor crosses the cut, or the code around it cannot be recorded or has hooks.
+        NoCleanCutError: more than one tensor crosses the cut, the code around it cannot be recorded, or it has hooks.
         ValueError: `groups` is not in 1..len(backbone.layer_groups()).
     """
     prefix, rest = in_parts(backbone, [groups])
@@ -42,17 +42,17 @@ def in_two_parts(backbone: Backbone, groups: int) -> tuple[nn.Module, nn.Module]
 
 
 def in_parts(backbone: Backbone, counts: Sequence[int]) -> list[nn.Module]:
-    """The backbone cut behind each of these numbers of layer groups; see `in_two_parts`, which cuts once.
+    """The backbone, cut at several places; see `in_two_parts`, which cuts once.
 
     Args:
         backbone: on its device, with its final modules.
-        counts: ascending.
+        counts: numbers of layer groups before each cut, ascending.
 
     Returns:
-        one part more than there are counts: one after the other they are `backbone`.
+        the parts, one more than cuts; called one after the other, they compute `backbone`.
 
     Raises:
-        NoCleanCutError: it cannot be cut at one of these places, or at each but not at all of them.
+        NoCleanCutError: the backbone cannot be cut at one of these places, or not at all of them together.
         ValueError: `counts` do not ascend within 1..len(backbone.layer_groups()).
     """
     layer_groups = backbone.layer_groups()
@@ -81,15 +81,15 @@ def _cut_behind(backbone: Backbone, layer_groups: list[LayerGroup], counts: list
 
 
 class InferenceCopy(nn.Module):
-    """A copy of a network that computes the same, faster, and cannot be trained.
+    """A faster copy of a network, only for inference.
 
-    Each BatchNorm that directly follows a convolution is folded into it. What comes out has the type of the network's
-    parameters, and no gradient.
+    Each BatchNorm that directly follows a convolution is folded into it. The output has the dtype of the parameters and
+    no gradient.
 
     Args:
-        network: a prefix, a backbone or any other module that takes one input. Its values at this moment are copied.
-        bf16: compute in bfloat16 where autocast thinks it safe. Features then differ by some hundredths, and CPUs
-            without instructions for it (`avx512_bf16`, `amx_bf16`) are slower, not faster.
+        network: a prefix, a backbone or any other module with one input. Its current values are copied.
+        bf16: compute in bfloat16 where autocast allows it. Features then differ by some hundredths. CPUs without
+            bfloat16 instructions (`avx512_bf16`, `amx_bf16`) become slower.
     """
 
     def __init__(self, network: nn.Module, bf16: bool = False):
@@ -103,47 +103,47 @@ class InferenceCopy(nn.Module):
         self.training = False
 
     def train(self, mode: bool = True) -> "InferenceCopy":
-        """Stays in eval mode, even as part of something that trains."""
+        """Stays in eval mode, even as part of a network in train mode."""
         return self
 
-    # not inference_mode: it saves nothing measurable, and its tensors can never again be part of a training step
+    # not inference_mode: it is not measurably faster, and its tensors cannot be used in a training step
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        """What the copied network in eval mode returns for a batch of inputs."""
+        """The output of the copied network, in eval mode, for a batch of inputs."""
         parameter = next(self.network.parameters())
         with torch.autocast(parameter.device.type, torch.bfloat16, enabled=self.bf16):
             return self.network(inputs).to(parameter.dtype)
 
 
 class _Tracer(fx.Tracer):
-    """Records what a module's code does; given blocks, only that of the modules around them: all others are steps."""
+    """Records the code of a module as a graph; with `blocks`, only modules around them are recorded inside."""
 
     def __init__(self, blocks: Sequence[str] = ()):
         super().__init__()
         self.blocks = blocks
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module is one step, which keeps its train and eval mode, randomness and hooks its own business."""
+        """Whether a module is one step of the graph, which keeps its own mode, random numbers and hooks."""
         if not self.blocks:
             return super().is_leaf_module(m, module_qualified_name)
         return not _is_around(module_qualified_name, self.blocks)
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
-        """Goes past in-place compilation, which cannot deal with a stand-in for a tensor."""
+        """Calls the code without in-place compilation, which does not accept the placeholders of torch.fx."""
         return super().call_module(m, m.forward, args, kwargs)
 
 
 def _is_around(name: str, blocks: Sequence[str]) -> bool:
-    """Whether the module of this name contains one of the blocks; that of no name contains all."""
+    """Whether the module of this name contains one of the blocks; the backbone has an empty name."""
     return not name or any(block.startswith(f"{name}.") for block in blocks)
 
 
 def _record(backbone: Backbone, blocks: Sequence[str]) -> fx.Graph:
-    """The steps of one pass, with the modules around the blocks in train mode as in eval mode."""
+    """The steps of one pass; they must be the same with the modules around the blocks in train and in eval mode."""
     around = [module for name, module in backbone.named_modules() if _is_around(name, blocks)]
-    told = " and ".join(f"'{block}'" for block in blocks)
+    cuts = " and ".join(f"'{block}'" for block in blocks)
     if any(module._forward_hooks or module._forward_pre_hooks for module in around):
-        raise NoCleanCutError(f"there are hooks around {told}, which would not run, and may change what it is given")
+        raise NoCleanCutError(f"there are hooks around {cuts}: they would not run, and may change the inputs")
     modes = [module.training for module in around]
     graphs = []
     try:
@@ -151,19 +151,19 @@ def _record(backbone: Backbone, blocks: Sequence[str]) -> fx.Graph:
             for module in around:
                 module.training = mode
             graphs.append(_Tracer(blocks).trace(backbone))
-    except Exception as error:  # the backbone's own code, on a stand-in for a tensor, may raise anything
+    except Exception as error:  # the code of the backbone may raise anything on a placeholder
         reason = (str(error).splitlines() or [""])[0]
-        raise NoCleanCutError(f"the code around {told} cannot be recorded: {type(error).__name__}: {reason}") from error
+        raise NoCleanCutError(f"the code around {cuts} cannot be recorded: {type(error).__name__}: {reason}") from error
     finally:
         for module, mode in zip(around, modes, strict=True):
             module.training = mode
     if str(graphs[0]) != str(graphs[1]):
-        raise NoCleanCutError(f"the code around {told} does one thing in train mode and another in eval mode")
+        raise NoCleanCutError(f"the code around {cuts} does one thing in train mode and another in eval mode")
     return graphs[0]
 
 
 def _cut_at(block: str, graph: fx.Graph) -> tuple[fx.Graph, fx.Graph]:
-    """The steps before the call of `block` and those from it on."""
+    """The steps before the call of `block`, and the steps from this call on."""
     nodes = list(graph.nodes)
     calls = [i for i, node in enumerate(nodes) if node.op == "call_module" and node.target == block]
     if len(calls) != 1:
@@ -172,7 +172,7 @@ def _cut_at(block: str, graph: fx.Graph) -> tuple[fx.Graph, fx.Graph]:
     needed = {used for node in after for used in node.all_input_nodes}
     crossing = [node for node in before if node in needed]
     if len(crossing) != 1:
-        raise NoCleanCutError(f"not one value crosses the cut before '{block}' but {len(crossing)}: {crossing}")
+        raise NoCleanCutError(f"{len(crossing)} values cross the cut before '{block}', but only one may: {crossing}")
     prefix, rest = fx.Graph(), fx.Graph()
     prefix.output(_copy(before, prefix, {})[crossing[0]])
     _copy(after, rest, {crossing[0]: rest.placeholder("activation")})
@@ -186,7 +186,10 @@ def _copy(nodes: list[fx.Node], graph: fx.Graph, copies: dict[fx.Node, fx.Node])
 
 
 def _check_owners(part: nn.Module, foreign: list[LayerGroup], block: str) -> None:
-    """What freezing and fingerprints rely on: a part uses no tensor of the layer groups on the other side."""
+    """Raises NoCleanCutError if a part uses tensors of groups on the other side.
+
+    Otherwise freezing and fingerprints would miss these tensors.
+    """
     theirs = {
         tensor
         for group in foreign
@@ -195,11 +198,13 @@ def _check_owners(part: nn.Module, foreign: list[LayerGroup], block: str) -> Non
     }
     for name, tensor in chain(part.named_parameters(), part.named_buffers()):
         if tensor in theirs:
-            raise NoCleanCutError(f"'{name}' is used on one side of the cut before '{block}' and belongs to the other")
+            raise NoCleanCutError(
+                f"'{name}' is used on one side of the cut before '{block}', but belongs to the other side"
+            )
 
 
 def _fold_batch_norm(network: nn.Module) -> None:
-    """Folds, in place, each BatchNorm in eval mode into the convolution whose output it alone sees."""
+    """Folds each BatchNorm in eval mode into its convolution, in place, if nothing else uses the output of that."""
     for conv, norm in list(_conv_norm_pairs(network)):
         fused = fuse_conv_bn_eval(network.get_submodule(conv), network.get_submodule(norm))
         network.set_submodule(conv, fused.requires_grad_(False))
@@ -207,10 +212,10 @@ def _fold_batch_norm(network: nn.Module) -> None:
 
 
 def _conv_norm_pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of convolutions and of the BatchNorms that can be folded into them; none if the code cannot be recorded."""
+    """Names of convolutions and of BatchNorms that can be folded into them; none if the code cannot be recorded."""
     try:
         nodes = list(_Tracer().trace(network).nodes)
-    except Exception:  # the network's own code, on a stand-in for a tensor, may raise anything
+    except Exception:  # the code of the network may raise anything on a placeholder
         return
     targets = [node.target for node in nodes]
     for node in nodes:
@@ -219,6 +224,6 @@ def _conv_norm_pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
             continue
         conv, norm = network.get_submodule(before.target), network.get_submodule(node.target)
         called_once = targets.count(before.target) == targets.count(node.target) == 1
-        # subclasses, such as parametrised ones, may compute something else
+        # subclasses, such as parametrized modules, may compute something else
         if called_once and type(conv) is CONVOLUTIONS.get(type(norm)) and norm.running_mean is not None:
             yield before.target, node.target

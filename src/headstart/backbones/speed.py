@@ -1,4 +1,4 @@
-"""How fast a backbone computes on this machine, and the precision that suits it."""
+"""Measures the speed of a backbone on this machine, and chooses the precision."""
 
 import hashlib
 import json
@@ -21,26 +21,27 @@ from headstart.inputs.base import leaves
 log = logging.getLogger(__name__)
 FP32, BF16 = "32-true", "bf16-mixed"
 WORTH_IT = 1.2
-"""bf16 must be this many times faster on a CPU; less is not worth its rounding."""
+"""bf16 is used on a CPU if it is at least this many times faster; for less, its rounding is not worth it."""
 SHORT_STEP = 0.2
-"""Seconds: steps this short in fp32 are dominated by other things than arithmetic."""
+"""Seconds: in fp32 steps shorter than this, arithmetic takes the smaller part of the time."""
 PROBE_SECONDS = 2.0
 PROBE_BATCH = 16
 
 
-def choose_precision(asked: str | int, accelerator: str, measure: Callable[[], str] | None = None) -> str | int:
-    """The trainer's `precision`: as asked or, for `auto`, the fastest that is safe on this machine.
+def choose_precision(given: str | int, accelerator: str, measure: Callable[[], str] | None = None) -> str | int:
+    """The `precision` of the trainer: as given or, for `auto`, the fastest that is safe on this machine.
 
-    bf16 needs no loss scaling and has the range of fp32; GPUs that lack it get fp16 with a scaler. On CPUs with
-    instructions for bf16 it depends on the network, so it is measured. Everything else, Apple's MPS too, stays in fp32.
+    bf16 needs no loss scaling and has the range of fp32; GPUs without bf16 use fp16 with a scaler. On CPUs with bf16
+    instructions the faster one depends on the network, so it is measured. All other devices, such as Apple's MPS, use
+    fp32.
 
     Args:
-        asked: a precision, or `auto`.
-        accelerator: the trainer's.
-        measure: finds the faster of `32-true` and `bf16-mixed` on such a CPU; None: stay in fp32.
+        given: a precision, or `auto`.
+        accelerator: `trainer.accelerator`.
+        measure: finds the faster of `32-true` and `bf16-mixed` on such a CPU; None: use fp32.
     """
-    if asked != "auto":
-        return asked
+    if given != "auto":
+        return given
     if _uses_gpu(accelerator):
         return BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     if measure and accelerator in ("auto", "cpu") and _has_bf16_instructions():
@@ -54,29 +55,29 @@ def _uses_gpu(accelerator: str) -> bool:
 
 
 def _has_bf16_instructions() -> bool:
-    """Whether this CPU computes bf16 itself; emulated, it is slower than fp32."""
+    """Whether this CPU has bf16 instructions; without them, bf16 is slower than fp32."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in checks)
 
 
 def faster_precision(build: Callable[[], Backbone], key: str, known: Path) -> str:
-    """`bf16-mixed` where a training step of the backbone is clearly faster in it, else `32-true`.
+    """`bf16-mixed` if a training step of the backbone is clearly faster with it, else `32-true`.
 
-    Measured in about two seconds on random inputs. The answer is kept in a file, so that the jobs of a sweep and later
-    runs on this machine compute in the same precision.
+    The measurement takes about two seconds, on random inputs. The result is saved, so that all jobs of a sweep and
+    later runs on this machine use the same precision.
 
     Args:
-        build: makes the backbone; its weights do not matter.
-        key: describes what `build` makes.
-        known: JSON file of earlier answers.
+        build: builds the backbone; its weights do not matter.
+        key: describes the backbone.
+        known: JSON file with earlier results.
     """
     machine = [platform.node(), platform.machine(), torch.__version__, torch.get_num_threads(), key]
     place = hashlib.sha256(json.dumps(machine).encode()).hexdigest()[:16]
     answers: dict[str, tuple[str, str]] = {}
-    with suppress(OSError, ValueError):  # not there yet, or damaged: measure again
+    with suppress(OSError, ValueError):  # missing or damaged: measure again
         answers = json.loads(known.read_text())
     if place not in answers:
-        with torch.random.fork_rng(devices=[]):  # the run's random numbers do not depend on whether this was known
+        with torch.random.fork_rng(devices=[]):  # the random numbers of the run must not depend on this
             answers[place] = _measured(build())
         try:
             with replacing(known) as stream:
@@ -90,7 +91,7 @@ def faster_precision(build: Callable[[], Backbone], key: str, known: Path) -> st
 
 
 def _measured(backbone: Backbone) -> tuple[str, str]:
-    """The faster precision, and the times that decided it; no words where steps are too short to matter."""
+    """The faster precision, and a sentence with both times, empty if steps are too short to matter."""
     batch = backbone.preprocess.example(PROBE_BATCH)
     backbone.eval()
     seconds: dict[str, list[float]] = {FP32: [], BF16: []}
@@ -99,7 +100,7 @@ def _measured(backbone: Backbone) -> tuple[str, str]:
     _step(backbone, batch, BF16)
     end = time.monotonic() + PROBE_SECONDS
     while len(seconds[BF16]) < 2 or time.monotonic() < end:
-        for precision, times in seconds.items():  # in turns, so that other work slows both alike
+        for precision, times in seconds.items():  # in turns, so that other programs slow down both equally
             times.append(_step(backbone, batch, precision))
     fp32, bf16 = (statistics.median(times) for times in seconds.values())
     chosen = BF16 if fp32 / bf16 >= WORTH_IT else FP32
@@ -107,7 +108,7 @@ def _measured(backbone: Backbone) -> tuple[str, str]:
 
 
 def seconds_per_sample(backbone: Backbone, accelerator: str) -> float:
-    """About how long it takes to learn from one sample, on the GPU if the trainer would use one, else on the CPU."""
+    """Seconds of a training step per sample, measured on the GPU if the trainer would use one, else on the CPU."""
     on_gpu = _uses_gpu(accelerator)
     device = "cuda" if on_gpu else "cpu"
     batch = move_data_to_device(backbone.preprocess.example(PROBE_BATCH), torch.device(device))
@@ -117,7 +118,7 @@ def seconds_per_sample(backbone: Backbone, accelerator: str) -> float:
 
 
 def _step(backbone: Backbone, batch: Any, precision: str) -> float:
-    """Seconds for forward and backward."""
+    """Seconds of one forward and backward pass."""
     device = next(leaves(batch)).device.type
     start = time.perf_counter()
     with torch.autocast(device, torch.bfloat16, enabled=precision == BF16):

@@ -1,6 +1,6 @@
 """A residual network of 0.3 million parameters for 32-pixel pictures, with weights that ship with the project.
 
-The weights come from `python src/train.py experiment=pretrain_letters`: rendered letters, no digit among them.
+The weights come from `python src/train.py experiment=pretrain_letters`: rendered letters, no digits.
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ class TinyResNet(Backbone):
     """Pictures `(batch, 3, 32, 32)` -> features `(batch, 128)`.
 
     Args:
-        weights: `letters` (shipped), a file or run as for every backbone, or None for random ones.
+        weights: `letters` (shipped with the project), a file, the folder of a run, or None for random weights.
         image_size: side of the square input in pixels.
         resize_mode: how a picture becomes square: `crop`, `squash` or `letterbox`.
     """
@@ -56,6 +56,6 @@ class TinyResNet(Backbone):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Pictures, uint8 or float in [0, 1], to pooled features."""
+        """Pictures, uint8 or float in [0, 1] -> pooled features."""
         x = self.stem(self.normalise(inputs))
         return self.stage3(self.stage2(self.stage1(x))).mean(dim=(2, 3))

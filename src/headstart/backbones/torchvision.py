@@ -1,4 +1,4 @@
-"""Every classifier of torchvision as a backbone, by name."""
+"""Backbones from all classifiers of torchvision, by name."""
 
 import math
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from headstart.backbones.weights import (
 from headstart.errors import UsageError, nearest
 from headstart.inputs.images.preprocess import ImagePreprocess
 
-POSITIONS = "encoder.pos_embedding"  # (1, 1 + grid * grid, width): a ViT's, the first for its class token
+POSITIONS = "encoder.pos_embedding"  # of a ViT, (1, 1 + grid * grid, width); the first is for the class token
 
 
 class TorchvisionBackbone(Backbone):
@@ -36,19 +36,19 @@ class TorchvisionBackbone(Backbone):
 
     Args:
         name: one of `torchvision.models.list_models(module=torchvision.models)`.
-        weights: an entry of the model's weights (`DEFAULT`: the best), downloaded once; the path of a state dict
-            (.pth, .pt, .safetensors); a checkpoint (.ckpt) or the folder of an earlier run, to go on from what it
-            learned; None for random ones.
-        image_size: side of the square input in pixels; None for what the weights were trained for. A ViT's position
-            embeddings are interpolated to another size.
-        output: `penultimate` (all but the last layer), `pooled` (mean of the last feature map over its pixels) or
-            `flattened` (that map as one long vector).
+        weights: name of published weights (`DEFAULT`: the best), downloaded once; the path of a state dict (.pth, .pt,
+            .safetensors); a checkpoint (.ckpt) or the folder of an earlier run, to start from its backbone; None for
+            random weights.
+        image_size: side of the square input in pixels; None for the size that the weights were trained with. For
+            another size, the position embeddings of a ViT are interpolated.
+        output: `penultimate` (output of the layer before the last one), `pooled` (mean of the last feature map over its
+            pixels) or `flattened` (that map as one vector).
         resize_mode: how a picture becomes square: `crop`, `squash` or `letterbox`.
-        lora_rank: rank of updates that a transformer's matrices get, for `finetuning=lora`; None for none.
+        lora_rank: rank of the low-rank updates of a transformer, for `finetuning=lora`; None: no updates.
 
     Raises:
-        UsageError: a name, entry, size or output that does not exist; weights that cannot be had or do not fit.
-            Whatever can be wrong without a download is found before it.
+        UsageError: an unknown name, weights, size or output; weights that cannot be read or do not fit. All checks that
+            need no download come before the download.
     """
 
     def __init__(
@@ -88,15 +88,15 @@ class TorchvisionBackbone(Backbone):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Pictures, uint8 or float in [0, 1], to features."""
+        """Pictures, uint8 or float in [0, 1] -> features `(batch, num_features)`."""
         return self.net(self.normalise(inputs))
 
     def _count_features(self, name: str) -> int:
-        """Found by a run on the meta device: exact for every cut, and without arithmetic or memory."""
+        """Length of the feature vector, from a forward pass on the meta device, which computes only shapes."""
         size = self.preprocess.image_size
         state = {key: tensor.to("meta") for key, tensor in self.state_dict().items()}
         picture = torch.empty(1, 3, size, size, dtype=torch.uint8, device="meta")
-        self.eval()  # BatchNorm cannot train on one pixel
+        self.eval()  # in train mode, BatchNorm needs more than one value per channel
         try:
             with torch.no_grad():
                 return torch.func.functional_call(self, state, picture).shape[1]
@@ -116,9 +116,9 @@ class TorchvisionBackbone(Backbone):
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
-    """Networks built in here get parameters without memory or values, so that loading costs no random start.
+    """Within this context, networks get parameters without memory or values: no time for random values before loading.
 
-    Buffers stay real, which `torch.device("meta")` does not offer (and RegNets cannot be built under it).
+    Buffers are real. With `torch.device("meta")` they would not be, and RegNets could not be built.
     """
 
     def to_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
@@ -133,7 +133,7 @@ def parameters_on_meta() -> Iterator[None]:
 
 def _build(name: str, family: Family, size: int, on_meta: bool) -> nn.Module:
     arguments: dict[str, Any] = {family.size_argument: size} if family.size_argument else {}
-    if family.own_normalisation:  # both have auxiliary heads, and warn unless told how to initialise
+    if family.own_normalisation:  # both have auxiliary heads, and warn if init_weights is not given
         arguments |= {"aux_logits": False, "init_weights": True}
     if family.size_argument == "input_size":
         arguments["input_size"] = (size, size)
@@ -146,7 +146,9 @@ def _build(name: str, family: Family, size: int, on_meta: bool) -> nn.Module:
 
 def _bad_size(name: str, size: int, error: Exception) -> UsageError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return UsageError(f"model.image_size={size} does not work with {name}: {reason} Leave it out for the weights' own.")
+    return UsageError(
+        f"model.image_size={size} does not work with {name}: {reason} Leave it out to use the size of the weights."
+    )
 
 
 def _check_name(name: str) -> None:
@@ -169,7 +171,11 @@ def _check_output(name: str, output: str, family: Family, source: Enum | Path | 
 
 
 def _find_weights(name: str, weights: str | Path | None) -> Enum | Path | None:
-    """What `weights` means: an entry of the model's own enum, a path, or nothing."""
+    """`weights` as an entry of torchvision's enum, as a path, or None.
+
+    Raises:
+        UsageError: it is neither.
+    """
     if weights is None:
         return None
     entries = torchvision.models.get_model_weights(name)
@@ -187,7 +193,7 @@ def _find_weights(name: str, weights: str | Path | None) -> Enum | Path | None:
 
 
 def _read_local(source: Enum | Path | None) -> tuple[StateDict | None, StateDict]:
-    """The network's tensors, named as torchvision does, and mean and std if the file is of a Headstart backbone."""
+    """Tensors with torchvision's names, and mean and std if the file is from a Headstart backbone; None: no file."""
     state = read_weights(source) if isinstance(source, Path) else None
     if state is None or not any(key.startswith("net.") for key in state):
         return state, StateDict()
@@ -196,7 +202,7 @@ def _read_local(source: Enum | Path | None) -> tuple[StateDict | None, StateDict
 
 
 def _preset_entry(name: str, source: Enum | Path | None) -> Enum:
-    """The weights entry whose preprocessing applies: of the weights themselves if known, else of the oldest."""
+    """The entry of torchvision's weights that defines the preprocessing: the given one if known, else the oldest."""
     entries = torchvision.models.get_model_weights(name)
     if isinstance(source, Enum):
         return source
@@ -206,7 +212,7 @@ def _preset_entry(name: str, source: Enum | Path | None) -> Enum:
 
 def _mean_and_std(entry: Enum, family: Family, pretrained: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if pretrained and family.own_normalisation:
-        # torchvision turns ImageNet's normalisation into this one inside the network (transform_input=True)
+        # inside the network, torchvision converts ImageNet's normalisation to this one (transform_input=True)
         return (0.5,) * 3, (0.5,) * 3
     preset = entry.transforms()
     return tuple(preset.mean), tuple(preset.std)
@@ -221,7 +227,7 @@ def _preprocess(entry: Enum, image_size: int | None, resize_mode: str) -> ImageP
 
 
 def _size_of_positions(name: str, state: StateDict | None) -> int | None:
-    """The image size that a ViT's own weights tell: grid of its position embeddings times patch size."""
+    """The image size of the weights of a ViT: grid of its position embeddings times patch size; None for others."""
     if state is None or POSITIONS not in state:
         return None
     return math.isqrt(state[POSITIONS].shape[1] - 1) * int(name.rpartition("_")[2])

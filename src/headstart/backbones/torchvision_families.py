@@ -1,4 +1,4 @@
-"""What differs between torchvision's classifiers: where they are cut and where their blocks begin."""
+"""Differences between torchvision's classifiers: where they are cut and where their blocks begin."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,20 +14,20 @@ OUTPUTS = ("penultimate", "pooled", "flattened")
 
 @dataclass(frozen=True)
 class Family:
-    """One file of `torchvision.models`.
+    """The models of one file of `torchvision.models`.
 
     Args:
-        blocks: network -> names of the modules where its blocks begin, input to output. Every such module is given one
-            tensor on which all that follows depends, so a network can be run in two parts at any of them.
+        blocks: network -> names of the modules where its blocks begin, input to output. The input of
+            each is a single tensor, and all later layers depend only on it, so a network can be cut at any of them.
         classifier: the child that holds the last layer.
-        pooling: where the last feature map becomes a vector: in the child `avgpool` (`module`), there but to a fixed
+        pooling: where the last feature map becomes a vector: in the child `avgpool` (`module`), in `avgpool` but to a
             grid of several pixels (`grid`), in the classifier, in the code of `forward`, or nowhere (`tokens`).
-        trunk: with `pooling="forward"`, the children that make the last feature map.
-        last: what `penultimate` cuts off; None for the last `nn.Linear`.
-        size_argument: the builder's argument for the side of its input, for networks whose parameters depend on it.
-        ignore: prefixes of names in torchvision's files that have no place here (auxiliary heads).
-        renames: pieces of names that older files spell differently, old -> new.
-        own_normalisation: pretrained weights want pixels in [-1, 1], whatever their preset says.
+        trunk: with `pooling="forward"`, the children that compute the last feature map.
+        last: the modules that `penultimate` removes; None: the last `nn.Linear`.
+        size_argument: the builder's argument for the image size, if parameters depend on it.
+        ignore: prefixes of names in torchvision's files that are not used here (auxiliary heads).
+        renames: parts of names that differ in older files, old -> new.
+        own_normalisation: pretrained weights need pixels in [-1, 1], although their preset differs.
     """
 
     blocks: Callable[[nn.Module], list[str]]
@@ -42,17 +42,17 @@ class Family:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The values of `output` that make sense here."""
+        """The allowed values of `output`."""
         return OUTPUTS[:1] if self.pooling == "tokens" else OUTPUTS
 
 
 def find_family(name: str) -> Family:
-    """The family of a torchvision model, by the file its builder stands in."""
+    """The family of a torchvision model, by the file in which its builder is defined."""
     return FAMILIES[torchvision.models.get_model_builder(name).__module__.rpartition(".")[2]]
 
 
 def cut(net: nn.Module, family: Family, output: str) -> nn.Module:
-    """`net` without what lies behind `output`; what is cut off is gone, names of what stays are the same."""
+    """`net` without the layers behind `output`; the other layers keep their names."""
     if output == "penultimate":
         linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
         for name in family.last or linear[-1:]:
@@ -85,7 +85,7 @@ def _named(*names: str) -> Callable[[nn.Module], list[str]]:
 
 
 def _children_of(container: str, prefix: str = "") -> Callable[[nn.Module], list[str]]:
-    """Children of a container (of the network itself with '') whose names start with `prefix`."""
+    """Children of a container ('': the network itself) whose names start with `prefix`."""
     path = f"{container}." if container else ""
 
     def blocks(net: nn.Module) -> list[str]:
@@ -95,19 +95,19 @@ def _children_of(container: str, prefix: str = "") -> Callable[[nn.Module], list
 
 
 def _after_pools(net: nn.Module) -> list[str]:
-    """What follows each max-pooling (so the smaller map is the boundary), and the classifier's hidden layers."""
+    """The layer after each max-pooling (where the map is small), and the hidden layers of the classifier."""
     features = list(net.features.named_children())
     starts = [f"features.{b}" for (_, pool), (b, _) in pairwise(features) if isinstance(pool, nn.MaxPool2d)]
     return [*starts, "classifier"]
 
 
 def _stages_with_downsampling(net: nn.Module) -> list[str]:
-    """ConvNeXt and Swin alternate stages and downsampling layers behind the patch embedding."""
+    """ConvNeXt and Swin: behind the patch embedding, stages and downsampling layers alternate."""
     return ["features.1", *(f"features.{i}" for i in range(2, len(net.features), 2))]
 
 
 def _inverted_residual_stages(net: nn.Module) -> list[str]:
-    """A stage starts where no shortcut is possible; the first inverted residual, at the stem's width, is the stem's."""
+    """A stage starts at a block without a shortcut; the first inverted residual belongs to the stem."""
     last = len(net.features) - 1
     starts = [i for i in range(2, last) if not net.features[i].use_res_connect]
     return [f"features.{i}" for i in [*starts, last]]

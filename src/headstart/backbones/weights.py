@@ -1,4 +1,4 @@
-"""Reading weights from files, runs and the web, and loading them without ever skipping anything in silence."""
+"""Reads weights from files, runs and the web, and loads them strictly: no tensor is skipped silently."""
 
 import http.client
 from collections import OrderedDict
@@ -25,16 +25,16 @@ StateDict = OrderedDict[str, Tensor]
 
 
 def looks_like_path(weights: str | Path) -> bool:
-    """Whether `weights` was meant as a file or a run folder rather than as the name of published weights."""
+    """Whether `weights` is a file or the folder of a run, not the name of published weights."""
     path = Path(weights)
     return isinstance(weights, Path) or path.suffix in SUFFIXES or len(path.parts) > 1 or path.exists()
 
 
 def read_weights(source: str | Path) -> StateDict:
-    """Tensors by name from a file, a checkpoint of an earlier run (its backbone) or that run's folder.
+    """Tensors by name, from a file or from an earlier run: a checkpoint or its folder gives the backbone.
 
     Raises:
-        UsageError: nothing there, not weights, or damaged.
+        UsageError: no such file, no weights in it, or damaged.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -49,12 +49,12 @@ def read_weights(source: str | Path) -> StateDict:
 
 
 def load_state_dict_file(path: str | Path) -> StateDict:
-    """Tensors by name from `.safetensors` or from what `torch.save` wrote of a state dict.
+    """Tensors by name, from `.safetensors` or from a state dict in a file of `torch.save`.
 
-    What training scripts wrap around it (`{"state_dict": ...}`, `{"model": ...}`, `module.` before names) comes off.
+    Wrappers of training scripts are removed: `{"state_dict": ...}`, `{"model": ...}`, `module.` before names.
 
     Raises:
-        UsageError: nothing there, not a state dict, or damaged.
+        UsageError: no such file, no state dict in it, or damaged.
     """
     content = _read(Path(path))
     for wrapper in ("state_dict", "model"):
@@ -69,10 +69,10 @@ def load_state_dict_file(path: str | Path) -> StateDict:
 
 
 def load_backbone_weights(backbone: nn.Module, source: str | Path) -> None:
-    """Give a whole backbone the weights in `source`, which name its own parameters; mean and std may be missing.
+    """Loads all weights of a backbone from `source`, which has the same names; mean and std may be missing.
 
     Raises:
-        UsageError: as `read_weights` and `load_strictly`.
+        UsageError: as in `read_weights` and `load_strictly`.
     """
     state = read_weights(source)
     for name in ("mean", "std"):
@@ -83,44 +83,46 @@ def load_backbone_weights(backbone: nn.Module, source: str | Path) -> None:
 
 
 def load_strictly(module: nn.Module, state: StateDict, source: str, ignore: Collection[str] = ()) -> None:
-    """Give `module` (its parameters may be on the meta device) the tensors of `state`, all of them and no other.
+    """Loads `state` into `module`; the names must match, except for `ignore`.
 
     Args:
-        source: what to call the weights in an error.
-        ignore: prefixes of names that `state` may have although `module` does not: a classifier that was cut off.
+        module: its parameters may be on the meta device.
+        state: tensors by name.
+        source: name of the weights in errors.
+        ignore: prefixes of names that only `state` may have, such as those in a classifier that was cut off.
 
     Raises:
-        UsageError: missing or unexpected names, other shapes, values that are not finite.
+        UsageError: missing or unexpected names, different shapes, values that are not finite.
     """
     meta = any(parameter.is_meta for parameter in module.parameters())
     wanted = {name: tensor.dtype for name, tensor in module.state_dict().items()}
-    # assigning a half-precision file would otherwise make half-precision parameters
+    # to the dtype of the module, or weights in half precision would make parameters in half precision
     given = _ordered({k: v.to(wanted.get(k, v.dtype)) for k, v in state.items()}, getattr(state, "_metadata", None))
     if not hasattr(given, "_metadata"):
-        # MNASNet refuses a file that does not tell its version, and safetensors cannot
+        # MNASNet needs the version of the file, which safetensors does not hold
         given._metadata = {"": {"version": module._version}}
     try:
         result = module.load_state_dict(given, strict=False, assign=meta)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise UsageError(f"the weights '{source}' do not fit this network:{_listed('mismatches', lines)}") from error
-    # weights from before torch 0.4.1 do not count batches, and only momentum=None needs the count
+    # files from before torch 0.4.1 have no batch count, and only momentum=None needs it
     missing = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]
     unexpected = [name for name in result.unexpected_keys if not name.startswith(tuple(ignore))]
     if missing or unexpected:
         raise UsageError(
             f"the weights '{source}' do not fit this network:{_listed('missing', missing)}"
-            f"{_listed('unexpected', unexpected)}\nAre they of another model, or of another model.output?"
+            f"{_listed('unexpected', unexpected)}\nGive the model and the model.output that the weights were made with"
         )
     if broken := [n for n, t in module.state_dict().items() if t.is_floating_point() and not t.isfinite().all()]:
         raise UsageError(f"the weights '{source}' are not finite:{_listed('NaN or infinite', broken)}")
 
 
 def fetch(url: str) -> Path:
-    """The file behind `url`, downloaded once into torch's own cache (`TORCH_HOME`), its hash verified then.
+    """The file at `url`, downloaded once to the cache of torch (`TORCH_HOME`); its hash is verified after the download.
 
     Raises:
-        UsageError: no network, or not the file it should be.
+        UsageError: no network, or the file has another hash.
     """
     file_name = Path(urlparse(url).path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / file_name
@@ -163,11 +165,11 @@ def _read(path: Path) -> Any:
         raise UsageError(f"cannot read '{path}': {error}. Copy or download it again") from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"cannot read '{path}': {reason}. It may be cut short: copy or download it again.") from error
+        raise UsageError(f"cannot read '{path}': {reason}. It may be incomplete: copy or download it again.") from error
 
 
 def _ordered(tensors: dict[str, Tensor], metadata: dict | None = None) -> StateDict:
-    """A copy that keeps the module versions which `state_dict()` leaves in `_metadata`."""
+    """A copy that keeps `_metadata`, where `state_dict()` stores the versions of modules."""
     state = OrderedDict(tensors)
     metadata = metadata or getattr(tensors, "_metadata", None)
     if metadata:

@@ -81,7 +81,7 @@ class ActivationCache(Callback):
         if not groups:
             return
         try:
-            self._serve(trainer, task, groups, plain=strategy.plan[self.stage].solved)
+            self._serve(trainer, task, groups, plain=strategy.plan[self.stage].closed_form)
         except (NotCachedError, NoCleanCutError, fingerprint.NoFingerprintError) as reason:
             log.info("the activations of the frozen layers are not cached: %s", reason)
 
@@ -138,10 +138,10 @@ def _later_prefixes(trainer: pl.Trainer, groups: int, random: bool) -> list[int]
     strategy, max_epochs = strategy_of(trainer), trainer.max_epochs or 0
     now, names = strategy.progress.stage, [group.name for group in trainer.lightning_module.layer_groups]
     found, still = set(), groups
-    for stage, begins in list(zip(strategy.plan, strategy.begins(), strict=True))[now + 1 :]:
-        frozen = next((place for place, name in enumerate(names) if name in stage.learning), len(names))
+    for stage, begins in list(zip(strategy.plan, strategy.first_epochs(), strict=True))[now + 1 :]:
+        frozen = next((place for place, name in enumerate(names) if name in stage.trained), len(names))
         still = min(still, frozen)
-        is_alike = not random or stage.solved == strategy.plan[now].solved
+        is_alike = not random or stage.closed_form == strategy.plan[now].closed_form
         if frozen == still and is_alike and begins < max_epochs:
             found.add(frozen)
     return sorted(found - {0, groups})

@@ -32,7 +32,7 @@ class ClosedFormHead(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raises a UsageError before the training if head or loss have no closed-form head."""
-        if stage == "fit" and any(planned.solved for planned in strategy_of(trainer).plan):
+        if stage == "fit" and any(planned.closed_form for planned in strategy_of(trainer).plan):
             last_layer(pl_module.head)
             _refuse_focal(pl_module.objective)
 
@@ -40,7 +40,7 @@ class ClosedFormHead(Callback):
         """Computes the head when its stage begins; a run that resumes later has the head already."""
         strategy = strategy_of(trainer)
         progress = strategy.progress
-        if strategy.plan[progress.stage].solved and progress.began == trainer.current_epoch:
+        if strategy.plan[progress.stage].closed_form and progress.began == trainer.current_epoch:
             self._solve(trainer, pl_module)
 
     def _solve(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:

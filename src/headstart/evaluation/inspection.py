@@ -246,7 +246,7 @@ def paths_of(data: DataModule, split: str) -> list[str]:
 
 def starting_backbone(trained: DictConfig, task: ClassificationTask) -> Backbone:
     """The backbone before training; the trained one may have memorised the labels of its training samples."""
-    if not get_class(trained.finetuning._target_).learns_backbone:
+    if not get_class(trained.finetuning._target_).trains_backbone:
         return task.backbone
     if trained.model.get("weights") is None:
         log.warning(

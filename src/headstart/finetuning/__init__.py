@@ -1,1 +1,1 @@
-"""Strategies: which layer groups learn at which epoch."""
+"""Strategies: which layer groups are trained in which epochs."""

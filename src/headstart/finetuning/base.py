@@ -1,4 +1,4 @@
-"""When each layer group learns. How fast it learns is `optim.py`'s business."""
+"""Freezes and unfreezes layer groups during a run. The learning rates are in `optim/learning_rates.py`."""
 
 import logging
 from abc import abstractmethod
@@ -25,26 +25,26 @@ BATCH_NORM = ("frozen", "affine", "adapt_stats", "train")
 
 
 class StagedFinetuning(BaseFinetuning):
-    """Freezes and unfreezes layer groups in stages; a strategy lists the stages and nothing else.
+    """Freezes and unfreezes layer groups in stages; a strategy only lists the stages.
 
-    What is frozen is in eval mode, has no gradient and is bit for bit left alone. Lightning's own `freeze` and
-    `unfreeze_and_add_param_group` are not used: the first leaves BatchNorm normalising with batch statistics, the
-    second breaks schedulers and resumption; here every group is in the optimizer from the first step.
+    A frozen group is in eval mode and has no gradient, so not one bit of it changes. Lightning's `freeze` and
+    `unfreeze_and_add_param_group` are not used: with the first, BatchNorm still normalises with batch statistics; the
+    second breaks schedulers and resuming. Here every group is in the optimizer from the first step.
 
     Args:
-        batch_norm: what BatchNorm does in groups that learn: `frozen` (statistics and affine parameters stay),
-            `affine` (only these learn), `adapt_stats` (only the statistics follow the data) or `train` (both); or a
-            list, one for each stage, whose last one holds on. In frozen groups it is always frozen, in a backbone
-            without pretrained weights it always trains.
-        patience: validations without improvement, counted in the last stage, that end the run; None: never.
-        goal: score of the monitored metric that ends the run once it is reached, in whatever stage; None: none does.
+        batch_norm: BatchNorm in groups that are trained: `frozen` (statistics and affine parameters do not change),
+            `affine` (only the affine parameters are trained), `adapt_stats` (only the statistics are updated) or
+            `train` (both); or a list with one of these for each stage, the last one also for all later stages. In
+            frozen groups it is always `frozen`, in a backbone without pretrained weights always `train`.
+        patience: the run ends after this many validations without improvement in the last stage; None: it does not.
+        goal: the run ends when the monitored metric reaches this score, in any stage; None: no goal.
 
     Attributes:
-        learns_backbone: whether any group of the backbone learns in any stage.
-        random_weights: whether the model's pretrained weights are left out.
+        trains_backbone: whether any group of the backbone is trained in any stage.
+        random_weights: whether the backbone starts from random weights, even if the model names pretrained ones.
     """
 
-    learns_backbone = True
+    trains_backbone = True
     random_weights = False
 
     def __init__(
@@ -65,62 +65,69 @@ class StagedFinetuning(BaseFinetuning):
 
     @abstractmethod
     def stages(self, groups: Sequence[str]) -> list[Stage]:
-        """What learns when, given the names of the backbone's groups, stem first. The last stage lasts to the end."""
+        """The stages of the run; the last one has no end.
 
-    def learns(self, parameter: nn.Parameter) -> bool:
-        """Whether a parameter of a learning group learns."""
+        Args:
+            groups: names of the backbone's layer groups, stem first.
+        """
+
+    def is_trained(self, parameter: nn.Parameter) -> bool:
+        """Whether a parameter of a trained group is trained."""
         return True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Plans the stages and refuses what cannot work.
+        """Plans the stages and refuses settings that cannot work.
 
-        Nothing is frozen here: DDP must first see every parameter, and `trainer.test()` must not freeze anything.
+        It freezes nothing: DDP must first see every parameter, and `trainer.test()` must not freeze anything.
         """
         refuse_sharding(type(trainer.strategy).__name__)
         if stage == "fit":
-            if trainer.global_step == 0:  # a new run; one that goes on loads its progress after this
+            if trainer.global_step == 0:  # a new run; a resumed one loads its progress later
                 self.progress = Progress()
             self.make_plan(pl_module)
             self._check_length(trainer)
 
     def make_plan(self, task: pl.LightningModule) -> None:
-        """Asks the strategy for its stages; a backbone without pretrained weights has nothing worth freezing."""
+        """Sets `plan`: the stages of the strategy, or for random weights one stage that trains all groups."""
         names = [group.name for group in task.layer_groups]
         self.plan = self.stages(names) if task.backbone.pretrained else [Stage(frozenset(names))]
-        task.epochs_without_steps = sum(stage.solved for stage in self.plan)
+        task.epochs_without_steps = sum(stage.closed_form for stage in self.plan)
 
     def _check_length(self, trainer: pl.Trainer) -> None:
         *before, last = self.plan
-        assert last.epochs is None, "the last stage lasts to the end"
-        if any(stage.epochs is None and not stage.solved for stage in before) and not trainer.limit_val_batches:
+        assert last.epochs is None, "the last stage must have no end"
+        if any(stage.epochs is None and not stage.closed_form for stage in before) and not trainer.limit_val_batches:
             raise UsageError("a stage ends when validation stops improving, but trainer.limit_val_batches=0")
-        for number, begins in enumerate(self.begins()[1:], start=2):
-            if trainer.max_epochs is not None and 0 < trainer.max_epochs <= begins and not trainer.fast_dev_run:
+        for number, first in enumerate(self.first_epochs()[1:], start=2):
+            if trainer.max_epochs is not None and 0 < trainer.max_epochs <= first and not trainer.fast_dev_run:
                 log.warning(
-                    "stage %d of %d would begin with epoch %d, but trainer.max_epochs=%d: it never does",
-                    *(number, len(self.plan), begins, trainer.max_epochs),
+                    "stage %d of %d would begin with epoch %d, but trainer.max_epochs=%d: the run ends before",
+                    *(number, len(self.plan), first, trainer.max_epochs),
                 )
                 return
 
-    def begins(self) -> list[int]:
-        """The epoch in which each stage of the plan begins; one that ends when it will counts as no epoch."""
-        lengths = [1 if stage.solved else stage.epochs or 0 for stage in self.plan[:-1]]
+    def first_epochs(self) -> list[int]:
+        """The first epoch of each stage; a stage without a fixed length is counted as 0 epochs."""
+        lengths = [1 if stage.closed_form else stage.epochs or 0 for stage in self.plan[:-1]]
         return [0, *accumulate(lengths)]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Freezes, and lets DDP wrap the model again: it never synchronises what was frozen when it wrapped."""
+        """Freezes the groups of the current stage, and wraps the model in DDP again.
+
+        DDP only synchronises parameters that were not frozen when it wrapped the model.
+        """
         if not pl_module.backbone.pretrained:
-            log.info("the backbone has no pretrained weights: nothing is frozen, everything learns at the head's rate")
-        # trainer.sync_batchnorm has put other modules in the place of each BatchNorm since the task was built
+            log.info("the backbone has no pretrained weights: all layers have the learning rate of the head")
+        # trainer.sync_batchnorm has replaced all BatchNorm modules since the task was built
         pl_module.layer_groups = pl_module.backbone.layer_groups()
         self._enter(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lets a run that had already stopped by itself stop again when it is resumed."""
-        self._stop_when_done(trainer, trainer.current_epoch)
+        """Stops a resumed run that had already ended by patience or goal."""
+        self._stop_if_done(trainer, trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Goes on to the next stage when the present one is over."""
+        """Starts the next stage when the current one is over."""
         stage = self.plan[self.progress.stage]
         last = self.progress.stage == len(self.plan) - 1
         reason = None if last else self.progress.end_of(stage, trainer.current_epoch)
@@ -130,9 +137,9 @@ class StagedFinetuning(BaseFinetuning):
             self._enter(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lets all processes validate with the first one's BatchNorm statistics, which are what a checkpoint keeps.
+        """Lets all processes validate with the BatchNorm statistics of the first process, which a checkpoint saves.
 
-        DDP sends them around in the next forward by itself, but not amid accumulated batches.
+        DDP sends them to the others in the next forward pass, but not between accumulated batches.
         """
         if isinstance(trainer.model, DistributedDataParallel):
             trainer.model.require_forward_param_sync = True
@@ -143,23 +150,23 @@ class StagedFinetuning(BaseFinetuning):
             return
         score = float(trainer.callback_metrics[pl_module.monitor])
         self.progress.count(score, pl_module.monitor)
-        self._stop_when_done(trainer, trainer.current_epoch)
+        self._stop_if_done(trainer, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ends a run whose last stage computes the head: it has no second epoch."""
-        self._stop_when_done(trainer, trainer.current_epoch + 1)
+        """Ends a run whose last stage computes the closed-form head: one epoch is enough."""
+        self._stop_if_done(trainer, trainer.current_epoch + 1)
 
-    def _stop_when_done(self, trainer: pl.Trainer, epoch: int) -> None:
-        """`epoch`: the one about to go on or to begin."""
-        if trainer.should_stop:  # told already
+    def _stop_if_done(self, trainer: pl.Trainer, epoch: int) -> None:
+        """Ends the run if its last stage is over; `epoch` is the current one or the next one to begin."""
+        if trainer.should_stop:  # already decided
             return
         last = self.progress.stage == len(self.plan) - 1
-        if last and self.plan[-1].solved and epoch > self.progress.began:
-            log.info("the head is solved, nothing else learns: the run ends")
+        if last and self.plan[-1].closed_form and epoch > self.progress.began:
+            log.info("the closed-form head is computed, nothing else is trained: the run ends")
             trainer.should_stop = True
         monitor, best = trainer.lightning_module.monitor, self.progress.best
         goals = (self.goal, self.plan[self.progress.stage].goal)
-        # metrics are of single precision: 95 of 100 are 0.94999999
+        # metrics have single precision: 95 of 100 give 0.94999999
         reached = [g for g in goals if g is not None and goodness(best, monitor) >= goodness(g, monitor) - 1e-6]
         if reached:
             log.info("%s is %.4f: the run ends (its goal was %g)", monitor, best, reached[0])
@@ -176,30 +183,30 @@ class StagedFinetuning(BaseFinetuning):
             _wrap_again(trainer)
 
     def apply(self, task: pl.LightningModule) -> None:
-        """Sets gradients and modes of every group as the present stage wants them; doing so again changes nothing."""
+        """Sets requires_grad and the mode of every group for the current stage; a second call changes nothing."""
         from_scratch = not task.backbone.pretrained
         stage = self.plan[self.progress.stage]
         policy = self.batch_norm[min(self.progress.stage, len(self.batch_norm) - 1)]
         kept: list[nn.Module] = []
         for group in task.layer_groups:
-            if group.name not in stage.learning:
+            if group.name not in stage.trained:
                 group.set_trainable(False)
                 kept += group.modules.values()
             elif from_scratch:
                 group.set_trainable(True)
             else:
-                group.set_trainable(True, self.learns)
+                group.set_trainable(True, self.is_trained)
                 kept += _hold_batch_norm(group, policy)
-        task.head.requires_grad_(not stage.solved)
+        task.head.requires_grad_(not stage.closed_form)
         task.kept_in_eval = kept
         task.train()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run stands, as plain data."""
+        """The progress of the run, as plain data."""
         return asdict(self.progress)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up where a checkpoint stood; `on_fit_start` then applies it."""
+        """Restores the progress of a checkpoint; `on_fit_start` then applies it."""
         self.progress = Progress(**state_dict)
 
     def freeze_before_training(self, pl_module: pl.LightningModule) -> None:
@@ -210,22 +217,22 @@ class StagedFinetuning(BaseFinetuning):
 
 
 def strategy_of(trainer: pl.Trainer) -> StagedFinetuning:
-    """The strategy of a run: each has one."""
+    """The strategy of a run; every run has exactly one."""
     (strategy,) = (callback for callback in trainer.callbacks if isinstance(callback, StagedFinetuning))
     return strategy
 
 
 def refuse_sharding(strategy: str) -> None:
-    """Raises a UsageError where Lightning's strategy of this name cannot change what learns in the middle of a run."""
+    """Raises a UsageError for strategies of Lightning that shard parameters: layers could not be unfrozen in a run."""
     if any(word in strategy.lower() for word in ("deepspeed", "fsdp", "modelparallel")):
         raise UsageError(
-            f"finetuning in stages does not run under {strategy}, which cuts parameters into pieces of its own: "
+            f"finetuning in stages does not run under {strategy}, which splits parameters among devices: "
             "use trainer=ddp or a single device"
         )
 
 
 def frozen_prefix(groups: Sequence[LayerGroup]) -> int:
-    """How many groups, counted from the stem, do not learn before the first one that does."""
+    """Number of groups, counted from the stem, before the first group that is trained."""
     return next((place for place, group in enumerate(groups) if not group.frozen), len(groups))
 
 
@@ -237,7 +244,7 @@ def at_least_one(key: str, given: int | None) -> int | None:
 
 
 def _hold_batch_norm(group: LayerGroup, policy: str) -> list[nn.Module]:
-    """Applies the policy to the BatchNorms of a learning group; returns those that stay in eval mode."""
+    """Applies the policy to the BatchNorms of a trained group; returns the ones that stay in eval mode."""
     norms: Iterable[nn.Module] = [module for module in group.modules.values() if isinstance(module, _BatchNorm)]
     if policy in ("frozen", "adapt_stats"):
         for norm in norms:
@@ -246,21 +253,21 @@ def _hold_batch_norm(group: LayerGroup, policy: str) -> list[nn.Module]:
 
 
 def _check_optimizers(trainer: pl.Trainer, task: pl.LightningModule) -> None:
-    """What learns must be in exactly one optimizer group, or it would not learn, or learn twice."""
+    """Every trained parameter must be in exactly one optimizer group: in none it would stay, in two it moves twice."""
     groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
     placed = Counter(id(parameter) for group in groups for parameter in group["params"])
     stray = [
         f"{name} ({placed[id(p)]})" for name, p in task.named_parameters() if p.requires_grad and placed[id(p)] != 1
     ]
-    assert not stray, f"parameters that learn must be in one optimizer group, these are in (n): {', '.join(stray)}"
+    assert not stray, f"trained parameters must be in one optimizer group, these are in (n): {', '.join(stray)}"
 
 
 def _wrap_again(trainer: pl.Trainer) -> None:
-    """Lets DDP look anew at what learns, which it does only when it wraps a model; where nothing does, it refuses.
+    """Wraps the model in DDP again, because DDP finds the trained parameters only when it wraps a model.
 
-    It also sends all parameters and buffers of the first process to the others. The alternative, to freeze after the
-    wrap with `find_unused_parameters=True`, walks the graph in every step and still sends every frozen parameter's
-    zeros around; `scripts/bench_ddp.py` measures both.
+    DDP refuses a model in which nothing is trained. Wrapping also sends all parameters and buffers of the first process
+    to the others. The alternative, `find_unused_parameters=True`, searches the graph in every step and still sends
+    zeros for every frozen parameter; `scripts/bench_ddp.py` measures both.
     """
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy):

@@ -1,4 +1,4 @@
-"""Norms and biases only."""
+"""Trains only norms and biases."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,10 @@ from headstart.finetuning.stages import Stage
 
 
 class BitFit(StagedFinetuning):
-    """All groups learn, but of each only the biases and the weights of its norms: a thousandth of the parameters.
+    """Trains only the biases and the norm weights of all groups: about a thousandth of the parameters.
 
     BitFit (Ben Zaken et al. 2022, https://arxiv.org/abs/2106.10199); for convolutional networks, whose biases are in
-    their BatchNorms, compare Frankle et al. 2021 (https://arxiv.org/abs/2003.00152).
+    their BatchNorms, see also Frankle et al. 2021 (https://arxiv.org/abs/2003.00152).
     """
 
     def __init__(self, batch_norm: str | Sequence[str] = "affine", **options: Any):
@@ -23,6 +23,6 @@ class BitFit(StagedFinetuning):
         """One stage."""
         return [Stage(frozenset(groups))]
 
-    def learns(self, parameter: nn.Parameter) -> bool:
-        """Biases and norms are the parameters of one dimension."""
+    def is_trained(self, parameter: nn.Parameter) -> bool:
+        """True for biases and norms: the parameters with one dimension."""
         return parameter.ndim <= 1

@@ -1,4 +1,4 @@
-"""Only the head learns."""
+"""Trains only the head."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from headstart.finetuning.stages import Stage
 
 
 class FeatureExtraction(StagedFinetuning):
-    """The backbone stays as it is; the head learns on its features."""
+    """The backbone is frozen; the head is trained on its features."""
 
-    learns_backbone = False
+    trains_backbone = False
 
     def stages(self, groups: Sequence[str]) -> list[Stage]:
-        """One stage in which no group of the backbone learns."""
+        """One stage in which no group of the backbone is trained."""
         return [Stage()]

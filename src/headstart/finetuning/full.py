@@ -1,4 +1,4 @@
-"""Everything learns."""
+"""Trains everything."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from headstart.finetuning.stages import Stage
 
 
 class Full(StagedFinetuning):
-    """All layer groups learn from the first step, the backbone's at their lower rates."""
+    """All layer groups are trained from the first step; the backbone has lower learning rates than the head."""
 
     def stages(self, groups: Sequence[str]) -> list[Stage]:
-        """One stage in which every group learns."""
+        """One stage in which every group is trained."""
         return [Stage(frozenset(groups))]

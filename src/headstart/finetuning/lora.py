@@ -1,4 +1,4 @@
-"""Low-rank updates only."""
+"""Trains only low-rank updates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from headstart.finetuning.stages import Stage
 
 
 class LoRA(StagedFinetuning):
-    """All groups of a transformer learn, but of each only the low-rank updates of its matrices (`model.lora_rank`).
+    """Trains only the low-rank updates of the matrices in all groups of a transformer (`model.lora_rank`).
 
     LoRA (Hu et al. 2022, https://arxiv.org/abs/2106.09685): the optimizer keeps no state for the matrices themselves.
     """
@@ -27,10 +27,10 @@ class LoRA(StagedFinetuning):
         return [Stage(frozenset(groups))]
 
     def make_plan(self, task: pl.LightningModule) -> None:
-        """Finds the updates.
+        """Plans the stages and finds the low-rank updates.
 
         Raises:
-            UsageError: there are none.
+            UsageError: the backbone has none.
         """
         super().make_plan(task)
         self.low_rank = {id(parameter) for parameter in low_rank_parameters(task.backbone)}
@@ -39,6 +39,6 @@ class LoRA(StagedFinetuning):
                 "finetuning=lora trains low-rank updates, and the backbone has none: add model.lora_rank=8"
             )
 
-    def learns(self, parameter: nn.Parameter) -> bool:
-        """Only the updates."""
+    def is_trained(self, parameter: nn.Parameter) -> bool:
+        """True for the low-rank updates."""
         return id(parameter) in self.low_rank

@@ -1,4 +1,4 @@
-"""Linear probing, then fine-tuning."""
+"""Linear probe, then fine-tuning."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,16 +8,17 @@ from headstart.finetuning.stages import Stage
 
 
 class LinearProbeThenFinetune(StagedFinetuning):
-    """The best head on the pretrained features first, then all groups learn.
+    """First the best head on frozen features, then all groups are trained.
 
-    A head that fits the pretrained features before they move distorts them less, which helps most on data unlike the
-    training data (LP-FT; Kumar et al. 2022, https://arxiv.org/abs/2202.10054).
+    If the head fits the pretrained features from the start, fine-tuning distorts the features less. This helps most on
+    data that differ from the training data (LP-FT; Kumar et al. 2022, https://arxiv.org/abs/2202.10054).
 
     Args:
-        solve_head: computes the head, in one epoch; False: it learns alone until validation stops improving.
-        head_patience: validations without improvement that end the stage in which it learns.
-        head_epochs: the length of that stage at most; None: no limit.
-        head_goal: score of the monitored metric with which the head alone is good enough and ends the run; None: none.
+        solve_head: computes the closed-form head, in one epoch; False: only the head is trained, until validation stops
+            improving.
+        head_patience: validations without improvement that end the stage of the head.
+        head_epochs: maximum length of that stage; None: no limit.
+        head_goal: the run ends if the head on frozen features reaches this monitored score; None: no goal.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class LinearProbeThenFinetune(StagedFinetuning):
     def stages(self, groups: Sequence[str]) -> list[Stage]:
         """The head, then every group."""
         if self.solve_head:
-            head = Stage(solved=True, goal=self.head_goal)
+            head = Stage(closed_form=True, goal=self.head_goal)
         else:
             head = Stage(epochs=self.head_epochs, patience=self.head_patience, goal=self.head_goal)
         return [head, Stage(frozenset(groups))]

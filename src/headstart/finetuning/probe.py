@@ -1,4 +1,4 @@
-"""A linear probe."""
+"""Linear probe."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from headstart.finetuning.stages import Stage
 
 
 class Probe(StagedFinetuning):
-    """The head is the logistic regression on the pretrained features (`logistic_regression.py`); nothing learns."""
+    """Computes a closed-form head: a logistic regression on frozen features (`heads/logistic_regression.py`)."""
 
-    learns_backbone = False
+    trains_backbone = False
 
     def stages(self, groups: Sequence[str]) -> list[Stage]:
-        """One epoch without steps."""
-        return [Stage(solved=True)]
+        """One epoch without optimizer steps."""
+        return [Stage(closed_form=True)]

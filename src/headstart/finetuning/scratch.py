@@ -1,9 +1,9 @@
-"""What transfer learning is compared with."""
+"""Training from scratch, the baseline of transfer learning."""
 
 from headstart.finetuning.full import Full
 
 
 class Scratch(Full):
-    """All layer groups learn from random weights, whatever weights the model names."""
+    """All layer groups are trained from random weights, even if the model names pretrained weights."""
 
     random_weights = True

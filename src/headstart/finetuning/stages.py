@@ -1,4 +1,4 @@
-"""Spans of a run, and where it stands in them."""
+"""The stages of a run, and its progress in them."""
 
 from dataclasses import dataclass
 
@@ -7,33 +7,33 @@ from headstart.metrics.scores import is_better
 
 @dataclass(frozen=True)
 class Stage:
-    """A span of epochs in which the set of learning groups does not change.
+    """Consecutive epochs in which the same groups are trained.
 
     Args:
-        learning: names of the backbone's groups that learn; the head always does.
-        epochs: how long it lasts at most.
+        trained: names of the backbone's groups that are trained; the head is not named.
+        epochs: maximum length; None: no limit.
         patience: validations without improvement, counted within the stage, that end it before the next epoch.
-        solved: the head is computed in closed form (`callbacks/closed_form_head.py`), and nothing is trained: one epoch
-            that takes no step, so that the solution is validated and kept like any other epoch.
-        goal: score of the monitored metric that, reached within the stage, ends the run; None: none does.
+        closed_form: the closed-form head is computed (`callbacks/closed_form_head.py`) and nothing is trained. The stage is
+            one epoch without optimizer steps, so that the head is validated and saved as after any other epoch.
+        goal: the run ends if the monitored metric reaches this score within the stage; None: no goal.
     """
 
-    learning: frozenset[str] = frozenset()
+    trained: frozenset[str] = frozenset()
     epochs: int | None = None
     patience: int | None = None
-    solved: bool = False
+    closed_form: bool = False
     goal: float | None = None
 
 
 @dataclass
 class Progress:
-    """Where a run stands in its stages: all that a strategy remembers, and what a checkpoint keeps of it.
+    """The progress of a run in its stages; a checkpoint saves it.
 
     Args:
-        stage: 0-based.
-        began: epoch in which the stage began.
-        best: best monitored score since then.
-        waited: validations since that score.
+        stage: index of the current stage, from 0.
+        began: first epoch of the stage.
+        best: best score of the monitored metric in the stage.
+        waited: validations since the best score.
     """
 
     stage: int = 0
@@ -42,16 +42,16 @@ class Progress:
     waited: int = 0
 
     def count(self, score: float, monitor: str) -> None:
-        """Takes the score of one validation, of the metric `monitor`; NaN is no improvement."""
+        """Counts one validation with this score of the metric `monitor`; NaN is no improvement."""
         if is_better(score, self.best, monitor):
             self.best, self.waited = score, 0
         else:
             self.waited += 1
 
     def end_of(self, stage: Stage, epoch: int) -> str | None:
-        """Why the stage is over before `epoch` begins; None while it goes on."""
-        if stage.solved and epoch > self.began:
-            return "the head is solved"
+        """The reason why the stage ends before `epoch`; None if it continues."""
+        if stage.closed_form and epoch > self.began:
+            return "the closed-form head is computed"
         if stage.epochs is not None and epoch - self.began >= stage.epochs:
             return f"{stage.epochs} epochs are over"
         if stage.patience is not None and self.waited >= stage.patience:

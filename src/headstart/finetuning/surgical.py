@@ -1,4 +1,4 @@
-"""Named groups only."""
+"""Trains only named groups."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,11 @@ from headstart.finetuning.stages import Stage
 
 
 class Surgical(StagedFinetuning):
-    """Only the named groups of the backbone learn.
+    """Trains only the named groups of the backbone, and the head.
 
-    Which ones help depends on how the new data differ: the first for other-looking inputs (noise, blur), the middle
-    for other kinds of the same things, the last for other labels (Lee et al. 2023, https://arxiv.org/abs/2210.11466).
+    Which groups help depends on how the new data differ: the first groups for changed inputs (noise, blur), the middle
+    ones for new subgroups of the same classes, the last ones for changed labels (Lee et al. 2023,
+    https://arxiv.org/abs/2210.11466).
 
     Args:
         groups: names as the table at the start of training shows them.

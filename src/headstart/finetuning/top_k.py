@@ -1,4 +1,4 @@
-"""The last groups only."""
+"""Trains only the last groups."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from headstart.finetuning.stages import Stage
 
 
 class TopK(StagedFinetuning):
-    """The last `k` groups of the backbone learn, the ones before them never do.
+    """Trains the last `k` groups of the backbone, and the head.
 
     Args:
-        k: number of groups, at least 1 (none at all is `feature_extraction`).
+        k: number of groups, at least 1 (for 0 use `feature_extraction`).
     """
 
     def __init__(self, k: int, **options: Any):

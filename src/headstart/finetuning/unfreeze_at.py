@@ -1,4 +1,4 @@
-"""The head first, then everything."""
+"""Trains the head first, then everything."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,10 +8,10 @@ from headstart.finetuning.stages import Stage
 
 
 class UnfreezeAt(StagedFinetuning):
-    """The head learns alone until `epoch`, then all groups learn.
+    """Only the head is trained before `epoch`, then all groups are.
 
     Args:
-        epoch: the first epoch (0-based) in which the backbone learns.
+        epoch: the first epoch (0-based) in which the backbone is trained.
     """
 
     def __init__(self, epoch: int, **options: Any):

@@ -91,8 +91,8 @@ def _stages(trained: DictConfig, task: ClassificationTask, history: curves.Histo
         when = f"after epoch {began}" if began else "from the start" if number == 1 else "never began"
         if not history.stages and number > 1:
             when = "not recorded"
-        rates = [f"head {base:g}"] if not stage.solved else ["none"]
-        learning = [group.name for group in task.layer_groups if group.name in stage.learning]
+        rates = [f"head {base:g}"] if not stage.closed_form else ["none"]
+        learning = [group.name for group in task.layer_groups if group.name in stage.trained]
         if learning:
             ratios = [task.lr_ratios[name] * base for name in learning]
             low, high = min(ratios), max(ratios)
@@ -102,7 +102,7 @@ def _stages(trained: DictConfig, task: ClassificationTask, history: curves.Histo
 
 
 def _trained_parts(stage: Stage, learning: list[str], number: int) -> str:
-    if stage.solved:
+    if stage.closed_form:
         return "the head, in closed form on the frozen features"
     if len(learning) == number:
         return "the whole backbone and the head"

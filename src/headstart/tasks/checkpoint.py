@@ -1,4 +1,4 @@
-"""A trained task from nothing but its file."""
+"""Builds a trained task from its checkpoint file; no other file is needed."""
 
 import logging
 from pathlib import Path
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
-    """What a checkpoint must hold beside the weights: the composed config, class names and so on; plain data."""
+    """The facts that a checkpoint holds in addition to the weights, such as config and class names; plain data."""
     return {
         "config": OmegaConf.to_container(config, resolve=True),
         "classes": task.classes,
@@ -32,12 +32,13 @@ def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
 
 
 def newest_valid(run: Path) -> Path | None:
-    """The checkpoint from which a run goes on, or None where it has none.
+    """The checkpoint from which a run can be resumed; None if there is no checkpoint.
 
-    That is the last one; where it is damaged or was never kept, the one of the most steps. A damaged file is told of.
+    This is last.ckpt. If that is damaged or missing, it is the valid checkpoint with the most steps. Damaged files are
+    named in a warning.
 
     Raises:
-        UsageError: there are checkpoints, but no run can go on from any of them.
+        UsageError: there are checkpoints, but the run cannot be resumed from any of them.
     """
     usable, useless = _sort_out(Run(run).checkpoints)
     reasons = "".join(f"\n  {path}: {error}" for path, error in useless.items())
@@ -45,20 +46,20 @@ def newest_valid(run: Path) -> Path | None:
         if not useless:
             return None
         raise UsageError(
-            f"{run} cannot go on, for none of its checkpoints can be used:{reasons}\n"
-            "Put an intact copy of one in its place, or start a new run"
+            f"{run} cannot be resumed, because none of its checkpoints can be used:{reasons}\n"
+            "Replace one of them with an intact copy, or start a new run"
         )
     newest = max(usable, key=usable.__getitem__)
     if useless:
         step, epoch = usable[newest]
         log.warning(
-            "CANNOT GO ON FROM:%s\nusing instead %s, saved after step %d (epoch %d)", reasons, newest, step, epoch
+            "CANNOT RESUME FROM:%s\nusing instead %s, saved after step %d (epoch %d)", reasons, newest, step, epoch
         )
     return newest
 
 
 def _sort_out(paths: list[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path, UnreadableError]]:
-    """Step and epoch of what training can go on from, of the last alone if that can be; and why not from others."""
+    """Step and epoch of each usable checkpoint, and the error of each other one; only last.ckpt if that is usable."""
     usable, useless = {}, {}
     found = [path for path in paths if path.name != PROBE]
     for path in sorted(found, key=lambda path: (path.name != LAST, path.name)):
@@ -72,14 +73,14 @@ def _sort_out(paths: list[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path
 
 
 def _progress(path: Path) -> tuple[int, int]:
-    """Step and epoch of a checkpoint that training can go on from.
+    """Step and epoch of a checkpoint with which training can be resumed.
 
     Raises:
-        UnreadableError: damaged, or not such a checkpoint.
+        UnreadableError: damaged, or without the state of the training.
     """
     content = _content(path)
     if "optimizer_states" not in content:
-        raise UnreadableError("it holds weights alone, not the state of the training (save_weights_only)")
+        raise UnreadableError("it holds only weights, not the state of the training (save_weights_only)")
     return content["global_step"], content["epoch"]
 
 
@@ -95,28 +96,28 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The checkpoint as plain data, every byte verified; nothing in the file is executed.
+    """The content of a checkpoint, every byte verified; nothing in the file is executed.
 
     Raises:
-        UsageError: damaged, more than plain data, or not of a Headstart run.
+        UsageError: the file is damaged, holds more than plain data, or is not from a Headstart run.
     """
     try:
         return _content(path)
     except UnreadableError as error:
         others = ", ".join(other.stem for other in checkpoints_in(path.parent) if other != path)
-        beside = f". There are also: {others}; to evaluate one: checkpoint=<name>" if others else ""
+        beside = f". There are also: {others}; to evaluate one of them: checkpoint=<name>" if others else ""
         raise UsageError(f"{path} is no checkpoint that can be read safely: {error}{beside}") from error
 
 
 def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
-    """The trained task in eval mode and the config it was trained with, from a checkpoint of a run.
+    """The trained task, in eval mode, and the config of its run, from a checkpoint.
 
-    The backbone is built without weights, then filled from the file: nothing is downloaded.
+    The backbone is built with random weights, then gets those in the file: nothing is downloaded.
     """
     content = read(path)
     facts = content["hyper_parameters"]
     config = translated(facts["config"])
-    # settings of the model that the config left to the weights, such as the image size
+    # settings that the config left open because the weights define them, such as the image size
     saved = {key: value for key, value in facts["preprocess"].items() if key in config.model and key != "_target_"}
     backbone = instantiate(config.model, **saved | {"weights": None})
     backbone.preprocess = from_saved_form(renamed_parts(facts["preprocess"]))
@@ -129,7 +130,7 @@ def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
 
 
 def keep_temperature(path: Path, temperature: float) -> None:
-    """Writes the temperature of the model's probabilities into its checkpoint, from which `load_task` takes it.
+    """Writes the temperature of the probabilities into a checkpoint, where `load_task` reads it.
 
     Raises:
         UsageError: the checkpoint cannot be read or written.

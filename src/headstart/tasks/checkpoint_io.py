@@ -1,4 +1,4 @@
-"""How Lightning writes and reads checkpoints here: whole, verified, plain data."""
+"""Writes and reads checkpoints for Lightning: complete, verified, only plain data."""
 
 import pickle
 from pathlib import Path
@@ -13,16 +13,16 @@ from headstart.runs.earlier import translated_callbacks
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Checkpoints that a kill or a power cut at any moment leaves whole, and whose damage is noticed.
+    """Writes checkpoints that stay complete if the process is killed or the power fails, and detects damaged ones.
 
-    For `Trainer(plugins=[...])`. Only files: there is no renaming in an object store.
+    For `Trainer(plugins=[...])`. It writes to local files only, because an object store cannot rename.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Writes the file; what was there before is replaced once the new one is on the disk and can be read back.
+        """Writes the file; it replaces an older one only when it is complete on the disk and has been checked.
 
         Raises:
-            UsageError: a URL; no room or no right to write; more than plain data, which `load_checkpoint` would refuse.
+            UsageError: a URL; no space or no permission; more than plain data, which `load_checkpoint` refuses.
         """
         target = _local(path)
         remove_leftovers(target)
@@ -32,23 +32,25 @@ class SafeCheckpointIO(CheckpointIO):
                 stream.flush()
                 _refuse_more_than_plain_data(Path(stream.name), target)
         except (OSError, RuntimeError) as error:
-            # torch stumbles over its own bookkeeping when a write fails, and says that instead
+            # after a failed write, torch reports a follow-up error of its own; the cause is in its context
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):
                 raise
-            kept = "what was there before is kept" if target.exists() else "there is none yet"
-            raise UsageError(f"cannot write {target} ({kept}): {cause}. Make room, or give paths.run") from error
+            kept = "the earlier file is kept" if target.exists() else "there is no earlier file"
+            raise UsageError(
+                f"cannot write {target} ({kept}): {cause}. Free some space, or give paths.run=<folder>"
+            ) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The content of the file, every byte verified, the states of callbacks under the names of today's classes.
+        """The content of the file, every byte verified; states of callbacks have the current names of their classes.
 
-        `weights_only` is there for Lightning; nothing in a checkpoint is ever executed.
+        Lightning passes `weights_only`, but nothing in a checkpoint is ever executed.
 
         Raises:
-            UsageError: damaged, cut short, or more than plain data.
-            FileNotFoundError: there is none.
+            UsageError: the file is damaged, incomplete, or holds more than plain data.
+            FileNotFoundError: there is no such file.
         """
         try:
             content = read_torch_file(_local(path), map_location)
@@ -59,7 +61,7 @@ class SafeCheckpointIO(CheckpointIO):
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes the file, if it is there."""
+        """Removes the file, if it exists."""
         _local(path).unlink(missing_ok=True)
 
 
@@ -70,13 +72,13 @@ def _local(path: str | Path) -> Path:
 
 
 def _refuse_more_than_plain_data(file: Path, target: Path) -> None:
-    """Better now than when the run is to go on; reads the file's structure, not its tensors."""
+    """Raises a UsageError now, not only when the run is resumed; reads the structure of the file, not its tensors."""
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
     except pickle.UnpicklingError as error:
         found = [str(error)]
     if found:
         raise UsageError(
-            f"{target} would hold {', '.join(sorted(found))}, which is not read back for safety. Keep tensors, "
+            f"{target} would hold {', '.join(sorted(found))}, which cannot be read back safely. Keep only tensors, "
             "numbers, strings, lists and dicts in hyper_parameters and in what callbacks and modules save"
         )

@@ -42,7 +42,7 @@ class ClassificationTask(pl.LightningModule):
             weights has the learning rate of the head.
         layer_lr_decay: learning rate of each layer group, relative to the group above it.
         unfreeze_warmup_steps: if a layer group is unfrozen after the first step, its learning rate rises to its
-            scheduled value over so many optimizer steps; 0: no rise.
+            scheduled value over this number of optimizer steps; 0: no rise.
         mixing: called with `num_classes`; returns a function that mixes the samples and targets of a training batch
             (`mixing=` in the config). Training metrics compare each mixed sample with the class that has the larger
             share. None: no mixing.
@@ -232,7 +232,7 @@ class ClassificationTask(pl.LightningModule):
         self.lr_schedulers().begin()
 
     def on_train_epoch_end(self) -> None:
-        """Reports the end of an epoch to the schedule, before checkpoints are written. An interruption is none."""
+        """Reports the end of an epoch to the schedule, before checkpoints are written; not after an interruption."""
         if self.trainer.is_last_batch:
             self.lr_schedulers().epoch_ended()
 

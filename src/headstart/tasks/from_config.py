@@ -9,7 +9,7 @@ from headstart.backbones.base import Backbone
 from headstart.tasks.classification import ClassificationTask
 
 PARTS = ("head", "optimizer", "scheduler", "mixing", "test_time")
-"""Sections of the config that the task takes as they are built; null where it does without."""
+"""Sections of the config whose objects are arguments of the task; null: None."""
 
 
 def task_from_config(
@@ -18,7 +18,7 @@ def task_from_config(
     """Builds the task around a backbone.
 
     Args:
-        cfg: of a run, settled or from a checkpoint.
+        cfg: config of a run.
         backbone: inputs -> features.
         classes: names in the order of the outputs.
         class_weights: weight of each class in the loss.

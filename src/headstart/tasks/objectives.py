@@ -1,11 +1,12 @@
-"""What the logits mean: softmax over N classes, one sigmoid unit for two, or a sigmoid a label.
+"""Objectives, which define loss, probabilities and metrics: softmax, one sigmoid unit, or one sigmoid per label.
 
 Each can be trained with the focal loss instead of the cross-entropy (Lin et al. 2017, https://arxiv.org/abs/1708.02002,
-equation 4): the loss of a sample whose truth has the probability p counts (1 - p) ** focal_gamma times. The mean is
-over as many samples as without, so it is smaller. The alpha of that paper is what class weights are here.
+equation 4): the loss of a sample is multiplied by (1 - p) ** focal_gamma, where p is the probability of its true class.
+The mean divides by the same number of samples as without it, so it is smaller. Class weights do here what alpha does in
+that paper.
 
-Logits are divided by `temperature` to become probabilities, 1 until somebody calibrates the trained model
-(`headstart/calibration.py`); the loss does not know it.
+For probabilities, logits are divided by `temperature`. It is 1 until the trained model is calibrated
+(`evaluate.py calibrate=true`); the loss does not use it.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ class Softmax(nn.Module):
         class_weights: weight of each class in the loss.
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016,
             https://arxiv.org/abs/1512.00567, section 7).
-        focal_gamma: 0, or 1 and more for the focal loss.
+        focal_gamma: 0: cross-entropy; 1 or more: focal loss.
     """
 
     multi_label = False
@@ -63,11 +64,11 @@ class Softmax(nn.Module):
         return _weighted_sum(losses, shares, self.weight) / self.batch_weight(targets)
 
     def batch_weight(self, targets: Tensor) -> Tensor | int:
-        """What the mean loss of a batch counts among others: its samples' class weights, so that batches add up."""
+        """Weight of this batch in the mean loss over batches: the sum of the class weights of its samples."""
         return _total_weight(targets, self.weight)
 
     def hard_targets(self, targets: Tensor) -> Tensor:
-        """Class indices `(batch,)` for metrics; of mixed samples the class with the larger share."""
+        """Class indices `(batch,)` for metrics; for a mixed sample, the class with the larger share."""
         return _strongest(targets)
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -75,11 +76,11 @@ class Softmax(nn.Module):
         return (logits.float() / self.temperature).softmax(dim=1)
 
     def training_metrics(self) -> MetricCollection:
-        """Cheap enough for every training step."""
+        """Metrics that are cheap enough for every training step."""
         return MetricCollection({"acc": metrics.MulticlassAccuracy(self.num_classes, average="micro")})
 
     def evaluation_metrics(self) -> MetricCollection:
-        """Over probabilities `(batch, N)` and class indices."""
+        """Metrics over probabilities `(batch, N)` and class indices `(batch,)`."""
         return _single_label_metrics(self.num_classes)
 
 
@@ -89,7 +90,7 @@ class OneSigmoid(nn.Module):
     Args:
         num_classes: must be 2.
         class_weights: weight of each of the two classes in the loss.
-        focal_gamma: 0, or 1 and more for the focal loss.
+        focal_gamma: 0: cross-entropy; 1 or more: focal loss.
     """
 
     num_outputs = 1
@@ -116,11 +117,11 @@ class OneSigmoid(nn.Module):
         return losses.mean() if weight is None else losses.sum() / weight.sum()
 
     def batch_weight(self, targets: Tensor) -> Tensor | int:
-        """What the mean loss of a batch counts among others: its samples' class weights, so that batches add up."""
+        """Weight of this batch in the mean loss over batches: the sum of the class weights of its samples."""
         return _total_weight(targets, self.weight)
 
     def hard_targets(self, targets: Tensor) -> Tensor:
-        """Class indices `(batch,)` for metrics; of mixed samples the class with the larger share."""
+        """Class indices `(batch,)` for metrics; for a mixed sample, the class with the larger share."""
         return _strongest(targets)
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -129,21 +130,21 @@ class OneSigmoid(nn.Module):
         return torch.cat([1 - second, second], dim=1)
 
     def training_metrics(self) -> MetricCollection:
-        """Cheap enough for every training step."""
+        """Metrics that are cheap enough for every training step."""
         return MetricCollection({"acc": metrics.MulticlassAccuracy(2, average="micro")})
 
     def evaluation_metrics(self) -> MetricCollection:
-        """Over probabilities `(batch, 2)` and class indices: the same measures as with two softmax units."""
+        """Metrics over probabilities `(batch, 2)` and class indices `(batch,)`, the same as for two softmax units."""
         return _single_label_metrics(2)
 
 
 class MultiLabel(nn.Module):
-    """Any number of N labels: a sigmoid and a binary cross-entropy each.
+    """Any number of N labels: one sigmoid and binary cross-entropy per label.
 
     Args:
         num_classes: N.
         class_weights: weight of each label in the loss.
-        focal_gamma: 0, or 1 and more for the focal loss.
+        focal_gamma: 0: cross-entropy; 1 or more: focal loss.
     """
 
     multi_label = True
@@ -156,7 +157,7 @@ class MultiLabel(nn.Module):
         self.register_buffer("weight", _as_tensor(class_weights), persistent=False)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of logits `(batch, N)` against zeros and ones, or the labels' shares between, `(batch, N)`."""
+        """Mean loss of logits `(batch, N)` against zeros and ones, or shares between 0 and 1, `(batch, N)`."""
         if self.focal_gamma:
             absent, present = _focal_losses(logits, self.focal_gamma)
             losses = (1 - targets) * absent + targets * present
@@ -164,11 +165,11 @@ class MultiLabel(nn.Module):
         return functional.binary_cross_entropy_with_logits(logits, targets.to(logits), self.weight)
 
     def batch_weight(self, targets: Tensor) -> int:
-        """What the mean loss of a batch counts among others: the number of its samples."""
+        """Weight of this batch in the mean loss over batches: the number of its samples."""
         return len(targets)
 
     def hard_targets(self, targets: Tensor) -> Tensor:
-        """Zeros and ones `(batch, N)` for metrics; of mixed samples the labels with more than half a share."""
+        """Zeros and ones `(batch, N)` for metrics; for a mixed sample, the labels with a share above 0.5."""
         return (targets > 0.5).long()
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -176,11 +177,11 @@ class MultiLabel(nn.Module):
         return (logits.float() / self.temperature).sigmoid()
 
     def training_metrics(self) -> MetricCollection:
-        """Cheap enough for every training step."""
+        """Metrics that are cheap enough for every training step."""
         return MetricCollection({"acc": metrics.MultilabelAccuracy(self.num_classes, average="micro")})
 
     def evaluation_metrics(self) -> MetricCollection:
-        """Over probabilities `(batch, N)` and zeros and ones; `acc` counts labels, `acc_exact` whole samples."""
+        """Metrics over probabilities and 0 or 1, each `(batch, N)`; `acc` counts labels, `acc_exact` whole samples."""
         n = self.num_classes
         return MetricCollection(
             {
@@ -193,22 +194,22 @@ class MultiLabel(nn.Module):
 
 
 class PresentClassesAUROC(metrics.MulticlassAUROC):
-    """The mean over the classes that some samples have and some have not.
+    """Mean area under the ROC curve over the classes that have both positive and negative samples.
 
-    torchmetrics counts the others as 0, so that a split that lacks a class would look worse than it is.
+    torchmetrics would count the other classes as 0, so a split that lacks a class would look worse than it is.
     """
 
     def compute(self) -> Tensor:
-        """The mean; NaN where there is no such class."""
+        """The mean; NaN if there is no such class."""
         targets = dim_zero_cat(self.target)
         return _mean_of_present(super().compute(), functional.one_hot(targets, self.num_classes))
 
 
 class PresentLabelsAUROC(metrics.MultilabelAUROC):
-    """The same for several labels a sample."""
+    """The same for several labels per sample."""
 
     def compute(self) -> Tensor:
-        """The mean; NaN where there is no such label."""
+        """The mean; NaN if there is no such label."""
         return _mean_of_present(super().compute(), dim_zero_cat(self.target))
 
 
@@ -234,13 +235,13 @@ def _checked(focal_gamma: float) -> float:
     if focal_gamma == 0 or 1 <= focal_gamma < float("inf"):
         return focal_gamma
     raise UsageError(
-        f"task.objective.focal_gamma={focal_gamma}: give 0 for none, or a number from 1 on, such as 2 "
-        "(below 1 the gradient has no bound where the network is sure)"
+        f"task.objective.focal_gamma={focal_gamma}: give 0 for no focal loss, or 1 or more, such as 2 "
+        "(below 1, the gradient of confident predictions is unbounded)"
     )
 
 
 def _focal_losses(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """The focal loss of each logit if its label is absent, and if it is present; with 0 the cross-entropy."""
+    """The focal loss of each logit if its label is absent, and if it is present; gamma 0: cross-entropy."""
     logits = logits.float()
     truths = torch.zeros_like(logits), torch.ones_like(logits)
     absent, present = (sigmoid_focal_loss(logits, truth, alpha=-1, gamma=gamma) for truth in truths)
@@ -257,9 +258,9 @@ def _strongest(targets: Tensor) -> Tensor:
 
 
 def _weighted_sum(losses: Tensor, shares: Tensor, weight: Tensor | None) -> Tensor:
-    """Sum over a batch of what each class would lose, `(batch, n)`, by its share and weight.
+    """Sum over batch and classes of losses `(batch, n)`, weighted by shares and class weights.
 
-    Linear in the shares, so that a mixed sample has the mixed loss of its two.
+    It is linear in the shares, so the loss of a mixed sample is the mean of both losses, weighted by the shares.
     """
     return (losses * shares if weight is None else losses * shares * weight).sum()
 

@@ -1,1 +1,1 @@
-"""One training run: settings, building, fitting."""
+"""One training run: settle the config, build the parts, train."""

@@ -1,4 +1,4 @@
-"""The parts of a run, built from its config: data, task, trainer."""
+"""Builds the parts of a run from its config: data, task, trainer."""
 
 import logging
 from pathlib import Path
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def build_data(cfg: DictConfig) -> DataModule:
-    """The data module, its splits and classes found and verified."""
+    """The data module, set up: splits and classes are found and checked."""
     data = instantiate(cfg.data)
     data.prepare_data()
     data.setup("fit")
@@ -38,25 +38,32 @@ def build_data(cfg: DictConfig) -> DataModule:
 
 
 def editable_copy(cfg: DictConfig) -> DictConfig:
-    """A copy of a settled config that may be changed."""
+    """A copy of a read-only config that may be changed."""
     copied = cfg.copy()
     OmegaConf.set_readonly(copied, False)
     return copied
 
 
 def build_task(cfg: DictConfig, data: DataModule, point: Path | None = None) -> ClassificationTask:
-    """Backbone and head for the data's classes, or the checkpoint's; gives the data the model's transforms."""
+    """The task for the classes of the data, new or from a checkpoint; gives the data the transforms of the model.
+
+    Raises:
+        UsageError: the checkpoint has other classes, or the task is for another number of labels per sample.
+    """
     if point:
         task, _ = checkpoint.load_task(point)
-        task.objective.temperature = 1.0  # it was fitted to the weights as they were
+        task.objective.temperature = 1.0  # it was fitted to the old weights, and training changes them
         if task.classes != data.classes:
-            raise UsageError(f"{point} knows the classes {task.classes}, but the data have {data.classes}")
+            raise UsageError(
+                f"{point} was trained on the classes {task.classes}, but the data have {data.classes}: "
+                "give data.root=<the data of that run>, or start a new run without resume"
+            )
     else:
         backbone = instantiate(cfg.model)
         task = task_from_config(cfg, backbone, data.classes, data.class_weights())
     if task.objective.multi_label != data.samples.multi_label:
         have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
-        raise UsageError(f"the data have {have} a sample: use task={want}")
+        raise UsageError(f"the data have {have} per sample: use task={want}")
     preprocess = task.backbone.preprocess
     augmentation = instantiate(cfg.augmentation)
     data.connect(augmentation(preprocess) if augmentation else preprocess, preprocess)
@@ -65,13 +72,13 @@ def build_task(cfg: DictConfig, data: DataModule, point: Path | None = None) -> 
 
 
 def check_trainer(cfg: DictConfig) -> None:
-    """Refuses what a trainer or its callbacks cannot do on this machine; nothing is kept.
+    """Refuses settings of trainer and callbacks that cannot work on this machine; nothing is kept.
 
     Raises:
-        UsageError: as the `refuse_...` functions below.
-        MisconfigurationException: Lightning's, such as a GPU that is not there.
+        UsageError: as in the `refuse_...` functions below.
+        MisconfigurationException: from Lightning, for example if there is no GPU.
     """
-    # before Lightning complains that there is no GPU, or that a package is missing
+    # first, because Lightning would report a missing GPU or package instead
     refuse_sharding(str(cfg.trainer.get("strategy")))
     for callback in _callbacks(cfg):
         refuse_lost_checkpoints(callback)
@@ -81,12 +88,12 @@ def check_trainer(cfg: DictConfig) -> None:
 
 
 def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
-    """The trainer with its callbacks, the finetuning strategy first, and loggers that go on with their curves."""
+    """The trainer with its callbacks, the finetuning strategy first; loggers of a resumed run continue their curves."""
     callbacks = _callbacks(cfg)
-    if cfg.trainer.max_time:  # Lightning's own would end amid an epoch, without validation and without a way to go on
+    if cfg.trainer.max_time:  # Lightning's default stops within an epoch: no validation, no resuming
         callbacks.append(Timer(cfg.trainer.max_time, interval="epoch"))
     plugins: list[Any] = [SafeCheckpointIO()]
-    if SLURMEnvironment.detect():  # its own requeueing saves amid a step, and past what `resume` looks at
+    if SLURMEnvironment.detect():  # requeueing saves within a step, where `resume` does not look
         plugins.append(SLURMEnvironment(auto_requeue=False))
     cache = [instantiate(cfg.cache[part]) for part in CACHES if cfg.cache and cfg.cache.get(part)]
     return instantiate(
@@ -107,7 +114,7 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
 
 
 def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
-    """The callbacks that the config names; no progress bar where none is wanted."""
+    """The callbacks of the config; without the progress bar if trainer.enable_progress_bar=false."""
     callbacks = [instantiate(node) for node in cfg.callbacks.values()]
     if cfg.trainer.enable_progress_bar:
         return callbacks
@@ -115,7 +122,7 @@ def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
 
 
 def refuse_lost_checkpoints(callback: pl.Callback) -> None:
-    """Raises a UsageError where several checkpoints would overwrite each other under one name."""
+    """Raises a UsageError if several checkpoints would have the same name and overwrite each other."""
     if not isinstance(callback, ModelCheckpoint) or callback.save_top_k in (0, 1):
         return
     if "{" not in (callback.filename or "{}"):
@@ -128,13 +135,13 @@ def refuse_lost_checkpoints(callback: pl.Callback) -> None:
 def refuse_parallel_sweep(trainer: pl.Trainer) -> None:
     """Raises a UsageError for `-m` on several devices: each process would start the sweep again."""
     if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
-        raise UsageError("a sweep (-m) runs on one device a job: use trainer=auto, or a shell loop over single runs")
+        raise UsageError("a sweep (-m) runs on one device per job: use trainer=auto, or a shell loop over single runs")
 
 
 def refuse_parallel_report(cfg: DictConfig, trainer: pl.Trainer) -> None:
-    """Raises a UsageError for a report by several processes, each of which has its share of the test alone."""
+    """Raises a UsageError for a report by several processes, because each one tests only its share of the samples."""
     if cfg.get("report") and trainer.world_size > 1:
         raise UsageError(
-            f"report=true is for one process, and these are {trainer.world_size}: leave it out, and afterwards type "
+            f"report=true needs one process, but this run has {trainer.world_size}: leave it out, and afterwards type "
             "python src/report.py run=<run>"
         )

@@ -1,4 +1,4 @@
-"""Where curves are written: Lightning's loggers, made for new runs and for those that go on."""
+"""Builds Lightning's loggers for new and for resumed runs."""
 
 import importlib.util
 import sys
@@ -14,11 +14,15 @@ from headstart.errors import UsageError
 from headstart.tasks import checkpoint
 
 LIBRARIES = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}
-"""What a logger needs beside Lightning; the extra of `pyproject.toml` has the same name."""
+"""The library that a logger needs in addition; the extra in `pyproject.toml` has the same name."""
 
 
 def build_logger(node: DictConfig, point: Path | None) -> Logger:
-    """A logger, told from which step on a resumed run draws its curves anew.
+    """A logger; for a resumed run, one that replaces its curves from the step of the checkpoint on.
+
+    Args:
+        node: its section of the config.
+        point: checkpoint of a resumed run.
 
     Raises:
         UsageError: its library is not installed.
@@ -28,14 +32,14 @@ def build_logger(node: DictConfig, point: Path | None) -> Logger:
     if library and importlib.util.find_spec(library) is None:
         raise UsageError(f'logger={library} needs the library {library}: pip install -e ".[{library}]"')
     if logger.func is WandbLogger:
-        finish_wandb(exit_code=1)  # what a job that failed has left open
+        finish_wandb(exit_code=1)  # a failed job of a sweep may have left its run open
     if point and logger.func in (TensorBoardLogger, CSVLogger):
         return logger(purge_step=checkpoint.read(point)["global_step"])
     return logger()
 
 
 def finish_wandb(exit_code: int = 0) -> None:
-    """Ends the run that wandb keeps open for the process: the next job of a sweep would go on in its curves."""
+    """Ends the run that wandb keeps open in this process; otherwise the next job of a sweep would add to its curves."""
     wandb = sys.modules.get("wandb")
     if wandb and wandb.run and rank_zero_only.rank == 0:
         wandb.finish(exit_code)

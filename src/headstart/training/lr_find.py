@@ -1,7 +1,7 @@
-"""Finds a learning rate before training: it rises from step to step, and the loss tells where it is best.
+"""Finds a learning rate before training: it rises with each step, and the curve of the loss shows a good value.
 
-Not Lightning's `LearningRateFinder`: that one changes one rate alone (here each layer group has its own), leaves its
-traces in the model and the trainer, and knows nothing of stages and caches.
+Lightning's `LearningRateFinder` is not used: it sets one learning rate for all layer groups (here each has its own),
+it changes the model and the trainer, and it does not support stages and caches.
 """
 
 import logging
@@ -24,15 +24,15 @@ from headstart.finetuning.stages import Stage
 from headstart.training.build import build_task, build_trainer
 
 log = logging.getLogger(__name__)
-SMOOTHING = 0.9  # share of the earlier losses in the smoothed one
-DIVERGED = 4  # times the best smoothed loss: going on would tell nothing more
-FIRST_STEPS = 10  # in which the smoothed loss is still too rough to stop by
+SMOOTHING = 0.9  # weight of the earlier losses in the moving average
+DIVERGED = 4  # times the lowest smoothed loss: the test stops there
+FIRST_STEPS = 10  # steps in which the smoothed loss is too noisy to stop the test
 
 
 def find_learning_rate(cfg: DictConfig, data: DataModule) -> float:
-    """The learning rate that a range test suggests; the test leaves nothing else but a picture of it.
+    """The learning rate that a range test suggests; the test also draws its curve into the run, lr_find.png.
 
-    It is a training of its own, on a task of its own, so that strategy and caches work as they do in the run.
+    The test trains a separate task with a separate trainer, so that strategy and caches work as in the run.
     """
     rehearsal = cfg.copy()
     rehearsal.update({"scheduler": None, "callbacks": {}, "logger": {}})
@@ -58,103 +58,103 @@ def find_learning_rate(cfg: DictConfig, data: DataModule) -> float:
 class RangeTest(Callback):
     """The learning rate range test (Smith 2017, https://arxiv.org/abs/1506.01186, section 3.3).
 
-    The head's rate rises exponentially from `lowest` to `highest`, the other layer groups' in proportion. For a trainer
-    of its own, without scheduler and loggers, on a task that is thrown away: the weights end up broken. It stays in the
-    strategy's first stage. To be placed behind the strategy.
+    The learning rate of the head rises exponentially from `lowest` to `highest`; the ratios of the other layer groups
+    to it stay. The test ruins the weights, so use a separate trainer, without scheduler and loggers, and throw the task
+    away. The run stays in the first stage of the strategy. Place this callback behind the strategy.
 
     Args:
-        steps: optimizer steps at most; the loss's blowing up ends it earlier.
-        lowest: rate of the first one.
-        highest: rate of the last one.
+        steps: optimizer steps at most; fewer if the loss diverges.
+        lowest: learning rate of the first step.
+        highest: learning rate of the last step.
 
     Attributes:
-        rates: of the head, one a step.
-        losses: the mean of the step's training batches (`trainer.accumulate_grad_batches`), one a step.
+        learning_rates: learning rate of the head in each step.
+        losses: loss of each step: the mean over its training batches (`trainer.accumulate_grad_batches`).
     """
 
     def __init__(self, steps: int = 100, lowest: float = 1e-6, highest: float = 10.0):
         self.steps, self.lowest, self.highest = steps, lowest, highest
-        self.rates: list[float] = []
+        self.learning_rates: list[float] = []
         self.losses: list[float] = []
         self.ratios: list[float] | None = None
         self.gathered: list[float] = []  # losses of batches since the last step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Lets the first stage go on for ever.
+        """Makes the first stage the only one, without an end.
 
         Raises:
-            UsageError: the head is computed in it.
+            UsageError: that stage computes the closed-form head.
         """
         strategy = strategy_of(trainer)
-        if strategy.plan[0].solved:
+        if strategy.plan[0].closed_form:
             raise UsageError(
-                "lr_find=true: the training loss of a computed head is as low as it can be before the first step, so "
-                "that no rate makes it fall. Give optimizer.lr=<rate>, or let the head learn with "
-                "finetuning=feature_extraction (of lp_ft: finetuning.solve_head=false)"
+                "lr_find=true: a closed-form head has its lowest training loss before the first step, so no learning "
+                "rate can lower it. Give optimizer.lr=<number>, or train the head: finetuning=feature_extraction, or "
+                "finetuning.solve_head=false with finetuning=lp_ft"
             )
-        strategy.plan = [Stage(strategy.plan[0].learning)]
+        strategy.plan = [Stage(strategy.plan[0].trained)]
         strategy.patience = strategy.goal = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _: int) -> None:
-        """Sets the rates of the step that follows."""
+        """Sets the learning rates of the next step."""
         if self.gathered:
             return
         groups = trainer.optimizers[0].param_groups
         if self.ratios is None:
             (head,) = {group["lr"] for group in groups if group["name"].split("/")[0] == "head"}
             self.ratios = [group["lr"] / head for group in groups]
-        rate = self.lowest * (self.highest / self.lowest) ** (len(self.rates) / (self.steps - 1))
-        self.rates.append(rate)
+        learning_rate = self.lowest * (self.highest / self.lowest) ** (len(self.learning_rates) / (self.steps - 1))
+        self.learning_rates.append(learning_rate)
         for group, ratio in zip(groups, self.ratios, strict=True):
-            group["lr"] = rate * ratio
+            group["lr"] = learning_rate * ratio
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, _: int
     ) -> None:
-        """Notes the loss before the step, and ends the test when it has blown up."""
-        # Lightning has divided it by how many batches make a step
+        """Records the loss before the step; ends the test when the loss diverges."""
+        # Lightning has divided it by the number of batches per step
         self.gathered.append(outputs["loss"].item() * trainer.accumulate_grad_batches)
         if trainer.global_step == len(self.losses):
             return
         self.losses.append(sum(self.gathered) / len(self.gathered))
         self.gathered = []
         latest = smoothed(self.losses)
-        blown_up = len(latest) > FIRST_STEPS and not latest[-1] <= DIVERGED * min(latest)
-        if len(self.losses) == self.steps or blown_up or not math.isfinite(self.losses[-1]):
+        diverged = len(latest) > FIRST_STEPS and not latest[-1] <= DIVERGED * min(latest)
+        if len(self.losses) == self.steps or diverged or not math.isfinite(self.losses[-1]):
             trainer.should_stop = True
 
     def suggestion(self) -> float:
-        """The rate at two thirds of the longest valley of the smoothed loss.
+        """The learning rate at two thirds of the longest descent of the smoothed loss.
 
-        fastai's `lr_find` takes the middle of its valley; two thirds make up for the flat part in which ours begins.
+        fastai's `lr_find` takes the middle; here two thirds, because the descent begins with a flat part.
 
         Raises:
-            UsageError: the loss never fell.
+            UsageError: the loss did not fall.
         """
-        first, last = longest_valley(smoothed(self.losses))
+        first, last = longest_descent(smoothed(self.losses))
         if last - first < 2:
             raise UsageError(
-                f"lr_find=true: the loss of {len(self.losses)} batches never fell while the rate rose from "
-                f"{self.lowest:g} to {self.rates[-1]:g}: give optimizer.lr=<rate> instead"
+                f"lr_find=true: the loss of {len(self.losses)} batches never fell while the learning rate "
+                f"rose from {self.lowest:g} to {self.learning_rates[-1]:g}: give optimizer.lr=<number> instead"
             )
-        return self.rates[first + 2 * (last - first) // 3]
+        return self.learning_rates[first + 2 * (last - first) // 3]
 
     def draw(self, file: Path) -> None:
-        """Loss against rate, with the suggestion."""
+        """Draws the loss over the learning rate, and the suggestion."""
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes, latest, chosen = figure.subplots(), smoothed(self.losses), self.suggestion()
-        axes.plot(self.rates, self.losses, color="tab:blue", alpha=0.3, label="batch")
-        axes.plot(self.rates, latest, color="tab:blue", label="smoothed")
+        axes.plot(self.learning_rates, self.losses, color="tab:blue", alpha=0.3, label="batch")
+        axes.plot(self.learning_rates, latest, color="tab:blue", label="smoothed")
         axes.axvline(chosen, linestyle="--", linewidth=1, color="tab:orange", label=f"chosen: {chosen:.2g}")
         axes.set(xscale="log", xlabel="learning rate of the head", ylabel="training loss", title="range test")
-        axes.set_ylim(0, 1.2 * max(latest[: FIRST_STEPS + 1]))  # where it blows up is of no interest
+        axes.set_ylim(0, 1.2 * max(latest[: FIRST_STEPS + 1]))  # cuts off the diverging part
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(file, dpi=120)
 
 
 def smoothed(losses: list[float]) -> list[float]:
-    """Exponential moving average, the first values corrected for their short past."""
+    """Exponential moving average, with bias correction for the first values."""
     average, found = 0.0, []
     for step, loss in enumerate(losses, start=1):
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
@@ -162,8 +162,8 @@ def smoothed(losses: list[float]) -> list[float]:
     return found
 
 
-def longest_valley(values: list[float]) -> tuple[int, int]:
-    """First and last place of the longest falling subsequence: the long way down, whatever small bumps are in it."""
+def longest_descent(values: list[float]) -> tuple[int, int]:
+    """First and last index of the longest decreasing subsequence: the long descent, in spite of small bumps."""
     length, before = [1] * len(values), [None] * len(values)
     for place, value in enumerate(values):
         for earlier in range(place):

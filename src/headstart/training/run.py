@@ -1,4 +1,4 @@
-"""One training run: data, model, trainer, fit, test, and what is kept of it."""
+"""One training run: settle the config, train, test, and write the results."""
 
 import logging
 import time
@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Result:
-    """What a run gives.
+    """The result of a run.
 
     Attributes:
-        cfg: the settled config that it used.
+        cfg: the config that was used, complete.
         score: the best monitored score.
-        metrics: of the model that was kept.
-        num_train: training samples.
-        parameters: of the model.
-        passes: samples that went through the network, without those of the test.
+        metrics: validation and test metrics of the best model.
+        num_train: number of training samples.
+        parameters: number of parameters of the model.
+        passes: number of samples that went through the network before the test.
     """
 
     cfg: DictConfig
@@ -56,15 +56,15 @@ def run(cfg: DictConfig) -> Result:
         result = train(cfg)
         if cfg.compare_scratch and result.cfg.model.get("weights") is not None:
             train_from_scratch(result)
-    except SystemExit:  # what Ctrl-C and SIGTERM become
+    except SystemExit:  # from Ctrl-C or SIGTERM
         if not cfg.trainer.fast_dev_run:
-            log.warning("interrupted; to go on: python src/train.py resume=%s", relative_to_cwd(Path(cfg.paths.run)))
+            log.warning("interrupted; to continue: python src/train.py resume=%s", relative_to_cwd(Path(cfg.paths.run)))
         raise
     return result
 
 
 def train(given: DictConfig) -> Result:
-    """Trains and tests once; everything that remains is under `paths.run`."""
+    """Trains and tests once; all files go to `paths.run`."""
     started = time.monotonic()
     run = Path(given.paths.run)
     refuse_occupied(run, given)
@@ -75,7 +75,7 @@ def train(given: DictConfig) -> Result:
     trainer = build_trainer(cfg, point)
     show_data(data)
     task = build_task(cfg, data, point)
-    if point:  # not before the checkpoint is found to fit: a refused change must not stay
+    if point:  # only once training starts: if the resumed run is refused, its old config stays
         trainer.callbacks.insert(1, LambdaCallback(on_train_start=lambda *_: write_facts(run, cfg, task)))
     else:
         write_facts(run, cfg, task)
@@ -86,7 +86,7 @@ def train(given: DictConfig) -> Result:
     result = summarise(cfg, trainer, task, data)
     write_result(run, result, time.monotonic() - started)
     if cfg.report and not cfg.trainer.fast_dev_run:
-        # imported here: a run that draws nothing does not wait for matplotlib
+        # imported here, because a run without a report should not wait for matplotlib
         from headstart.report.build import report_on
 
         report_on(cfg, task, data, trainer, collector, result.metrics)
@@ -98,7 +98,7 @@ def train_from_scratch(transfer: Result) -> None:
     """Trains the same network from random weights on the same samples, and prints both results."""
     scratch = editable_copy(transfer.cfg)
     scratch.model.weights = None
-    # the same settings: they are settled, and would come out otherwise now
+    # the settings are chosen already; for random weights others would be chosen
     scratch.auto = scratch.lr_find = False
     scratch.paths.run = str(Run(Path(transfer.cfg.paths.run)).scratch.folder)
     scratch.resume = scratch.resume and scratch.paths.run
@@ -112,36 +112,36 @@ def train_from_scratch(transfer: Result) -> None:
 
 @rank_zero_only
 def show_recipe(cfg: DictConfig) -> None:
-    """Prints in one line which recipe a new run follows."""
+    """Prints experiment and strategy of a new run in one line."""
     if cfg.resume is not None:
         return
     chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     strategy = chosen.get("finetuning") or cfg.finetuning._target_.rpartition(".")[2]
     named = chosen.get("experiment")
-    # the default recipe is its strategy: whoever names another strategy follows no recipe
+    # experiment=auto only sets finetuning=auto, so naming it adds nothing
     recipe = f"experiment={named}, " if named and named != "auto" else ""
     log.info("recipe: %sfinetuning=%s", recipe, strategy)
 
 
 def refuse_occupied(run: Path, cfg: DictConfig) -> None:
-    """Raises a UsageError where a new run would be written over another one."""
+    """Raises a UsageError if a new run would overwrite another one."""
     if cfg.resume is None and not cfg.trainer.fast_dev_run and Run(run).checkpoints:
         raise UsageError(
-            f"there is a run in {run} already: resume={run} goes on with it; a new one needs a folder of its own "
+            f"there is a run in {run} already: resume={run} continues it; for a new run give another folder "
             "(hydra.run.dir, and with torchrun another --rdzv-id)"
         )
 
 
 @rank_zero_only
 def show_data(data: DataModule) -> None:
-    """Prints how many samples of which class are where."""
+    """Prints the number of samples of each class in each split."""
     counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
     show(data_table(data.classes, counts))
 
 
 @rank_zero_only
 def write_facts(run: Path, cfg: DictConfig, task: ClassificationTask) -> None:
-    """Writes the composed config (only `paths` resolved: the rest goes on from it) and the class map of the run."""
+    """Writes the config (only `paths` is resolved, so that other interpolations still work) and the class map."""
     written = editable_copy(cfg)
     written.paths = OmegaConf.to_container(cfg.paths, resolve=True)
     written.resume = None
@@ -153,18 +153,18 @@ def write_facts(run: Path, cfg: DictConfig, task: ClassificationTask) -> None:
 
 
 def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, data: DataModule) -> Result:
-    """The best epoch's validation metrics and, once, the test metrics of those weights."""
+    """The validation metrics of the best epoch, and the test metrics of its weights."""
     watching = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == cfg.monitor]
     path = watching[0].best_model_path if watching and not trainer.fast_dev_run else ""
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
     for callback in (each for each in trainer.callbacks if path and hasattr(each, "after_fit")):
-        callback.after_fit(trainer, Path(path), cfg.monitor)  # a hook that Lightning has not: it may validate
+        callback.after_fit(trainer, Path(path), cfg.monitor)  # our own hook, not Lightning's; it may validate
     if path:  # callback_metrics hold the last epoch, not the best
         metrics = checkpoint.read(Path(path))["metrics"]
         log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], relative_to_cwd(Path(path)))
     elif not trainer.fast_dev_run:
         why = "nothing was validated" if watching else f"no checkpoint watches {cfg.monitor}"
-        log.warning("%s: these are the last epoch's weights", why)
+        log.warning("%s: the results are of the last epoch's weights", why)
     score = metrics.get(cfg.monitor)
     metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}
     passes = passes_of(trainer)

@@ -1,6 +1,6 @@
-"""All decisions about a run's config, made once, in order: machine, data, settings by the data, learning rate.
+"""Completes the config of a run, once and in this order: machine, data, settings by the data, learning rate.
 
-The result is read-only: the run uses it, and it is written into the run. Nothing else changes a config.
+The result is read-only; the run uses it and writes it to its folder. No other module changes the config of a run.
 """
 
 import logging
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settled:
-    """What a run goes by.
+    """The complete config of a run, its data and where it starts.
 
     Attributes:
-        cfg: its config, read-only.
+        cfg: the config, read-only.
         data: set up.
-        checkpoint: the file to go on from; None for a run that starts from the beginning.
+        checkpoint: the file from which a resumed run continues; None for a run that starts from the beginning.
     """
 
     cfg: DictConfig
@@ -40,10 +40,10 @@ class Settled:
 
 
 def settle(given: DictConfig) -> Settled:
-    """Fills in everything that the given config leaves open; the given one is not changed."""
+    """Fills in everything that the given config leaves open; `given` itself is not changed."""
     cfg = given.copy()
-    # cheap things first: a device that is not there is refused before anything is scanned or downloaded
-    point = checkpoint_to_go_on_from(cfg)
+    # cheap checks first: a missing device is refused before anything is scanned or downloaded
+    point = checkpoint_to_resume(cfg)
     settle_machine(cfg)
     check_trainer(cfg)
     data = build_data(cfg)
@@ -56,34 +56,34 @@ def settle(given: DictConfig) -> Settled:
     return Settled(cfg, data, point)
 
 
-def checkpoint_to_go_on_from(cfg: DictConfig) -> Path | None:
-    """The checkpoint of a resumed run; None for a new run, or one that was interrupted before it saved anything."""
+def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
+    """The checkpoint of a resumed run; None for a new run, or one that was interrupted before its first checkpoint."""
     if cfg.resume is None:
         return None
     run = Path(cfg.paths.run)
     named = Path(cfg.resume).expanduser().resolve()
     point = named if named.is_file() else checkpoint.newest_valid(run)
     if point is None:
-        log.warning("%s holds no checkpoint yet: it starts from the beginning", relative_to_cwd(run))
+        log.warning("%s has no checkpoint yet: the run starts from the beginning", relative_to_cwd(run))
     else:
-        log.info("going on from %s", relative_to_cwd(point))
+        log.info("continuing from %s", relative_to_cwd(point))
     return point
 
 
 def settle_machine(cfg: DictConfig) -> None:
-    """The weights and the precision to begin with; both are recorded, so that a resumed run computes as it began."""
-    # the command line may name weights, as a sweep over strategies does, and finetuning=scratch wants none
+    """Sets initial weights and precision; both are saved, so that a resumed run computes the same."""
+    # model.weights may be on the command line, as in a sweep over strategies, but finetuning=scratch uses none
     if get_class(cfg.finetuning._target_).random_weights and cfg.model.get("weights") is not None:
-        log.info("random weights, not model.weights=%s: everything learns from scratch", cfg.model.weights)
+        log.info("finetuning=scratch: random weights instead of model.weights=%s", cfg.model.weights)
         cfg.model.weights = None
     measure = _precision_probe(cfg)
     cfg.trainer.precision = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator, measure)
 
 
 def _precision_probe(cfg: DictConfig) -> partial | None:
-    """Finds the faster precision on a CPU; None where the backbone never learns, or several processes would ask."""
+    """Measures the faster precision; None if the backbone is never trained, or if there are several processes."""
     one_process = cfg.trainer.devices == 1 and cfg.trainer.get("num_nodes", 1) == 1
-    if not one_process or not get_class(cfg.finetuning._target_).learns_backbone:
+    if not one_process or not get_class(cfg.finetuning._target_).trains_backbone:
         return None
     model = cfg.model.copy()
     model.weights = None
@@ -93,7 +93,7 @@ def _precision_probe(cfg: DictConfig) -> partial | None:
 
 
 def make_paths_absolute(cfg: DictConfig) -> None:
-    """Paths that a person typed work from any folder afterwards; those that do not exist may be names."""
+    """Makes given paths absolute, so that they work from any folder; a path that does not exist may be a name."""
     for part, key in (("data", "root"), ("model", "weights")):
         given = cfg[part].get(key)
         if given is not None and Path(given).expanduser().exists():
@@ -107,7 +107,7 @@ def settle_by_data(cfg: DictConfig, data: DataModule) -> None:
         OmegaConf.update(cfg, setting.key, setting.value)
     data.weighting = cfg.data.class_weights
     reasons = [f"{setting.key}={setting.value}: {setting.reason}" for setting in recommendation.settings]
-    sentences = [auto.sentence_about(cfg), *recommendation.notes, *reasons]
+    sentences = [auto.recipe_summary(cfg), *recommendation.notes, *reasons]
     if rank_zero_only.rank == 0:
         for sentence in sentences:
             log.info(sentence)
@@ -116,8 +116,8 @@ def settle_by_data(cfg: DictConfig, data: DataModule) -> None:
 
 
 def settle_learning_rate(cfg: DictConfig, data: DataModule) -> None:
-    """Puts the learning rate of a range test into the config (`lr_find=true`)."""
+    """Sets the learning rate to the one that a range test finds (`lr_find=true`)."""
     if cfg.trainer.fast_dev_run:
-        log.info("lr_find=true: not in a run that sees one batch")
+        log.info("lr_find=true is ignored with trainer.fast_dev_run, which runs one batch")
         return
     cfg.optimizer.lr = find_learning_rate(cfg, data)

@@ -32,7 +32,7 @@ from headstart.runs.resume import config_to_run
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task, build_trainer
 from headstart.training.run import write_facts
-from headstart.training.settle import checkpoint_to_go_on_from
+from headstart.training.settle import checkpoint_to_resume
 
 WAITING = "waiting for another process that computes the same activations"
 TRAIN_AND_VAL = 68  # of the 80 made-up pictures; the others are test
@@ -65,7 +65,7 @@ class Stop(Callback):
 def fit(cfg, *callbacks, change=lambda data, task: None):
     """Trains (on) and returns task, data, trainer, watch and cache."""
     torch.manual_seed(cfg.seed)
-    point = checkpoint_to_go_on_from(cfg)
+    point = checkpoint_to_resume(cfg)
     trainer, data = build_trainer(cfg, point), build_data(cfg)
     task, watch = build_task(cfg, data, point), Watch()
     change(data, task)

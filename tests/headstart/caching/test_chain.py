@@ -143,7 +143,7 @@ class Planned:
         from headstart.finetuning.stages import Stage
 
         (strategy,) = self.callbacks = [Gradual()]
-        strategy.plan = [Stage(frozenset(GROUPS[n:]), 1, solved=s) for n, s in zip(frozen, solved, strict=True)]
+        strategy.plan = [Stage(frozenset(GROUPS[n:]), 1, closed_form=s) for n, s in zip(frozen, solved, strict=True)]
         self.max_epochs = 10
         self.lightning_module = type("Task", (), {"layer_groups": [self._Group(name) for name in GROUPS]})
 

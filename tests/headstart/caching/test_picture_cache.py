@@ -20,7 +20,7 @@ from headstart.inputs.images.augmentation import Shrink
 from headstart.inputs.images.files import PictureFiles
 from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.training.build import build_data, build_task, build_trainer
-from headstart.training.settle import checkpoint_to_go_on_from
+from headstart.training.settle import checkpoint_to_resume
 
 TRAIN, VAL = 16, 8
 TIMED = pictures._timed
@@ -88,7 +88,7 @@ def _worth_it(monkeypatch):
 def fit(cfg, change=lambda data: None, callback=None):
     """Trains and returns task, data and trainer."""
     torch.manual_seed(cfg.seed)
-    point = checkpoint_to_go_on_from(cfg)
+    point = checkpoint_to_resume(cfg)
     trainer, data = build_trainer(cfg, point), build_data(cfg)
     task = build_task(cfg, data, point)
     change(data)

@@ -18,7 +18,7 @@ from headstart.heads.mlp import MLPHead
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task, build_trainer
 from headstart.training.run import train
-from headstart.training.settle import checkpoint_to_go_on_from
+from headstart.training.settle import checkpoint_to_resume
 
 
 class Rates(Callback):
@@ -33,7 +33,7 @@ class Rates(Callback):
 
 
 def run(cfg, *callbacks):
-    point = checkpoint_to_go_on_from(cfg)
+    point = checkpoint_to_resume(cfg)
     trainer, data = build_trainer(cfg, point), build_data(cfg)
     task = build_task(cfg, data, point)
     trainer.callbacks[1:1] = callbacks

@@ -15,7 +15,7 @@ from headstart.errors import UsageError
 from headstart.finetuning.base import StagedFinetuning
 from headstart.training.build import build_data, build_task, build_trainer
 from headstart.training.run import train
-from headstart.training.settle import checkpoint_to_go_on_from, settle_machine
+from headstart.training.settle import checkpoint_to_resume, settle_machine
 
 
 class Recorder(Callback):
@@ -33,7 +33,7 @@ class Recorder(Callback):
 
 def record(cfg, *callbacks):
     """Trains (on) as the config says, and notes what learns when."""
-    point = checkpoint_to_go_on_from(cfg)
+    point = checkpoint_to_resume(cfg)
     trainer, data = build_trainer(cfg, point), build_data(cfg)
     task, recorder = build_task(cfg, data, point), Recorder()
     trainer.callbacks[1:1] = [recorder, *callbacks]
@@ -91,7 +91,7 @@ def test_a_goal_ends_the_run_in_whatever_stage(monitor, scores, goal, epochs, qu
 def test_a_stage_that_never_begins_is_told_before_training(quick, caplog):
     with caplog.at_level(logging.WARNING):
         record(quick("finetuning=unfreeze_at", "finetuning.epoch=2", "trainer.max_epochs=2"))
-    assert "stage 2 of 2 would begin with epoch 2, but trainer.max_epochs=2: it never does" in caplog.text
+    assert "stage 2 of 2 would begin with epoch 2, but trainer.max_epochs=2: the run ends before" in caplog.text
 
 
 def test_patience_without_validation_is_refused(quick):

@@ -25,8 +25,8 @@ ALL = frozenset(GROUPS)
         (Full(), [Stage(ALL)]),
         (BitFit(), [Stage(ALL)]),
         (UnfreezeAt(epoch=3), [Stage(epochs=3), Stage(ALL)]),
-        (Probe(), [Stage(solved=True)]),
-        (LinearProbeThenFinetune(), [Stage(solved=True), Stage(ALL)]),
+        (Probe(), [Stage(closed_form=True)]),
+        (LinearProbeThenFinetune(), [Stage(closed_form=True), Stage(ALL)]),
         (LinearProbeThenFinetune(solve_head=False, head_patience=3), [Stage(patience=3), Stage(ALL)]),
         (LinearProbeThenFinetune(solve_head=False, head_epochs=5), [Stage(epochs=5, patience=2), Stage(ALL)]),
         (TopK(k=2), [Stage(frozenset({"stage2", "stage3"}))]),
@@ -43,7 +43,7 @@ def test_the_plan_of_every_strategy(strategy, plan):
 
 
 def test_gradual_wakes_one_more_group_from_the_top():
-    learning = [sorted(stage.learning) for stage in Gradual().stages(GROUPS)]
+    learning = [sorted(stage.trained) for stage in Gradual().stages(GROUPS)]
     assert learning == [[], ["stage3"], ["stage2", "stage3"], ["stage1", "stage2", "stage3"], sorted(ALL)]
 
 

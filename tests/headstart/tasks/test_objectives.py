@@ -168,5 +168,5 @@ def test_focal_loss_has_a_gradient_where_the_network_is_sure(gamma):
 @pytest.mark.parametrize("objective", [Softmax, OneSigmoid, MultiLabel])
 @pytest.mark.parametrize("gamma", [-1.0, 0.5, float("nan"), float("inf")])
 def test_focal_gamma_out_of_range(objective, gamma):
-    with pytest.raises(UsageError, match=f"task.objective.focal_gamma={gamma}: give 0 for none"):
+    with pytest.raises(UsageError, match=f"task.objective.focal_gamma={gamma}: give 0 for no focal loss"):
         objective(2, focal_gamma=gamma)

@@ -15,7 +15,7 @@ from headstart.callbacks.blend import SHARE, Blend, _best, _between
 from headstart.errors import UsageError
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
-from headstart.training.auto import Facts, decide, look, recommend, warnings
+from headstart.training.auto import Facts, decide, facts_of, recommend, warnings
 from headstart.training.build import build_data, editable_copy
 from headstart.training.run import train
 from headstart.training.settle import settle_by_data
@@ -92,7 +92,7 @@ def test_a_time_limit_bounds_the_epochs():
 def test_given_settings_are_not_chosen_again():
     facts = Facts(600, [500, 100], num_val=300, fewest_val=100)
     assert decide(facts, {"trainer.max_epochs", "finetuning.head_goal"}) == []
-    (epochs,) = decide(facts, solves_head=False)
+    (epochs,) = decide(facts, closed_form_head=False)
     assert (epochs.value, epochs.reason) == (27, "600 training samples")
 
 
@@ -143,7 +143,7 @@ def test_a_pretrained_network_with_batch_norm_learns_at_a_higher_rate(words, rat
     told = (tmp_path / "run/auto.txt").read_text()
     assert ("task.backbone_lr_ratio=" in told) == (ratio == 0.3)
     assert f"the backbone at {ratio} of it" in told
-    assert "all epochs unless validation finds no mistake" in told
+    assert "all epochs are run unless validation finds no mistake" in told
 
 
 @pytest.mark.parametrize("monitor", ["val/loss", "val/auroc_macro", "val/ece"])
@@ -174,7 +174,7 @@ def test_what_to_expect_is_told():
 
 def test_the_facts_are_those_of_the_data(quick):
     data = build_data(quick())
-    facts = look(data, batch_norm=True)
+    facts = facts_of(data, batch_norm=True)
     counts = data.class_counts("val")
     assert facts == Facts(data.num_samples["train"], data.class_counts(), sum(counts), min(counts), True)
 

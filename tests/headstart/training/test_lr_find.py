@@ -10,14 +10,14 @@ from omegaconf import OmegaConf
 from headstart.errors import UsageError
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task, build_trainer
-from headstart.training.lr_find import RangeTest, longest_valley, smoothed
+from headstart.training.lr_find import RangeTest, longest_descent, smoothed
 from headstart.training.run import train
 
 
 def test_the_valley_is_the_long_way_down():
-    assert longest_valley([5.0, 4.0, 3.0, 9.0, 2.0, 1.0, 8.0]) == (0, 5), "over the bump at 9"
-    assert longest_valley([1.0, 2.0, 3.0, 2.5, 2.0, 1.5, 4.0]) == (2, 5)
-    assert longest_valley([1.0, 2.0, 3.0]) in ((0, 0), (1, 1), (2, 2))
+    assert longest_descent([5.0, 4.0, 3.0, 9.0, 2.0, 1.0, 8.0]) == (0, 5), "over the bump at 9"
+    assert longest_descent([1.0, 2.0, 3.0, 2.5, 2.0, 1.5, 4.0]) == (2, 5)
+    assert longest_descent([1.0, 2.0, 3.0]) in ((0, 0), (1, 1), (2, 2))
 
 
 def test_smoothing_does_not_begin_at_zero():
@@ -27,7 +27,7 @@ def test_smoothing_does_not_begin_at_zero():
 
 def test_the_suggestion_lies_on_the_way_down():
     test = RangeTest()
-    test.rates = [10.0**power for power in range(-6, 2)]
+    test.learning_rates = [10.0**power for power in range(-6, 2)]
     test.losses = [3.0, 3.0, 2.9, 2.0, 1.0, 0.5, 20.0, 90.0]
     assert 1e-5 < test.suggestion() < 1e-1
     test.losses = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
@@ -94,5 +94,5 @@ def test_a_resumed_run_keeps_its_rate(quick, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("strategy", ["probe", "lp_ft"])
 def test_a_computed_head_has_nothing_to_find(strategy, quick):
-    with pytest.raises(UsageError, match=r"Give optimizer.lr=<rate>"):
+    with pytest.raises(UsageError, match=r"Give optimizer.lr=<number>"):
         train(quick("lr_find=true", f"finetuning={strategy}"))
