@@ -13,8 +13,8 @@ class Stage:
         trained: names of the backbone's groups that are trained; the head is not named.
         epochs: maximum length; None: no limit.
         patience: validations without improvement, counted within the stage, that end it before the next epoch.
-        closed_form: the closed-form head is computed (`callbacks/closed_form_head.py`) and nothing is trained. The stage is
-            one epoch without optimizer steps, so that the head is validated and saved as after any other epoch.
+        closed_form: the closed-form head is computed (`callbacks/closed_form_head.py`) and nothing is trained. The
+            stage is one epoch without optimizer steps, so that the head is validated and saved as after any other epoch.
         goal: the run ends if the monitored metric reaches this score within the stage; None: no goal.
     """
 

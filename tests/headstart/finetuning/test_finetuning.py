@@ -14,6 +14,7 @@ from headstart.finetuning.feature_extraction import FeatureExtraction
 from headstart.finetuning.full import Full
 from headstart.finetuning.top_k import TopK
 from headstart.optim.learning_rates import parameter_groups
+from headstart.tasks.from_config import task_from_config
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def make_task(composed):
             backbone.pretrained = True
         else:
             backbone = instantiate(cfg.model)
-        return instantiate(cfg.task)(backbone=backbone, classes=["a", "b", "c"])
+        return task_from_config(cfg, backbone, ["a", "b", "c"], class_weights=None)
 
     return make
 
