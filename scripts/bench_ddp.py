@@ -27,7 +27,6 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, distributed, nn
@@ -43,6 +42,7 @@ from headstart.cli import resolvers
 from headstart.cli.conf_files import CONF
 from headstart.finetuning.unfreeze_at import UnfreezeAt
 from headstart.tasks.classification import ClassificationTask
+from headstart.tasks.from_config import task_from_config
 
 WAYS = ("again", "unused")
 STAGES = ("head", "full")
@@ -133,7 +133,7 @@ def build(name: str, size: int, device: torch.device) -> ClassificationTask:
     torch.manual_seed(0)
     backbone = TorchvisionBackbone(name, weights=None, image_size=size)
     backbone.pretrained = True
-    return instantiate(cfg.task)(backbone=backbone, classes=[str(number) for number in range(10)]).to(device)
+    return task_from_config(cfg, backbone, [str(number) for number in range(10)], class_weights=None).to(device)
 
 
 def measure(name: str, arguments: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:

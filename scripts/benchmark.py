@@ -224,8 +224,10 @@ def steps(options: argparse.Namespace) -> None:
     import torch
 
     pictures = sum(1 for path in Path(options.data, "train").rglob("*") if path.is_file())
-    task = instantiate(cfg.task)(backbone=instantiate(cfg.model), classes=["a", "b"])
     from headstart.finetuning.full import Full
+    from headstart.tasks.from_config import task_from_config
+
+    task = task_from_config(cfg, instantiate(cfg.model), ["a", "b"], class_weights=None)
 
     strategy = Full()
     strategy.make_plan(task)

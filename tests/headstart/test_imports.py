@@ -1,6 +1,7 @@
 """Imports run one way: a part imports only what lies in a layer below its own."""
 
 import ast
+import re
 from pathlib import Path
 
 SRC = Path(__file__).parents[2] / "src" / "headstart"
@@ -59,6 +60,16 @@ def test_a_part_imports_only_from_layers_below():
         if LEVELS[other] >= LEVELS[part_of(path)]
     ]
     assert not wrong
+
+
+def test_only_data_sets_and_backbones_know_the_kind_of_input():
+    """So that texts need no change elsewhere. The report shows thumbnails of pictures."""
+    knowing = {
+        part_of(path)
+        for path in SRC.rglob("*.py")
+        if any(re.match(r"headstart\.inputs\.\w+\.", module) for module in imported(path))
+    }
+    assert knowing == {"inputs", "datasets", "backbones", "report"}
 
 
 def test_packages_re_export_nothing():

@@ -82,7 +82,7 @@ def learning_rows(task: pl.LightningModule) -> list[tuple[str, ...]]:
     rows.append(("all", f"{total:,}", f"{total_trained:,}", "", ""))
     prefix = task.layer_groups[: frozen_prefix(task.layer_groups)]
     frozen = sum(p.numel() for group in prefix for p in group.parameters())
-    rows.append((f"frozen prefix: {len(prefix)} of {len(task.layer_groups)} groups", f"{frozen:,}", "0", "", ""))
+    rows.append((f"frozen prefix: {len(prefix)} of {len(task.layer_groups)}", f"{frozen:,}", "0", "", ""))
     return rows
 
 

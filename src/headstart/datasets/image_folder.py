@@ -12,8 +12,9 @@ from headstart.data.module import DataModule, one_of
 from headstart.data.samples import Samples
 from headstart.errors import UsageError, nearest
 from headstart.files import write_table
+from headstart.inputs.folders import files_below, is_junk
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
-from headstart.inputs.images.files import PictureFiles, files_below, is_junk
+from headstart.inputs.images.files import PictureFiles
 from headstart.inputs.images.scan import describe_bad, scan_pictures
 from headstart.runs.directory import BAD_FILES
 

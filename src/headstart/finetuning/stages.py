@@ -14,7 +14,7 @@ class Stage:
         epochs: maximum length; None: no limit.
         patience: validations without improvement, counted within the stage, that end it before the next epoch.
         closed_form: the closed-form head is computed (`callbacks/closed_form_head.py`) and nothing is trained. The
-            stage is one epoch without optimizer steps, so that the head is validated and saved as after any other epoch.
+            stage is one epoch without optimizer steps, so that the head is validated and saved like after other epochs.
         goal: the run ends if the monitored metric reaches this score within the stage; None: no goal.
     """
 

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from headstart.errors import UsageError, nearest
-from headstart.inputs.images.files import files_below
+from headstart.inputs.folders import files_below
 
 STDIN = "-"
 

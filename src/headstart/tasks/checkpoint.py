@@ -34,8 +34,8 @@ def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
 def newest_valid(run: Path) -> Path | None:
     """The checkpoint from which a run can be resumed; None if there is no checkpoint.
 
-    This is last.ckpt. If that is damaged or missing, it is the valid checkpoint with the most steps. Damaged files are
-    named in a warning.
+    This is the last one. If that is damaged or missing, it is the valid checkpoint with the most steps. A warning names
+    damaged files.
 
     Raises:
         UsageError: there are checkpoints, but the run cannot be resumed from any of them.
@@ -59,7 +59,7 @@ def newest_valid(run: Path) -> Path | None:
 
 
 def _sort_out(paths: list[Path]) -> tuple[dict[Path, tuple[int, int]], dict[Path, UnreadableError]]:
-    """Step and epoch of each usable checkpoint, and the error of each other one; only last.ckpt if that is usable."""
+    """Step and epoch of each usable checkpoint, or only of the last if that is usable; and the error of each other."""
     usable, useless = {}, {}
     found = [path for path in paths if path.name != PROBE]
     for path in sorted(found, key=lambda path: (path.name != LAST, path.name)):

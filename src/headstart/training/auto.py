@@ -134,7 +134,8 @@ def recipe_summary(cfg: DictConfig) -> str:
     parts = [cfg[part]._target_.rpartition(".")[2] for part in NAMED_PARTS if cfg[part]]
     if cfg.model.get("weights") is not None:
         found = "learning rate by a range test" if cfg.lr_find else f"learning rate {cfg.optimizer.lr:g}"
-        how = f"{found}, the backbone at {cfg.task.backbone_lr_ratio:g} of it, BatchNorm {cfg.finetuning.batch_norm}"
+        backbone = f"{cfg.task.backbone_lr_ratio:g} times that for the backbone"
+        how = f"{found}, {backbone}, BatchNorm {cfg.finetuning.batch_norm}"
     else:
         how = "everything is trained from random weights"
     end = ", all epochs are run unless validation finds no mistake" if cfg.finetuning.get("patience") is None else ""
@@ -197,7 +198,7 @@ def decide(
         found.append(_epochs(facts, limit, time_per_sample, closed_form_head))
     per_class = facts.num_train / len(facts.counts)
     if facts.batch_norm and per_class >= ENOUGH_PER_CLASS and "task.backbone_lr_ratio" not in given:
-        reason = f"the network has BatchNorm, and there are {per_class:.0f} samples per class: MobileNetV2 gained"
+        reason = f"the network has BatchNorm, and there are {per_class:.0f} samples per class"
         found.append(Setting("task.backbone_lr_ratio", HIGHER_LR_RATIO, reason))
     most, fewest = max(facts.counts), min(facts.counts)
     is_unbalanced = most > UNBALANCED * fewest > 0

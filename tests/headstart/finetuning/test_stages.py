@@ -199,8 +199,8 @@ def test_the_table_of_every_stage_in_terminal_and_tensorboard(quick, capfd):
     shown = capfd.readouterr().err
     assert "stage 1 of 2" in shown
     assert "stage 2 of 2" in shown
-    assert "frozen prefix: 4 of 4 groups" in shown
-    assert "frozen prefix: 0 of 4 groups" in shown
+    assert "frozen prefix: 4 of 4" in shown
+    assert "frozen prefix: 0 of 4" in shown
     events = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard")).Reload()
     texts = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("stages/text_summary")]
     assert [("stage 1 of 2" in text, "stage 2 of 2" in text) for text in texts] == [(True, False), (False, True)]

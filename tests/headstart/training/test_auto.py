@@ -142,7 +142,7 @@ def test_a_pretrained_network_with_batch_norm_learns_at_a_higher_rate(words, rat
     assert cfg.task.backbone_lr_ratio == ratio
     told = (tmp_path / "run/auto.txt").read_text()
     assert ("task.backbone_lr_ratio=" in told) == (ratio == 0.3)
-    assert f"the backbone at {ratio} of it" in told
+    assert f"{ratio} times that for the backbone" in told
     assert "all epochs are run unless validation finds no mistake" in told
 
 
