@@ -16,6 +16,7 @@ NEEDED = {"image_folder": ["data.root=x"], "torchvision": ["model.name=x"]}
 CHOICES = [(group, name) for group, names in choices_by_group().items() for name in names if name != "optuna"]
 
 
+@pytest.mark.slow
 def test_only_the_listed_settings_take_a_text_where_a_file_has_a_number(composed):
     """`weights: 3` in a file must not make `weights=best` a mistake if the signature says int | str."""
     found, text = set(), re.compile(r"\bstr\b|Literal|Any|_empty")

@@ -204,7 +204,7 @@ def test_the_table_of_every_stage_in_terminal_and_tensorboard(quick, capfd):
     events = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard")).Reload()
     texts = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("stages/text_summary")]
     assert [("stage 1 of 2" in text, "stage 2 of 2" in text) for text in texts] == [(True, False), (False, True)]
-    assert "| group | parameters | learning | rate | BatchNorm |" in texts[0]
+    assert "| group | parameters | trained | learning rate | BatchNorm |" in texts[0]
     assert [event.value for event in events.Scalars("stage")] == [1.0, 2.0]
 
 

@@ -242,12 +242,16 @@ def test_an_average_that_is_better_is_kept_and_tested(scores, quick, tmp_path, m
 @pytest.mark.parametrize(
     ("average", "tuned", "winner"),
     [
-        ({"val/acc": 1.0, "val/loss": 99.0}, {"val/acc": 1.0, "val/loss": -1.0}, "last"),
+        pytest.param(
+            {"val/acc": 1.0, "val/loss": 99.0}, {"val/acc": 1.0, "val/loss": -1.0}, "last", marks=pytest.mark.slow
+        ),
         ({"val/acc": 1.0, "val/loss": 99.0}, {"val/acc": 1.0, "val/loss": 98.0}, "probe"),
-        ({"val/acc": math.nan, "val/loss": -2.0}, {"val/acc": 0.9, "val/loss": -1.0}, "probe"),
+        pytest.param(
+            {"val/acc": math.nan, "val/loss": -2.0}, {"val/acc": 0.9, "val/loss": -1.0}, "probe", marks=pytest.mark.slow
+        ),
     ],
 )
-def test_of_equals_the_lowest_loss_is_kept(average, tuned, winner, quick, tmp_path, monkeypatch, caplog):
+def test_the_lowest_loss_decides_between_equal_scores(average, tuned, winner, quick, tmp_path, monkeypatch, caplog):
     """The probe, which finds no mistake either, was kept first."""
     told_of(monkeypatch, average, tuned)
     with caplog.at_level(logging.INFO):
