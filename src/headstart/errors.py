@@ -1,13 +1,14 @@
-"""The one exception that is shown to a person without a traceback."""
+"""The one exception that is shown without a traceback."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UsageError(ValueError):
-    """A mistake that whoever typed the command can mend.
+    """A mistake that the person who typed the command can correct.
 
-    The message names what was given, what is allowed and what to type. Entry points print it alone and exit with 2.
+    The message names the given value, the allowed values and the words to type. Entry points print only the message and
+    exit with code 2.
     """
 
 

@@ -21,8 +21,8 @@ from headstart.errors import UsageError
 from headstart.files import GB, replacing
 
 log = logging.getLogger(__name__)
-META, ROWS, INDEX, LOCK, REMOVED = "meta.json", "rows.bin", "index.bin", "append.lock", ".removed"
-FILES = (META, ROWS, INDEX, LOCK)
+META, ROWS_FILE, INDEX, LOCK, REMOVED = "meta.json", "rows.bin", "index.bin", "append.lock", ".removed"
+FILES = (META, ROWS_FILE, INDEX, LOCK)
 RECORD = struct.Struct("<20sQI")  # in the index: the sample's digest, the number of its row, the row's checksum
 FLOATS = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)}
 
@@ -121,7 +121,7 @@ class ActivationStore:
         """Prepares the store for rows of this layout; empties it if damaged, of another layout, or `anew`."""
         if anew or self._read_meta()[0] != layout:
             # files are removed, never truncated: another process may have the old rows mapped
-            for name in (META, INDEX, ROWS):
+            for name in (META, INDEX, ROWS_FILE):
                 (self.folder / name).unlink(missing_ok=True)
             self.records, self.read, self.born = {}, 0, uuid4().hex
             with replacing(self.folder / META) as stream:
@@ -132,7 +132,7 @@ class ActivationStore:
         """Reads the records that other processes have added."""
         if self.layout is None:
             return
-        written = self._size(ROWS) // self.layout.row_bytes
+        written = self._size(ROWS_FILE) // self.layout.row_bytes
         whole = self._size(INDEX) // RECORD.size * RECORD.size
         if whole <= self.read:
             return
@@ -169,7 +169,7 @@ class ActivationStore:
             raise ValueError(f"{given} {values.dtype} where {expected} {self.layout.dtype} was expected")
         rows = self.layout.flatten(values).view(torch.uint8).numpy()
         with FileLock(self.folder / LOCK):
-            first = self._add(ROWS, self.layout.row_bytes, rows.tobytes())
+            first = self._add(ROWS_FILE, self.layout.row_bytes, rows.tobytes())
             records = [
                 RECORD.pack(bytes.fromhex(digest), first + i, _checksum(digest, rows[i]))
                 for i, digest in enumerate(digests)
@@ -192,8 +192,8 @@ class ActivationStore:
     def rows(self) -> Tensor:
         """All rows `(n, numel)`, mapped from disk."""
         assert self.layout is not None
-        total = self._size(ROWS) // self.layout.row_bytes
-        path, size = str(self.folder / ROWS), total * self.layout.numel
+        total = self._size(ROWS_FILE) // self.layout.row_bytes
+        path, size = str(self.folder / ROWS_FILE), total * self.layout.numel
         flat = torch.from_file(path, shared=False, size=size, dtype=FLOATS[self.layout.dtype])
         return flat.view(total, self.layout.numel)
 

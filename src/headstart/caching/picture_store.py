@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from headstart.caching.activation_store import INDEX, REMOVED, ROWS, make_room
+from headstart.caching.activation_store import INDEX, REMOVED, ROWS_FILE, make_room
 from headstart.files import GB
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class PictureStore:
         row = np.empty((height, width, 3), np.uint8)
         try:
             if segment not in self.files:
-                self.files[segment] = (segment / ROWS).open("rb", buffering=0)
+                self.files[segment] = (segment / ROWS_FILE).open("rb", buffering=0)
             self.files[segment].seek(start)
             if self.files[segment].readinto(row.data.cast("B")) < row.nbytes:
                 return None
@@ -126,7 +126,7 @@ class PictureStore:
             with (folder / INDEX).open("rb") as stream:
                 stream.seek(begin)
                 content = stream.read()
-            written = (folder / ROWS).stat().st_size
+            written = (folder / ROWS_FILE).stat().st_size
         except OSError:
             return
         whole = len(content) // RECORD.size * RECORD.size
@@ -186,7 +186,7 @@ class _Segment:
     def __init__(self, folder: Path):
         folder.mkdir()
         self.folder = folder
-        self.rows, self.index = ((folder / name).open("xb", buffering=0) for name in (ROWS, INDEX))
+        self.rows, self.index = ((folder / name).open("xb", buffering=0) for name in (ROWS_FILE, INDEX))
 
     def append(self, key: bytes, row: np.ndarray) -> int:
         """Writes `row`, uint8 `(height, width, 3)`, and its record; returns the offset of the row in bytes.

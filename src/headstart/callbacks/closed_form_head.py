@@ -18,7 +18,7 @@ from headstart.finetuning.base import strategy_of
 from headstart.heads.logistic_regression import solve
 
 log = logging.getLogger(__name__)
-ROWS = 1024  # rows of the cache that are read at a time
+ROWS_PER_READ = 1024
 
 
 class ClosedFormHead(Callback):
@@ -84,7 +84,7 @@ def _features(task: pl.LightningModule, data: DataModule, positions: Sequence[in
         copy_ = InferenceCopy(task.backbone)
         batches = (copy_(move_data_to_device(inputs, task.device)) for inputs in data.inputs("train", positions))
     else:
-        chunks = (positions[start : start + ROWS] for start in range(0, len(positions), ROWS))
+        chunks = (positions[start : start + ROWS_PER_READ] for start in range(0, len(positions), ROWS_PER_READ))
         batches = (task.rest(rows(chunk).to(task.device)) for chunk in chunks)
     with torch.no_grad():
         return torch.cat([batch.float() for batch in batches])

@@ -1,1 +1,1 @@
-"""What is learned: backbone + head + objective + metrics + optimizer."""
+"""The LightningModule: backbone, head, objective, metrics and optimizer; and its checkpoints."""
