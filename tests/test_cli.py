@@ -50,7 +50,7 @@ def command(tmp_path, monkeypatch, capfd):
         ("trainer.max_epoch=3", "there is no 'trainer.max_epoch', did you mean 'trainer.max_epochs'?"),
         ("+seeed=3", "there is no key 'seeed', did you mean 'seed'?"),
         ("seed=abc", "Value 'abc' of type 'str' could not be converted to Integer"),
-        ("scheduler=null", "scheduler=null: choose a file of conf/scheduler"),
+        ("scheduler=null", "scheduler=null: choose a file of conf/scheduler; scheduler=none switches it off"),
         ("data=image_folder", "data.root must be given: add data.root=<value>"),
         ("data=image_folder data.root=nowhere", "data.root=nowhere: no such folder"),
         ("data.shots_per_class=5 data.train_fraction=0.1", "both choose the training samples: give one"),

@@ -32,10 +32,17 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
             return str(cause)
     if str(error).startswith("Config group override"):  # Hydra raises a bare ValueError for `scheduler=null`
         empty = [a for a in arguments if a.split("=", 1)[-1] in ("null", "") and "." not in key_of(a)]
-        return f"{' '.join(empty)}: choose a file of conf/{key_of(empty[0])}" if empty else str(error)
+        return _choose_instead(empty) if empty else str(error)
     if isinstance(error, CONFIG_ERRORS) and not _has_foreign_cause(chain):
         return _helpful_lines(chain) + _suggestions(config_name, arguments)
     return None
+
+
+def _choose_instead(empty: list[str]) -> str:
+    """The answer to groups without a choice, such as `scheduler=null`."""
+    group = key_of(empty[0])
+    off = f"; {group}=none switches it off" if "none" in choices_by_group()[group] else ""
+    return f"{' '.join(empty)}: choose a file of conf/{group}{off}"
 
 
 def _in_quotes(override: str) -> str:

@@ -1,1 +1,1 @@
-"""Data sets, splits, decoding and the one data module that serves them."""
+"""Samples, splits, the order of samples, and the data module that serves them."""
