@@ -41,7 +41,7 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
 def _choose_instead(empty: list[str]) -> str:
     """The answer to groups without a choice, such as `scheduler=null`."""
     group = key_of(empty[0])
-    off = f"; {group}=none switches it off" if "none" in choices_by_group()[group] else ""
+    off = f"; {group}=none switches it off" if "none" in choices_by_group().get(group, []) else ""
     return f"{' '.join(empty)}: choose a file of conf/{group}{off}"
 
 
