@@ -18,13 +18,13 @@ $(VENV)/.installed: pyproject.toml
 
 install: $(VENV)/.installed  ## Make the environment in $(VENV)
 
-train: install  ## The main job on the embedded default: letters -> handwritten digits, offline
+train: install  ## The offline demonstration: rendered letters -> handwritten digits
 	$(BIN)/python src/train.py experiment=letters_to_digits
 
 test: install  ## The default test suite, some minutes: no network, no GPU, no data
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-all: install  ## Also the slow ones and, with REAL=<folder>, those on real data and weights
+test-all: install  ## All tests, also slow ones; with REAL=<folder> also tests on real data and weights
 	HEADSTART_REAL=$(REAL) $(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
 lint: install  ## What CI checks beside the tests

@@ -26,7 +26,9 @@ from headstart.cli.run import quiet
 from headstart.data.splits import assignment
 from headstart.data.trained_run import load_data
 from headstart.errors import UsageError
+from headstart.inputs.base import Preprocess, from_saved_form
 from headstart.runs.directory import Run, find_runs
+from headstart.runs.earlier import renamed_parts
 from headstart.tasks import checkpoint
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 
@@ -46,14 +48,23 @@ def held_out_samples(run: Run) -> dict[str, str]:
     return {name: split for name, split in assignment(run.split_file).items() if split != "train"}
 
 
+def _preprocess(facts: dict[str, Any]) -> Preprocess:
+    """The preprocessing that a checkpoint describes, also one of an earlier version."""
+    return from_saved_form(renamed_parts(facts["preprocess"]))
+
+
 def check(runs: list[Run], contents: list[dict[str, Any]]) -> None:
     """Raises a UsageError if the weights cannot be averaged, or if training samples would be used for validation."""
     first, *others = zip(runs, contents, strict=True)
     first_name = first[0].folder
     for run, content in others:
         name = run.folder
-        for key in ("classes", "preprocess"):
-            if content["hyper_parameters"][key] != first[1]["hyper_parameters"][key]:
+        mine, wanted = content["hyper_parameters"], first[1]["hyper_parameters"]
+        for key, same in (
+            ("classes", mine["classes"] == wanted["classes"]),
+            ("preprocess", _preprocess(mine) == _preprocess(wanted)),
+        ):
+            if not same:
                 raise UsageError(f"{name} and {first_name} differ in their {key}: their weights cannot be averaged")
         if any(".parametrizations." in key for key in content["state_dict"]):
             raise UsageError(f"{name} has low-rank updates; their averages are not the average of the weights")

@@ -9,7 +9,6 @@ with the changed ones. Prints precision and recall, mean (lowest to highest) ove
 import argparse
 import statistics
 import sys
-from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
@@ -32,8 +31,9 @@ from headstart.tasks import checkpoint
 
 def features_and_labels(run: str) -> tuple[Tensor, Tensor]:
     """Features and labels of the training samples of a run."""
-    task, trained = checkpoint.load_task(find_checkpoint(run))
-    trained.data.split_file = str(Run(Path(run)).split_file)
+    path = find_checkpoint(run)
+    task, trained = checkpoint.load_task(path)
+    trained.data.split_file = str(Run(path.parents[1]).split_file)
     data = load_data(trained.data, task.classes, task.backbone.preprocess, "train")
     cache = instantiate(trained.cache.activations) if trained.cache and trained.cache.activations else None
     backbone = starting_backbone(trained, task)

@@ -52,7 +52,7 @@ def load_safetensors(model: str) -> tuple[Callable[[torch.Tensor], torch.Tensor]
     def run(pictures: torch.Tensor) -> torch.Tensor:
         pictures = (pictures / 255 - mean) / std
         logits = network(pictures)
-        if facts["test_time"] == "with_mirror_image":
+        if facts.get("test_time") == "with_mirror_image" or facts.get("test_time_flip"):  # its name before
             logits = (logits + network(pictures.flip(-1))) / 2
         logits = logits / facts["temperature"]
         if facts["objective"] == "Softmax":

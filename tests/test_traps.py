@@ -2,11 +2,11 @@
 
 1 frozen BatchNorm          headstart/finetuning/test_finetuning.py: test_frozen_means_inference_mode
 2 norms in no optimizer     headstart/finetuning/test_stages.py: test_what_learns_must_be_in_one_optimizer_group
-3 equal by value            headstart/test_optim.py: test_every_parameter_is_in_exactly_one_named_group
-4 groups added mid-run      headstart/test_schedules.py
+3 equal by value            headstart/optim/test_parameter_groups.py: test_every_parameter_is_in_exactly_one_named_group
+4 groups added mid-run      headstart/optim/test_schedule.py
 6 frozen again              headstart/finetuning/test_stages.py: test_resuming..., test_validate_test_and_predict...
 7 DDP                       test_ddp.py
-8 pickles in checkpoints    headstart/test_checkpoint.py
+8 pickles in checkpoints    headstart/tasks/test_checkpoint.py
 10 micro or macro           headstart/tasks/test_objectives.py
 12 versions                 pyproject.toml: the extra `optuna`
 """

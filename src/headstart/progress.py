@@ -14,10 +14,10 @@ def progress_bar(title: str, total: int | None, unit: str, *, initial: int = 0, 
     `update(number)`.
 
     Args:
-        title: stands at the left of the bar.
-        total: how many there are; None when that is not known, which shows the count and the speed alone.
+        title: text at the left.
+        total: number of items; None if unknown: then only count and speed are shown.
         unit: what is counted, such as `pictures`; `B` for bytes, which are shown as kB, MB and GB.
-        initial: how many were done before, which do not count for the speed.
+        initial: items done earlier; not part of the speed.
         hidden: whether the bar is never shown.
     """
     is_bytes = unit == "B"

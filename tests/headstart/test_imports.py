@@ -55,7 +55,7 @@ def test_the_layers_name_every_part():
 def test_a_part_imports_only_from_layers_below():
     wrong = [
         f"{path.relative_to(SRC)} imports {other}"
-        for path in SRC.rglob("*/*.py")
+        for path in SRC.rglob("*.py")
         for other in parts_of_ours(imported(path)) - {part_of(path)}
         if LEVELS[other] >= LEVELS[part_of(path)]
     ]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
-from headstart.cli.overrides import command_line_overrides
+from headstart.cli.overrides import command_line_overrides, key_of
 from headstart.errors import UsageError
 from headstart.metrics.scores import is_better
 from headstart.runs.hyperparameters import is_hyperparameter
@@ -31,7 +31,7 @@ LAYOUT = {
 MOST_LOGITS = 50_000_000
 """Limit of values that are kept (200 MB); beyond it, only the mistakes among the first samples are shown."""
 SETTINGS = ("model.name", "optimizer.lr", "optimizer.weight_decay", "data.batch_size", "trainer.max_epochs", "seed")
-PARTS = ("model", "finetuning", "optimizer", "scheduler", "augmentation", "head")
+PARTS = ("model", "finetuning", "optimizer", "scheduler", "augmentation", "mixing", "test_time", "head")
 """The hparams tab shows their kinds, and every setting that was typed."""
 
 
@@ -199,8 +199,7 @@ def chosen_settings(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
     for part in PARTS:
         node = config.get(part)
         found[part] = str(node["_target_"]).rpartition(".")[2] if isinstance(node, dict) else "none"
-    keys = [word.lstrip("+~").partition("=")[0] for word in typed]
-    keys = [key for key in keys if is_hyperparameter(key)]
+    keys = [key for key in map(key_of, typed) if is_hyperparameter(key)]
     for key in dict.fromkeys([*SETTINGS, *keys]):
         node: Any = config
         for word in key.split("."):

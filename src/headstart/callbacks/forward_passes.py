@@ -1,4 +1,4 @@
-"""Counts pictures that go through the network: the cost of a training, independent of the machine."""
+"""Counts samples that go through the network: the cost of a training, independent of the machine."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from headstart.data.activations import Activations
 
 
 class ForwardPassCounter(Callback):
-    """Counts pictures that are used for training, for validation, or to fill the cache; not tested pictures.
+    """Counts samples that are used for training, for validation, or to fill the cache; not tested samples.
 
     Batches of cached activations are not counted. Each process counts its share; the shares are assumed to be equal.
     """
@@ -19,7 +19,7 @@ class ForwardPassCounter(Callback):
         self.caches: list[Any] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Finds the other callbacks that send pictures through the network."""
+        """Finds the other callbacks that send samples through the network."""
         self.caches = [callback for callback in trainer.callbacks if hasattr(callback, "passes")]
 
     def on_train_batch_end(

@@ -75,7 +75,7 @@ def call_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _type_problem(parameter: inspect.Parameter, value: Any) -> str | None:
-    """The types that a parameter takes, in words, if the value has none of them; None if it has or nothing is known."""
+    """What a value must be, in words; None if it is allowed, or if the types are not known."""
     allowed = _plain_types(parameter.annotation)
     if not allowed or (value is None and parameter.default is None):
         return None

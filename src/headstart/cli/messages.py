@@ -56,7 +56,7 @@ def _in_quotes(override: str) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and the ones that led to it; a circle, which code can make by hand, ends where it closes."""
+    """An exception and its causes; stops if they form a circle."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -22,7 +22,7 @@ def key_of(override: str) -> str:
 
 
 def translate_null_choices(arguments: list[str]) -> list[str]:
-    """The command line with `experiment=null` as Hydra understands it; a null that is the default is left out."""
+    """The command line with `experiment=null` in the syntax of Hydra; a null that is the default is removed."""
     for_hydra = {"experiment=null": ["~experiment"], "hparams_search=null": [], "debug=null": []}
     return [word for argument in arguments for word in for_hydra.get(argument, [argument])]
 

@@ -58,10 +58,10 @@ def _function_of(test_time: Any) -> Any:
 
 def _steps_after(classifier: Classifier) -> list[str]:
     """The steps from logits to probabilities, for a file that holds only the weights."""
-    flip = [] if classifier.test_time is None else [_function_of(classifier.test_time).words]
+    versions = [] if classifier.test_time is None else [_function_of(classifier.test_time).words]
     temperature = classifier.objective.temperature
     divide = [f"divide the logits by the temperature {temperature}"] if temperature != 1 else []
-    return [*flip, *divide, "softmax" if type(classifier.objective).__name__ == "Softmax" else "sigmoid"]
+    return [*versions, *divide, "softmax" if type(classifier.objective).__name__ == "Softmax" else "sigmoid"]
 
 
 def _metrics(path: Path) -> dict[str, float]:

@@ -107,7 +107,7 @@ def recall(config: DictConfig, hydra: HydraConf, resumed: str) -> DictConfig:
     if hydra.mode is RunMode.MULTIRUN:
         raise UsageError("a sweep (-m) cannot be resumed as one: resume its jobs, resume=<sweep directory>/0 and so on")
     run = Run(Path(config.paths.run))
-    recalled = run.config
+    recalled = run.config.copy()
     if Path(recalled.paths.run) != run.folder.resolve():
         raise UsageError(
             f"the run {run.folder} was started in {recalled.paths.run}: move it back to resume it, "

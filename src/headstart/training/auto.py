@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from headstart.backbones.base import Backbone
 from headstart.backbones.speed import seconds_per_sample
 from headstart.callbacks.closed_form_head import last_layer
-from headstart.cli.overrides import command_line_overrides
+from headstart.cli.overrides import command_line_overrides, key_of
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.inputs.base import Setting
@@ -99,7 +99,7 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
 
 def _given(cfg: DictConfig) -> set[str]:
     """Keys of settings that are not to be changed."""
-    given = {override.lstrip("+~").split("=")[0] for override in command_line_overrides()}
+    given = set(map(key_of, command_line_overrides()))
     if cfg.data.sampler == "balanced" or cfg.data.class_weights != "none":  # one of the two is enough for rare classes
         given.add("data.class_weights")
     if cfg.task.backbone_lr_ratio != USUAL_LR_RATIO:  # a file of conf/ sets it

@@ -44,18 +44,18 @@ def editable_copy(cfg: DictConfig) -> DictConfig:
     return copied
 
 
-def build_task(cfg: DictConfig, data: DataModule, point: Path | None = None) -> ClassificationTask:
+def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = None) -> ClassificationTask:
     """The task for the classes of the data, new or from a checkpoint; gives the data the transforms of the model.
 
     Raises:
         UsageError: the checkpoint has other classes, or the task is for another number of labels per sample.
     """
-    if point:
-        task, _ = checkpoint.load_task(point)
+    if resume_from:
+        task, _ = checkpoint.load_task(resume_from)
         task.objective.temperature = 1.0  # it was fitted to the old weights, and training changes them
         if task.classes != data.classes:
             raise UsageError(
-                f"{point} was trained on the classes {task.classes}, but the data have {data.classes}: "
+                f"{resume_from} was trained on the classes {task.classes}, but the data have {data.classes}: "
                 "give data.root=<the data of that run>, or start a new run without resume"
             )
     else:
@@ -87,7 +87,7 @@ def check_trainer(cfg: DictConfig) -> None:
     refuse_parallel_report(cfg, trainer)
 
 
-def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
+def build_trainer(cfg: DictConfig, resume_from: Path | None = None) -> pl.Trainer:
     """The trainer with its callbacks, the finetuning strategy first; loggers of a resumed run continue their curves."""
     callbacks = _callbacks(cfg)
     if cfg.trainer.max_time:  # Lightning's default stops within an epoch: no validation, no resuming
@@ -107,7 +107,7 @@ def build_trainer(cfg: DictConfig, point: Path | None = None) -> pl.Trainer:
             ForwardPassCounter(),
             *callbacks,
         ],
-        logger=[build_logger(node, point) for node in cfg.logger.values()],
+        logger=[build_logger(node, resume_from) for node in cfg.logger.values()],
         plugins=plugins,
         max_time=None,
     )

@@ -17,12 +17,12 @@ LIBRARIES = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}
 """The library that a logger needs in addition; the extra in `pyproject.toml` has the same name."""
 
 
-def build_logger(node: DictConfig, point: Path | None) -> Logger:
+def build_logger(node: DictConfig, resume_from: Path | None) -> Logger:
     """A logger; for a resumed run, one that replaces its curves from the step of the checkpoint on.
 
     Args:
         node: its section of the config.
-        point: checkpoint of a resumed run.
+        resume_from: checkpoint of a resumed run.
 
     Raises:
         UsageError: its library is not installed.
@@ -33,8 +33,8 @@ def build_logger(node: DictConfig, point: Path | None) -> Logger:
         raise UsageError(f'logger={library} needs the library {library}: pip install -e ".[{library}]"')
     if logger.func is WandbLogger:
         finish_wandb(exit_code=1)  # a failed job of a sweep may have left its run open
-    if point and logger.func in (TensorBoardLogger, CSVLogger):
-        return logger(purge_step=checkpoint.read(point)["global_step"])
+    if resume_from and logger.func in (TensorBoardLogger, CSVLogger):
+        return logger(purge_step=checkpoint.read(resume_from)["global_step"])
     return logger()
 
 

@@ -71,15 +71,15 @@ def train(given: DictConfig) -> Result:
     run.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(given.seed, workers=True, verbose=False)
     settled = settle(given)
-    cfg, data, point = settled.cfg, settled.data, settled.checkpoint
-    trainer = build_trainer(cfg, point)
+    cfg, data, resume_from = settled.cfg, settled.data, settled.checkpoint
+    trainer = build_trainer(cfg, resume_from)
     show_data(data)
-    task = build_task(cfg, data, point)
-    if point:  # only once training starts: if the resumed run is refused, its old config stays
+    task = build_task(cfg, data, resume_from)
+    if resume_from:  # only once training starts: if the resumed run is refused, its old config stays
         trainer.callbacks.insert(1, LambdaCallback(on_train_start=lambda *_: write_facts(run, cfg, task)))
     else:
         write_facts(run, cfg, task)
-    trainer.fit(task, data, ckpt_path=point, weights_only=True)
+    trainer.fit(task, data, ckpt_path=resume_from, weights_only=True)
     collector = LogitCollector()
     if cfg.report:
         trainer.callbacks.append(collector)

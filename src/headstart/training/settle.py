@@ -43,7 +43,7 @@ def settle(given: DictConfig) -> Settled:
     """Fills in everything that the given config leaves open; `given` itself is not changed."""
     cfg = given.copy()
     # cheap checks first: a missing device is refused before anything is scanned or downloaded
-    point = checkpoint_to_resume(cfg)
+    resume_from = checkpoint_to_resume(cfg)
     settle_machine(cfg)
     check_trainer(cfg)
     data = build_data(cfg)
@@ -53,7 +53,7 @@ def settle(given: DictConfig) -> Settled:
     if cfg.lr_find and cfg.resume is None:
         settle_learning_rate(cfg, data)
     OmegaConf.set_readonly(cfg, True)
-    return Settled(cfg, data, point)
+    return Settled(cfg, data, resume_from)
 
 
 def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
@@ -62,12 +62,12 @@ def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
         return None
     run = Path(cfg.paths.run)
     named = Path(cfg.resume).expanduser().resolve()
-    point = named if named.is_file() else checkpoint.newest_valid(run)
-    if point is None:
+    resume_from = named if named.is_file() else checkpoint.newest_valid(run)
+    if resume_from is None:
         log.warning("%s has no checkpoint yet: the run starts from the beginning", relative_to_cwd(run))
     else:
-        log.info("continuing from %s", relative_to_cwd(point))
-    return point
+        log.info("continuing from %s", relative_to_cwd(resume_from))
+    return resume_from
 
 
 def settle_machine(cfg: DictConfig) -> None:
@@ -104,7 +104,7 @@ def settle_by_data(cfg: DictConfig, data: DataModule) -> None:
     """Applies what `finetuning=auto` recommends, prints it and writes it into the run."""
     recommendation = auto.recommend(cfg, data)
     for setting in recommendation.settings:
-        OmegaConf.update(cfg, setting.key, setting.value)
+        OmegaConf.update(cfg, setting.key, setting.value, force_add=True)
     data.weighting = cfg.data.class_weights
     reasons = [f"{setting.key}={setting.value}: {setting.reason}" for setting in recommendation.settings]
     sentences = [auto.recipe_summary(cfg), *recommendation.notes, *reasons]

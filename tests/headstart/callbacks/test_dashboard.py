@@ -55,12 +55,13 @@ def test_the_run_is_the_same_with_and_without(quick, tmp_path):
 def test_settings_that_were_typed_are_among_those_shown():
     config = {
         "model": {"_target_": "a.Net", "name": "net"}, "optimizer": {"_target_": "o.SGD", "lr": 0.1},
-        "mixing": {"mixup": 0.2}, "scheduler": None, "seed": 3,
+        "mixing": {"_target_": "m.Mixing", "mixup": 0.2}, "scheduler": None, "seed": 3,
     }  # fmt: skip
     found = chosen_settings(config, ["mixing.mixup=0.2", "model=net", "+x.y=1"])
     assert found == {
         "model": "Net", "finetuning": "none", "optimizer": "SGD", "scheduler": "none", "augmentation": "none",
-        "head": "none", "model.name": "net", "optimizer.lr": 0.1, "seed": 3, "mixing.mixup": 0.2,
+        "mixing": "Mixing", "test_time": "none", "head": "none",
+        "model.name": "net", "optimizer.lr": 0.1, "seed": 3, "mixing.mixup": 0.2,
     }  # fmt: skip
 
 

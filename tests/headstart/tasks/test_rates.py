@@ -221,7 +221,7 @@ def test_a_plateau_without_validation_is_refused():
         rates_of(SCHEDULERS["plateau"], trainer={"limit_val_batches": 0})
 
 
-def test_negative_wake_up_steps_are_refused():
+def test_negative_unfreeze_warmup_steps_are_refused():
     with pytest.raises(UsageError, match=r"task.unfreeze_warmup_steps=-1: give a number of optimizer steps, 0 or more"):
         make_task(unfreeze_warmup_steps=-1)
 
