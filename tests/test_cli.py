@@ -59,7 +59,11 @@ def command(tmp_path, monkeypatch, capfd):
         ("task=binary", "the data has 10: use task=classification"),
         ("monitor=val/accuracy", "did you mean 'val/acc'?"),
         ("monitor=val/loss mode=max", "mode=max contradicts monitor=val/loss"),
-        ("model=resnet18 model.weights=IMAGENET1K_V3", "resnet18 has no weights 'IMAGENET1K_V3'"),
+        pytest.param(
+            "model=resnet18 model.weights=IMAGENET1K_V3",
+            "resnet18 has no weights 'IMAGENET1K_V3'",
+            marks=pytest.mark.slow,
+        ),
         ("model=torchvision model.name=resnet51", "torchvision has no classifier 'resnet51', did you mean 'resnet"),
         ("model=resnet18 model.weights=gone.pth", "there is no file 'gone.pth'"),
         ("trainer=gpu", "gpu"),

@@ -183,7 +183,8 @@ def test_every_tensor_is_in_exactly_one_part():
 @pytest.mark.parametrize(
     "name",
     ["convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mobilenet_v2", "regnet_x_400mf"]
-    + ["resnet18", "squeezenet1_1", "swin_t", "tiny_resnet", "vgg11_bn", "vit_b_32"],
+    + ["resnet18", "squeezenet1_1", "swin_t", "tiny_resnet", "vit_b_32"]
+    + [pytest.param("vgg11_bn", marks=pytest.mark.slow)],
 )
 def test_the_same_gradients_and_statistics(name):
     """With BatchNorm on batch statistics, dropout and stochastic depth behind the cut."""

@@ -78,7 +78,13 @@ def test_each_group_sees_each_picture_once(fit, seen, caplog):
     assert seen == dict.fromkeys(GROUPS, SAMPLES)
 
 
-@pytest.mark.parametrize("overrides", [[], ["augmentation=flip_crop", "cache.views=2"]], ids=["plain", "views"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param([], id="plain", marks=pytest.mark.slow),
+        pytest.param(["augmentation=flip_crop", "cache.views=2"], id="views"),
+    ],
+)
 def test_chained_rows_are_those_of_a_direct_fill_to_the_bit(overrides, fit, tmp_path, monkeypatch):
     fit(*GRADUAL, *overrides)
     chained = rows(tmp_path)

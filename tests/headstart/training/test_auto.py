@@ -154,7 +154,9 @@ def test_only_an_accuracy_has_a_goal(monitor, composed):
     assert composed("experiment=auto").finetuning.goal == 1.0
 
 
-@pytest.mark.parametrize("word", ["head=mlp", "task.objective.focal_gamma=2", "lr_find=true"])
+@pytest.mark.parametrize(
+    "word", ["head=mlp", "task.objective.focal_gamma=2", pytest.param("lr_find=true", marks=pytest.mark.slow)]
+)
 def test_a_head_that_cannot_be_computed_learns(word, quick, tmp_path, monkeypatch):
     monkeypatch.setattr("headstart.training.auto.MOST_EPOCHS", 2)
     monkeypatch.setattr("headstart.training.auto.FEWEST_EPOCHS", 2)

@@ -60,7 +60,13 @@ def test_rates_rise_exponentially_and_in_proportion(batches, quick):
 
 
 @pytest.mark.parametrize(
-    "words", [["+trainer.max_steps=3"], ["finetuning=feature_extraction"], ["finetuning=unfreeze_at"]], ids=str
+    "words",
+    [
+        ["+trainer.max_steps=3"],
+        pytest.param(["finetuning=feature_extraction"], marks=pytest.mark.slow),
+        pytest.param(["finetuning=unfreeze_at"], marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_it_leaves_no_trace(words, quick, tmp_path):
     words = [*words, "trainer.limit_train_batches=null", "trainer.max_epochs=3"]
