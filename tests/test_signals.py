@@ -24,7 +24,8 @@ def test_sigterm_to_all_processes_leaves_a_run_that_goes_on(tmp_path):
     settings = [
         "data=fake", "data.num_samples=80", "data.image_size=16", "model.image_size=16", "data.batch_size=8",
         "data.num_workers=2", "trainer=cpu", "trainer.max_epochs=500", "trainer.enable_progress_bar=false",
-        "finetuning=full", "scheduler=none", "finetuning.patience=null", "compare_scratch=false", f"hydra.run.dir={run}",
+        "finetuning=full", "scheduler=none", "finetuning.patience=null", "compare_scratch=false",
+        f"hydra.run.dir={run}",
     ]  # fmt: skip
     command = [sys.executable, str(ROOT / "src/train.py")]
     process = subprocess.Popen([*command, *settings], stderr=subprocess.PIPE, text=True, start_new_session=True)
