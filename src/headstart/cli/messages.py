@@ -8,8 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headstart.cli.conf_files import CONF, choices_by_group
-from headstart.cli.overrides import compose_choices, key_of
+from headstart.cli.overrides import compose_choices
 from headstart.errors import UsageError, nearest
+from headstart.runs.hyperparameters import key_of
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 # Beginnings of lines in Hydra's messages that do not help, or that mislead

@@ -9,16 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from headstart.cli.conf_files import CONF, choices_by_group
+from headstart.runs.hyperparameters import key_of
 
 
 def command_line_overrides() -> list[str]:
     """The overrides of this run, in a sweep those of this job; none outside an entry point."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def key_of(override: str) -> str:
-    """`optimizer.lr` of `+optimizer.lr=0.1`, `experiment` of `~experiment`."""
-    return override.lstrip("+~").partition("=")[0]
 
 
 def translate_null_choices(arguments: list[str]) -> list[str]:

@@ -8,10 +8,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from headstart.cli.overrides import command_line_overrides, compose_choices, key_of
+from headstart.cli.overrides import command_line_overrides, compose_choices
 from headstart.cli.schemas import CACHES, COMPONENTS, OPTIONAL_COMPONENTS, CacheConfig, TrainConfig
 from headstart.errors import UsageError, nearest
 from headstart.metrics.scores import best_is
+from headstart.runs.hyperparameters import key_of
 
 # These settings of Lightning's Trainer also take a text (auto, warn) where our files have a number, or true or false
 ALSO_TEXT = {"trainer.devices", "trainer.deterministic"}

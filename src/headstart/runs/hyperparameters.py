@@ -31,3 +31,8 @@ def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def key_of(override: str) -> str:
+    """`optimizer.lr` of `+optimizer.lr=0.1`, `experiment` of `~experiment`."""
+    return override.lstrip("+~").partition("=")[0]

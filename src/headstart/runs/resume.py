@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError
 from headstart.runs.directory import LAST, Run, find_runs, latest
+from headstart.runs.hyperparameters import key_of
 
 log = logging.getLogger(__name__)
 DEFAULT_NAME = "train"
@@ -129,7 +130,7 @@ def _changes(overrides: list[str]) -> list[str]:
 
 def _change(recalled: DictConfig, config: DictConfig, override: str, run: Run) -> None:
     """Applies one override to the recalled config."""
-    key = override.lstrip("+~").split("=")[0]
+    key = key_of(override)
     if key not in CHANGEABLE:
         raise UsageError(
             f"{override}: a resumed run keeps its settings; only these can be changed: {', '.join(CHANGEABLE)}. "

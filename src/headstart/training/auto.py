@@ -17,10 +17,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from headstart.backbones.base import Backbone
 from headstart.backbones.speed import seconds_per_sample
 from headstart.callbacks.closed_form_head import last_layer
-from headstart.cli.overrides import command_line_overrides, key_of
+from headstart.cli.overrides import command_line_overrides
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.inputs.base import Setting
+from headstart.runs.hyperparameters import key_of
 
 NAMED_PARTS = ("finetuning", "augmentation", "optimizer", "scheduler")
 SAMPLES_LOADED = 100  # training samples that are loaded to choose the preprocessing
