@@ -62,18 +62,14 @@ SETUPS = {
 }
 # Modules that are slow to import; they must not compute anything before the fork
 PRELOADED = (
-    *(
-        "headstart.training.run",
-        "headstart.datasets.digits",
-        "headstart.backbones.tiny_resnet",
-        "headstart.callbacks.ema",
-    ),
-    *(
-        "headstart.callbacks.interruption",
-        "headstart.callbacks.csv_logger",
-        "torch.utils.tensorboard",
-        "sklearn.datasets",
-    ),
+    "headstart.training.run",
+    "headstart.datasets.digits",
+    "headstart.backbones.tiny_resnet",
+    "headstart.callbacks.ema",
+    "headstart.callbacks.interruption",
+    "headstart.callbacks.csv_logger",
+    "torch.utils.tensorboard",
+    "sklearn.datasets",
 )
 STEP = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
 VALIDATION = ("on_validation_start", "on_validation_batch_end", "on_validation_end")

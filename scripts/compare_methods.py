@@ -88,10 +88,7 @@ def rival(options: argparse.Namespace, kind: str, epochs: int, seed: int, folder
     words = ["--data", str(folder), "--weights", str(options.weights.resolve()), "--epochs", str(epochs)]
     words += ["--seed", str(seed), "--image-size", str(options.image_size), "--test"]
     if kind.startswith("tutorial"):
-        words += [
-            "--batch-size",
-            "4",
-        ]  # as in the tutorial; 32 would mean an eighth of the steps
+        words += ["--batch-size", "4"]  # as in the tutorial; 32 would mean an eighth of the steps
     run, printed = timed([options.python, "scripts/rivals.py", kind, *words])
     found = json.loads(printed.strip().splitlines()[-1])
     return {"seconds": run.seconds, "val": max(found["val_acc"]), "test": found["test_acc"], "passes": found["passes"]}
