@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
-from headstart.cli.overrides import command_line_overrides, key_of
+from headstart.cli.overrides import command_line_overrides
 from headstart.errors import UsageError
 from headstart.metrics.scores import is_better
-from headstart.runs.hyperparameters import is_hyperparameter
+from headstart.runs.hyperparameters import is_hyperparameter, key_of
 
 log = logging.getLogger(__name__)
 LAYOUT = {
@@ -129,7 +129,7 @@ class Dashboard(Callback):
     def _show_mistakes(self, writer: Any, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         # imported here: a run without TensorBoard does not wait for matplotlib
         from headstart.display import figures
-        from headstart.display.contact_sheet import Tile, contact_sheet, is_picture
+        from headstart.display.contact_sheet import contact_sheet, is_picture, mistake_tile
         from headstart.metrics import per_class
         from headstart.metrics.mistakes import worst_mistakes
         from headstart.metrics.predictions import Predictions
@@ -146,11 +146,7 @@ class Dashboard(Callback):
         shown = worst_mistakes(predictions)[: self.mistakes]
         inputs = [data.eval_transform(data.samples.load(data.splits["val"][each.position])) for each in shown]
         if shown and is_picture(inputs[0]):
-            tiles = [
-                Tile(picture, f"true: {figures.shortened(each.true)}\npredicted: {figures.shortened(each.predicted)}\n"
-                              f"with {each.probability:.3f}", colour="firebrick")
-                for picture, each in zip(inputs, shown, strict=True)
-            ]  # fmt: skip
+            tiles = list(map(mistake_tile, inputs, shown))
             writer.add_figure("val/worst_mistakes", contact_sheet(tiles, 6, "worst mistakes on val"), step)
 
 

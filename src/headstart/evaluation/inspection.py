@@ -19,7 +19,7 @@ from headstart.backbones.base import Backbone
 from headstart.caching.features import features_of
 from headstart.cli.schemas import AS_IN_RUN
 from headstart.data.module import DataModule
-from headstart.display.contact_sheet import Tile, contact_sheet, is_picture
+from headstart.display.contact_sheet import Tile, contact_sheet, is_picture, mistake_tile
 from headstart.display.figures import shortened
 from headstart.errors import UsageError
 from headstart.evaluation.embedding import draw_embedding, in_two_dimensions, write_embedding, write_projector
@@ -199,11 +199,7 @@ class Inspection:
         return "|".join(samples.classes[c] for c in samples.classes_of(self.data.splits[split][position]))
 
     def _tile(self, mistake: Mistake) -> Tile:
-        caption = (
-            f"true: {shortened(mistake.true)}\npredicted: {shortened(mistake.predicted)}\n"
-            f"with {mistake.probability:.3f}"
-        )
-        return Tile(self._input(self.split, mistake.position), caption, colour="firebrick")
+        return mistake_tile(self._input(self.split, mistake.position), mistake)
 
 
 def check(cfg: DictConfig) -> None:
