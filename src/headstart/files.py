@@ -158,6 +158,11 @@ def as_json(content: Any) -> str:
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def read_json(path: Path) -> Any:
+    """The content of a file that was written with `replacing` and `as_json`."""
+    return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+
+
 def _finite(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}

@@ -49,6 +49,11 @@ def choose_precision(given: str | int, accelerator: str, measure: Callable[[], s
     return FP32
 
 
+def precision_on_this_machine(trained: str | int, accelerator: str) -> str | int:
+    """The precision to use a trained run with: as trained, except `auto` and `16-mixed`, which not every device has."""
+    return choose_precision("auto" if trained == "16-mixed" else trained, accelerator)
+
+
 def _uses_gpu(accelerator: str) -> bool:
     """Whether a trainer with this accelerator computes on a CUDA device."""
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from headstart.backbones.speed import choose_precision
+from headstart.backbones.speed import precision_on_this_machine
 from headstart.callbacks.logit_collector import LogitCollector
 from headstart.callbacks.progress import ProgressBar
 from headstart.cli.check import check_config
@@ -26,7 +26,7 @@ from headstart.metrics.calibration import calibration_error, fit_temperature
 from headstart.metrics.intervals import bootstrap_intervals, resampled_metric, statistics_of
 from headstart.metrics.predictions import Predictions
 from headstart.runs.directory import Run
-from headstart.runs.evaluations import fingerprint, read_evaluation
+from headstart.runs.evaluations import read_evaluation, weights_id
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
@@ -91,7 +91,7 @@ def write_evaluation(
     evaluation = with_intervals(task, data, cfg.split, collector.logits, tested)
     evaluation.facts = {
         "checkpoint": path.name,
-        "weights": fingerprint(path),
+        "weights": weights_id(path),
         "split": cfg.split,
         "data_root": _data_root(cfg),
         "samples": len(evaluation.predictions),
@@ -124,11 +124,7 @@ def config_for_evaluation(trained: DictConfig, cfg: DictConfig, run: Run | None)
     config.trainer.update({"devices": 1, "strategy": "auto", "limit_test_batches": None, "fast_dev_run": False})
     config.data = data_config(trained, cfg.data, run)
     config.trainer.update({key: value for key, value in cfg.trainer.items() if value is not None})
-    if config.trainer.precision in (
-        "auto",
-        "16-mixed",
-    ):  # CPUs do not have 16-mixed; others stay
-        config.trainer.precision = choose_precision("auto", config.trainer.accelerator)
+    config.trainer.precision = precision_on_this_machine(config.trainer.precision, config.trainer.accelerator)
     return config
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from headstart.backbones.speed import choose_precision
+from headstart.backbones.speed import choose_precision, precision_on_this_machine
 from headstart.cli.schemas import row_format
 from headstart.errors import UsageError
 from headstart.inference.batches import FileBatch, batches
@@ -96,9 +96,10 @@ def build_fabric(trainer: DictConfig, trained: DictConfig) -> Fabric:
         UsageError: this machine does not have the device or the precision.
     """
     accelerator = trainer.accelerator or "auto"
-    precision = trained.trainer.precision if trainer.precision is None else trainer.precision
-    if precision in ("auto", "16-mixed") and trainer.precision in (None, "auto"):  # CPUs do not have 16-mixed
-        precision = choose_precision("auto", accelerator)
+    if trainer.precision is None:
+        precision = precision_on_this_machine(trained.trainer.precision, accelerator)
+    else:
+        precision = choose_precision(trainer.precision, accelerator)
     try:
         return Fabric(accelerator=accelerator, devices=1, precision=precision)
     except (MisconfigurationException, RuntimeError, ValueError) as error:

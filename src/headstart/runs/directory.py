@@ -4,7 +4,6 @@ Every file name of a run directory is spelt here and nowhere else in the package
 configures.)
 """
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError
+from headstart.files import read_json
 from headstart.runs import earlier
 from headstart.runs.evaluations import Answers, is_of_these_weights, read_answers, read_evaluation
 from headstart.runs.hyperparameters import settings_of
@@ -199,13 +199,13 @@ class Run:
     @cached_property
     def classes(self) -> list[str]:
         """The class names in the order of the model's outputs."""
-        places = _read_json(self.classes_file)
+        places = read_json(self.classes_file)
         return sorted(places, key=places.__getitem__)
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
         """Score, cost and metrics of a run that has ended; None for a value that is not a finite number."""
-        content = _read_json(self.metrics_file)
+        content = read_json(self.metrics_file)
         return {name: value if value is None or math.isfinite(value) else None for name, value in content.items()}
 
     def metrics_of(self, split: str) -> dict[str, float]:
@@ -231,10 +231,6 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 def _named(split: str, checkpoint: str) -> str:
     return split if checkpoint == "best" else f"{split}_{checkpoint}"
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
 
 
 # --- finding runs -------------------------------------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 import csv
 import hashlib
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
+
+from headstart.files import read_json
 
 TOLERANCE = 0.02
 """Two measurements of a metric by the same weights differ by less, relative to the larger of 1 and the metric itself.
@@ -28,7 +29,7 @@ def predictions_file(folder: Path) -> Path:
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
     """The numbers of an evaluation folder; None if nothing has been evaluated there."""
     file = evaluation_file(folder)
-    return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape")) if file.is_file() else None
+    return read_json(file) if file.is_file() else None
 
 
 def read_answers(folder: Path) -> Answers | None:
@@ -52,7 +53,7 @@ def is_of_these_weights(evaluation: dict[str, Any], checkpoint: Path, metrics: d
         metrics: of the same split by the weights in the checkpoint, name -> value.
     """
     if "weights" in evaluation and checkpoint.is_file():
-        return evaluation["weights"] == fingerprint(checkpoint)
+        return evaluation["weights"] == weights_id(checkpoint)
     found = {name: metric.get("value") for name, metric in evaluation["metrics"].items() if name != "ece"}
     return all(
         found.get(name) is None or abs(found[name] - value) <= TOLERANCE * max(1, abs(value))
@@ -60,7 +61,7 @@ def is_of_these_weights(evaluation: dict[str, Any], checkpoint: Path, metrics: d
     )
 
 
-def fingerprint(checkpoint: Path) -> str | None:
+def weights_id(checkpoint: Path) -> str | None:
     """Identifies the tensors of a checkpoint by the checksums that its file contains; None if they cannot be read.
 
     No tensor is read. A temperature, which is not a tensor, does not change it.
