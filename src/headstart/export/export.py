@@ -19,7 +19,7 @@ from headstart.export import onnx_file, safetensors_file, torch_files
 from headstart.export.metadata import metadata
 from headstart.export.network import WithPreprocessing
 from headstart.export.parity import Answer, Parity, compare, seconds
-from headstart.export.parity_samples import ParitySamples, parity_samples
+from headstart.export.parity_samples import ParitySamples, evenly_spaced, parity_samples
 from headstart.export.quantization import quantize
 from headstart.files import as_json, replacing
 from headstart.inference.classifier import Classifier
@@ -128,9 +128,7 @@ def calibration(samples: ParitySamples) -> Iterator[Any]:
     """Raw training samples, evenly spaced; validation samples if there are no training samples."""
     assert samples.data is not None
     split = "train" if samples.data.num_samples["train"] else "val"
-    total = samples.data.num_samples[split]
-    count = min(CALIBRATION, total)
-    return samples.of(split, [index * total // count for index in range(count)])
+    return samples.of(split, evenly_spaced(samples.data.num_samples[split], CALIBRATION))
 
 
 def on_raw(network: Any, classifier: Classifier, raw: bool) -> Answer:

@@ -84,9 +84,13 @@ def parity_samples(
             "data.root=<folder>", error, count, preprocess.sample_name,
         )  # fmt: skip
         return ParitySamples(None, list(range(count)), preprocess)
-    total = data.num_samples["val"]
+    return ParitySamples(data, evenly_spaced(data.num_samples["val"], count), preprocess)
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """At most `count` positions below `total`, evenly spaced."""
     count = min(count, total)
-    return ParitySamples(data, [index * total // count for index in range(count)], preprocess)
+    return [index * total // count for index in range(count)]
 
 
 def _val_data(trained: DictConfig, given: DictConfig, path: Path, task: ClassificationTask) -> DataModule:

@@ -66,9 +66,9 @@ def run(cfg: DictConfig) -> Result:
 def train(given: DictConfig) -> Result:
     """Trains and tests once; all files go to `paths.run`."""
     started = time.monotonic()
-    run = Path(given.paths.run)
+    run = Run(Path(given.paths.run))
     refuse_occupied(run, given)
-    run.mkdir(parents=True, exist_ok=True)
+    run.folder.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(given.seed, workers=True, verbose=False)
     settled = settle(given)
     cfg, data, resume_from = settled.cfg, settled.data, settled.checkpoint
@@ -76,9 +76,9 @@ def train(given: DictConfig) -> Result:
     show_data(data)
     task = build_task(cfg, data, resume_from)
     if resume_from:  # only once training starts: if the resumed run is refused, its old config stays
-        trainer.callbacks.insert(1, LambdaCallback(on_train_start=lambda *_: write_facts(run, cfg, task)))
+        trainer.callbacks.insert(1, LambdaCallback(on_train_start=lambda *_: write_config_and_classes(run, cfg, task)))
     else:
-        write_facts(run, cfg, task)
+        write_config_and_classes(run, cfg, task)
     trainer.fit(task, data, ckpt_path=resume_from, weights_only=True)
     collector = LogitCollector()
     if cfg.report:
@@ -123,12 +123,12 @@ def show_recipe(cfg: DictConfig) -> None:
     log.info("recipe: %sfinetuning=%s", recipe, strategy)
 
 
-def refuse_occupied(run: Path, cfg: DictConfig) -> None:
+def refuse_occupied(run: Run, cfg: DictConfig) -> None:
     """Raises a UsageError if a new run would overwrite another one."""
-    if cfg.resume is None and not cfg.trainer.fast_dev_run and Run(run).checkpoints:
+    if cfg.resume is None and not cfg.trainer.fast_dev_run and run.checkpoints:
         raise UsageError(
-            f"there is a run in {run} already: resume={run} continues it; for a new run give another folder "
-            "(hydra.run.dir, and with torchrun another --rdzv-id)"
+            f"there is a run in {run.folder} already: resume={run.folder} continues it; for a new run give another "
+            "folder (hydra.run.dir, and with torchrun another --rdzv-id)"
         )
 
 
@@ -140,15 +140,15 @@ def show_data(data: DataModule) -> None:
 
 
 @rank_zero_only
-def write_facts(run: Path, cfg: DictConfig, task: ClassificationTask) -> None:
+def write_config_and_classes(run: Run, cfg: DictConfig, task: ClassificationTask) -> None:
     """Writes the config (only `paths` is resolved, so that other interpolations still work) and the class map."""
     written = editable_copy(cfg)
     written.paths = OmegaConf.to_container(cfg.paths, resolve=True)
     written.resume = None
-    with replacing(Run(run).config_file) as stream:
+    with replacing(run.config_file) as stream:
         OmegaConf.save(written, stream)
     class_map = {name: index for index, name in enumerate(task.classes)}
-    with replacing(Run(run).classes_file) as stream:
+    with replacing(run.classes_file) as stream:
         stream.write(as_json(class_map))
 
 
@@ -175,12 +175,12 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
 
 
 @rank_zero_only
-def write_result(run: Path, result: Result, seconds: float) -> None:
+def write_result(run: Run, result: Result, seconds: float) -> None:
     """Prints and writes the metrics of the run."""
     cost = {"seconds": round(seconds, 1), "parameters": result.parameters, "passes": result.passes}
     content: dict[str, Any] = {"score": result.score} | cost | result.metrics
-    with replacing(Run(run).metrics_file) as stream:
+    with replacing(run.metrics_file) as stream:
         stream.write(as_json(content))
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
-    log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, relative_to_cwd(run))
+    log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, relative_to_cwd(run.folder))

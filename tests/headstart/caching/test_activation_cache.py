@@ -28,10 +28,11 @@ from headstart.caching.activation_store import ActivationStore, holding
 from headstart.caching.fingerprint import of_samples, of_views
 from headstart.data.activations import Activations
 from headstart.errors import UsageError
+from headstart.runs.directory import Run
 from headstart.runs.resume import config_to_run
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task, build_trainer
-from headstart.training.run import write_facts
+from headstart.training.run import write_config_and_classes
 from headstart.training.settle import checkpoint_to_resume
 
 WAITING = "waiting for another process that computes the same activations"
@@ -483,7 +484,7 @@ def test_of_a_shortened_epoch_nothing_is_cached(tiny, caplog):
 
 def test_a_run_goes_on_without_the_cache(tiny):
     cfg = tiny("trainer.max_epochs=1", "scheduler=none")
-    write_facts(Path(cfg.paths.run), cfg, fit(cfg)[0])
+    write_config_and_classes(Run(Path(cfg.paths.run)), cfg, fit(cfg)[0])
     words = [f"resume={cfg.paths.run}", "cache=off", "trainer.max_epochs=2"]
     hydra = OmegaConf.structured(HydraConf)
     hydra.mode, hydra.overrides.task = RunMode.RUN, words
