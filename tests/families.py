@@ -1,4 +1,8 @@
-"""Networks to try what must work with all: the smallest of each of torchvision's families."""
+"""Networks for tests of what must work with all: the smallest of each torchvision family, and a few for every day."""
+
+from collections.abc import Collection, Iterable
+
+import pytest
 
 # with the smallest picture it takes
 SMALLEST = {
@@ -21,3 +25,15 @@ SMALLEST = {
     "vgg11_bn": 32,
     "vit_b_32": 64,
 }
+
+# with and without BatchNorm, branches that are joined, a transformer
+FEW = ["densenet121", "mobilenet_v3_small", "resnet18", "vgg11_bn", "vit_b_32"]
+
+
+def slow_unless(few: Collection, names: Iterable) -> list:
+    """The names as parameters of a test, of which only `few` belong to the default tests."""
+    return [name if name in few else pytest.param(*_arguments(name), marks=pytest.mark.slow) for name in names]
+
+
+def _arguments(name) -> tuple:
+    return name if isinstance(name, tuple) else (name,)

@@ -250,7 +250,7 @@ def test_int8_that_costs_too_much_is_not_kept(trained, monkeypatch):
     run = trained("data.num_samples=120", "trainer.max_epochs=3")
     load = exporting.LOAD["onnx"]
     monkeypatch.setitem(exporting.LOAD, "onnx", lambda *given: lambda pictures: load(*given)(pictures).roll(1, dims=1))
-    with pytest.raises(ExportFailed, match="with int8 the accuracy on 18 pictures of val is"):
+    with pytest.raises(ExportFailed, match="with int8 the accuracy on 18 samples of val is"):
         exported(run, "onnx", "quantize=int8", "pictures=null")
     assert not list((run / "export").iterdir())
 

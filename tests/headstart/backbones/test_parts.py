@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torchvision
-from families import SMALLEST
+from families import FEW, SMALLEST, slow_unless
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
@@ -25,6 +25,7 @@ VARIANTS = [
     for name in ("densenet121", "mobilenet_v2", "resnet18", "squeezenet1_1", "vgg11_bn")
     for output in ("pooled", "flattened")
 ]
+FEW_OUTPUTS = [*((name, "penultimate") for name in FEW), ("resnet18", "pooled"), ("vgg11_bn", "flattened")]
 
 
 def random_backbone(name: str, **arguments) -> Backbone:
@@ -112,7 +113,7 @@ class Recorder(TorchDispatchMode):
         return tree_map_only(Kind, lambda known: torch.empty_strided(**vars(known), device="meta"), self.kinds[key])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_unless(SMALLEST, MODELS))
 def test_the_same_operations_on_the_same_tensors(name):
     """For every model at no cost: on the meta device, half of it in train mode."""
     with parameters_on_meta():
@@ -133,7 +134,9 @@ def test_the_same_operations_on_the_same_tensors(name):
         assert operations(cut) == whole
 
 
-@pytest.mark.parametrize(("name", "output"), [*((name, "penultimate") for name in RUN), *VARIANTS])
+@pytest.mark.parametrize(
+    ("name", "output"), slow_unless(FEW_OUTPUTS, [*((name, "penultimate") for name in RUN), *VARIANTS])
+)
 def test_the_same_bits_at_every_cut(name, output):
     backbone = random_backbone(name, **({} if name == "tiny_resnet" else {"output": output})).eval()
     images, groups = pictures(name), len(backbone.layer_groups())
@@ -325,7 +328,7 @@ def test_compilation_around_the_cut_is_passed_by():
     assert torch.equal(whole, nested(images))
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", slow_unless(FEW, RUN))
 def test_inference_copy_computes_nearly_the_same(name):
     backbone = random_backbone(name)
     images = pictures(name)

@@ -3,6 +3,7 @@ from functools import partial
 
 import pytest
 import torch
+from families import slow_unless
 from hydra.utils import instantiate
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -47,8 +48,6 @@ def pictures(n=4, size=64, seed=0):
 
 FROZEN = ["resnet18", "vgg11_bn", "mobilenet_v3_small", "efficientnet_b0", "densenet121", "convnext_tiny", "vit_b_32"]
 
-LARGE = ["convnext_tiny", "vit_b_32"]
-
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_frozen_means_inference_mode(name, make_task):
@@ -65,9 +64,7 @@ def test_frozen_means_inference_mode(name, make_task):
     torch.testing.assert_close(trained[:1], task.backbone(batch[:1]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FROZEN]
-)
+@pytest.mark.parametrize("name", slow_unless(["mobilenet_v3_small", "resnet18"], FROZEN))
 def test_nothing_touches_what_is_frozen(name, make_task):
     """Neither momentum nor weight decay nor running statistics, in 50 steps below a group that learns.
 
