@@ -121,7 +121,7 @@ def test_the_demo_page_answers_with_classes_and_a_map(browser, address, tmp_path
         page.set_input_files("#file", picture)
         page.wait_for_selector("#classes:not([hidden])")
         assert page.locator("#classes tbody tr").count() == 2
-        assert page.locator("#told").inner_text().endswith("%")
+        assert page.locator("#status").inner_text().endswith("%")
         assert page.locator("#pictures img").count() == (2 if has_captum() else 1)
         page.wait_for_function("[...document.images].every(image => image.complete)")
 
@@ -133,11 +133,11 @@ def test_the_demo_page_says_what_is_wrong_with_a_file(browser, address, tmp_path
     page = browser.new_page()
     page.goto(address)
     page.set_input_files("#file", tmp_path / "broken.png")
-    page.wait_for_selector("#told.bad")
-    assert page.locator("#told").inner_text().startswith("this picture cannot be read: ")
+    page.wait_for_selector("#status.bad")
+    assert page.locator("#status").inner_text().startswith("this picture cannot be read: ")
     (tmp_path / "large.png").write_bytes(bytes(10**6 + 1))
     page.set_input_files("#file", tmp_path / "large.png")
-    page.wait_for_function("document.getElementById('told').textContent.startsWith('This file has 1.0 MB')")
+    page.wait_for_function("document.getElementById('status').textContent.startsWith('This file has 1.0 MB')")
     page.close()
 
 
