@@ -10,11 +10,12 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 
 from headstart.backbones.base import Backbone
 from headstart.data.activations import Activations
 from headstart.errors import UsageError, nearest
+from headstart.metrics.mean_loss import MeanLoss
 from headstart.optim.learning_rates import (
     VALIDATION,
     Schedule,
@@ -86,7 +87,7 @@ class ClassificationTask(pl.LightningModule):
         # Modules that train() leaves in eval mode; the strategy sets them
         self.kept_in_eval: list[nn.Module] = []
         # Lightning's own mean over processes rounds the number of samples down: 9 on two processes count as 8
-        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        self.train_loss, self.val_loss, self.test_loss = MeanLoss(), MeanLoss(), MeanLoss()
         self.train_metrics = self.objective.training_metrics().clone(prefix="train/")
         self.val_metrics = self.objective.evaluation_metrics().clone(prefix="val/")
         self.test_metrics = self.objective.evaluation_metrics().clone(prefix="test/")
@@ -166,7 +167,7 @@ class ClassificationTask(pl.LightningModule):
         return logits
 
     def _evaluate(
-        self, batch: tuple[Any, Tensor], logits: Tensor, split: str, metrics: MetricCollection, mean_loss: MeanMetric
+        self, batch: tuple[Any, Tensor], logits: Tensor, split: str, metrics: MetricCollection, mean_loss: MeanLoss
     ) -> None:
         _, targets = batch
         metrics.update(self.objective.probabilities(logits), targets)

@@ -23,6 +23,9 @@ from headstart.errors import UsageError
 
 # Bins of the expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2: 15 bins)
 CALIBRATION_BINS = 15
+# torchmetrics would look through the targets of every batch, for which the CPU waits for the GPU; `DataModule` has
+# checked them before
+UNCHECKED = {"validate_args": False}
 
 
 class Softmax(nn.Module):
@@ -77,7 +80,7 @@ class Softmax(nn.Module):
 
     def training_metrics(self) -> MetricCollection:
         """Metrics that are cheap enough for every training step."""
-        return MetricCollection({"acc": metrics.MulticlassAccuracy(self.num_classes, average="micro")})
+        return MetricCollection({"acc": metrics.MulticlassAccuracy(self.num_classes, average="micro", **UNCHECKED)})
 
     def evaluation_metrics(self) -> MetricCollection:
         """Metrics over probabilities `(batch, N)` and class indices `(batch,)`."""
@@ -131,7 +134,7 @@ class OneSigmoid(nn.Module):
 
     def training_metrics(self) -> MetricCollection:
         """Metrics that are cheap enough for every training step."""
-        return MetricCollection({"acc": metrics.MulticlassAccuracy(2, average="micro")})
+        return MetricCollection({"acc": metrics.MulticlassAccuracy(2, average="micro", **UNCHECKED)})
 
     def evaluation_metrics(self) -> MetricCollection:
         """Metrics over probabilities `(batch, 2)` and class indices `(batch,)`, the same as for two softmax units."""
@@ -178,17 +181,17 @@ class MultiLabel(nn.Module):
 
     def training_metrics(self) -> MetricCollection:
         """Metrics that are cheap enough for every training step."""
-        return MetricCollection({"acc": metrics.MultilabelAccuracy(self.num_classes, average="micro")})
+        return MetricCollection({"acc": metrics.MultilabelAccuracy(self.num_classes, average="micro", **UNCHECKED)})
 
     def evaluation_metrics(self) -> MetricCollection:
         """Metrics over probabilities and 0 or 1, each `(batch, N)`; `acc` counts labels, `acc_exact` whole samples."""
         n = self.num_classes
         return MetricCollection(
             {
-                "acc": metrics.MultilabelAccuracy(n, average="micro"),
-                "acc_exact": metrics.MultilabelExactMatch(n),
-                "f1_macro": metrics.MultilabelF1Score(n, average="macro"),
-                "auroc_macro": PresentLabelsAUROC(n, average="none"),
+                "acc": metrics.MultilabelAccuracy(n, average="micro", **UNCHECKED),
+                "acc_exact": metrics.MultilabelExactMatch(n, **UNCHECKED),
+                "f1_macro": metrics.MultilabelF1Score(n, average="macro", **UNCHECKED),
+                "auroc_macro": PresentLabelsAUROC(n, average="none", **UNCHECKED),
             }
         )
 
@@ -222,11 +225,11 @@ def _mean_of_present(areas: Tensor, truth: Tensor) -> Tensor:
 def _single_label_metrics(n: int) -> MetricCollection:
     return MetricCollection(
         {
-            "acc": metrics.MulticlassAccuracy(n, average="micro"),
-            "acc_macro": metrics.MulticlassAccuracy(n, average="macro"),
-            "f1_macro": metrics.MulticlassF1Score(n, average="macro"),
-            "auroc_macro": PresentClassesAUROC(n, average="none"),
-            "ece": metrics.MulticlassCalibrationError(n, n_bins=CALIBRATION_BINS, norm="l1"),
+            "acc": metrics.MulticlassAccuracy(n, average="micro", **UNCHECKED),
+            "acc_macro": metrics.MulticlassAccuracy(n, average="macro", **UNCHECKED),
+            "f1_macro": metrics.MulticlassF1Score(n, average="macro", **UNCHECKED),
+            "auroc_macro": PresentClassesAUROC(n, average="none", **UNCHECKED),
+            "ece": metrics.MulticlassCalibrationError(n, n_bins=CALIBRATION_BINS, norm="l1", **UNCHECKED),
         }
     )
 
