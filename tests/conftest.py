@@ -17,6 +17,15 @@ from headstart.cli.conf_files import CONF
 resolvers.register()
 
 
+def pytest_collection_modifyitems(items):
+    """Skips tests that need a GPU where there is none."""
+    import torch
+
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path, monkeypatch):
     """No test reads or writes a person's caches, data or logs."""

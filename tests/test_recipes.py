@@ -172,7 +172,7 @@ def test_gradual_unfreezing(trial):
     recipe = trial("gradual_unfreezing", 64, 2, "model.image_size=64")
     blocks = ["layer4", "layer3", "layer2", "layer1", "stem"]
     plan = strategy_of(recipe.trainer).plan
-    assert [stage.trained for stage in plan] == [frozenset(blocks[:woken]) for woken in range(len(blocks) + 1)]
+    assert [stage.trained for stage in plan] == [frozenset(blocks[:number]) for number in range(len(blocks) + 1)]
     assert len(plan) < recipe.cfg.trainer.max_epochs
     assert learned(recipe) == {"head"}  # so far
     ratios = [recipe.task.lr_ratios[block] for block in blocks]

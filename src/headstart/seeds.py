@@ -14,13 +14,19 @@ def derive_seed(*parts: int) -> int:
 
 
 def reseed(seed: int) -> None:
-    """Sets the random generators of torch (all devices), NumPy and Python."""
-    torch.manual_seed(seed)
+    """Sets the random generators of torch on the CPU and on the devices in use, of NumPy and of Python.
+
+    Does what `torch.manual_seed` does in half a millisecond: that prepares for devices that are not in use yet.
+    """
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
     reseed_cpu(seed)
 
 
 def reseed_cpu(seed: int) -> None:
-    """Sets the random generators that transforms use. Takes microseconds, unlike `torch.manual_seed`."""
+    """Sets the random generators that transforms use. Takes microseconds."""
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

@@ -152,28 +152,27 @@ class ClassificationTask(pl.LightningModule):
             optimizer_closure()
 
     def _is_trained(self) -> bool:
-        return any(parameter.requires_grad for parameter in self.parameters())
+        # the head first: it is trained in most cases, so that the search ends there
+        return any(parameter.requires_grad for part in (self.head, self.backbone) for parameter in part.parameters())
 
     def validation_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
         """Adds one batch to the validation metrics; its logits `(batch, num_outputs)` are for callbacks."""
         logits = self(batch[0])
-        self._evaluate(batch, logits, "val", self.val_metrics, self.val_loss)
+        self._evaluate(batch, logits, self.val_metrics, self.val_loss)
         return logits
 
     def test_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
         """Adds one batch to the test metrics; its logits `(batch, num_outputs)` are for callbacks."""
         logits = self.tested_logits(batch[0])
-        self._evaluate(batch, logits, "test", self.test_metrics, self.test_loss)
+        self._evaluate(batch, logits, self.test_metrics, self.test_loss)
         return logits
 
     def _evaluate(
-        self, batch: tuple[Any, Tensor], logits: Tensor, split: str, metrics: MetricCollection, mean_loss: MeanLoss
+        self, batch: tuple[Any, Tensor], logits: Tensor, metrics: MetricCollection, mean_loss: MeanLoss
     ) -> None:
         _, targets = batch
         metrics.update(self.objective.probabilities(logits), targets)
         mean_loss.update(self.objective.loss(logits, targets), self.objective.batch_weight(targets))
-        self.log(f"{split}/loss", mean_loss, on_epoch=True, prog_bar=split == "val")
-        self.log_dict(metrics, on_epoch=True)
 
     def predict_step(self, batch: Any, _: int) -> Tensor:
         """Probabilities `(batch, num_classes)` of a batch of inputs, with or without targets."""
@@ -238,9 +237,17 @@ class ClassificationTask(pl.LightningModule):
             self.lr_schedulers().epoch_ended()
 
     def on_validation_epoch_end(self) -> None:
-        """Reports the score to the schedule, but not after a sanity check or in a run that only validates."""
+        """Logs the metrics, and reports the score to the schedule, except in a run that only validates."""
+        # here and not in each step, because Lightning takes a millisecond for each logged metric
+        self.log("val/loss", self.val_loss, prog_bar=True)
+        self.log_dict(self.val_metrics)
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self.lr_schedulers().validated(self._score())
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics."""
+        self.log("test/loss", self.test_loss)
+        self.log_dict(self.test_metrics)
 
     def _score(self) -> float:
         """The monitored metric, the same in every process. Lightning has computed it, and torchmetrics has kept it."""

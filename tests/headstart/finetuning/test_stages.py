@@ -220,7 +220,7 @@ def test_clipping_accumulation_and_bf16_through_an_unfreeze(quick, accumulate):
     assert all(p.isfinite().all() for p in task.parameters())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="fp16 with a scaler needs a GPU")
+@pytest.mark.gpu
 def test_fp16_with_scaler_through_an_unfreeze(quick):
     cfg = quick("finetuning=unfreeze_at", "finetuning.epoch=1", "trainer=gpu", "trainer.precision=16-mixed")
     recorder, _, task, _ = record(cfg)

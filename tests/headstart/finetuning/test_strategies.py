@@ -42,7 +42,7 @@ def test_the_plan_of_every_strategy(strategy, plan):
     assert strategy.stages(GROUPS) == plan
 
 
-def test_gradual_wakes_one_more_group_from_the_top():
+def test_gradual_unfreezes_one_more_group_from_the_top():
     learning = [sorted(stage.trained) for stage in Gradual().stages(GROUPS)]
     assert learning == [[], ["stage3"], ["stage2", "stage3"], ["stage1", "stage2", "stage3"], sorted(ALL)]
 

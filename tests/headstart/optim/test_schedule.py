@@ -21,7 +21,7 @@ from headstart.errors import UsageError
 from headstart.optim.learning_rates import Schedule, build_scheduler, open_horizon
 from headstart.optim.schedulers import slanted_triangular, warmup_cosine
 
-EPOCHS, PER_EPOCH, WAKES = 4, 3, 6
+EPOCHS, PER_EPOCH, UNFROZEN = 4, 3, 6
 TOTAL = EPOCHS * PER_EPOCH
 RATES = {"stem": 0.01, "stem/no_decay": 0.01, "head": 0.1, "head/no_decay": 0.1}
 SCORES = (1.0, 2.0, 0.5, 3.0)  # lower is better: with no patience the rate falls after epochs 1 and 3
@@ -78,7 +78,7 @@ class Run:
 
     def freeze(self, t):
         self.layers["stem/no_decay"].requires_grad_(False)
-        self.layers["stem"].requires_grad_(t >= WAKES).grad = None
+        self.layers["stem"].requires_grad_(t >= UNFROZEN).grad = None
 
     def rates(self):
         return {group["name"]: group["lr"] for group in self.optimizer.param_groups}
@@ -118,7 +118,7 @@ class Run:
 def ramp(group, t, unfreeze_warmup_steps):
     if group.startswith("head"):
         return 1.0
-    since = max(t - WAKES, 0) if group == "stem" else 0
+    since = max(t - UNFROZEN, 0) if group == "stem" else 0
     return min(1.0, (since + 1) / (unfreeze_warmup_steps + 1))
 
 
@@ -130,7 +130,7 @@ def test_every_scheduler_has_a_closed_form_here():
 @EVERY_OPTIMIZER
 @pytest.mark.parametrize("unfreeze_warmup_steps", [0, 1, 4])
 def test_rates_of_every_group_across_an_unfreeze(name, optimizer, unfreeze_warmup_steps):
-    """Asleep or awake, a group keeps to its own curve; waking moves nobody else's."""
+    """Frozen or trained, a group keeps to its own curve; unfreezing it moves no other group."""
     run = Run(name, optimizer, unfreeze_warmup_steps)
     trace = run.go(0, TOTAL)
     _, factor = CLOSED_FORMS[name]
@@ -144,7 +144,7 @@ def test_rates_of_every_group_across_an_unfreeze(name, optimizer, unfreeze_warmu
 @EVERY_OPTIMIZER
 @pytest.mark.parametrize("stopped_after", [0, 1, 3, 5, 6, 7, 9, 11])
 def test_a_resumed_run_goes_on_to_the_bit(name, optimizer, stopped_after):
-    """Wherever it stopped: before the first step, asleep, at the unfreeze, in the ramp, between epochs and within."""
+    """Wherever it stopped: before the first step, while frozen, at the unfreeze, in the ramp, between epochs and within."""
     whole = Run(name, optimizer, unfreeze_warmup_steps=3)
     whole.go(0, stopped_after)
     saved = whole.saved()
@@ -156,17 +156,17 @@ def test_a_resumed_run_goes_on_to_the_bit(name, optimizer, stopped_after):
     assert all(torch.equal(resumed.layers[group], whole.layers[group]) for group in RATES)
 
 
-def test_a_group_that_sleeps_again_ramps_again():
+def test_a_group_that_is_frozen_again_ramps_again():
     layer = nn.Parameter(torch.ones(1))
     optimizer = SGD([layer], lr=1.0)
     schedule = Schedule(optimizer, unfreeze_warmup_steps=1)
     trace = []
     schedule.begin()
-    for awake in (True, True, False, False, True, True, False, True, True):
-        layer.requires_grad_(awake)
-        trace.append((awake, optimizer.param_groups[0]["lr"]))
+    for trained in (True, True, False, False, True, True, False, True, True):
+        layer.requires_grad_(trained)
+        trace.append((trained, optimizer.param_groups[0]["lr"]))
         schedule.step()
-    assert [rate for awake, rate in trace if awake] == [1.0, 1.0, 0.5, 1.0, 0.5, 1.0]
+    assert [rate for trained, rate in trace if trained] == [1.0, 1.0, 0.5, 1.0, 0.5, 1.0]
 
 
 def test_beginning_again_changes_nothing():

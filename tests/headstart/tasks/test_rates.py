@@ -18,6 +18,7 @@ from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.callbacks.learning_rate import LearningRates
 from headstart.errors import UsageError
 from headstart.heads.linear import LinearHead
+from headstart.metrics.mean_loss import MeanLoss
 from headstart.optim.learning_rates import Schedule
 from headstart.optim.schedulers import warmup_cosine
 from headstart.tasks.classification import ClassificationTask
@@ -37,12 +38,13 @@ SCHEDULERS = {
 class Scripted(ClassificationTask):
     """A task whose validation loss is a fixed sequence by epoch."""
 
-    def validation_step(self, batch, _):
+    def validation_step(self, batch, index):
+        super().validation_step(batch, index)
+        self.val_loss.reset()
         self.val_loss.update(torch.tensor(LOSSES[self.current_epoch]))
-        self.log("val/loss", self.val_loss, on_epoch=True)
 
 
-class Wakes(Callback):
+class Unfreeze(Callback):
     """The head alone, then from an epoch on the backbone's last group too; what a strategy does."""
 
     def __init__(self, epoch=2):
@@ -102,7 +104,7 @@ def make_trainer(*callbacks, **settings):
 def rates_of(scheduler, *callbacks, ckpt_path=None, interrupt=None, trainer=(), **settings):
     """The rates of every step of a fit, by step and group."""
     watch = Watch(interrupt)
-    fit = partial(make_trainer(Wakes(), watch, *callbacks, **dict(trainer)).fit, ckpt_path=ckpt_path)
+    fit = partial(make_trainer(Unfreeze(), watch, *callbacks, **dict(trainer)).fit, ckpt_path=ckpt_path)
     task = make_task(scheduler, unfreeze_warmup_steps=3, **settings)
     if interrupt is None:
         fit(task, loader(), loader())
@@ -113,14 +115,14 @@ def rates_of(scheduler, *callbacks, ckpt_path=None, interrupt=None, trainer=(), 
 
 
 def test_rates_under_lightning():
-    """Plateau falls after epoch 1; `stage3` wakes with epoch 2, at step 6, and rises in 3 steps."""
+    """Plateau falls after epoch 1; `stage3` is unfrozen with epoch 2, at step 6, and rises in 3 steps."""
     rates = rates_of(SCHEDULERS["plateau"])
     assert sorted(rates) == list(range(12))
     factor = [1.0] * 6 + [0.1] * 6
-    asleep = [1 / 4] * 6 + [1 / 4, 2 / 4, 3 / 4, 1, 1, 1]
+    rise = [1 / 4] * 6 + [1 / 4, 2 / 4, 3 / 4, 1, 1, 1]
     for t, by_group in rates.items():
         assert by_group["head"] == pytest.approx(0.1 * factor[t]), t
-        assert by_group["stage3"] == pytest.approx(0.01 * factor[t] * asleep[t]), t
+        assert by_group["stage3"] == pytest.approx(0.01 * factor[t] * rise[t]), t
         assert by_group["stem/no_decay"] == pytest.approx(0.01 * factor[t] / 4), t
 
 
@@ -153,7 +155,7 @@ def test_a_resumed_run_has_the_same_rates(name, moment, tmp_path):
 
 def test_no_callback_adds_groups():
     watch, task = Watch(), make_task()
-    trainer = make_trainer(Wakes(), watch)
+    trainer = make_trainer(Unfreeze(), watch)
     trainer.fit(task, loader(), loader())
     names = list(watch.rates[0])
     assert all(list(rates) == names for rates in watch.rates.values())
@@ -186,13 +188,12 @@ def test_the_schedule_is_told_what_lightning_logs(monitor, monkeypatch):
 
 
 def test_computing_the_score_costs_nothing_more(monkeypatch):
-    """Lightning has computed the epoch's metrics by then, and torchmetrics keeps the result."""
-    counts = []
+    """Lightning and the schedule both ask for it, and torchmetrics keeps the result."""
+    computed, compute = [], MeanLoss.compute
+    monkeypatch.setattr(MeanLoss, "compute", lambda metric: computed.append(metric) or compute(metric))
     task = make_task(kind=ClassificationTask)
-    score = task._score
-    monkeypatch.setattr(task, "_score", lambda: counts.append(task.val_loss._computed is not None) or score())
     make_trainer(max_epochs=2).fit(task, loader(), loader())
-    assert counts == [True, True]
+    assert [metric is task.val_loss for metric in computed].count(True) == 2
 
 
 def test_an_epoch_cut_short_does_not_count():
@@ -246,14 +247,14 @@ class Curves(pl.loggers.Logger):
 
 
 @pytest.mark.parametrize("learning", [(1, 2), (1,), (2,)], ids=["all", "biases", "weights"])
-def test_a_sleeping_group_is_drawn_at_zero(learning):
+def test_a_frozen_group_is_drawn_at_zero(learning):
     """Of a layer group whose biases or weights alone learn, the curve is theirs."""
     curves, task = Curves(), make_task()
     for parameter in task.head.parameters():
         parameter.requires_grad_(parameter.ndim in learning)
-    trainer = make_trainer(Wakes(epoch=1), LearningRates(), max_epochs=2, log_every_n_steps=1)
+    trainer = make_trainer(Unfreeze(epoch=1), LearningRates(), max_epochs=2, log_every_n_steps=1)
     trainer.loggers = [curves]
     trainer.fit(task, loader(), loader())
-    asleep = {f"lr/{name}": 0.0 for name in ("stem", "stage1", "stage2", "stage3")}
-    assert curves.rates[2] == pytest.approx(asleep | {"lr/head": 0.1})
-    assert curves.rates[3] == pytest.approx(asleep | {"lr/stage3": 0.01, "lr/head": 0.1})
+    frozen = {f"lr/{name}": 0.0 for name in ("stem", "stage1", "stage2", "stage3")}
+    assert curves.rates[2] == pytest.approx(frozen | {"lr/head": 0.1})
+    assert curves.rates[3] == pytest.approx(frozen | {"lr/stage3": 0.01, "lr/head": 0.1})
