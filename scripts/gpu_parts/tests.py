@@ -1,0 +1,20 @@
+"""The tests that need a GPU."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from gpu_parts.bench import CUDA, Bench, LeftOut, process
+
+
+def tests(bench: Bench) -> None:
+    """The tests that need a GPU."""
+
+    def run() -> dict[str, Any]:
+        if find_spec("pytest") is None:
+            raise LeftOut("pytest is not installed")
+        if not CUDA:
+            raise LeftOut("needs a GPU")
+        printed = process("-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider")
+        return {"result": printed.strip().splitlines()[-1]}
+
+    bench.measure("pytest -m gpu", run)
