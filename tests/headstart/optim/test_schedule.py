@@ -144,7 +144,7 @@ def test_rates_of_every_group_across_an_unfreeze(name, optimizer, unfreeze_warmu
 @EVERY_OPTIMIZER
 @pytest.mark.parametrize("stopped_after", [0, 1, 3, 5, 6, 7, 9, 11])
 def test_a_resumed_run_goes_on_to_the_bit(name, optimizer, stopped_after):
-    """Wherever it stopped: before the first step, while frozen, at the unfreeze, in the ramp, between epochs and within."""
+    """Wherever it stopped: before the first step, frozen, at the unfreeze, in the ramp, between epochs and within."""
     whole = Run(name, optimizer, unfreeze_warmup_steps=3)
     whole.go(0, stopped_after)
     saved = whole.saved()
