@@ -106,7 +106,9 @@ def test_today_the_same_command_gives_the_same_settings(earlier, composed, tmp_p
     renamed["task.wake_up_steps=2"] = "task.unfreeze_warmup_steps=2"
     words = [renamed.get(word, word) for word in earlier.overrides]
     chosen = ("data.batch_size=8", "optimizer.lr=0.003", "optimizer.fused=true", "trainer.precision=32-true")
-    OmegaConf.save(composed(*words, *chosen), today.config_file)
+    cfg = composed(*words, *chosen)
+    cfg.paths = OmegaConf.to_container(cfg.paths, resolve=True)
+    OmegaConf.save(cfg, today.config_file)
     today.metrics_file.write_text(json.dumps(earlier.metrics))
     runs, _ = ended_runs([earlier.folder, today.folder])
     assert [each.title for each in configurations(runs, "seed")] == ["all"]

@@ -23,8 +23,9 @@ STRATEGIES = ["full", "gradual", "probe", "lp_ft", "auto"]
 
 
 @pytest.fixture
-def toy(quick):
+def toy(quick, monkeypatch):
     """A configuration of the toy encoder on made-up texts."""
+    monkeypatch.setenv("HEADSTART_TRUST", "toy_texts")
 
     def compose_toy(*overrides: str):
         cfg = quick("optimizer.lr=0.01", *overrides)

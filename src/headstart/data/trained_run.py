@@ -59,7 +59,8 @@ def load_data(
         run: the run, to recognise its own pictures.
         download: whether missing data may be downloaded.
     """
-    data = instantiate(config, classes=list(classes))
+    # in two steps, because what instantiate() gets is a config to it: `${...}` in a class name would be evaluated
+    data = instantiate(config, _partial_=True)(classes=list(classes))
     if download:
         data.prepare_data()
     data.setup("test")

@@ -194,7 +194,7 @@ class Run:
         """The typed overrides, such as `optimizer.lr=0.1`; None if there is no record of them."""
         if not self.overrides_file.is_file():
             return None
-        return [str(word) for word in OmegaConf.load(self.overrides_file)]
+        return [str(word) for word in OmegaConf.to_container(OmegaConf.load(self.overrides_file))]
 
     @cached_property
     def classes(self) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from headstart.runs import trust
+
 MOVED = {
     "headstart.caching.activations": "headstart.caching.activation_cache",
     "headstart.caching.pictures": "headstart.caching.picture_cache",
@@ -40,10 +42,13 @@ Config = dict[str, Any]
 
 
 def translated(config: DictConfig | Config) -> DictConfig:
-    """A config of any version as today's code reads it; interpolations are kept, the argument stays as it is.
+    """A saved config of any version as today's code reads it; interpolations are kept, the argument stays as it is.
 
     Args:
         config: of a whole run.
+
+    Raises:
+        UsageError: it names something that may not be built from a file (`runs/trust.py`).
     """
     plain = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
     today = renamed_parts(plain)
@@ -51,6 +56,7 @@ def translated(config: DictConfig | Config) -> DictConfig:
     _move_test_time_flip(today)
     _rename_unfreeze_warmup(today)
     _drop_repeated_sections(today)
+    trust.check_config(today)
     return OmegaConf.create(today)
 
 

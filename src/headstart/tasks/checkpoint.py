@@ -12,6 +12,7 @@ from headstart.files import UnreadableError, read_torch_file
 from headstart.inputs.base import from_saved_form, saved_form
 from headstart.runs.directory import LAST, PROBE, Run, checkpoints_in
 from headstart.runs.earlier import renamed_parts, translated
+from headstart.runs.trust import check_section
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.from_config import task_from_config
@@ -116,11 +117,12 @@ def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
     """
     content = read(path)
     facts = content["hyper_parameters"]
-    config = translated(facts["config"])
+    config, preprocess = translated(facts["config"]), renamed_parts(facts["preprocess"])
+    check_section("preprocess", preprocess)
     # settings that the config left open because the weights define them, such as the image size
-    saved = {key: value for key, value in facts["preprocess"].items() if key in config.model and key != "_target_"}
+    saved = {key: value for key, value in preprocess.items() if key in config.model and key != "_target_"}
     backbone = instantiate(config.model, **saved | {"weights": None})
-    backbone.preprocess = from_saved_form(renamed_parts(facts["preprocess"]))
+    backbone.preprocess = from_saved_form(preprocess)
     backbone.pretrained = facts["pretrained"]
     task = task_from_config(config, backbone, facts["classes"], facts["class_weights"])
     task.load_state_dict(content["state_dict"])

@@ -67,7 +67,8 @@ def test_runs_are_grouped_by_what_they_differ_in_but_the_seed(tmp_path):
     ({"scheduler": None}, {"scheduler": {"_target_": "s.Cosine"}}, ["scheduler=null", "scheduler=Cosine"]),
     ({"callbacks": {"curves": {"file": "x"}}, "name": "a"}, {"name": "b"}, ["all"]),
 ])  # fmt: skip
-def test_what_differs_tells_configurations_apart(one, other, titles, tmp_path):
+def test_what_differs_tells_configurations_apart(one, other, titles, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_TRUST", "a,h,s")
     run(tmp_path / "0", one, acc=0.5)
     run(tmp_path / "1", other, acc=0.5)
     runs, _ = ended_runs([tmp_path])

@@ -1,0 +1,80 @@
+"""Files that somebody sent run nothing, whatever command reads them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from headstart.errors import UsageError
+from headstart.tasks import checkpoint
+
+SRC = Path(__file__).parents[1] / "src"
+
+
+@pytest.fixture
+def sent(trained, tmp_path):
+    """A run whose checkpoint and config run a command that makes a file, if they are built."""
+    run = trained()
+    made = tmp_path / "executed"
+    payload = {"_target_": "torch.utils.collect_env.run", "command": f"touch {made}"}
+
+    def spoil(section: str, key: str) -> Path:
+        for file in (run / "checkpoints").glob("*.ckpt"):
+            content = torch.load(file, weights_only=True)
+            content["hyper_parameters"]["config"][section][key] = payload
+            torch.save(content, file)
+        config = OmegaConf.load(run / "config.yaml")
+        config[section][key] = payload
+        OmegaConf.save(config, run / "config.yaml")
+        return run
+
+    spoil.made = made
+    return spoil
+
+
+COMMANDS = {
+    "predict": ["input=."],
+    "evaluate": [],
+    "export": ["format=safetensors"],
+    "report": [],
+    "serve": [],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("section", ["model", "callbacks"])
+def test_no_command_runs_it(section, sent, tmp_path):
+    run = sent(section, "evil")
+    environment = {**os.environ, "HEADSTART_LOGS": str(tmp_path)}
+    commands = {name: [f"run={run}", *words] for name, words in COMMANDS.items()} | {"train": [f"resume={run}"]}
+    for name, words in commands.items():
+        done = subprocess.run(
+            [sys.executable, str(SRC / f"{name}.py"), *words], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 2, (name, done.stdout, done.stderr)
+        assert f"REFUSED: the saved config would build torch.utils.collect_env.run at {section}.evil" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not sent.made.exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("optimizer", "lr"), ("model", "resize_mode"), ("data", "seed"), ("finetuning", "patience")]
+)
+def test_a_checkpoint_is_refused_before_anything_is_built(section, key, sent):
+    run = sent(section, key)
+    with pytest.raises(UsageError, match=f"at {section}.{key}"):
+        checkpoint.load_task(run / "checkpoints/best.ckpt")
+    assert not sent.made.exists()
+
+
+def test_the_preprocessing_of_a_checkpoint_is_checked_too(trained):
+    file = trained() / "checkpoints/best.ckpt"
+    content = torch.load(file, weights_only=True)
+    content["hyper_parameters"]["preprocess"] = {"_target_": "subprocess.Popen", "args": "true"}
+    torch.save(content, file)
+    with pytest.raises(UsageError, match=r"would build subprocess\.Popen at preprocess"):
+        checkpoint.load_task(file)
