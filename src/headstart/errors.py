@@ -1,4 +1,4 @@
-"""The one exception that is shown without a traceback."""
+"""The one exception that is shown without a traceback, and the words of messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -16,3 +16,8 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     """`, did you mean 'x'?` for the allowed name closest to `given`, or an empty string when none is close."""
     matches = get_close_matches(given, [str(name) for name in allowed], n=1, cutoff=0.6)
     return f", did you mean '{matches[0]}'?" if matches else ""
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters in names of files and classes become `?`; line breaks and tabs stay."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)

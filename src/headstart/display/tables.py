@@ -3,6 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
+from headstart.errors import printable
+
 
 def show(table: Table) -> None:
     """Prints a table to stderr. Brackets (`[stem]`) and colons in names are no markup."""
@@ -16,7 +18,7 @@ def data_table(classes: list[str], counts: dict[str, list[int]], limit: int = 20
     for split in counts:
         table.add_column(split, justify="right")
     for place, name in enumerate(classes[:limit]):
-        table.add_row(name, *(f"{row[place]:,}" for row in counts.values()))
+        table.add_row(printable(name), *(f"{row[place]:,}" for row in counts.values()))
     if len(classes) > limit:
         table.add_row(f"... {len(classes) - limit} more", *("" for _ in counts))
     table.add_section()

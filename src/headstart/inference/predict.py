@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from headstart.backbones.speed import choose_precision, precision_on_this_machine
 from headstart.cli.schemas import row_format
-from headstart.errors import UsageError
+from headstart.errors import UsageError, printable
 from headstart.inference.batches import FileBatch, batches
 from headstart.inference.classifier import Classifier
 from headstart.inference.file_names import STDIN, find_files
@@ -154,6 +154,9 @@ def opened(output: str | None) -> Iterator[TextIO]:
     if output is None:
         sys.stdout.flush()
         with open(sys.stdout.fileno(), closefd=False, **options) as stream:
+            if stream.isatty():  # in a pipe or a file, names keep every byte
+                write = stream.write
+                stream.write = lambda text: write(printable(text))
             yield stream
         return
     target = Path(output).expanduser()

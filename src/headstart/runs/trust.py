@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import UsageError
+from headstart.errors import UsageError, printable
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -139,4 +139,4 @@ def _foreign_function(text: str) -> str | None:
 
 def _shown(value: Any) -> str:
     """A value that may hold anything, short and on one line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(value))[:100]
+    return printable(str(value)).replace("\n", "?")[:100]

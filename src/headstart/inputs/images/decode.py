@@ -5,7 +5,11 @@ pixels are put on white, 16-bit grey is scaled instead of clipped, and animation
 cannot be decoded correctly raises an error.
 """
 
+import os
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +28,17 @@ PICTURE_SUFFIXES = frozenset(
 
 MAX_PIXELS = 178_956_970
 """Largest width x height that is decoded; Pillow's own hard limit, half a gigabyte as RGB."""
+
+MAX_BYTES = 2**30
+"""Largest file that is read."""
+
+Image.init()
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
+    if name in Image.OPEN
+)
+"""Formats that are decoded, by Pillow's names. It knows more; for one of them, EPS, it would start another program."""
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 
@@ -60,11 +75,28 @@ def read_picture(source: Path | str | BinaryIO, least_side: int | None = None) -
     if not isinstance(source, (str, Path)):
         name = getattr(source, "name", None)
         return _decode(source, name if isinstance(name, str) else None, least_side)
+    with open_file(source) as stream:
+        return _decode(stream, str(source), least_side)
+
+
+@contextmanager
+def open_file(path: Path | str) -> Iterator[BinaryIO]:
+    """Opens a file that may be a picture; never a pipe, a device or a socket, which could wait or go on for ever.
+
+    Raises:
+        UnreadablePicture: it is no such file, too large, or cannot be opened or read.
+    """
     try:
-        with open(source, "rb") as stream:
-            return _decode(stream, str(source), least_side)
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadablePicture("cannot be opened (it is a folder, a pipe, a device or a socket)", str(path))
+        if status.st_size > MAX_BYTES:
+            reason = f"too large: {status.st_size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} GB are read"
+            raise UnreadablePicture(reason, str(path))
+        with open(path, "rb") as stream:
+            yield stream
     except OSError as error:
-        raise UnreadablePicture(f"cannot be opened ({error.strerror or error})", str(source)) from error
+        raise UnreadablePicture(f"cannot be opened ({error.strerror or error})", str(path)) from error
 
 
 def picture_size(path: Path | str) -> tuple[int, int]:
@@ -74,7 +106,7 @@ def picture_size(path: Path | str) -> tuple[int, int]:
         UnreadablePicture: the header is not one of a picture, or the file cannot be opened.
     """
     try:
-        with Image.open(path) as image:
+        with open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
             try:
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
@@ -87,7 +119,7 @@ def picture_size(path: Path | str) -> tuple[int, int]:
 
 def _decode(stream: BinaryIO, path: str | None, least_side: int | None) -> Tensor:
     try:
-        with Image.open(stream) as image:
+        with Image.open(stream, formats=FORMATS) as image:
             _check_size(image.size)
             if least_side is not None:  # before the EXIF rotation: the bound is square, so the order does not matter
                 image.draft(None, (least_side, least_side))

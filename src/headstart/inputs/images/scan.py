@@ -14,14 +14,14 @@ from pathlib import Path
 import PIL
 
 from headstart.files import replacing
-from headstart.inputs.images.decode import UnreadablePicture, read_picture
+from headstart.inputs.images.decode import UnreadablePicture, open_file, read_picture
 from headstart.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
 _BATCH = 1024  # files that the threads get at a time; limits the memory for waiting files
 _CANNOT_OPEN = "cannot be opened"
-_HEADER = {"headstart_scan": 1, "pillow": PIL.__version__}  # another version of the decoder may accept other files
+_HEADER = {"headstart_scan": 2, "pillow": PIL.__version__}  # another version of the decoder may accept other files
 
 Stamp = tuple[str, int, int]
 """Absolute path, size in bytes, modification time in ns: if all are the same, the file counts as unchanged."""
@@ -100,12 +100,11 @@ def _is_lasting(verdict: Verdict) -> bool:
 def _judge(path: Path) -> Verdict:
     """Reads, decodes and hashes one file."""
     try:
-        content = Path(path).read_bytes()
+        with open_file(path) as stream:
+            content = stream.read()
         read_picture(io.BytesIO(content))
     except UnreadablePicture as error:
         return None, error.reason
-    except OSError as error:
-        return None, f"{_CANNOT_OPEN} ({error.strerror or error})"
     return hashlib.blake2b(content, digest_size=20).hexdigest(), None
 
 

@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 import struct
 import warnings
@@ -11,7 +12,7 @@ import torch
 from PIL import ExifTags, Image
 
 from headstart.inputs.images import decode
-from headstart.inputs.images.decode import PICTURE_SUFFIXES, UnreadablePicture, read_picture
+from headstart.inputs.images.decode import MAX_BYTES, PICTURE_SUFFIXES, UnreadablePicture, picture_size, read_picture
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
@@ -376,3 +377,43 @@ def test_reduced_decoding_refuses_what_full_decoding_refuses(tmp_path, monkeypat
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(UnreadablePicture, match="truncated"):
         read_picture(path, 50)
+
+
+def test_a_format_that_starts_another_program_is_not_decoded(tmp_path, monkeypatch):
+    """Pillow gives EPS to Ghostscript, whatever the ending of the file."""
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **named: started.append(given))
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n0 0 10 10 rectfill\nshowpage\n%%EOF\n"
+    )
+    for read in (read_picture, picture_size):
+        with pytest.raises(UnreadablePicture):
+            read(file)
+    assert started == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "device.jpg"):
+        for read in (read_picture, picture_size):
+            with pytest.raises(UnreadablePicture, match="it is a folder, a pipe"):
+                read(tmp_path / name)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    file = tmp_path / "large.png"
+    with file.open("wb") as stream:
+        stream.truncate(MAX_BYTES + 1)  # sparse: takes no room
+    with pytest.raises(UnreadablePicture, match=r"too large: 1\.1 GB"):
+        read_picture(file)
+
+
+@pytest.mark.parametrize("name", sorted({"JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM"}))
+def test_every_promised_format_is_decoded(name, tmp_path):
+    file = tmp_path / "picture.any"
+    Image.new("RGB", (8, 6), "red").save(file, name)
+    assert read_picture(file).shape == (3, 6, 8)
+    assert picture_size(file) == (8, 6)

@@ -98,12 +98,12 @@ def test_changed_and_new_files_are_scanned_again_and_others_remembered(pictures,
 
 
 def test_a_file_that_could_not_be_opened_is_tried_again(pictures, tmp_path, monkeypatch):
-    def refuse(self):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
     cache_file = tmp_path / "scan.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr("builtins.open", refuse)
         result = scan_pictures(pictures[:1], cache_file)
     assert result.bad == {pictures[0]: "cannot be opened (Permission denied)"}
     assert scan_pictures(pictures[:1], cache_file).bad == {}
