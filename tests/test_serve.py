@@ -7,10 +7,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,6 +23,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="serving needs the extra 'serve'")
+import uvicorn
 from fastapi.testclient import TestClient
 
 from headstart.cli.conf_files import CONF
@@ -27,11 +31,13 @@ from headstart.cli.schemas import check_serve
 from headstart.errors import UsageError
 from headstart.inference.app import Model, build_app
 from headstart.inference.classifier import Classifier
+from headstart.inference.guards import WAITING, ImpatientProtocol
 from headstart.inference.server import device_of
 from headstart.tasks import checkpoint
 from headstart.training.run import train
 
 ROOT = CONF.parent
+HERE = "http://127.0.0.1:8000"
 
 
 def file_of(mode="RGB", form="PNG", size=(40, 30), **options):
@@ -60,7 +66,7 @@ def model(run):
 
 @pytest.fixture
 def client(model):
-    return TestClient(build_app(model, max_bytes=20_000, top_k=2, maps=True))
+    return TestClient(build_app(model, max_bytes=20_000, top_k=2, maps=True), base_url=HERE)
 
 
 @pytest.mark.parametrize("options", [
@@ -107,7 +113,8 @@ def test_a_bad_request_is_told_what_is_wrong(body, kind, code, told, client):
 def sent_in_parts(model, messages):
     """The status of an answer to a request that arrives as these messages, and how many of them were waited for."""
     app = build_app(model, max_bytes=20_000, top_k=2, maps=False)
-    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"",
+             "headers": [(b"host", b"127.0.0.1")]}  # fmt: skip
     seen, answers = [], []
 
     async def receive():
@@ -134,7 +141,8 @@ def test_a_client_that_goes_away_is_no_fault(model):
 def test_classes_whose_names_are_no_text_are_told(run):
     task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
     task.classes = ["a", os.fsdecode(b"no \xff"), "c"]
-    client = TestClient(build_app(Model(Classifier(task), torch.device("cpu")), 20_000, 3, maps=False))
+    app = build_app(Model(Classifier(task), torch.device("cpu")), 20_000, 3, maps=False)
+    client = TestClient(app, base_url=HERE)
     answer = client.post("/predict", content=file_of(), headers={"Content-Type": "image/png"})
     assert {row["class"] for row in answer.json()["classes"]} == {"a", "no ?", "c"}
     assert client.get("/health").json()["classes"] == ["a", "no ?", "c"]
@@ -167,11 +175,101 @@ def test_of_many_requests_one_picture_is_decoded_at_a_time(model, monkeypatch):
 
 
 def test_without_captum_maps_are_refused_and_not_offered(model):
-    client = TestClient(build_app(model, 20_000, 5, maps=False))
+    client = TestClient(build_app(model, 20_000, 5, maps=False), base_url=HERE)
     answer = client.post("/predict?map=true", content=file_of(), headers={"Content-Type": "image/png"})
     assert answer.status_code == 400
     assert 'pip install -e ".[explain]"' in answer.json()["detail"]
     assert "maps = false" in client.get("/").text
+
+
+@pytest.mark.parametrize(("headers", "code"), [
+    ({}, 200),
+    ({"Host": "localhost:8000"}, 200),
+    ({"Host": "192.168.1.7:8000"}, 200),
+    ({"Host": "[::1]:8000"}, 200),
+    ({"Host": socket.gethostname()}, 200),
+    ({"Host": "evil.example"}, 403),
+    ({"Host": "127.0.0.1.evil.example:8000"}, 403),
+    ({"Host": ""}, 403),
+    ({"Origin": HERE}, 200),
+    ({"Origin": "http://evil.example"}, 403),
+    ({"Origin": "null"}, 403),
+    ({"Origin": "http://127.0.0.1:9999"}, 403),
+])  # fmt: skip
+def test_other_sites_may_not_use_it(headers, code, client):
+    """Neither by a name that they make point to this machine, nor from their own pages."""
+    answer = client.post("/predict", content=file_of(), headers={"Content-Type": "image/png", **headers})
+    assert answer.status_code == code, answer.text
+    assert client.get("/health", headers=headers).status_code == code
+
+
+def test_a_small_file_with_a_huge_picture_is_refused_before_it_is_decoded(model, monkeypatch):
+    monkeypatch.setattr(model, "max_pixels", 50_000_000)
+    monkeypatch.setattr("headstart.inference.app.prepared", lambda *_: pytest.fail("it was decoded"))
+    client = TestClient(build_app(model, 20_000, 5, maps=False), base_url=HERE)
+    huge = bytearray(file_of(form="GIF"))
+    huge[6:10] = (10_000).to_bytes(2, "little") + (6_000).to_bytes(2, "little")
+    answer = client.post("/predict", content=bytes(huge), headers={"Content-Type": "image/gif"})
+    assert answer.status_code == 422
+    assert "too large: 10000 x 6000 pixels, at most 50 million are decoded" in answer.json()["detail"]
+
+
+def test_when_too_many_wait_more_are_refused_and_health_still_answers(model, monkeypatch):
+    blocked = threading.Event()
+
+    def wait(*_):
+        assert blocked.wait(30)
+        return torch.zeros(3, 16, 16, dtype=torch.uint8)
+
+    monkeypatch.setattr("headstart.inference.app.prepared", wait)
+    with TestClient(build_app(model, 20_000, 5, maps=False), base_url=HERE) as client, ThreadPoolExecutor(20) as pool:
+
+        def ask(_):
+            return client.post("/predict", content=file_of(), headers={"Content-Type": "image/png"}).status_code
+
+        asked = [pool.submit(ask, i) for i in range(20)]
+        while sum(each.done() for each in asked) < 20 - WAITING:
+            time.sleep(0.01)
+        assert client.get("/health").status_code == 200
+        blocked.set()
+        assert Counter(each.result() for each in asked) == {200: WAITING, 503: 20 - WAITING}
+
+
+def test_a_picture_that_does_not_arrive_is_given_up(model, monkeypatch):
+    monkeypatch.setattr("headstart.inference.app.BODY_SECONDS", 0.1)
+    app = build_app(model, max_bytes=20_000, top_k=2, maps=False)
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"",
+             "headers": [(b"host", b"127.0.0.1")]}  # fmt: skip
+    answers = []
+
+    async def receive():
+        await asyncio.sleep(5)
+
+    async def send(message):
+        answers.append(message)
+
+    start = time.monotonic()
+    asyncio.run(app(scope, receive, send))
+    assert answers[0]["status"] == 408
+    assert time.monotonic() - start < 4
+
+
+def test_a_connection_that_never_asks_is_closed(model, monkeypatch):
+    monkeypatch.setattr("headstart.inference.guards.HEADER_SECONDS", 0.3)
+    app = build_app(model, max_bytes=20_000, top_k=2, maps=False)
+    config = uvicorn.Config(app, port=0, log_level="warning", http=ImpatientProtocol)
+    bound, server = config.bind_socket(), uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        with socket.create_connection(("127.0.0.1", bound.getsockname()[1]), timeout=20) as slow:
+            slow.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")  # and no more
+            assert slow.recv(100) == b""
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def test_the_page_brings_everything_with_it(client):

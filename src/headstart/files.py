@@ -91,9 +91,17 @@ def _verify(stream: IO[bytes]) -> None:
     """Compares every record with its checksum: `torch.save` writes checksums, `torch.load` ignores them."""
     try:
         with zipfile.ZipFile(stream) as archive:
+            records = archive.infolist()
+            packed = next((r for r in records if r.compress_type != zipfile.ZIP_STORED), None)
+            if packed or sum(record.file_size for record in records) > os.fstat(stream.fileno()).st_size:
+                raise UnreadableError(
+                    "its records are compressed, which torch.save does not do: a small file could fill the memory"
+                )
             wrong = archive.testzip()
             # torch skips records that are folders, and would return uninitialised memory as the tensor
             wrong = wrong or next((r.filename for r in archive.infolist() if r.external_attr & FOLDER_ATTRIBUTE), None)
+    except UnreadableError:
+        raise
     except Exception as error:  # zipfile raises errors of many classes for a damaged directory
         raise UnreadableError(f"it is damaged or cut short: {_first_line(error)}") from error
     if wrong is not None:

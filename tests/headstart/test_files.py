@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,15 @@ def test_code_in_a_file_is_not_executed(tmp_path):
         with pytest.raises(NotPlainError, match=r"holds more than tensors and plain data \(io\.open\)"):
             read_torch_file(tmp_path / "a", legacy=True)
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_compressed_file_is_refused_before_it_fills_the_memory(tmp_path):
+    whole, small = tmp_path / "whole.ckpt", tmp_path / "small.ckpt"
+    torch.save({"zeros": torch.zeros(10**6)}, whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as target:
+        for record in source.infolist():
+            target.writestr(record.filename, source.read(record))
+    assert small.stat().st_size < 10**5
+    with pytest.raises(UnreadableError, match="its records are compressed"):
+        read_torch_file(small)
+    assert read_torch_file(whole)["zeros"].shape == (10**6,)

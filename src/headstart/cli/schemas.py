@@ -239,6 +239,10 @@ class ServeConfig(CheckpointConfig):
     port: int = setting(8000, "port of the page; 0: any free one", at_least=0, at_most=65535)
     top_k: int = setting(5, "number of classes in an answer", at_least=1)
     max_mb: float = setting(20, "largest size of a picture file, in megabytes", above=0)
+    max_megapixels: float = setting(
+        50, "largest width x height of a picture, in millions; a small file can hold a picture that fills the memory",
+        above=0,
+    )  # fmt: skip
     accelerator: str = setting("auto", "the device", choices=("auto", "cpu", "gpu", "mps"))
 
 

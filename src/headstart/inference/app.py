@@ -1,5 +1,6 @@
 """The web application: a page to drop a picture on, and the endpoint that it calls."""
 
+import asyncio
 import base64
 import io
 import threading
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from headstart.evaluation.explanations import explain
 from headstart.inference.batches import prepared
 from headstart.inference.classifier import Classifier
+from headstart.inference.guards import BODY_SECONDS, WAITING, why_refused
 from headstart.inputs.base import UnreadableInput
 
 NOT_PICTURES = ("text/", "application/json", "application/x-www-form-urlencoded", "multipart/")
@@ -38,9 +40,11 @@ class Model:
     Args:
         classifier: in eval mode.
         device: where the classifier runs.
+        max_pixels: larger pictures are refused before they are decoded; None: the limit of the decoder.
     """
 
-    def __init__(self, classifier: Classifier, device: torch.device):
+    def __init__(self, classifier: Classifier, device: torch.device, max_pixels: int | None = None):
+        self.max_pixels = max_pixels
         self.classifier, self.device = classifier.to(device), device
         # class names may be invalid text
         self.names = [name.encode(errors="replace").decode() for name in classifier.classes]
@@ -54,6 +58,8 @@ class Model:
         """
         with self.lock:
             preprocess = self.classifier.preprocess
+            if self.max_pixels is not None:
+                preprocess.refuse_large(io.BytesIO(body), self.max_pixels)
             picture = preprocess.collate([prepared(io.BytesIO(body), preprocess)])
             picture = move_data_to_device(picture, self.device)
             with torch.inference_mode():
@@ -96,13 +102,15 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     html = (resources.files(__package__) / "page.html").read_text(encoding="utf-8")
+    waiting = 0
     facts = {"MAX_BYTES": str(max_bytes), "MAPS": "true" if maps else "false"}
     for name, value in facts.items():
         html = html.replace(f"{{{{{name}}}}}", value)
 
     @app.middleware("http")
-    async def add_headers(request: Request, call_next: Any) -> Any:
-        response = await call_next(request)
+    async def guard(request: Request, call_next: Any) -> Any:
+        reason = why_refused(request.headers)
+        response = JSONResponse({"detail": reason}, 403) if reason else await call_next(request)
         response.headers.update(HEADERS)
         return response
 
@@ -116,7 +124,7 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
         return html
 
     @app.get("/health")
-    def health() -> dict[str, Any]:
+    async def health() -> dict[str, Any]:
         return {"classes": model.names, "input": model.classifier.preprocess.describe()["input"]}
 
     @app.post("/predict")
@@ -126,11 +134,19 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
         kind = request.headers.get("content-type", "").lower()
         if kind.startswith(NOT_PICTURES):
             raise HTTPException(415, f"{kind} is not a picture: send only the bytes of the file, as image/jpeg")
-        body = await _limited(request, max_bytes)
+        nonlocal waiting
+        if waiting >= WAITING:
+            raise HTTPException(503, "too many pictures are waiting: try again later", {"Retry-After": "1"})
+        waiting += 1
         try:
+            body = await asyncio.wait_for(_limited(request, max_bytes), BODY_SECONDS)
             return await run_in_threadpool(model, body, top_k, map)
+        except asyncio.TimeoutError as error:
+            raise HTTPException(408, f"the picture did not arrive within {BODY_SECONDS} s") from error
         except UnreadableInput as error:
             raise HTTPException(422, f"this picture cannot be read: {error.reason}") from error
+        finally:
+            waiting -= 1
 
     return app
 

@@ -12,6 +12,7 @@ from headstart.errors import UsageError
 from headstart.evaluation.explanations import has_captum
 from headstart.inference.app import Model, build_app
 from headstart.inference.classifier import Classifier
+from headstart.inference.guards import CONNECTIONS, ImpatientProtocol
 from headstart.tasks import checkpoint
 
 log = logging.getLogger(__name__)
@@ -24,12 +25,13 @@ def serve(cfg: DictConfig, path: Path) -> None:
         UsageError: there is no such device, or the port is in use.
     """
     task, _ = checkpoint.load_task(path)
-    model = Model(Classifier(task), device_of(cfg.accelerator))
+    model = Model(Classifier(task), device_of(cfg.accelerator), round(cfg.max_megapixels * 1e6))
     maps = has_captum()
     app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps)
     if not maps:
         log.info('heat maps are off: they need pip install -e ".[explain]"')
-    config = uvicorn.Config(app, host=cfg.host, port=cfg.port, log_level="warning")
+    limits = {"http": ImpatientProtocol, "limit_concurrency": CONNECTIONS}
+    config = uvicorn.Config(app, host=cfg.host, port=cfg.port, log_level="warning", **limits)
     try:
         bound = config.bind_socket()
     except SystemExit as error:  # uvicorn has logged why

@@ -95,6 +95,17 @@ class Preprocess(ABC):
         """
         raise UsageError(f"this model cannot read a {self.sample_name} from a file")
 
+    def refuse_large(self, source: BinaryIO, most: int) -> None:  # noqa: B027 - by default, no sample is large
+        """Refuses a sample whose decoding would take much memory, from what the file says about its size.
+
+        Args:
+            source: a seekable stream at the beginning of the sample.
+            most: the largest number of values, such as pixels.
+
+        Raises:
+            UnreadableInput: it is larger.
+        """
+
     def raw_example(self, seed: int) -> Any:
         """A generated raw sample that depends on the seed, to compare an export with its checkpoint without data."""
         raise UsageError(f"this model cannot generate a {self.sample_name}: the data of the run are needed")

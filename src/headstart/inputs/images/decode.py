@@ -99,21 +99,29 @@ def open_file(path: Path | str) -> Iterator[BinaryIO]:
         raise UnreadablePicture(f"cannot be opened ({error.strerror or error})", str(path)) from error
 
 
-def picture_size(path: Path | str) -> tuple[int, int]:
+def picture_size(source: Path | str | BinaryIO) -> tuple[int, int]:
     """Width and height of the picture that `read_picture` returns, from the header of the file; decodes no pixels.
 
     Raises:
         UnreadablePicture: the header is not one of a picture, or the file cannot be opened.
     """
+    if not isinstance(source, (str, Path)):
+        return _size_in_header(source)
+    with open_file(source) as stream:
+        return _size_in_header(stream)
+
+
+def _size_in_header(stream: BinaryIO) -> tuple[int, int]:
     try:
-        with open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
+        with Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
             try:
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             except Exception:  # as in _turn_upright
                 turned = False
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UnreadablePicture(f"cannot be opened ({error})", str(path)) from error
+    except Exception as error:  # on a broken file Pillow raises nearly any type of error
+        name = getattr(stream, "name", None)
+        raise UnreadablePicture(_reason(error, stream), name if isinstance(name, str) else None) from error
     return (height, width) if turned else (width, height)
 
 

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from headstart.errors import UsageError, nearest
 from headstart.inputs.base import Preprocess, Setting
-from headstart.inputs.images.decode import MAX_PIXELS, PICTURE_SUFFIXES, UnreadablePicture, read_picture
+from headstart.inputs.images.decode import MAX_PIXELS, PICTURE_SUFFIXES, UnreadablePicture, picture_size, read_picture
 from headstart.inputs.images.resizing import Resize
 
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -126,6 +126,12 @@ class ImagePreprocess(Preprocess):
         if self.resized_pixels(height, width) > MAX_PIXELS:
             raise UnreadablePicture(f"too long for its width: {width} x {height} pixels")
         return picture
+
+    def refuse_large(self, source: BinaryIO, most: int) -> None:
+        """Refuses a picture with more than `most` pixels; reads only the header."""
+        width, height = picture_size(source)
+        if width * height > most:
+            raise UnreadablePicture(f"too large: {width} x {height} pixels, at most {most / 1e6:g} million are decoded")
 
     def adapt_loader(self, load: Callable[[int], Any]) -> Callable[[int], Any]:
         """Decodes picture files at a reduced size, with a shorter side of at least `decode_side` pixels."""
