@@ -5,14 +5,12 @@ python src/export.py run=<run> format=onnx quantize=int8                     a q
 python src/export.py run=<run> format=torch_export                           for torch; also torchscript, safetensors
 """
 
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
 from headstart.cli import resolvers
 from headstart.cli.conf_files import CONF
-from headstart.cli.run import FAILURE, run_entry_point, terminated_as_interrupted
+from headstart.cli.run import run_entry_point, terminated_as_interrupted
 from headstart.cli.schemas import check_export
 from headstart.runs.directory import find_checkpoint
 
@@ -25,14 +23,10 @@ def main(cfg: DictConfig) -> None:
     check_export(cfg)
     checkpoint = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here, so that `--help` and a mistake are answered without loading torch and Lightning
-    from headstart.export.export import ExportFailed, export
+    from headstart.export.export import export
 
-    try:
-        with terminated_as_interrupted():
-            export(cfg, checkpoint)
-    except ExportFailed as failure:
-        sys.stderr.write(f"\nerror: {failure}. No file was written\n")
-        sys.exit(FAILURE)
+    with terminated_as_interrupted():
+        export(cfg, checkpoint)
 
 
 if __name__ == "__main__":

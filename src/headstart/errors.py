@@ -1,4 +1,4 @@
-"""The one exception that is shown without a traceback, and the words of messages."""
+"""The exceptions that are shown without a traceback, and the words of messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,6 +9,13 @@ class UsageError(ValueError):
 
     The message names the given value, the allowed values and the words to type. Entry points print only the message and
     exit with code 2.
+    """
+
+
+class Failure(Exception):  # noqa: N818 - Python's names for errors tell what a program did wrong; here none did
+    """Something went wrong, but neither the command nor the code is at fault.
+
+    Entry points print only the message and exit with code 1.
     """
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from headstart.cli.allocator import keep_freed_memory
 from headstart.cli.messages import explain
 from headstart.cli.overrides import translate_null_choices
-from headstart.errors import printable
+from headstart.errors import Failure, printable
 
 # Threads that wait for work must not keep their core busy: with two processes on two cores, training was five times
 # slower. torch reads this when it loads its thread pool, so it must be set before torch is imported.
@@ -55,7 +55,8 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
     except Exception as error:
         message = explain(error, config_name, sys.argv[1:])
         no_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or (message is None and not no_room):  # a full disk is no fault of the code: no traceback
+        expected = no_room or isinstance(error, Failure)  # a full disk is no fault of the code: no traceback
+        if full or (message is None and not expected):
             traceback.print_exc()
         sys.stderr.write(f"\nerror: {printable(str(message or error))}\n")
         sys.exit(FAILURE if message is None else USAGE)

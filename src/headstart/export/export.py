@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from headstart.cli.schemas import EXPORT_ENDINGS
-from headstart.errors import UsageError
+from headstart.errors import Failure, UsageError
 from headstart.export import onnx_file, safetensors_file, torch_files
 from headstart.export.metadata import metadata
 from headstart.export.network import WithPreprocessing
@@ -44,7 +44,7 @@ CALIBRATION = 128  # samples that the scales of int8 activations are measured on
 THROUGHPUT = 32  # size of the larger of the two timed batches
 
 
-class ExportFailed(Exception):  # noqa: N818 - not an error of the command line
+class ExportFailed(Failure):
     """The file does not give the same predictions as the checkpoint."""
 
 
@@ -153,13 +153,14 @@ def refuse_difference(cfg: DictConfig, parity: Parity) -> None:
         if not before - after <= cfg.max_accuracy_loss:
             raise ExportFailed(
                 f"with {cfg.quantize} the accuracy on {parity.samples} samples of val is {after:.4f} instead of "
-                f"{before:.4f}; the loss is more than max_accuracy_loss={cfg.max_accuracy_loss}"
+                f"{before:.4f}; the loss is more than max_accuracy_loss={cfg.max_accuracy_loss}. "
+                "No file was written"
             )
     elif not parity.largest <= cfg.tolerance:
         raise ExportFailed(
             f"on {parity.samples} samples the probabilities of file and checkpoint differ by up to "
             f"{parity.largest:.2g}, more than tolerance={cfg.tolerance}. If the resize causes "
-            "this, export without it: resize=outside"
+            "this, export without it: resize=outside. No file was written"
         )
 
 

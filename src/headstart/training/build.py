@@ -14,6 +14,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from headstart.callbacks.batch_seeds import BatchSeeds
 from headstart.callbacks.closed_form_head import ClosedFormHead
+from headstart.callbacks.divergence import Divergence
 from headstart.callbacks.forward_passes import ForwardPassCounter
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.cli.schemas import CACHES
@@ -104,6 +105,7 @@ def build_trainer(cfg: DictConfig, resume_from: Path | None = None) -> pl.Traine
             ClosedFormHead(),
             BatchSeeds(cfg.seed),
             TrainingMetrics(),
+            Divergence(),
             ForwardPassCounter(),
             *callbacks,
         ],

@@ -17,6 +17,7 @@ READ = {
     *("aten::_unique2", "aten::unique_dim", "aten::equal", "aten::bincount"),
 }
 KNOWN = (
+    "callbacks/divergence.py",  # once in 20 batches and at the end of an epoch
     "mixing.py",  # draws its share on the CPU, and one_hot checks indices on CPUs only
     "utilities/compute.py",  # on a GPU torchmetrics decides there whether values are logits
     "bincount in utilities/data.py",  # counts for a confusion matrix: once a validation batch

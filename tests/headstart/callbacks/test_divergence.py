@@ -1,0 +1,69 @@
+"""A run that diverges stops, says so, and keeps what it had."""
+
+import math
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from headstart.errors import Failure
+from headstart.evaluation.evaluate import evaluate
+from headstart.runs.directory import Run
+from headstart.tasks import checkpoint
+from headstart.training import build
+from headstart.training.run import train
+
+
+class Spoil(Callback):
+    """Makes the loss of a step, or the weights after it, no number."""
+
+    def __init__(self, step, what):
+        self.step, self.what = step, what
+
+    def on_train_batch_start(self, trainer, task, batch, index):
+        if trainer.global_step == self.step and self.what == "loss":
+            with torch.no_grad():
+                task.head[-1].bias.fill_(math.inf)
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, index):
+        if trainer.global_step == self.step and self.what == "weights":
+            with torch.no_grad():
+                task.head[-1].bias.fill_(math.nan)
+
+
+@pytest.fixture
+def spoiled(monkeypatch):
+    def spoil(step, what):
+        callbacks = build._callbacks
+        monkeypatch.setattr(build, "_callbacks", lambda cfg: [Spoil(step, what), *callbacks(cfg)])
+
+    return spoil
+
+
+def test_a_learning_rate_that_is_far_too_high(quick, tmp_path):
+    with pytest.raises(Failure, match=r"the training diverged: by step \d+ .* Try a lower learning rate, such as "):
+        train(quick("finetuning=full", "optimizer=sgd", "optimizer.lr=1e6", "trainer.max_epochs=30"))
+    assert not (tmp_path / "run/metrics.json").exists()
+    for file in Run(tmp_path / "run").checkpoints:
+        assert all(value.isfinite().all() for value in checkpoint.read(file)["state_dict"].values())
+
+
+@pytest.mark.parametrize("what", ["loss", "weights"])
+@pytest.mark.parametrize("overrides", [[], ["+trainer.val_check_interval=0.5"]], ids=["", "validated twice an epoch"])
+def test_the_best_model_before_it_is_kept_and_can_be_used(what, overrides, quick, spoiled, tmp_path):
+    """In the third epoch of four; the weights change after the last step, so only the validation can show it."""
+    steps = 4
+    spoiled(3 * steps if what == "weights" else 2 * steps + 1, what)
+    with pytest.raises(Failure, match=r"best\.ckpt holds the best model before that \(val/acc"):
+        train(quick("finetuning=full", "trainer.max_epochs=4", *overrides))
+    run = Run(tmp_path / "run")
+    best = run.checkpoints_folder / "best.ckpt"
+    assert checkpoint.read(best)["epoch"] < 2
+    assert all(value.isfinite().all() for value in checkpoint.read(best)["state_dict"].values())
+    from hydra import compose, initialize_config_dir
+
+    from headstart.cli.conf_files import CONF
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        metrics = evaluate(compose("evaluate", [f"run={run.folder}", "split=val"]), best)
+    assert 0 <= metrics["val/acc"] <= 1
