@@ -47,7 +47,8 @@ def rows(file):
         return list(csv.DictReader(stream))
 
 
-def test_a_metric_that_an_objective_adds_has_an_interval(quick, tmp_path):
+def test_a_metric_that_an_objective_adds_has_an_interval(quick, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_TRUST", "kappa")
     trained = train(quick("trainer.max_epochs=1", "task.objective._target_=kappa.WithKappa", *UNSURE))
     metrics = evaluated(tmp_path / "run")
     assert metrics["test/kappa"] == pytest.approx(trained.metrics["test/kappa"], abs=1e-6)

@@ -10,6 +10,7 @@ from typing import Any
 
 from headstart.data.module import DataModule, one_of
 from headstart.data.samples import Samples
+from headstart.datasets.folder_layout import check_classes, find_splits, refuse_no_folder, tell_ignored
 from headstart.errors import UsageError, nearest
 from headstart.files import write_table
 from headstart.inputs.folders import files_below, is_junk
@@ -20,15 +21,11 @@ from headstart.runs.directory import BAD_FILES
 
 log = logging.getLogger(__name__)
 
-SPLIT_FOLDERS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-
 
 class ImageFolder(DataModule):
     """`root/train/<class>/*.jpg`, and so for `val` and `test`; or `root/<class>/*.jpg`, which is cut into splits.
+
+    Split folders may have other usual names, such as `training_set` or `valid` (`folder_layout.SPLIT_NAMES`).
 
     Every picture is decoded once before training. Unreadable pictures are listed in the log and left out, or are an
     error. With a `split_file` they are also listed in a table beside it.
@@ -54,6 +51,7 @@ class ImageFolder(DataModule):
             UsageError: there is no such root, no class folder or no readable picture; or an unreadable picture with
                 `on_bad=error`.
         """
+        refuse_no_folder(self.root)
         if not self.root.is_dir():
             siblings = [p.name for p in self.root.parent.iterdir()] if self.root.parent.is_dir() else []
             raise UsageError(
@@ -68,8 +66,9 @@ class ImageFolder(DataModule):
 
     def split_folder(self, split: str) -> Path | None:
         """The folder of a split. Without split folders, `root` is the folder of `train`."""
-        folders = [path for path in sorted(self.root.iterdir()) if path.is_dir()]
-        found = {name: [p for p in folders if p.name.lower() in names] for name, names in SPLIT_FOLDERS.items()}
+        found = find_splits(self.root)
+        if split == "train":
+            tell_ignored(self.root, found)
         if not any(found.values()):
             return self.root if split == "train" else None
         if len(found[split]) > 1:
@@ -87,6 +86,8 @@ class ImageFolder(DataModule):
                     "if its pictures have no labels, give it another name"
                 )
             raise UsageError(f"{folder} has no class folders: {hint}")
+        if folder == self.root:
+            check_classes(folder, classes)
         return {path: name for name, place in classes.items() for path in pictures(place)}, list(classes)
 
     def _readable(self, folder: Path, labelled: dict[Path, str], classes: list[str]) -> Samples:

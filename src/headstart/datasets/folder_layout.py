@@ -1,0 +1,108 @@
+"""Recognises how the folders of a picture data set are laid out, and layouts that were not meant."""
+
+import logging
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from headstart.data.samples import listed
+from headstart.errors import UsageError
+from headstart.inputs.folders import is_junk
+from headstart.inputs.images.decode import PICTURE_SUFFIXES
+
+log = logging.getLogger(__name__)
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""Names of split folders, alone or as in `test_set`, `training-images` or `valdata`."""
+BESIDE_TRAIN = {"val": ("dev", "eval", "evaluation"), "test": ("holdout",)}
+"""Names that are those of split folders only beside a `train` folder: alone they could be classes."""
+ENDING = r"[-_. ]?(sets?|data|dataset|images?|imgs?|pictures?|photos?|split|folder)?"
+
+
+def find_splits(root: Path) -> dict[str, list[Path]]:
+    """The folders of each split in `root`; empty lists if there is none."""
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    found = {split: [path for path in folders if _reads_like(path, names)] for split, names in SPLIT_NAMES.items()}
+    if found["train"]:
+        for split, names in BESIDE_TRAIN.items():
+            found[split] += [path for path in folders if path not in found[split] and _reads_like(path, names)]
+    return found
+
+
+def _reads_like(path: Path, names: tuple[str, ...]) -> bool:
+    return re.fullmatch(f"({'|'.join(names)}){ENDING}", path.name.lower()) is not None
+
+
+def refuse_no_folder(root: Path) -> None:
+    """Refuses a file as `data.root`, and says what to do with it.
+
+    Raises:
+        UsageError: `root` is a file.
+    """
+    if not root.is_file():
+        return
+    kind, suffix = "a file", root.suffix.lower()
+    advice = "give a folder with one sub-folder per class"
+    if suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"):
+        kind, advice = "an archive", "unpack it, and give the folder that it makes"
+    elif suffix in (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx"):
+        kind, advice = (
+            "a table",
+            "labels are read from folders: put the pictures into one folder per class",
+        )
+    elif suffix in PICTURE_SUFFIXES:
+        kind, advice = "one picture", f"give the folder that has one sub-folder per class, perhaps {root.parent.parent}"
+    raise UsageError(f"data.root={root} is {kind}: {advice}")
+
+
+def tell_ignored(root: Path, splits: dict[str, list[Path]]) -> None:
+    """Warns of folders and pictures in `root` that belong to no split, or beside class folders to no class."""
+    used = {path for folders in splits.values() for path in folders}
+    others = [path.name for path in sorted(root.iterdir()) if path.is_dir() and not is_junk(path.name)]
+    others = [name for name in others if root / name not in used]
+    if used and others:
+        log.warning("%s: not used, because they are no split: %s", root, listed(others))
+    loose = sum(1 for path in root.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    if loose:
+        log.warning("%s: pictures in no class folder, which are not used: %d", root, loose)
+
+
+def check_classes(root: Path, classes: dict[str, Path]) -> None:
+    """Refuses class folders of a `root` without splits that are something else; warns of names that differ in case.
+
+    Args:
+        root: the folder that holds the class folders.
+        classes: class name -> folder.
+
+    Raises:
+        UsageError: the only folder holds the class folders, or all folders hold the same sub-folders.
+    """
+    inside = {name: _folders_in(place) for name, place in classes.items()}
+    if len(classes) == 1:
+        ((name, place),) = classes.items()
+        if len(inside[name]) > 1:
+            raise UsageError(
+                f"data.root={root} holds only the folder {name!r}, with {listed(sorted(inside[name]))} in it: if these "
+                f"are the classes, type data.root={place}"
+            )
+    same = next(iter(inside.values()), frozenset())
+    if len(classes) > 1 and len(same) > 1 and all(folders == same for folders in inside.values()):
+        raise UsageError(
+            f"the folders {listed(list(classes))} in {root} all hold the same folders, {listed(sorted(same))}: "
+            "are they the splits? Then call them train, val and test. If they are the classes, put them into "
+            f"{root / 'train'}"
+        )
+    by_case = defaultdict(list)
+    for name in classes:
+        by_case[name.casefold()].append(name)
+    for names in by_case.values():
+        if len(names) > 1:
+            log.warning("the names of the classes %s differ only in case: are they one class?", listed(names))
+
+
+def _folders_in(folder: Path) -> frozenset[str]:
+    return frozenset(path.name.casefold() for path in folder.iterdir() if path.is_dir() and not is_junk(path.name))
