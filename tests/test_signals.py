@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from headstart.cli.run import run_entry_point
 from headstart.errors import UsageError
+from headstart.runs.directory import Run
+from headstart.training import run as training
 from headstart.training.run import train
 
 pytestmark = pytest.mark.slow
@@ -59,6 +62,42 @@ def test_sigterm_while_testing_is_no_success(monkeypatch):
     assert leaving.value.code == 143
 
 
+class Terminate(Callback):
+    """Sends SIGTERM to this process at an event."""
+
+    def __init__(self, event):
+        setattr(self, event, lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+
+
+@pytest.mark.parametrize(
+    "event", ["setup", "on_train_end", "on_fit_end", "on_test_start", "on_test_batch_end", "on_test_end"]
+)
+def test_sigterm_ends_the_run_wherever_it_is(event, quick, monkeypatch):
+    """Before, it was ignored behind the last step: the test went on, and then the comparison with random weights."""
+    build = training.build_trainer
+
+    def build_trainer(*given):
+        trainer = build(*given)
+        trainer.callbacks.append(Terminate(event))
+        return trainer
+
+    cfg = quick("trainer.max_epochs=1", "compare_scratch=true")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "build_trainer", build_trainer)
+        with pytest.raises(SystemExit) as leaving:
+            training.run(cfg)
+    assert leaving.value.code == 143
+    run = Run(Path(cfg.paths.run))
+    assert not run.has_ended
+    assert not run.scratch.exists
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if event != "setup":
+        again = cfg.copy()
+        again.resume, again.compare_scratch = cfg.paths.run, False
+        training.run(again)
+        assert "test/acc" in Run(Path(cfg.paths.run)).metrics
+
+
 def test_a_run_is_not_written_over(quick):
     cfg = quick("trainer.max_epochs=1", "test=false")
     train(cfg)
@@ -68,13 +107,18 @@ def test_a_run_is_not_written_over(quick):
 
 @pytest.mark.parametrize("scheduler", ["warmup_cosine", "slanted_triangular", "cosine"])
 def test_a_refused_length_leaves_the_run_as_it_was(scheduler, quick):
-    cfg = quick(f"scheduler={scheduler}", "trainer.max_epochs=2", "test=false")
+    cfg = quick(f"scheduler={scheduler}", "trainer.max_epochs=2")
     train(cfg)
-    config = (Path(cfg.paths.run) / "config.yaml").read_text()
+    before = contents(Path(cfg.paths.run))
     longer = quick(f"scheduler={scheduler}", "trainer.max_epochs=4", "test=false", f"resume={cfg.paths.run}")
     with pytest.raises(UsageError, match=f"trained with {scheduler if scheduler != 'cosine' else 'Cosine'}"):
         train(longer)
-    assert (Path(cfg.paths.run) / "config.yaml").read_text() == config
+    assert contents(Path(cfg.paths.run)) == before
+
+
+def contents(folder):
+    """Every file of a folder, also the curves, which a resumed run cuts off at its checkpoint."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_time_limit_ends_with_a_validated_epoch(quick):

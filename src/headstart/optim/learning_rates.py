@@ -186,7 +186,7 @@ class Schedule:
         """
         if state["plan"] != self._plan():
             raise UsageError(
-                f"the checkpoint was trained with {_in_words(state['plan'])}, this run with {_in_words(self._plan())}: "
+                f"the checkpoint was trained with {in_words(state['plan'])}, this run with {in_words(self._plan())}: "
                 "resume with the same scheduler and the same length (trainer.max_epochs)"
             )
         self.steps, self.steps_at_epoch_end = state["steps"], state["steps_at_epoch_end"]
@@ -279,7 +279,7 @@ def _is_trainable(group: dict[str, Any]) -> bool:
     return any(parameter.requires_grad for parameter in group["params"])
 
 
-def _in_words(plan: dict[str, Any]) -> str:
+def in_words(plan: dict[str, Any]) -> str:
     """`CosineAnnealingLR (T_max=20)`, or `no scheduler`."""
     horizons = ", ".join(f"{name}={value}" for name, value in plan.items() if name != "scheduler")
     return (plan["scheduler"] or "no scheduler") + (f" ({horizons})" if horizons else "")

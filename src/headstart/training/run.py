@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from headstart.callbacks.forward_passes import passes_of
 from headstart.callbacks.logit_collector import LogitCollector
+from headstart.cli.run import terminated_as_interrupted
 from headstart.data.module import SPLITS, DataModule
 from headstart.display.tables import data_table, show
 from headstart.errors import UsageError
@@ -52,10 +53,12 @@ class Result:
 def run(cfg: DictConfig) -> Result:
     """Trains as the config says and, with `compare_scratch=true`, the same network from random weights."""
     try:
-        show_recipe(cfg)
-        result = train(cfg)
-        if cfg.compare_scratch and result.cfg.model.get("weights") is not None:
-            train_from_scratch(result)
+        # while a stage trains, `callbacks/interruption.py` finishes the step first; everywhere else SIGTERM ends at once
+        with terminated_as_interrupted():
+            show_recipe(cfg)
+            result = train(cfg)
+            if cfg.compare_scratch and result.cfg.model.get("weights") is not None:
+                train_from_scratch(result)
     except SystemExit:  # from Ctrl-C or SIGTERM
         if not cfg.trainer.fast_dev_run:
             log.warning("interrupted; to continue: python src/train.py resume=%s", relative_to_cwd(Path(cfg.paths.run)))

@@ -14,7 +14,9 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from headstart.backbones.speed import choose_precision, faster_precision
 from headstart.data.module import DataModule
+from headstart.errors import UsageError
 from headstart.files import relative_to_cwd, replacing
+from headstart.optim.learning_rates import HORIZONS, in_words
 from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
 from headstart.training import auto
@@ -44,6 +46,8 @@ def settle(given: DictConfig) -> Settled:
     cfg = given.copy()
     # cheap checks first: a missing device is refused before anything is scanned or downloaded
     resume_from = checkpoint_to_resume(cfg)
+    if resume_from:
+        refuse_other_length(cfg, resume_from)
     settle_machine(cfg)
     check_trainer(cfg)
     data = build_data(cfg)
@@ -68,6 +72,26 @@ def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
     else:
         log.info("continuing from %s", relative_to_cwd(resume_from))
     return resume_from
+
+
+def refuse_other_length(cfg: DictConfig, resume_from: Path) -> None:
+    """Refuses another number of epochs for a run whose schedule spans the whole run.
+
+    The schedule itself would refuse it, too, but only after the loggers have dropped what is to be computed again.
+
+    Raises:
+        UsageError: the message names the length of the run.
+    """
+    saved = checkpoint.read(resume_from)
+    before = saved["hyper_parameters"]["config"]["trainer"].get("max_epochs")
+    plan = next((state.get("plan", {}) for state in saved.get("lr_schedulers", [])), {})
+    spans_the_run = any(name in plan and cfg.scheduler.get(name) is None for name in HORIZONS)
+    if cfg.trainer.max_epochs != before and spans_the_run:
+        raise UsageError(
+            f"trainer.max_epochs={cfg.trainer.max_epochs}: the run was trained with {in_words(plan)}, planned for "
+            f"max_epochs={before}. Resume it with that length, or start a new run from its weights: "
+            f"model.weights={relative_to_cwd(Path(cfg.paths.run))}"
+        )
 
 
 def settle_machine(cfg: DictConfig) -> None:
