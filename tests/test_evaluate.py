@@ -266,6 +266,25 @@ def test_pictures_that_were_moved_stay_in_their_splits(composed, tmp_path, caplo
     assert "have the names of training pictures of the run" in caplog.text
 
 
+def test_a_run_whose_pictures_are_gone_is_still_evaluated_and_resumed(composed, tmp_path, caplog):
+    pictures(tmp_path / "mine", ["a", "b"], 10)
+    words = (
+        "data=image_folder", f"data.root={tmp_path / 'mine'}", "trainer=cpu", "scheduler=none", "finetuning=full",
+        "model.image_size=16", "trainer.enable_progress_bar=false", "data.val_fraction=0.2", "data.test_fraction=0.3",
+    )  # fmt: skip
+    train(composed(*words, "trainer.max_epochs=1"))
+    of = {row["name"]: row["split"] for row in rows(tmp_path / "run/split.csv")}
+    for split in ("train", "test"):
+        (tmp_path / "mine" / next(name for name, where in of.items() if where == split)).unlink()
+    evaluated(tmp_path / "run")
+    paths = {row["path"] for row in rows(tmp_path / "run/evaluation_test/predictions.csv")}
+    assert len(paths) == sum(where == "test" for where in of.values()) - 1
+    assert all(of[path] == "test" for path in paths)
+    assert "2 of 20 samples of" in caplog.text
+    result = train(composed(*words, "trainer.max_epochs=2", f"resume={tmp_path / 'run'}"))
+    assert result.num_train == sum(where == "train" for where in of.values()) - 1
+
+
 def test_the_mean_with_the_mirror_image_is_what_is_judged(quick, tmp_path):
     train(quick(*UNSURE))
     plain = evaluated(tmp_path / "run", "embedding=true")

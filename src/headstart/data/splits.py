@@ -184,34 +184,47 @@ def assignment(path: Path) -> dict[str, str]:
 
 
 def read(path: Path, samples: Samples) -> dict[str, list[int]]:
-    """The assignment from the file that `write` wrote, as indices; samples that are not in the file are in no split.
+    """The assignment from the file that `write` wrote, as indices.
+
+    Samples that are not in the file are in no split. Samples of the file that are gone are left out, and the others
+    keep their splits: new splits would mix training samples into the test.
 
     Raises:
-        UsageError: the file has another format, or its samples are no longer in the data set.
+        UsageError: the file has another format or a name twice, or none of its samples is in the data set.
     """
     position = {name: index for index, name in enumerate(samples.names)}
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-    gone = []
+    names, gone = set(), []
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:  # -sig: Excel's mark
         rows = csv.DictReader(file)
         if rows.fieldnames != COLUMNS:
-            raise UsageError(f"{path} does not have the columns {', '.join(COLUMNS)}: delete it to make new splits")
+            raise UsageError(
+                f"{path} does not have the columns {', '.join(COLUMNS)}: restore the file that the run wrote"
+            )
         for row in rows:
-            if row["split"] not in splits:
-                allowed = ", ".join(SPLITS)
-                raise UsageError(f"{path}, line {rows.line_num}: split {row['split']!r} is not one of {allowed}")
-            index = position.pop(row["name"], None)
-            if index is None:
-                gone.append(row["name"])
+            name, split = row["name"], row["split"]
+            if split not in splits:
+                raise UsageError(f"{path}, line {rows.line_num}: split {split!r} is not one of {', '.join(SPLITS)}")
+            if name in names:
+                raise UsageError(f"{path}, line {rows.line_num}: {name} is there twice: keep one of the lines")
+            names.add(name)
+            if name in position:
+                splits[split].append(position[name])
             else:
-                splits[row["split"]].append(index)
-    if gone:
+                gone.append(name)
+    if gone and len(gone) == len(names):
         raise UsageError(
-            f"{len(gone)} samples of {path} are no longer in the data set, or twice in that file; the first is "
-            f"{gone[0]}: restore them, or delete the file to make new splits"
+            f"none of the {len(gone)} samples of {path} is in the data set, such as {gone[0]}: "
+            "give data.root=<the folder that has them>"
         )
-    if position:
-        log.info("splits are read from %s; %d samples that are not in it stay unused", path, len(position))
+    if gone:
+        log.warning(
+            "%d of %d samples of %s are no longer in the data set, such as %s: they are left out, the others keep "
+            "their splits",
+            *(len(gone), len(names), path, gone[0]),
+        )
+    if unused := len(position) - (len(names) - len(gone)):
+        log.info("splits are read from %s; %d samples that are not in it stay unused", path, unused)
     return splits
 
 

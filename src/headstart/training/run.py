@@ -53,7 +53,7 @@ class Result:
 def run(cfg: DictConfig) -> Result:
     """Trains as the config says and, with `compare_scratch=true`, the same network from random weights."""
     try:
-        # while a stage trains, `callbacks/interruption.py` finishes the step first; everywhere else SIGTERM ends at once
+        # while it trains, `callbacks/interruption.py` finishes the step first; everywhere else SIGTERM ends at once
         with terminated_as_interrupted():
             show_recipe(cfg)
             result = train(cfg)

@@ -235,12 +235,12 @@ def test_file_says_which_class(tmp_path):
     ("content", "message"),
     [
         (
-            "split,name,class\ntrain,gone.jpg,c0\nval,0000,c0\n",
-            r"1 samples of .*split.csv .* first is gone.jpg: restore",
+            "split,name,class\ntrain,gone.jpg,c0\nval,away.jpg,c0\n",
+            r"none of the 2 samples of .*split\.csv is in the data set, such as gone\.jpg: give data\.root=",
         ),
-        ("split,name,class\ntrain,0000,c0\nval,0000,c0\n", "twice"),
+        ("split,name,class\ntrain,0000,c0\nval,0000,c0\n", "line 3: 0000 is there twice"),
         ("split,name,class\ntrian,0000,c0\n", "line 2: split 'trian' is not one of train, val, test"),
-        ("0000,train\n", "does not have the columns split, name, class: delete it"),
+        ("0000,train\n", "does not have the columns split, name, class: restore the file"),
         ("", "does not have the columns"),
     ],
 )
@@ -248,6 +248,19 @@ def test_file_that_does_not_fit(tmp_path, content, message):
     (tmp_path / "split.csv").write_text(content)
     with pytest.raises(UsageError, match=message):
         splits.read(tmp_path / "split.csv", samples(2, 2))
+
+
+def test_samples_that_are_gone_are_left_out_and_the_others_stay(tmp_path, caplog):
+    """New splits would mix training samples into the test."""
+    data = samples(3, 3)
+    assigned = {"train": [0, 3, 4], "val": [1], "test": [2, 5]}
+    splits.write(tmp_path / "split.csv", data, assigned)
+    fewer = Samples(data.names[1:5], data.targets[1:5], data.classes, str)
+    found = splits.read(tmp_path / "split.csv", fewer)
+    where = {split: [fewer.names[i] for i in indices] for split, indices in found.items()}
+    assert where == {"train": ["0003", "0004"], "val": ["0001"], "test": ["0002"]}
+    assert "2 of 6 samples of" in caplog.text
+    assert "such as 0000: they are left out, the others keep their splits" in caplog.text
 
 
 def test_file_edited_with_excel(tmp_path):
