@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headstart.cli.conf_files import CONF, choices_by_group
 from headstart.cli.overrides import compose_choices
+from headstart.cli.usual_words import translations
 from headstart.errors import UsageError, nearest
 from headstart.runs.hyperparameters import key_of
 
@@ -35,6 +36,8 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         empty = [a for a in arguments if a.split("=", 1)[-1] in ("null", "") and "." not in key_of(a)]
         return _choose_instead(empty) if empty else str(error)
     if isinstance(error, CONFIG_ERRORS) and not _has_foreign_cause(chain):
+        if config_name == "train" and (lines := list(translations(arguments))):
+            return "\n  ".join(lines)
         return _helpful_lines(chain) + _suggestions(config_name, arguments)
     return None
 

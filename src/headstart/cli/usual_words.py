@@ -1,0 +1,45 @@
+"""Words that people know from other tools, and what to type here instead."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from headstart.runs.hyperparameters import key_of
+
+SETTINGS = {
+    "trainer.max_epochs": ("epochs", "max_epochs", "num_epochs", "n_epochs", "num_train_epochs"),
+    "optimizer.lr": ("lr", "lr0", "learning_rate"),
+    "optimizer.weight_decay": ("weight_decay", "wd"),
+    "model.image_size": ("imgsz", "img_size", "image_size", "resolution"),
+    "model.weights": ("weights", "checkpoint", "ckpt"),
+    "data.batch_size": ("batch", "batch_size", "bs"),
+    "data.num_workers": ("workers", "num_workers"),
+    "data.root": ("root", "data_dir", "data_path", "dataset"),
+    "head.dropout": ("dropout",),
+    "finetuning.patience": ("patience",),
+    "trainer.precision": ("precision",),
+    "trainer.devices": ("devices", "gpus"),
+    "trainer.max_time": ("max_time", "time"),
+    "task.objective.label_smoothing": ("label_smoothing",),
+    "model": ("backbone", "arch", "architecture", "network", "net"),
+    "scheduler": ("lr_scheduler",),
+    "trainer": ("device", "accelerator"),
+}
+"""What to type -> words for it in other tools."""
+HERE = {word: setting for setting, words in SETTINGS.items() for word in words}
+
+
+def translations(arguments: list[str]) -> Iterator[str]:
+    """One line for each argument of `src/train.py` in the words of another tool: what to type instead."""
+    no_data_chosen = "data" not in {key_of(argument) for argument in arguments}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            continue
+        is_path = key == "data" and ("/" in value or Path(value).expanduser().exists())
+        if key == "pretrained":
+            off = value.lower() in ("false", "0", "no")
+            yield f"{argument}: " + ("type model.weights=null" if off else "leave it out, weights are pretrained here")
+        elif is_path or (HERE.get(key, key) == "data.root" and no_data_chosen):
+            yield f"{argument}: type data=image_folder data.root={value}"
+        elif key in HERE:
+            yield f"{argument}: type {HERE[key]}={value}"

@@ -1,0 +1,38 @@
+"""Words of other tools get the right words as an answer, and the right words work."""
+
+import pytest
+from hydra.errors import HydraException
+
+from headstart.cli.messages import explain
+from headstart.cli.usual_words import SETTINGS, translations
+
+OURS = [setting for setting in SETTINGS if "." in setting and setting not in ("data.root",)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("epochs=3", "epochs=3: type trainer.max_epochs=3"),
+        ("lr=0.1", "lr=0.1: type optimizer.lr=0.1"),
+        ("imgsz=128", "imgsz=128: type model.image_size=128"),
+        ("batch=16", "batch=16: type data.batch_size=16"),
+        ("pretrained=false", "pretrained=false: type model.weights=null"),
+        ("pretrained=True", "pretrained=True: leave it out, weights are pretrained here"),
+        ("data=my/pictures", "data=my/pictures: type data=image_folder data.root=my/pictures"),
+        ("data.root=my/pictures", "data.root=my/pictures: type data=image_folder data.root=my/pictures"),
+        ("arch=resnet50", "arch=resnet50: type model=resnet50"),
+    ],
+)
+def test_the_answer(typed, told, composed):
+    with pytest.raises(HydraException) as refused:
+        composed(typed)
+    assert explain(refused.value, "train", [typed]) == told
+
+
+def test_the_words_of_this_project_are_left_alone():
+    assert list(translations(["data=cats_dogs", "data.root=a/b", "model=resnet50", "seed=3", "-m"])) == []
+
+
+@pytest.mark.parametrize("setting", OURS)
+def test_what_it_says_to_type_exists(setting, composed):
+    composed("data=image_folder", "data.root=x", f"{setting}=1")
