@@ -26,11 +26,11 @@ from pathlib import Path
 
 # Share of the whole time that each part may take, in the order of their importance; what one leaves, the next may use
 SHARES = {
-    "fit": 0.4,
+    "fit": 0.5,
     "probe": 0.15,
     "staged": 0.15,
     "loaders": 0.15,
-    "resume": 0.15,
+    "resume": 0.2,
     "predict": 0.1,
     "ddp": 0.1,
     "tests": 0.15,

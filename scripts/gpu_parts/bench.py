@@ -52,7 +52,7 @@ class Sizes:
     workers: tuple[int, ...]
 
 
-FULL = Sizes(("resnet50", "vit_b_16", "convnext_tiny"), 224, 128, (500, 375), 4096, 30, 8192, 3, (0, 4, 8, 16))
+FULL = Sizes(("resnet50", "vit_b_16", "convnext_tiny"), 224, 128, (500, 375), 2048, 30, 8192, 3, (0, 4, 8, 16))
 TINY = Sizes(("resnet18",), 32, 8, (50, 38), 64, 3, 256, 1, (0, 2))
 
 

@@ -23,10 +23,12 @@ def fit(bench: Bench) -> None:
     for precision in PRECISIONS:
         bench.measure(f"matrix product, {precision}", lambda precision=precision: matrix_peak(precision, sizes.matrix))
     for network in sizes.networks:
-        bench.measure(f"{network}, bf16-mixed", lambda network=network: against_bare(bench, network, "bf16-mixed"))
+        bench.measure(
+            f"{network}, bf16-mixed", lambda network=network: against_bare(bench, network, "bf16-mixed", sizes.rounds)
+        )
     bench.measure(f"{first}, bf16-mixed, waits for the GPU", lambda: waits(bench, first))
     for precision in ("32-true", "16-mixed"):
-        bench.measure(f"{first}, {precision}", lambda precision=precision: against_bare(bench, first, precision))
+        bench.measure(f"{first}, {precision}", lambda precision=precision: against_bare(bench, first, precision, 1))
     for network in sizes.networks:
         for name, options in {"channels_last off": {"channels_last": False}, "compiled": {"compiled": True}}.items():
             case = f"{network}, bf16-mixed, bare loop, {name}"
@@ -96,12 +98,12 @@ def forward_operations(bench: Bench, network: str) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     backbone = instantiate(bench.config(*bench.words(network)).model).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter:  # with gradients: without, attention has kernels it cannot count
         backbone(torch.zeros(1, 3, bench.sizes.side, bench.sizes.side, dtype=torch.uint8))
     return counter.get_total_flops()
 
 
-def against_bare(bench: Bench, network: str, precision: str) -> dict[str, Any]:
+def against_bare(bench: Bench, network: str, precision: str, rounds: int) -> dict[str, Any]:
     """Pictures a second of a whole training run and of the bare loop, in turns; memory; share of the matrix peak."""
     if precision == "16-mixed" and not CUDA:
         raise LeftOut("fp16 with a scaler needs a GPU")
@@ -110,7 +112,7 @@ def against_bare(bench: Bench, network: str, precision: str) -> dict[str, Any]:
     words += [f"trainer.precision={precision}", "trainer.max_epochs=3"]
     ours, bare, ratios, memory = [], [], [], {}
     number = count_photos(bench.photos / "train")
-    for _ in range(bench.sizes.rounds):
+    for _ in range(rounds):
         run = bench.train(network, *words, cache="pictures")
         ours += [number / seconds for seconds in run["seconds"][1:]]  # the first epoch fills the cache and warms up
         memory["GB"] = max(run["memory"][1:]) if CUDA else None
@@ -135,22 +137,20 @@ def against_bare(bench: Bench, network: str, precision: str) -> dict[str, Any]:
 
 
 def bare_alone(bench: Bench, network: str, **options: bool) -> dict[str, Any]:
-    """The bare loop with another memory format, or compiled, against the usual one, in turns."""
+    """The bare loop with another memory format, or compiled, between two measurements of the usual one."""
     if options.get("compiled") and not (shutil.which("cc") or shutil.which("gcc")):
         raise LeftOut("torch.compile needs a C compiler")
-    usual, other, seconds = [], [], None
-    for _ in range(bench.sizes.rounds):
-        for found, changed in ((usual, {}), (other, options)):
-            loop = BareLoop(bench, network, "bf16-mixed", **changed)
-            found.append(loop.pictures_per_second(bench.sizes.steps))
-            seconds = seconds or loop.compile_seconds  # later rounds take the compiled code from a cache
-            del loop
-            gc.collect()
-    ratio = statistics.median(other) / statistics.median(usual)
+    speeds, seconds = [], None
+    for changed in ({}, options, {}):
+        loop = BareLoop(bench, network, "bf16-mixed", **changed)
+        speeds.append(loop.pictures_per_second(bench.sizes.steps))
+        seconds = seconds or loop.compile_seconds
+        del loop
+        gc.collect()
+    before, other, after = speeds
     cost = {"compile s": seconds} if seconds else {}
-    return {"pictures/s, bare": middle_and_range(usual), "changed": middle_and_range(other), **cost} | {
-        "changed / usual": round(ratio, 3)
-    }
+    ratio = {"changed / usual": round(2 * other / (before + after), 3)}
+    return {"pictures/s, bare": middle_and_range([before, after]), "changed": round(other)} | cost | ratio
 
 
 def waits(bench: Bench, network: str) -> dict[str, Any]:
