@@ -30,11 +30,11 @@ OUR_CLASSES = {
 """Section of a config -> folder of this package whose classes it may name."""
 
 OUR_FUNCTIONS = {
-    "augmentation": "headstart.inputs.images.augmentation",
-    "test_time": "headstart.inputs.images.mirror",
-    "scheduler": "headstart.optim.schedulers",
+    "augmentation": r"headstart\.inputs\.\w+\.augmentation",
+    "test_time": r"headstart\.inputs\.\w+\.mirror",
+    "scheduler": r"headstart\.optim\.schedulers",
 }
-"""Section of a config -> module of this package whose functions it may name."""
+"""Section of a config -> modules of this package, as a pattern, whose functions it may name."""
 
 LIBRARIES = {
     "optimizer": ("torch.optim",),
@@ -101,7 +101,7 @@ def is_buildable(section: str, target: Any) -> bool:
     folder = OUR_CLASSES.get(section)
     if folder and module.startswith(f"headstart.{folder}."):
         return _defines(module, "class", name)
-    return module == OUR_FUNCTIONS.get(section) and _defines(module, "def", name)
+    return re.fullmatch(OUR_FUNCTIONS.get(section, ""), module) is not None and _defines(module, "def", name)
 
 
 def _is_trusted(target: str) -> bool:
