@@ -121,6 +121,7 @@ class Run:
 
 def start(*command, **variables):
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    ours["HEADSTART_TRUST"] = "test_ddp"  # for the callbacks of these tests
     ours |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent), **variables}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([*map(str, command)], cwd=ROOT, env=ours, text=True, **pipes)

@@ -36,8 +36,10 @@ def test_every_part_runs_to_its_end_on_a_cpu(tmp_path):
     assert "at most" not in again.stdout  # nothing is measured twice
 
 
-def test_what_was_not_reached_is_named(tmp_path):
-    done = campaign(tmp_path, "--minutes", "0.4", "--parts", "ddp", "predict")
+def test_what_was_cut_off_or_not_reached_is_named(tmp_path):
+    done = campaign(tmp_path, "--minutes", "0.4", "--parts", "ddp")  # 2.4 s for this part
     assert done.returncode == 3
-    assert "cut off after" in done.stdout
-    assert "not reached" in done.stdout
+    assert "ddp: cut off after 2 s; the same command goes on with it" in done.stdout
+    done = campaign(tmp_path, "--minutes", "0.3", "--parts", "predict", "tests")  # less than a part needs
+    assert done.returncode == 3
+    assert done.stdout.count("not reached") == 2
