@@ -30,9 +30,12 @@ class Interruption(Checkpoint):
         self.file = Path(file)
         self.received: int | None = None
         self._before: dict[int, Any] = {}
+        self._processes: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Installs the signal handlers. Lightning has set its own before, and restores the original ones later."""
+        if trainer.world_size > 1:  # over CPUs (gloo): over GPUs, each step would wait until the GPU has finished it
+            self._processes = torch.distributed.new_group(backend="gloo")
         if threading.current_thread() is not threading.main_thread():
             return  # Python handles signals only in the main thread
         for number in SIGNALS:
@@ -79,8 +82,9 @@ class Interruption(Checkpoint):
     def _exit_if_signalled(self, trainer: pl.Trainer) -> None:
         asked = self.received or 0
         if trainer.world_size > 1:
-            asked = torch.tensor(asked, device=trainer.strategy.root_device)
-            asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
+            most = torch.tensor(asked)
+            torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX, self._processes)
+            asked = int(most)
         if not asked:
             return
         if not trainer.fast_dev_run:
