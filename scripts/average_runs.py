@@ -23,7 +23,7 @@ from torch import Tensor
 
 from headstart.backbones.speed import choose_precision
 from headstart.cli.run import quiet
-from headstart.data.splits import assignment
+from headstart.data.splits import read_rows
 from headstart.data.trained_run import load_data
 from headstart.errors import UsageError
 from headstart.inputs.base import Preprocess, from_saved_form
@@ -45,7 +45,7 @@ def find(folders: list[Path]) -> list[Run]:
 
 def held_out_samples(run: Run) -> dict[str, str]:
     """The samples of val and test: name -> split."""
-    return {name: split for name, split in assignment(run.split_file).items() if split != "train"}
+    return {row.name: row.split for row in read_rows(run.split_file) if row.split != "train"}
 
 
 def _preprocess(facts: dict[str, Any]) -> Preprocess:

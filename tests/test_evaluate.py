@@ -202,11 +202,13 @@ def test_without_a_mistake_there_is_no_temperature(quick, tmp_path, caplog):
     assert "no temperature fits val" in caplog.text
 
 
-def pictures(root, classes, number):
+def pictures(root, classes, number, seed=0):
     for place, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for i in range(number):
-            colours = torch.randint(0, 255, (16, 16, 3), generator=torch.Generator().manual_seed(99 * place + i))
+            colours = torch.randint(
+                0, 255, (16, 16, 3), generator=torch.Generator().manual_seed(99 * place + i + 10_000 * seed)
+            )
             Image.fromarray(colours.to(torch.uint8).numpy()).save(root / name / f"{i}.png")
 
 
@@ -260,10 +262,24 @@ def test_pictures_that_were_moved_stay_in_their_splits(composed, tmp_path, caplo
     task, trained = checkpoint.load_task(path := tmp_path / "run/checkpoints/best.ckpt")
     pieces = parity_samples(trained, OmegaConf.structured(OtherData(str(moved))), path, task, count=100)
     assert len(pieces) == sum(where == "val" for where in of.values())
-    assert "names of training pictures" not in caplog.text
+    assert "trained on" not in caplog.text
     (moved / next(name for name, where in of.items() if where == "test")).unlink()
+    learned = next(name for name, where in of.items() if where == "train")
+    (moved / learned).rename(moved / "a/another name.png")
     evaluated(tmp_path / "run", f"data.root={moved}")
-    assert "have the names of training pictures of the run" in caplog.text
+    trained = sum(where == "train" for where in of.values())
+    assert f"the model was trained on {trained} of these 19 samples, the first is " in caplog.text
+
+
+def test_other_pictures_with_the_names_of_the_run_are_all_tested(composed, tmp_path, caplog):
+    pictures(tmp_path / "mine", ["a", "b"], 10)
+    words = ("data=image_folder", "trainer=cpu", "trainer.max_epochs=1", "model.image_size=16")
+    train(composed(*words, f"data.root={tmp_path / 'mine'}", "trainer.enable_progress_bar=false"))
+    pictures(tmp_path / "others", ["a", "b"], 10, seed=1)
+    evaluated(tmp_path / "run", f"data.root={tmp_path / 'others'}")
+    assert len(rows(tmp_path / "run/evaluation_test_on_others/predictions.csv")) == 20
+    assert "keep their splits" not in caplog.text
+    assert "trained on" not in caplog.text
 
 
 def test_a_run_whose_pictures_are_gone_is_still_evaluated_and_resumed(composed, tmp_path, caplog):

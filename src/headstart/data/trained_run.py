@@ -72,25 +72,37 @@ def load_data(
     if not data.num_samples[split] and len(full) == 1:
         data.splits = {name: data.splits[full[0]] if name == split else [] for name in splits.SPLITS}
     if known:
-        _warn_of_training_pictures(data, split, known)
+        _warn_of_training_samples(data, split, known)
     return data
 
 
 def _keeps_splits(data: DataModule, file: Path) -> bool:
-    """Whether all pictures of the run are among these, compared by name; if so, they get the splits of the run."""
-    if not splits.assignment(file).keys() <= set(data.samples.names):
+    """Whether all samples of the run are among these; if so, they get the splits of the run."""
+    if not splits.are_all_in(splits.read_rows(file), data.samples):
         return False
-    log.info("data.root holds all pictures of the run: they keep their splits")
+    log.info("data.root holds all samples of the run: they keep their splits")
     data.splits = splits.read(file, data.samples)
     return True
 
 
-def _warn_of_training_pictures(data: DataModule, split: str, file: Path) -> None:
-    trained = {name for name, where in splits.assignment(file).items() if where == "train"}
-    shared = [name for index in data.splits[split] if (name := data.samples.names[index]) in trained]
+def _warn_of_training_samples(data: DataModule, split: str, file: Path) -> None:
+    """Warns of samples that the model was trained on: by content, or by name where contents are not known."""
+    trained = [row for row in splits.read_rows(file) if row.split == "train"]
+    names, digests = data.samples.names, data.samples.digests
+    if digests is not None and all(row.digest for row in trained):
+        seen = {row.digest: row.name for row in trained}
+        shared = [(names[i], seen[digests[i]]) for i in data.splits[split] if digests[i] in seen]
+        if shared:
+            log.warning(
+                "the model was trained on %d of these %d samples, the first is %s = %s: scores on them mean nothing",
+                *(len(shared), data.num_samples[split], *shared[0]),
+            )
+        return
+    known = {row.name for row in trained}
+    shared = [names[index] for index in data.splits[split] if names[index] in known]
     if shared:
         log.warning(
-            "%d of %d samples have the names of training pictures of the run, the first is %s: if they are the same "
-            "pictures, the scores will mislead",
+            "%d of %d samples have the names of training samples of the run, the first is %s: if they are the same, "
+            "the scores mean nothing",
             *(len(shared), data.num_samples[split], shared[0]),
         )

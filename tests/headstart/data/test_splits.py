@@ -228,7 +228,7 @@ def test_written_and_read(tmp_path):
 def test_file_says_which_class(tmp_path):
     data = Samples(["x", "y"], [[1, 1, 0], [0, 0, 0]], ["a", "b", "c"], str)
     splits.write(tmp_path / "split.csv", data, {"train": [1], "val": [0], "test": []})
-    assert (tmp_path / "split.csv").read_text().split() == ["split,name,class", "train,y,", "val,x,a|b"]
+    assert (tmp_path / "split.csv").read_text().split() == ["split,name,class,digest", "train,y,,", "val,x,a|b,"]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_file_says_which_class(tmp_path):
         ),
         ("split,name,class\ntrain,0000,c0\nval,0000,c0\n", "line 3: 0000 is there twice"),
         ("split,name,class\ntrian,0000,c0\n", "line 2: split 'trian' is not one of train, val, test"),
-        ("0000,train\n", "does not have the columns split, name, class: restore the file"),
+        ("0000,train\n", "does not have the columns split, name, class, digest: restore the file"),
         ("", "does not have the columns"),
     ],
 )
@@ -261,6 +261,23 @@ def test_samples_that_are_gone_are_left_out_and_the_others_stay(tmp_path, caplog
     assert where == {"train": ["0003", "0004"], "val": ["0001"], "test": ["0002"]}
     assert "2 of 6 samples of" in caplog.text
     assert "such as 0000: they are left out, the others keep their splits" in caplog.text
+
+
+def test_samples_are_known_by_content_then_by_name(tmp_path, caplog):
+    caplog.set_level("INFO")
+    written = Samples(["a", "b", "c", "d"], [0, 0, 0, 0], ["x", "y"], str, ["1", "2", "3", "4"])
+    splits.write(tmp_path / "split.csv", written, {"train": [0], "val": [1], "test": [2, 3]})
+    # a and b have changed places, c has another name, d other content; c is a new file
+    now = Samples(["a", "b", "c", "new", "d"], [0] * 5, ["x", "y"], str, ["2", "1", "9", "3", "8"])
+    assert splits.read(tmp_path / "split.csv", now) == {"train": [1], "val": [0], "test": [3, 4]}
+    assert "3 samples have other names now, such as a = b: they keep their splits" in caplog.text
+
+
+def test_two_samples_of_the_same_content_are_told_apart_by_name(tmp_path):
+    written = Samples(["a", "b"], [0, 0], ["x", "y"], str, ["1", "1"])
+    splits.write(tmp_path / "split.csv", written, {"train": [0], "val": [1], "test": []})
+    now = Samples(["b", "c"], [0, 0], ["x", "y"], str, ["1", "1"])
+    assert splits.read(tmp_path / "split.csv", now) == {"train": [1], "val": [0], "test": []}
 
 
 def test_file_edited_with_excel(tmp_path):
