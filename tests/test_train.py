@@ -233,6 +233,23 @@ def test_without_a_checkpoint_of_the_best_the_last_weights_are_tested(quick, cap
     assert "test/acc" in result.metrics
 
 
+@pytest.mark.parametrize("callbacks", ["default", "ema"])
+def test_without_validation_the_last_epoch_is_kept(callbacks, composed, tmp_path, caplog):
+    words = (
+        "data=digits", "data.val_fraction=0", "trainer=cpu", "finetuning=full", "scheduler=none",
+        "trainer.limit_train_batches=3", "trainer.enable_progress_bar=false", f"callbacks={callbacks}",
+    )  # fmt: skip
+    result = train(composed(*words, "trainer.max_epochs=2"))
+    assert result.score is None
+    assert "there are no validation samples: nothing chooses the best epoch" in caplog.text
+    best, last = (checkpoint.read(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("best", "last"))
+    assert best["global_step"] == last["global_step"] == 6
+    again = evaluated(tmp_path / "run")
+    assert again == pytest.approx({k: v for k, v in result.metrics.items() if k.startswith("test/")}, abs=1e-6)
+    train(composed(*words, "trainer.max_epochs=3", f"resume={tmp_path / 'run'}"))
+    assert checkpoint.read(tmp_path / "run/checkpoints/best.ckpt")["global_step"] == 9
+
+
 def test_unknown_metric_is_refused_before_training(quick):
     with pytest.raises(UsageError, match=r"monitor=val/accuracy is no metric of this task, did you mean 'val/acc'\?"):
         train(quick("monitor=val/accuracy"))

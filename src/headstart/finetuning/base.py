@@ -97,7 +97,10 @@ class StagedFinetuning(BaseFinetuning):
         *before, last = self.plan
         assert last.epochs is None, "the last stage must have no end"
         if any(stage.epochs is None and not stage.closed_form for stage in before) and not trainer.limit_val_batches:
-            raise UsageError("a stage ends when validation stops improving, but trainer.limit_val_batches=0")
+            raise UsageError(
+                "a stage ends when validation stops improving, but this run validates nothing: give the stage a length "
+                "(finetuning.head_epochs=3), or validate (data.val_fraction=0.15, without trainer.limit_val_batches=0)"
+            )
         for number, first in enumerate(self.first_epochs()[1:], start=2):
             if trainer.max_epochs is not None and 0 < trainer.max_epochs <= first and not trainer.fast_dev_run:
                 log.warning(

@@ -205,7 +205,7 @@ class ClassificationTask(pl.LightningModule):
         if interval == VALIDATION and not self.trainer.enable_validation:
             raise UsageError(
                 f"the scheduler watches {self.monitor}, but this run validates nothing: "
-                "give trainer.limit_val_batches a number above 0, or choose another scheduler"
+                "choose another scheduler, or validate (data.val_fraction=0.15, without trainer.limit_val_batches=0)"
             )
         return scheduler, interval
 

@@ -157,16 +157,20 @@ def write_config_and_classes(run: Run, cfg: DictConfig, task: ClassificationTask
 
 def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, data: DataModule) -> Result:
     """The validation metrics of the best epoch, and the test metrics of its weights."""
-    watching = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == cfg.monitor]
-    path = watching[0].best_model_path if watching and not trainer.fast_dev_run else ""
+    validates = bool(trainer.limit_val_batches)
+    kept = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", "") == (cfg.monitor if validates else None)]
+    best = next((path for each in kept if (path := getattr(each, "best_model_path", ""))), "")
+    path = "" if trainer.fast_dev_run else best
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    for callback in (each for each in trainer.callbacks if path and hasattr(each, "after_fit")):
+    for callback in (each for each in trainer.callbacks if path and validates and hasattr(each, "after_fit")):
         callback.after_fit(trainer, Path(path), cfg.monitor)  # our own hook, not Lightning's; it may validate
-    if path:  # callback_metrics hold the last epoch, not the best
+    if path and validates:  # callback_metrics hold the last epoch, not the best
         metrics = checkpoint.read(Path(path))["metrics"]
         log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], relative_to_cwd(Path(path)))
+    elif path:
+        log.info("the last epoch's weights: %s", relative_to_cwd(Path(path)))
     elif not trainer.fast_dev_run:
-        why = "nothing was validated" if watching else f"no checkpoint watches {cfg.monitor}"
+        why = "nothing was validated" if kept else f"no checkpoint watches {cfg.monitor}"
         log.warning("%s: the results are of the last epoch's weights", why)
     score = metrics.get(cfg.monitor)
     metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}

@@ -52,6 +52,7 @@ def settle(given: DictConfig) -> Settled:
     check_trainer(cfg)
     data = build_data(cfg)
     make_paths_absolute(cfg)
+    settle_validation(cfg, data)
     if cfg.auto and cfg.resume is None:
         settle_by_data(cfg, data)
     if cfg.lr_find and cfg.resume is None:
@@ -122,6 +123,22 @@ def make_paths_absolute(cfg: DictConfig) -> None:
         given = cfg[part].get(key)
         if given is not None and Path(given).expanduser().exists():
             cfg[part][key] = str(Path(given).expanduser().resolve())
+
+
+def settle_validation(cfg: DictConfig, data: DataModule) -> None:
+    """Sets what a run that validates nothing needs: no checkpoint watches a metric, so the last epoch's is kept.
+
+    That is a run without validation samples (`data.val_fraction=0`) or with `trainer.limit_val_batches=0`.
+    """
+    if data.num_samples["val"] and cfg.trainer.get("limit_val_batches") != 0:
+        return
+    cfg.trainer.limit_val_batches = 0
+    for node in cfg.callbacks.values():
+        if node.get("_target_", "").endswith(".ModelCheckpoint") and node.get("monitor"):
+            node.monitor = None
+    if cfg.resume is None:
+        why = "there are no validation samples" if not data.num_samples["val"] else "trainer.limit_val_batches=0"
+        log.warning("%s: nothing chooses the best epoch or ends the run early; the last epoch's weights are kept", why)
 
 
 def settle_by_data(cfg: DictConfig, data: DataModule) -> None:

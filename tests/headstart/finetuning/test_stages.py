@@ -95,7 +95,7 @@ def test_a_stage_that_never_begins_is_told_before_training(quick, caplog):
 
 
 def test_patience_without_validation_is_refused(quick):
-    with pytest.raises(UsageError, match=r"trainer\.limit_val_batches=0"):
+    with pytest.raises(UsageError, match=r"this run validates nothing: give the stage a length"):
         record(quick("finetuning=lp_ft", "finetuning.solve_head=false", "trainer.limit_val_batches=0"))
 
 
