@@ -134,7 +134,8 @@ def go_on(cfg, **changes):
 
 
 def assert_equal(expected, run):
-    assert list(CHECK.differences(expected, CHECK.content(run))) == []
+    found = list(CHECK.differences(expected, CHECK.content(run)))
+    assert not found, "\n".join(found)
 
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
@@ -185,6 +186,16 @@ def test_a_signal_saves_the_steps_made_since_the_last_epoch(quick, interrupted):
     interrupted(cfg, "on_train_batch_start", 8, TERM)
     saved = checkpoint.read(Path(cfg.paths.run) / "checkpoints" / "last.ckpt")
     assert (saved["epoch"], saved["global_step"]) == (1, 9)
+
+
+def test_a_run_that_was_moved(quick, undisturbed, interrupted, tmp_path):
+    expected, cfg = undisturbed(*UNFREEZE), quick(*UNFREEZE)
+    assert interrupted(cfg, "on_train_batch_start", 8, TERM) == 143
+    before = Path(cfg.paths.run)
+    cfg.paths.run = str(before.rename(tmp_path / "moved"))
+    found = CHECK._without(str(before), CHECK.content(go_on(cfg)))  # best.ckpt was written before the move
+    assert not list(CHECK.differences(expected, found))
+    assert not before.exists()
 
 
 def test_again_and_again(quick, undisturbed, interrupted):

@@ -103,21 +103,27 @@ def recall(config: DictConfig, hydra: HydraConf, resumed: str) -> DictConfig:
         resumed: the run directory or checkpoint to resume from, or `last`.
 
     Raises:
-        UsageError: the run was moved, a setting is given that would make it another run, or the launch is a sweep.
+        UsageError: a setting is given that would make it another run, or the launch is a sweep.
     """
     if hydra.mode is RunMode.MULTIRUN:
-        raise UsageError("a sweep (-m) cannot be resumed as one: resume its jobs, resume=<sweep directory>/0 and so on")
+        raise UsageError("to continue a sweep, leave out -m: resume=<sweep directory>")
     run = Run(Path(config.paths.run))
     recalled = run.config.copy()
+    _warn_of_other_owner(run)
     if Path(recalled.paths.run) != run.folder.resolve():
-        raise UsageError(
-            f"the run {run.folder} was started in {recalled.paths.run}: move it back to resume it, "
-            f"or start a new run from its weights: model.weights={run.folder}"
-        )
+        log.warning("this run was started in %s; it continues in %s", recalled.paths.run, run.folder)
+        recalled.paths = OmegaConf.to_container(config.paths, resolve=True)
+        recalled.paths.run = str(run.folder.resolve())
     for override in _changes(hydra.overrides.task):
         _change(recalled, config, override, run)
     recalled.resume = resumed
     return recalled
+
+
+def _warn_of_other_owner(run: Run) -> None:
+    owner = run.config_file.stat().st_uid
+    if hasattr(os, "getuid") and owner != os.getuid():
+        log.warning("%s belongs to another user (%s): resume only runs of people you trust", run.folder, owner)
 
 
 def _changes(overrides: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Writes and reads checkpoints for Lightning: complete, verified, only plain data."""
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from headstart.errors import UsageError
 from headstart.files import UnreadableError, read_torch_file, remove_leftovers, replacing
+from headstart.runs.directory import Run
 from headstart.runs.earlier import translated_callbacks
 
 
@@ -44,7 +46,7 @@ class SafeCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The content of the file, every byte verified; states of callbacks have the current names of their classes.
+        """The content of the file, every byte verified; states of callbacks as today's code and this place need them.
 
         Lightning passes `weights_only`, but nothing in a checkpoint is ever executed.
 
@@ -57,7 +59,7 @@ class SafeCheckpointIO(CheckpointIO):
         except UnreadableError as error:
             raise UsageError(f"{path} is no checkpoint that can be read safely: {error}") from error
         if isinstance(content, dict) and "callbacks" in content:
-            content["callbacks"] = translated_callbacks(content["callbacks"])
+            content["callbacks"] = _at_its_place(translated_callbacks(content["callbacks"]), content, Path(path))
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -69,6 +71,21 @@ def _local(path: str | Path) -> Path:
     if "://" in str(path):
         raise UsageError(f"{path}: checkpoints go into a folder, not to a URL; give callbacks.<name>.dirpath=<folder>")
     return Path(path)
+
+
+def _at_its_place(states: Any, content: dict[str, Any], path: Path) -> Any:
+    """The states of callbacks, with the paths of files of the run as they are after the run was moved."""
+    run, facts = Run.of(path), content.get("hyper_parameters", {})
+    before = facts.get("config", {}).get("paths", {}).get("run")
+    return _moved(states, f"{before}{os.sep}", f"{run.folder}{os.sep}") if run and before else states
+
+
+def _moved(node: Any, before: str, now: str) -> Any:
+    if isinstance(node, str):
+        return now + node.removeprefix(before) if node.startswith(before) else node
+    if isinstance(node, dict):
+        return {_moved(key, before, now): _moved(value, before, now) for key, value in node.items()}
+    return [_moved(item, before, now) for item in node] if isinstance(node, list) else node
 
 
 def _refuse_more_than_plain_data(file: Path, target: Path) -> None:

@@ -91,12 +91,25 @@ def test_what_would_make_it_another_run_is_refused(override, tmp_path):
         config_to_run(today(run), hydra(f"resume={run}", override))
 
 
-def test_a_run_that_was_moved_and_a_sweep_are_refused(tmp_path):
+def test_a_run_that_was_moved_continues_in_its_new_place(tmp_path, caplog):
     run = make_run(tmp_path / "a").rename(tmp_path / "b")
-    with pytest.raises(UsageError, match="move it back"):
-        config_to_run(today(run), hydra())
-    with pytest.raises(UsageError, match="resume its jobs"):
-        config_to_run(today(run), hydra(mode=RunMode.MULTIRUN))
+    config = OmegaConf.merge(today(run), {"paths": {"cache": "of this machine"}})
+    assert config_to_run(config, hydra()).paths == {"run": str(run), "cache": "of this machine"}
+    assert f"this run was started in {tmp_path / 'a'}; it continues in {run}" in caplog.text
+
+
+def test_a_run_of_another_user_is_named(tmp_path, caplog, monkeypatch):
+    run = make_run(tmp_path / "a")
+    config_to_run(today(run), hydra())
+    assert "another user" not in caplog.text
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(run).st_uid + 1)
+    config_to_run(today(run), hydra())
+    assert "belongs to another user" in caplog.text
+
+
+def test_a_sweep_is_not_resumed_with_m(tmp_path):
+    with pytest.raises(UsageError, match="leave out -m"):
+        config_to_run(today(make_run(tmp_path / "a")), hydra(mode=RunMode.MULTIRUN))
 
 
 def test_a_launch_that_is_repeated_may_have_any_words(tmp_path):
