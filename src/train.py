@@ -5,6 +5,7 @@ python src/train.py model=resnet50 data=cats_dogs      settings chosen from the 
 python src/train.py finetuning=full model=resnet50 data=cats_dogs
 python src/train.py -m seed=0,1,2 model=resnet18,mobilenet_v2 data=image_folder data.root=my/pictures
 python src/train.py resume=last                        continues an interrupted run
+python src/train.py resume=logs/train/multiruns/<date> continues a sweep with the jobs that have not ended
 """
 
 import hydra
@@ -14,9 +15,11 @@ from omegaconf import DictConfig
 from headstart.cli import resolvers
 from headstart.cli.check import check_config
 from headstart.cli.conf_files import CONF
+from headstart.cli.overrides import command_line_overrides
 from headstart.cli.quick_check import check_without_imports
 from headstart.cli.run import run_entry_point
-from headstart.runs.resume import config_to_run
+from headstart.cli.unfinished_sweep import continue_sweep
+from headstart.runs.resume import config_to_run, sweep_to_resume
 
 resolvers.register()
 
@@ -24,6 +27,9 @@ resolvers.register()
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Returns the best monitored score, which is what a sweep compares."""
+    if sweep := sweep_to_resume(cfg):
+        continue_sweep(sweep, cfg, command_line_overrides())
+        return None
     cfg = config_to_run(cfg, HydraConfig.get())
     check_without_imports(cfg)
     check_config(cfg)

@@ -307,11 +307,15 @@ def test_a_failing_job_does_not_take_the_sweep_along(tmp_path):
     done = shell("src/train.py", "-m", "data.shots_per_class=5,500", *QUICK, HEADSTART_LOGS=str(tmp_path))
     assert done.returncode == 2
     assert "data.shots_per_class=500: class" in done.stderr
-    assert re.search(r"data.shots_per_class=500.*failed", done.stderr)
+    assert re.search(r"data.shots_per_class=500.*not ended", done.stderr)
     (table,) = tmp_path.glob("train/multiruns/*/sweep.csv")
     scores = [row.split(",")[1] for row in table.read_text().splitlines()[1:]]
     assert scores[0]
     assert not scores[1]
+    again = shell("src/train.py", f"resume={table.parent}", HEADSTART_LOGS=str(tmp_path))
+    assert again.returncode == 1
+    assert "1 of 2 jobs have ended" in again.stderr
+    assert "1 of 2 jobs failed: 1. Their messages are above" in again.stderr
 
 
 @pytest.mark.slow

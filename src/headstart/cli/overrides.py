@@ -30,7 +30,15 @@ def compose_choices(config_name: str, overrides: Iterable[str]) -> DictConfig:
         HydraException, OmegaConfBaseException: the choices do not fit together.
     """
     groups = choices_by_group()
-    choices = [override for override in overrides if key_of(override) in groups]
+    return compose_config(config_name, [override for override in overrides if key_of(override) in groups])
+
+
+def compose_config(config_name: str, overrides: list[str]) -> DictConfig:
+    """The config that a command line gives, also within an entry point.
+
+    Raises:
+        HydraException, OmegaConfBaseException: the overrides do not fit together.
+    """
     in_entry_point = GlobalHydra.instance().is_initialized()
     with nullcontext() if in_entry_point else initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(config_name, choices)
+        return compose(config_name, overrides)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from headstart.files import write_table
+from headstart.files import relative_to_cwd, write_table
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import Run
 
@@ -23,8 +23,9 @@ class Job:
 
     Attributes:
         overrides: those of its command line.
-        score: the best monitored score; None for a job that failed or has not ended.
+        score: the best monitored score; None for a job that has not ended or did not validate.
         run: the directory of the run.
+        ended: whether the run has ended; if not, it failed, was interrupted or is still running.
         seconds: duration of the run.
         parameters: number of parameters of the model.
     """
@@ -32,6 +33,7 @@ class Job:
     overrides: list[str]
     score: float | None
     run: str
+    ended: bool
     seconds: float | None = None
     parameters: int | None = None
 
@@ -56,14 +58,17 @@ class SweepTable(Callback):
 
 
 def find_jobs(sweep: Path) -> list[Job]:
-    """The jobs of a sweep directory in their order; a job whose run has not ended has failed, or is still running."""
+    """The jobs of a sweep directory that have begun, in their order."""
     folders = sorted((each for each in sweep.glob("*/") if each.name.isdecimal()), key=lambda each: int(each.name))
     return [_read(run) for run in map(Run, folders) if run.overrides is not None]
 
 
 def _read(run: Run) -> Job:
     results = run.metrics if run.has_ended else {}
-    return Job(run.overrides, results.get("score"), str(run.folder), results.get("seconds"), results.get("parameters"))
+    return Job(
+        run.overrides, results.get("score"), str(run.folder), run.has_ended, results.get("seconds"),
+        results.get("parameters"),
+    )  # fmt: skip
 
 
 def write(sweep: Path, jobs: list[Job]) -> None:
@@ -76,7 +81,7 @@ def write(sweep: Path, jobs: list[Job]) -> None:
 
 
 def show(sweep: Path, monitor: str) -> None:
-    """Writes and prints the table of a sweep that has ended.
+    """Writes and prints the table of a sweep, and how to continue it if a job has not ended.
 
     Args:
         sweep: its directory.
@@ -91,6 +96,8 @@ def show(sweep: Path, monitor: str) -> None:
     console = Console(stderr=True, markup=False, emoji=False)  # or rich takes groups=[stem] for markup
     console.print(_table(jobs, monitor))
     console.print(str(sweep / "sweep.csv"), soft_wrap=True)
+    if not all(job.ended for job in jobs):
+        console.print(f"to continue: python src/train.py resume={relative_to_cwd(sweep)}", soft_wrap=True)
 
 
 def _table(jobs: list[Job], monitor: str) -> Table:
@@ -103,6 +110,6 @@ def _table(jobs: list[Job], monitor: str) -> Table:
         differences = " ".join(override for override in job.overrides if override not in shared)
         seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
         parameters = "" if job.parameters is None else f"{job.parameters:,}"
-        score = "failed" if job.score is None else f"{job.score:.4f}"
+        score = "not ended" if not job.ended else "" if job.score is None else f"{job.score:.4f}"
         table.add_row(differences, Path(job.run).name, seconds, parameters, score)
     return table

@@ -224,6 +224,11 @@ class Run:
         return None if self.evaluation(split) is None else read_answers(self.evaluation_folder(split))
 
 
+def sweep_file(folder: Path) -> Path:
+    """The record of a sweep in its directory, which Hydra writes when the sweep starts."""
+    return folder / "multirun.yaml"
+
+
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoint files in a folder, sorted by name."""
     return sorted(folder.glob("*.ckpt"))

@@ -9,7 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError
-from headstart.runs.directory import LAST, Run, find_runs, latest
+from headstart.runs.directory import LAST, Run, find_runs, latest, sweep_file
 from headstart.runs.hyperparameters import key_of
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ def run_directory(resume: str | None, logs: str, name: str, started: str) -> str
     """The directory of this run: an existing one to resume, or a new one.
 
     Args:
-        resume: None, `last`, a run directory, or a checkpoint in one. `last` is the run that was started last, of any
-            name, or of the given `name` if that is not the default one.
+        resume: None, `last`, a run directory, a checkpoint in one, or the directory of a sweep. `last` is the run that
+            was started last, of any name, or of the given `name` if that is not the default one.
         logs: the folder of all runs.
         name: the folder of this run's kind below `logs`.
         started: date and time, the name of a new directory. Processes that a cluster started for one run use a name
@@ -42,11 +42,13 @@ def run_directory(resume: str | None, logs: str, name: str, started: str) -> str
     if resume == "last":
         return _last(Path(logs) if name == DEFAULT_NAME else Path(logs) / name)
     path = Path(resume).expanduser().resolve()
+    if sweep_file(path).is_file():
+        return str(path)
     run = Run.of(path) if path.is_file() else Run(path)
     if run is None or not run.exists:
         raise UsageError(
             f"resume={resume} is no run: give `last`, a run directory such as logs/train/runs/<date>, "
-            f"or a checkpoint in one, logs/train/runs/<date>/checkpoints/{LAST}"
+            f"a checkpoint in one, logs/train/runs/<date>/checkpoints/{LAST}, or a sweep, logs/train/multiruns/<date>"
         )
     return str(run.folder)
 
@@ -73,6 +75,12 @@ def _launch() -> str | None:
 def was_restarted() -> bool:
     """Whether a cluster or torchrun has started this launch again, after a requeue or a crash."""
     return any(int(os.environ.get(key, 0)) > 0 for key in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+
+
+def sweep_to_resume(config: DictConfig) -> Path | None:
+    """The directory of the sweep that is to be continued; None if the config is about one run."""
+    folder = Path(config.paths.run)
+    return folder if config.resume is not None and sweep_file(folder).is_file() else None
 
 
 def config_to_run(config: DictConfig, hydra: HydraConf) -> DictConfig:

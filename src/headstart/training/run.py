@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
@@ -61,9 +62,16 @@ def run(cfg: DictConfig) -> Result:
                 train_from_scratch(result)
     except SystemExit:  # from Ctrl-C or SIGTERM
         if not cfg.trainer.fast_dev_run:
-            log.warning("interrupted; to continue: python src/train.py resume=%s", relative_to_cwd(Path(cfg.paths.run)))
+            log.warning("interrupted; to continue: python src/train.py resume=%s", relative_to_cwd(to_continue(cfg)))
         raise
     return result
+
+
+def to_continue(cfg: DictConfig) -> Path:
+    """What `resume=` names to continue: the run, or the sweep that it is a job of."""
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    in_sweep = hydra is not None and hydra.mode is RunMode.MULTIRUN
+    return Path(hydra.sweep.dir if in_sweep else cfg.paths.run)
 
 
 def train(given: DictConfig) -> Result:
@@ -158,7 +166,8 @@ def write_config_and_classes(run: Run, cfg: DictConfig, task: ClassificationTask
 def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, data: DataModule) -> Result:
     """The validation metrics of the best epoch, and the test metrics of its weights."""
     validates = bool(trainer.limit_val_batches)
-    kept = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", "") == (cfg.monitor if validates else None)]
+    watched = cfg.monitor if validates else None
+    kept = [callback for callback in trainer.checkpoint_callbacks if getattr(callback, "monitor", "") == watched]
     best = next((path for each in kept if (path := getattr(each, "best_model_path", ""))), "")
     path = "" if trainer.fast_dev_run else best
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}

@@ -1,0 +1,115 @@
+"""Continues a sweep: jobs that ended stay as they are, the others are resumed or started."""
+
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from headstart.cli import sweep_table
+from headstart.cli.overrides import compose_config
+from headstart.errors import Failure, UsageError
+from headstart.files import relative_to_cwd
+from headstart.runs.directory import Run, sweep_file
+from headstart.runs.hyperparameters import key_of
+from headstart.runs.trust import check_config
+
+log = logging.getLogger(__name__)
+BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep; `overrides` is None if its sweeper has not planned it (only a folder is there)."""
+
+    folder: Path
+    overrides: list[str] | None
+
+    def command(self, changes: list[str]) -> list[str]:
+        """The command line that resumes or starts the job."""
+        if Run(self.folder).exists:
+            return [f"resume={self.folder}", *changes]
+        return [*(self.overrides or ()), *changes, f"hydra.run.dir={self.folder}"]
+
+
+def continue_sweep(sweep: Path, config: DictConfig, overrides: list[str]) -> None:
+    """Runs the jobs of a sweep that have not ended, one after the other, each in a process of its own.
+
+    Args:
+        sweep: the directory of the sweep.
+        config: as composed from the command line.
+        overrides: of the command line; all but `resume` go to every job.
+
+    Raises:
+        UsageError: a job that has not begun would build what may not be built from a received file.
+        Failure: a job failed; all others were run before.
+    """
+    jobs = planned_jobs(sweep)
+    waiting = [job for job in jobs if not Run(job.folder).has_ended]
+    log.info("sweep %s: %d of %d jobs have ended", relative_to_cwd(sweep), len(jobs) - len(waiting), len(jobs))
+    for job in waiting:
+        if not Run(job.folder).exists:
+            _refuse_foreign_parts(job.overrides or [])
+    changes = [override for override in overrides if key_of(override) != "resume"]
+    failed = []
+    for job in waiting:
+        command = job.command(changes)
+        log.info("\njob %s: %s", job.folder.name, " ".join(job.overrides or command))
+        if _run([sys.executable, sys.argv[0], *command]):
+            failed.append(job.folder.name)
+    sweep_table.show(sweep, config.monitor)
+    if failed:
+        raise Failure(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}. Their messages are above")
+
+
+def planned_jobs(sweep: Path) -> list[Job]:
+    """The jobs of a sweep in their order; of a sweep that chooses each job by earlier ones, those that have begun.
+
+    Raises:
+        UsageError: the record of the sweep cannot be read.
+    """
+    try:
+        record = OmegaConf.to_container(OmegaConf.load(sweep_file(sweep)))["hydra"]
+        sweeper, params = record["sweeper"]["_target_"], record["sweeper"].get("params")
+        typed = list(record["overrides"]["task"])
+    except Exception as error:  # a damaged file raises errors of many classes
+        raise UsageError(f"{sweep_file(sweep)} is no record of a sweep: {error}") from error
+    if sweeper != BASIC:
+        log.warning("the sweeper of this sweep plans its jobs one by one: only those that have begun are continued")
+        begun = [each for each in sweep.glob("*/") if each.name.isdecimal() and Run(each).overrides is not None]
+        return [Job(each, Run(each).overrides) for each in sorted(begun, key=lambda each: int(each.name))]
+    words = [*(f"{key}={value}" for key, value in (params or {}).items()), *typed]
+    (planned,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), None)
+    return [Job(sweep / str(number), list(overrides)) for number, overrides in enumerate(planned)]
+
+
+def _refuse_foreign_parts(overrides: list[str]) -> None:
+    """Checks what overrides from a file would build, because the file may come from a stranger."""
+    config = OmegaConf.to_container(compose_config("train", overrides))
+    # our own paths read the environment, which the overrides may not
+    check_config({**config, "paths": None, "overrides": overrides})
+
+
+def _run(command: list[str]) -> int:
+    """The exit code of a process; a signal to this process goes to it, too, and is waited for.
+
+    Raises:
+        SystemExit: the process was ended by Ctrl-C or SIGTERM.
+    """
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:  # a terminal has sent it to both
+        process.wait()
+        raise
+    except SystemExit:
+        process.terminate()
+        process.wait()
+        raise
+    if code in (130, 143):
+        raise SystemExit(code)
+    return code
