@@ -1,6 +1,7 @@
 """The exceptions that are shown without a traceback, and the words of messages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -17,6 +18,30 @@ class Failure(Exception):  # noqa: N818 - Python's names for errors tell what a 
 
     Entry points print only the message and exit with code 1.
     """
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and its causes; stops if they form a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def settings_of(section: str) -> Iterator[None]:
+    """Names the section of the config whose settings a library refuses when it builds an object.
+
+    Raises:
+        UsageError: in place of a ValueError or TypeError.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{section}: {error}") from error
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Explains an exception in a sentence: what was typed, what is allowed and what to type instead."""
 
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from headstart.cli.conf_files import CONF, choices_by_group
 from headstart.cli.overrides import compose_choices
 from headstart.cli.usual_words import translations
-from headstart.errors import UsageError, nearest
+from headstart.errors import UsageError, causes, nearest
 from headstart.runs.hyperparameters import key_of
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
@@ -22,7 +23,7 @@ UNHELPFUL_LINES = (
 
 def explain(error: BaseException, config_name: str, arguments: list[str]) -> str | None:
     """The message for the person who typed `arguments`; None if the fault is not theirs."""
-    chain = list(_causes(error))
+    chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, UsageError):
             return str(cause)
@@ -35,6 +36,12 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     if str(error).startswith("Config group override"):  # Hydra raises a bare ValueError for `scheduler=null`
         empty = [a for a in arguments if a.split("=", 1)[-1] in ("null", "") and "." not in key_of(a)]
         return _choose_instead(empty) if empty else str(error)
+    plugin = re.search(r"Could not find 'hydra/(?:sweeper|launcher)/(\w+)'", str(error))
+    if plugin:
+        return f'{plugin[1]} is not installed: pip install -e ".[{plugin[1]}]"'
+    missing = next((cause for cause in chain if isinstance(cause, ModuleNotFoundError)), None)
+    if missing and isinstance(error, InstantiationException):
+        return str(missing)
     if isinstance(error, CONFIG_ERRORS) and not _has_foreign_cause(chain):
         if config_name == "train" and (lines := list(translations(arguments))):
             return "\n  ".join(lines)
@@ -57,15 +64,6 @@ def _in_quotes(override: str) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     quoted = shlex.quote(f'{key}="{escaped}"')
     return f"Hydra cannot read this value; in quotes of its own it is taken as it is: {quoted}"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and its causes; stops if they form a circle."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _has_foreign_cause(chain: list[BaseException]) -> bool:

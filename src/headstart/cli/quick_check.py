@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from headstart.cli.early_checks import late_mistakes
 from headstart.cli.overrides import command_line_overrides, compose_choices
 from headstart.cli.schemas import CACHES, COMPONENTS, OPTIONAL_COMPONENTS, CacheConfig, TrainConfig
 from headstart.errors import UsageError, nearest
@@ -24,7 +25,8 @@ def check_without_imports(config: DictConfig) -> None:
     Raises:
         UsageError: lists all these mistakes at once.
     """
-    refuse([*plain_problems(config), *_text_problems(config, command_line_overrides())])
+    problems = [*plain_problems(config), *_text_problems(config, command_line_overrides())]
+    refuse(problems or list(late_mistakes(config)))
 
 
 def refuse(problems: list[str]) -> None:

@@ -1,6 +1,5 @@
 """Runs an entry point as a process: exit codes, signals, and libraries that keep quiet."""
 
-import errno
 import logging
 import os
 import signal
@@ -14,10 +13,16 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
 from headstart.cli.allocator import keep_freed_memory
+from headstart.cli.failures import failure_in_words
 from headstart.cli.messages import explain
 from headstart.cli.overrides import translate_null_choices
-from headstart.errors import Failure, printable
+from headstart.errors import printable
 
 # Threads that wait for work must not keep their core busy: with two processes on two cores, training was five times
 # slower. torch reads this when it loads its thread pool, so it must be set before torch is imported.
@@ -26,6 +31,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 keep_freed_memory()
 
 USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+
+
+class JobFailed(BaseException):
+    """Carries the exception of a job past Hydra, which would print a line of its own before our message."""
+
+
+class RaiseAtOnce(Callback):
+    """Raises the exception of a job that failed; in a sweep Hydra keeps it, so that the other jobs run."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Raises `JobFailed`, because Hydra only warns of an `Exception` in a callback."""
+        if job_return.status is JobStatus.FAILED and config.hydra.mode is RunMode.RUN:
+            raise JobFailed from job_return._return_value
 
 
 def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
@@ -52,14 +70,14 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
     except BrokenPipeError:  # as with `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
-    except Exception as error:
-        message = explain(error, config_name, sys.argv[1:])
-        no_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        expected = no_room or isinstance(error, Failure)  # a full disk is no fault of the code: no traceback
-        if full or (message is None and not expected):
-            traceback.print_exc()
+    except (Exception, JobFailed) as raised:
+        error = raised.__cause__ if isinstance(raised, JobFailed) else raised
+        mistake = explain(error, config_name, sys.argv[1:])
+        message = mistake or failure_in_words(error, config_name)
+        if full or message is None:
+            traceback.print_exception(error)
         sys.stderr.write(f"\nerror: {printable(str(message or error))}\n")
-        sys.exit(FAILURE if message is None else USAGE)
+        sys.exit(FAILURE if mistake is None else USAGE)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -53,6 +53,7 @@ class DataModule(pl.LightningDataModule):
         classes: class names in the order of the outputs of an existing model; None for a new model.
 
     Attributes:
+        one_label: whether every sample of such a data set has exactly one class; False: known only from the samples.
         brought: the splits that the data set has itself, known after `setup`; the others are cut from `train`.
         cached_activations: split (`train`, `val`) -> activations that the trainer's batches hold in place of inputs;
             empty if the activation cache does not serve the run.
@@ -62,6 +63,8 @@ class DataModule(pl.LightningDataModule):
     Raises:
         UsageError: a value out of range, or two that contradict each other.
     """
+
+    one_label: ClassVar[bool] = False
 
     def __init__(
         self,

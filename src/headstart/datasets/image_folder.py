@@ -37,6 +37,8 @@ class ImageFolder(DataModule):
         options: arguments of `DataModule`.
     """
 
+    one_label = True
+
     def __init__(self, *, root: str, on_bad: str = "leave_out", cache: str | None = None, **options: Any):
         super().__init__(**options)
         one_of("data.on_bad", on_bad, ("leave_out", "error"))

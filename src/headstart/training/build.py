@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -83,6 +84,11 @@ def check_trainer(cfg: DictConfig) -> None:
     refuse_sharding(str(cfg.trainer.get("strategy")))
     for callback in _callbacks(cfg):
         refuse_lost_checkpoints(callback)
+    if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UsageError(
+            f"trainer.accelerator={cfg.trainer.accelerator}: torch finds no GPU here (torch.cuda.is_available() is "
+            "false). Type trainer=cpu, or trainer=auto: a GPU if there is one"
+        )
     trainer = instantiate(cfg.trainer, logger=False, enable_checkpointing=False, max_time=None)
     refuse_parallel_sweep(trainer)
     refuse_parallel_report(cfg, trainer)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from headstart.backbones.speed import choose_precision, faster_precision
+from headstart.cli.early_checks import duration
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.files import relative_to_cwd, replacing
@@ -50,6 +51,7 @@ def settle(given: DictConfig) -> Settled:
         refuse_other_length(cfg, resume_from)
     settle_machine(cfg)
     check_trainer(cfg)
+    refuse_other_labels(cfg)
     data = build_data(cfg)
     make_paths_absolute(cfg)
     settle_validation(cfg, data)
@@ -95,8 +97,21 @@ def refuse_other_length(cfg: DictConfig, resume_from: Path) -> None:
         )
 
 
+def refuse_other_labels(cfg: DictConfig) -> None:
+    """Refuses a task for several labels per sample if the data set always has one; before the data are read.
+
+    Raises:
+        UsageError: says which task to use.
+    """
+    objective = get_class(cfg.task.objective._target_)
+    if get_class(cfg.data._target_).one_label and getattr(objective, "multi_label", False):
+        raise UsageError("the data have one class per sample: use task=classification")
+
+
 def settle_machine(cfg: DictConfig) -> None:
-    """Sets initial weights and precision; both are saved, so that a resumed run computes the same."""
+    """Sets initial weights, precision and time limit; all are saved, so that a resumed run computes the same."""
+    if isinstance(cfg.trainer.get("max_time"), (str, int, float)):
+        cfg.trainer.max_time = duration(cfg.trainer.max_time)
     # model.weights may be on the command line, as in a sweep over strategies, but finetuning=scratch uses none
     if get_class(cfg.finetuning._target_).random_weights and cfg.model.get("weights") is not None:
         log.info("finetuning=scratch: random weights instead of model.weights=%s", cfg.model.weights)
@@ -135,7 +150,7 @@ def settle_validation(cfg: DictConfig, data: DataModule) -> None:
     cfg.trainer.limit_val_batches = 0
     for node in cfg.callbacks.values():
         if node.get("_target_", "").endswith(".ModelCheckpoint") and node.get("monitor"):
-            node.monitor = None
+            node.monitor, node.mode = None, "max"  # not as the other checkpoint: Lightning tells them apart by both
     if cfg.resume is None:
         why = "there are no validation samples" if not data.num_samples["val"] else "trainer.limit_val_batches=0"
         log.warning("%s: nothing chooses the best epoch or ends the run early; the last epoch's weights are kept", why)

@@ -3,8 +3,8 @@
 import pytest
 from hydra.errors import HydraException
 
-from headstart.cli.messages import _causes, explain
-from headstart.errors import UsageError
+from headstart.cli.messages import explain
+from headstart.errors import UsageError, causes
 
 
 @pytest.mark.parametrize("link", ["__cause__", "__context__"])
@@ -12,7 +12,7 @@ def test_a_circle_of_causes_ends(link):
     first, second = OSError("a"), ValueError("b")
     second.__cause__ = first
     setattr(first, link, second)
-    assert list(_causes(second)) == [second, first]
+    assert list(causes(second)) == [second, first]
     assert explain(second, "train", []) is None
 
 

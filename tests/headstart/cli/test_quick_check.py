@@ -82,7 +82,7 @@ def test_all_mistakes_are_told_at_once(refusal):
         ["trainer.fast_dev_run=3"],
         ["trainer.max_epochs=null"],
         ["debug=overfit", "trainer.overfit_batches=0.5"],
-        ["data=image_folder", "data.root=x", "data.num_workers=0"],
+        ["data=image_folder", "data.root=.", "data.num_workers=0"],
         ["optimizer.lr=${optimizer.weight_decay}"],
         ["finetuning=full", "finetuning.batch_norm=[frozen,train]"],
         ["+trainer.profiler=simple"],

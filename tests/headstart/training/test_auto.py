@@ -103,7 +103,7 @@ def test_small_pictures_are_not_enlarged_more_than_helps(quick, monkeypatch):
         "headstart.training.auto.seconds_per_sample",
         lambda backbone, accelerator: timed.append(backbone.preprocess.image_size) or 0.01,
     )
-    words = ("model=resnet18", "model.weights=null", "trainer.max_time='00:00:10:00'")
+    words = ("model=resnet18", "model.weights=null", "trainer.max_time=00:00:10:00")
     for image_size, expected in (("null", {"model.image_size": 128}), ("64", {})):
         cfg = quick(*AUTO, *words, f"model.image_size={image_size}")
         found = {setting.key: setting.value for setting in recommend(cfg, build_data(cfg)).settings}
@@ -302,7 +302,7 @@ def test_the_time_is_measured_once_by_one_process_with_the_network_as_it_will_be
     monkeypatch.setattr("headstart.training.auto.seconds_per_sample", measured)
     monkeypatch.setattr("headstart.inputs.images.preprocess.SIZE_FOR_SMALL", 8)
     monkeypatch.setattr("headstart.training.auto.MOST_EPOCHS", 5)
-    cfg = quick(*AUTO, "trainer.max_time='00:00:10:00'", "compare_scratch=true", "trainer.max_epochs=2")
+    cfg = quick(*AUTO, "trainer.max_time=00:00:10:00", "compare_scratch=true", "trainer.max_epochs=2")
     asked = []
     headstart.training.run.run(cfg)
     assert asked == [8]
