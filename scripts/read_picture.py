@@ -30,7 +30,7 @@ def read_picture(path: str | Path, preprocess: dict[str, Any], resize: bool) -> 
             # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as in training; draft() changes nothing else
             image.draft(None, (preprocess["decode_side"],) * 2)
             image.load()
-            picture = to_rgb(upright(image))
+            picture = to_rgb(upright(image), preprocess["grey_bits"])
     except (OSError, ValueError, MemoryError):
         raise
     except Exception as error:  # too large, or broken: then Pillow raises nearly any type of error
@@ -50,7 +50,7 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(Image.Transpose(turn))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, grey_bits: int) -> Image.Image:
     """8-bit RGB."""
     if image.mode == "F":
         raise ValueError("floating point pixels have no known scale")
@@ -58,7 +58,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
             raise ValueError("integer pixels beyond 0 to 65535 have no known scale")
-        scaled = ((grey + 128) // 257).astype(np.uint8)
+        white = 2**grey_bits - 1
+        scaled = ((np.minimum(grey, white) * 255 + white // 2) // white).astype(np.uint8)
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):
             scaled[grey == transparent] = 255

@@ -267,7 +267,7 @@ def copied():
 def test_the_copied_rules_read_as_ours(mode, interpolation, zoo):
     preprocess = ImagePreprocess(56, 64, interpolation, mode)
     facts = {key: getattr(preprocess, key) for key in ("image_size", "resize_size", "interpolation", "resize_mode",
-                                                       "decode_side")}  # fmt: skip
+                                                       "decode_side", "grey_bits")}  # fmt: skip
     for path in zoo.iterdir():
         if path.suffix == ".jpg" and path.stem == "text":
             with pytest.raises(UnreadablePicture):
@@ -287,4 +287,4 @@ def test_a_picture_that_is_too_large_is_one_unreadable_file(zoo, monkeypatch):
     """Pillow's error for it is of no common class."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ValueError, match="exceeds limit"):
-        copied().read_picture(zoo / "cmyk.jpg", {"decode_side": 64}, resize=False)
+        copied().read_picture(zoo / "cmyk.jpg", {"decode_side": 64, "grey_bits": 16}, resize=False)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -18,10 +19,12 @@ from terminal import Terminal
 from tqdm import std as tqdm_module
 
 from headstart.cli.conf_files import CONF
+from headstart.data.trained_run import load_data
 from headstart.inference.predict import Tally, predict
 from headstart.inputs.images.decode import read_picture
 from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
+from headstart.training.run import train
 
 ROOT = Path(__file__).parents[1]
 
@@ -193,3 +196,25 @@ def test_an_interruption_leaves_whole_rows(sent, code, trained, folder, tmp_path
     assert len(json.loads(output.read_text())) == 5
     process.stdin.close()
     process.stderr.close()
+
+
+def test_12_bit_pictures_are_read_alike_in_training_and_prediction(composed, tmp_path, caplog):
+    random = np.random.default_rng(0)
+    for name, most in (("dark", 1500), ("bright", 4095)):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        for number in range(8):
+            values = random.integers(0, most, (16, 16), endpoint=True).astype(np.uint16)
+            Image.fromarray(values).save(tmp_path / "scans" / name / f"{number}.png")
+    cfg = composed(
+        "data=image_folder", f"data.root={tmp_path / 'scans'}", "trainer=cpu", "trainer.max_epochs=1",
+        "model.image_size=16", "trainer.enable_progress_bar=false", "finetuning=full",
+    )  # fmt: skip
+    train(cfg)
+    assert "the 16-bit grey pictures use only 12 bits: their value 4095 becomes white" in caplog.text
+    task, trained = checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")
+    preprocess = task.backbone.preprocess
+    data = load_data(trained.data, task.classes, preprocess, "test")
+    for index in data.splits["test"]:
+        file = tmp_path / "scans" / data.samples.names[index]
+        assert torch.equal(preprocess.read(str(file)), data.samples.load(index))
+        assert preprocess.read(str(file)).max() > 80

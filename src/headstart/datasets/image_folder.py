@@ -109,7 +109,7 @@ class ImageFolder(DataModule):
             names=[self._name(path) for path in kept],
             targets=[position[labelled[path]] for path in kept],
             classes=classes,
-            load=PictureFiles([str(path) for path in kept]),
+            load=PictureFiles([str(path) for path in kept], grey_bits=result.grey_bits),
             digests=[result.digests[path] for path in kept],
         )
 

@@ -135,6 +135,14 @@ class Preprocess(ABC):
         """A loader of a data set that skips detail which this preprocessing would remove anyway."""
         return load
 
+    def fit_to(self, loads: Sequence[Callable[[int], Any]]) -> "Preprocess":
+        """This preprocessing with what the check of a new model's data has found.
+
+        Args:
+            loads: the loader of each data set.
+        """
+        return self
+
     def suggest(self, raw: Sequence[Any]) -> list[Setting]:
         """Settings that suit these raw training samples better than the defaults (`finetuning=auto`)."""
         return [Setting("augmentation", None, f"the augmentations are for pictures, not for {self.sample_name}s")]

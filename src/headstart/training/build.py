@@ -20,6 +20,7 @@ from headstart.callbacks.forward_passes import ForwardPassCounter
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.cli.schemas import CACHES
 from headstart.data.module import DataModule
+from headstart.data.samples import loaders
 from headstart.errors import UsageError
 from headstart.finetuning.base import refuse_sharding
 from headstart.tasks import checkpoint
@@ -66,6 +67,8 @@ def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = Non
     if task.objective.multi_label != data.samples.multi_label:
         have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
         raise UsageError(f"the data have {have} per sample: use task={want}")
+    if not resume_from:
+        task.backbone.preprocess = task.backbone.preprocess.fit_to(loaders(data.samples.load))
     preprocess = task.backbone.preprocess
     augmentation = instantiate(cfg.augmentation)
     data.connect(augmentation(preprocess) if augmentation else preprocess, preprocess)

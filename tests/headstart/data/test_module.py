@@ -140,7 +140,7 @@ def test_samples_are_decoded_in_the_detail_that_the_model_needs(early):
             return value
 
         def adapt_loader(self, load):
-            return load.decoded_at(7)
+            return load.decoded(7)
 
         def example(self, number):
             raise NotImplementedError
@@ -152,7 +152,7 @@ def test_samples_are_decoded_in_the_detail_that_the_model_needs(early):
         def __init__(self, side=None):
             self.side = side
 
-        def decoded_at(self, side):
+        def decoded(self, side):
             return Load(side)
 
         def __call__(self, index):

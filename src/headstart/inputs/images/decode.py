@@ -55,7 +55,7 @@ def silence_pillow() -> None:
 silence_pillow()
 
 
-def read_picture(source: Path | str | BinaryIO, least_side: int | None = None) -> Tensor:
+def read_picture(source: Path | str | BinaryIO, least_side: int | None = None, grey_bits: int = 16) -> Tensor:
     """Decodes one picture to RGB.
 
     Args:
@@ -63,6 +63,8 @@ def read_picture(source: Path | str | BinaryIO, least_side: int | None = None) -
         least_side: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size if its shorter side then still has at least this
             number of pixels. This is faster: the decoder skips detail that a later resize would average away. None,
             and every other format: decoded at full size.
+        grey_bits: bits that are used in pictures of 16-bit grey: 2 ** `grey_bits` - 1 becomes 255. Cameras and scanners
+            often store 10, 12 or 14 bits in this format.
 
     Returns:
         uint8, shape (3, H, W), values 0..255. The memory stays channels-last, as the decoder writes it (strides 1, 3W,
@@ -74,9 +76,18 @@ def read_picture(source: Path | str | BinaryIO, least_side: int | None = None) -
     """
     if not isinstance(source, (str, Path)):
         name = getattr(source, "name", None)
-        return _decode(source, name if isinstance(name, str) else None, least_side)
+        return _decode(source, name if isinstance(name, str) else None, least_side, grey_bits)[0]
     with open_file(source) as stream:
-        return _decode(stream, str(source), least_side)
+        return _decode(stream, str(source), least_side, grey_bits)[0]
+
+
+def largest_grey(source: BinaryIO) -> int | None:
+    """Decodes a picture as `read_picture`, and gives the largest value of 16-bit grey; None for any other picture.
+
+    Raises:
+        UnreadablePicture: as `read_picture`.
+    """
+    return _decode(source, None, None, 16)[1]
 
 
 @contextmanager
@@ -125,7 +136,7 @@ def _size_in_header(stream: BinaryIO) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _decode(stream: BinaryIO, path: str | None, least_side: int | None) -> Tensor:
+def _decode(stream: BinaryIO, path: str | None, least_side: int | None, grey_bits: int) -> tuple[Tensor, int | None]:
     try:
         with Image.open(stream, formats=FORMATS) as image:
             _check_size(image.size)
@@ -133,14 +144,15 @@ def _decode(stream: BinaryIO, path: str | None, least_side: int | None) -> Tenso
                 image.draft(None, (least_side, least_side))
             image.load()
             _turn_upright(image)
-            pixels = _to_rgb_array(image)
+            grey = int(np.asarray(image).max()) if image.mode.startswith("I") else None
+            pixels = _to_rgb_array(image, grey_bits)
     except UnreadablePicture as error:
         raise UnreadablePicture(error.reason, path) from error
     except MemoryError:
         raise  # a problem of the machine, not of the file
     except Exception as error:  # on a broken file Pillow raises nearly any type of error
         raise UnreadablePicture(_reason(error, stream), path) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return torch.from_numpy(pixels).permute(2, 0, 1), grey
 
 
 def _check_size(size: tuple[int, int]) -> None:
@@ -161,25 +173,26 @@ def _turn_upright(image: Image.Image) -> None:
         pass
 
 
-def _to_rgb_array(image: Image.Image) -> np.ndarray:
+def _to_rgb_array(image: Image.Image, grey_bits: int) -> np.ndarray:
     """(H, W, 3) uint8, writable."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.array(image)
     if image.mode == "F":
         raise UnreadablePicture("floating point pixels have no known scale; save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):
-        return np.repeat(_grey16_to_8(image)[:, :, None], 3, axis=2)
+        return np.repeat(_grey16_to_8(image, grey_bits)[:, :, None], 3, axis=2)
     if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
         return _on_white(image)
     return np.array(image.convert("RGB"))
 
 
-def _grey16_to_8(image: Image.Image) -> np.ndarray:
-    """16-bit grey to uint8 `(H, W)`, scaled (65535 to 255) and rounded; Pillow's own conversion would clip at 255."""
+def _grey16_to_8(image: Image.Image, bits: int) -> np.ndarray:
+    """16-bit grey to uint8 `(H, W)`, scaled and rounded; Pillow's own conversion would clip at 255."""
     grey = np.asarray(image).astype(np.int64)
     if grey.min() < 0 or grey.max() > 65535:
         raise UnreadablePicture(f"integer pixels from {grey.min()} to {grey.max()}; only 0 to 65535 has a known scale")
-    scaled = ((grey + 128) // 257).astype(np.uint8)
+    white = 2**bits - 1
+    scaled = ((np.minimum(grey, white) * 255 + white // 2) // white).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         scaled[grey == transparent] = 255

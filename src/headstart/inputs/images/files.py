@@ -18,18 +18,19 @@ class PictureFiles:
     Args:
         paths: the files.
         least_side: as for `read_picture`.
+        grey_bits: as for `read_picture`; None: there are no pictures of 16-bit grey.
     """
 
-    def __init__(self, paths: list[str], least_side: int | None = None):
-        self.paths, self.least_side = paths, least_side
+    def __init__(self, paths: list[str], least_side: int | None = None, grey_bits: int | None = None):
+        self.paths, self.least_side, self.grey_bits = paths, least_side, grey_bits
 
-    def decoded_at(self, least_side: int | None) -> "PictureFiles":
-        """The same files, decoded at another size."""
-        return PictureFiles(self.paths, least_side)
+    def decoded(self, least_side: int | None, grey_bits: int) -> "PictureFiles":
+        """The same files, decoded in another way."""
+        return PictureFiles(self.paths, least_side, grey_bits)
 
     def __call__(self, index: int) -> Tensor:
         """Picture `index`, uint8 RGB `(3, height, width)`."""
-        return read_picture(self.paths[index], self.least_side)
+        return read_picture(self.paths[index], self.least_side, self.grey_bits or 16)
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Width and height of picture `index`, without decoding it."""

@@ -1,8 +1,9 @@
 """The preprocessing of pictures: resize and crop as a set of pretrained weights expects them."""
 
+import logging
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal
 
 import torch
@@ -16,6 +17,7 @@ from headstart.inputs.base import Preprocess, Setting
 from headstart.inputs.images.decode import MAX_PIXELS, PICTURE_SUFFIXES, UnreadablePicture, picture_size, read_picture
 from headstart.inputs.images.resizing import Resize
 
+log = logging.getLogger(__name__)
 INTERPOLATIONS = ("bilinear", "bicubic")
 RESIZE_MODES = ("crop", "squash", "letterbox")
 SMALL_SIDE, SIZE_FOR_SMALL = 96, 128
@@ -34,6 +36,7 @@ class ImagePreprocess(Preprocess):
         interpolation: `bilinear` or `bicubic`, always antialiased.
         resize_mode: `crop` keeps the proportions and loses the edges, `squash` keeps the edges and loses the
             proportions, `letterbox` keeps both and adds black bars.
+        grey_bits: bits that are used in pictures of 16-bit grey; found when the training pictures are checked.
 
     Raises:
         UsageError: a mode does not exist, or a size is not possible.
@@ -47,6 +50,7 @@ class ImagePreprocess(Preprocess):
     resize_size: int
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     resize_mode: Literal["crop", "squash", "letterbox"] = "crop"
+    grey_bits: int = 16
 
     def __post_init__(self) -> None:
         for key, allowed in (("interpolation", INTERPOLATIONS), ("resize_mode", RESIZE_MODES)):
@@ -121,7 +125,7 @@ class ImagePreprocess(Preprocess):
         Raises:
             UnreadablePicture: it cannot be decoded correctly, or is so long and narrow that its resize needs gigabytes.
         """
-        picture = read_picture(source, self.decode_side)
+        picture = read_picture(source, self.decode_side, self.grey_bits)
         height, width = picture.shape[1:]
         if self.resized_pixels(height, width) > MAX_PIXELS:
             raise UnreadablePicture(f"too long for its width: {width} x {height} pixels")
@@ -135,7 +139,14 @@ class ImagePreprocess(Preprocess):
 
     def adapt_loader(self, load: Callable[[int], Any]) -> Callable[[int], Any]:
         """Decodes picture files at a reduced size, with a shorter side of at least `decode_side` pixels."""
-        return load.decoded_at(self.decode_side) if hasattr(load, "decoded_at") else load
+        return load.decoded(self.decode_side, self.grey_bits) if hasattr(load, "decoded") else load
+
+    def fit_to(self, loads: Sequence[Callable[[int], Any]]) -> "ImagePreprocess":
+        """With the bits of 16-bit grey that the check of the pictures has found."""
+        bits = max((bits for load in loads if (bits := getattr(load, "grey_bits", None))), default=16)
+        if bits != 16:
+            log.warning("the 16-bit grey pictures use only %d bits: their value %d becomes white", bits, 2**bits - 1)
+        return replace(self, grey_bits=bits)
 
     def as_module(self) -> nn.Module:
         """Resize and crop for an exported network."""
@@ -151,7 +162,7 @@ class ImagePreprocess(Preprocess):
     def describe(self, raw: bool = False) -> dict[str, Any]:
         """As `Preprocess.describe`."""
         size = ["height", "width"] if raw else [self.image_size] * 2
-        names = ("image_size", "resize_size", "interpolation", "resize_mode", "decode_side")
+        names = ("image_size", "resize_size", "interpolation", "resize_mode", "decode_side", "grey_bits")
         return {
             "summary": f"RGB, {self.image_size} x {self.image_size} pixels; resized to {self.resize_size} "
             f"({self.interpolation}, {self.resize_mode})",
@@ -168,7 +179,8 @@ class ImagePreprocess(Preprocess):
             f"decode a JPEG at 1/2, 1/4 or 1/8 of its size (optional, as in training), if its shorter side keeps "
             f"{self.decode_side} pixels",
             "turn the picture as its EXIF orientation says",
-            "8-bit RGB: transparency on white, 16-bit grey divided by 257 and rounded, the first frame of several",
+            f"8-bit RGB: transparency on white, 16-bit grey times 255 / {2**self.grey_bits - 1} and rounded, the first "
+            "frame of several",
         ]
         if raw:
             return steps

@@ -14,20 +14,25 @@ from pathlib import Path
 import PIL
 
 from headstart.files import replacing
-from headstart.inputs.images.decode import UnreadablePicture, open_file, read_picture
+from headstart.inputs.images.decode import UnreadablePicture, largest_grey, open_file
 from headstart.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
 _BATCH = 1024  # files that the threads get at a time; limits the memory for waiting files
+GREY_BITS = (8, 10, 12, 14, 16)
+"""Numbers of bits that cameras and scanners store in pictures of 16-bit grey."""
 _CANNOT_OPEN = "cannot be opened"
-_HEADER = {"headstart_scan": 2, "pillow": PIL.__version__}  # another version of the decoder may accept other files
+_HEADER = {"headstart_scan": 3, "pillow": PIL.__version__}  # another version of the decoder may accept other files
 
-Stamp = tuple[str, int, int]
-"""Absolute path, size in bytes, modification time in ns: if all are the same, the file counts as unchanged."""
+Stamp = tuple[str, int, int, int, int]
+"""Absolute path, size in bytes, times of modification and of the last change of any kind in ns, number of the file.
 
-Verdict = tuple[str | None, str | None]
-"""(digest, None) for a readable picture, (None, reason) for an unreadable one."""
+If all are the same, the file counts as unchanged. Programs can set the time of modification, but not that of change.
+"""
+
+Verdict = tuple[str | None, str | None, int | None]
+"""(digest, None, largest value of 16-bit grey or None) of a readable picture; (None, reason, None) of any other."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class ScanResult:
     """Unreadable picture -> reason."""
     digests: dict[Path, str] = field(default_factory=dict)
     """Readable picture -> BLAKE2b hash of its bytes, 40 hex digits: files with equal digests are equal."""
+    grey_bits: int | None = None
+    """Bits that the readable pictures of 16-bit grey use; None if there are none."""
     bad_list: Path | None = None
     """Text file that lists all unreadable pictures, one line `path<tab>reason` each; None if there is no such file."""
 
@@ -59,9 +66,11 @@ def scan_pictures(paths: Sequence[Path], cache_file: Path | None = None, workers
         keep = {stamps[path]: verdict for path, verdict in fresh.items() if _is_lasting(verdict)}
         is_saved = not keep or _save(cache_file, known | keep)
     verdicts = {path: fresh[path] if path in fresh else known[stamp] for path, stamp in stamps.items()}
-    bad = {path: reason for path, (_, reason) in verdicts.items() if reason is not None}
-    digests = {path: digest for path, (digest, _) in verdicts.items() if digest is not None}
-    return ScanResult(bad, digests, _list_bad(cache_file, bad) if is_saved else None)
+    bad = {path: reason for path, (_, reason, _) in verdicts.items() if reason is not None}
+    digests = {path: digest for path, (digest, _, _) in verdicts.items() if digest is not None}
+    greys = [value for _, _, value in verdicts.values() if value is not None]
+    bits = next(bits for bits in GREY_BITS if max(greys) < 2**bits) if greys else None
+    return ScanResult(bad, digests, bits, _list_bad(cache_file, bad) if is_saved else None)
 
 
 def describe_bad(result: ScanResult, root: Path, limit: int = 10) -> str:
@@ -89,7 +98,7 @@ def _stamp(path: Path) -> Stamp | None:
         status = os.stat(path)
     except OSError:
         return None
-    return os.path.abspath(path), status.st_size, status.st_mtime_ns
+    return os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _is_lasting(verdict: Verdict) -> bool:
@@ -102,10 +111,10 @@ def _judge(path: Path) -> Verdict:
     try:
         with open_file(path) as stream:
             content = stream.read()
-        read_picture(io.BytesIO(content))
+        grey = largest_grey(io.BytesIO(content))
     except UnreadablePicture as error:
-        return None, error.reason
-    return hashlib.blake2b(content, digest_size=20).hexdigest(), None
+        return None, error.reason, None
+    return hashlib.blake2b(content, digest_size=20).hexdigest(), None, grey
 
 
 def _verdicts(paths: Sequence[Path], workers: int | None) -> Iterator[tuple[Path, Verdict]]:
@@ -126,7 +135,7 @@ def _load(cache_file: Path) -> dict[Stamp, Verdict]:
                 log.info("%s was written by another version; all pictures are checked again", cache_file)
                 return {}
             rows = map(json.loads, lines)
-            return {(path, size, time_ns): (digest, reason) for path, size, time_ns, digest, reason in rows}
+            return {(path, *numbers): (digest, reason, grey) for path, *numbers, digest, reason, grey in rows}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, TypeError, StopIteration) as error:

@@ -12,7 +12,14 @@ import torch
 from PIL import ExifTags, Image
 
 from headstart.inputs.images import decode
-from headstart.inputs.images.decode import MAX_BYTES, PICTURE_SUFFIXES, UnreadablePicture, picture_size, read_picture
+from headstart.inputs.images.decode import (
+    MAX_BYTES,
+    PICTURE_SUFFIXES,
+    UnreadablePicture,
+    largest_grey,
+    picture_size,
+    read_picture,
+)  # fmt: skip
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
@@ -193,6 +200,17 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, ending, order):
     assert picture[0, 0].tolist() == [0, 0, 1, 1, 128, 254, 255]
     assert torch.equal(picture[0], picture[1])
     assert torch.equal(picture[0], picture[2])
+
+
+def test_12_bits_in_16_are_scaled_to_white(tmp_path):
+    values = np.array([[0, 8, 9, 2048, 4095, 5000]], dtype=np.uint16)
+    file = save(Image.fromarray(values), tmp_path / "a.png")
+    assert read_picture(file, grey_bits=12)[0, 0].tolist() == [0, 0, 1, 128, 255, 255]
+    assert read_picture(file)[0, 0].max() == 19
+    with file.open("rb") as stream:
+        assert largest_grey(stream) == 5000
+    with save(noise(), tmp_path / "b.png").open("rb") as stream:
+        assert largest_grey(stream) is None
 
 
 def test_16_bit_transparent_grey_lies_on_white(tmp_path):

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from terminal import Terminal
@@ -35,13 +36,13 @@ def pictures(tmp_path) -> list[Path]:
 def decoded(monkeypatch) -> list[int]:
     """A list that gets one entry per decoded picture."""
     calls: list[int] = []
-    original = scan.read_picture
+    original = scan.largest_grey
 
     def counting(source):
         calls.append(1)
         return original(source)
 
-    monkeypatch.setattr(scan, "read_picture", counting)
+    monkeypatch.setattr(scan, "largest_grey", counting)
     return calls
 
 
@@ -110,7 +111,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again(pictures, tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{", '{"headstart_scan": 0}\n', "HEADER\n[1, 2]\n", "HEADER\n[[], 1, 2, 3, 4]\n"]
+    "damage", ["", "{", '{"headstart_scan": 0}\n', "HEADER\n[1, 2]\n", "HEADER\n[[], 1, 2, 3, 4, 5, 6, 7]\n"]
 )
 def test_damaged_or_foreign_cache_is_ignored_and_remade(pictures, tmp_path, decoded, caplog, damage):
     caplog.set_level(logging.INFO)
@@ -123,6 +124,30 @@ def test_damaged_or_foreign_cache_is_ignored_and_remade(pictures, tmp_path, deco
     assert len(decoded) == 5
 
 
+def test_a_picture_that_changed_behind_its_time_and_size_is_read_again(tmp_path):
+    """As some tools for syncing and editing do: the time of the last change of the file cannot be set."""
+    file, other = tmp_path / "a.bmp", tmp_path / "b.bmp"
+    for path, colour in ((file, 1), (other, 2)):
+        draw(path, colour)
+    assert file.stat().st_size == other.stat().st_size
+    cache_file, before = tmp_path / "scan.jsonl", file.stat()
+    first = scan_pictures([file], cache_file)
+    file.write_bytes(other.read_bytes())
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert scan_pictures([file], cache_file).digests != first.digests
+
+
+@pytest.mark.parametrize(("largest", "bits"), [(200, 8), (1023, 10), (4095, 12), (9000, 14), (65535, 16), (None, None)])
+def test_bits_of_16_bit_grey(largest, bits, tmp_path):
+    for name, value in (("a.png", 0), ("b.png", largest)):
+        if value is not None:
+            Image.fromarray(np.full((4, 4), value, dtype=np.uint16)).save(tmp_path / name)
+    draw(tmp_path / "c.png")
+    cache_file = tmp_path / "scan.jsonl"
+    files = sorted(tmp_path.glob("*.png"))[largest is None :]
+    assert [scan_pictures(files, cache_file).grey_bits for _ in range(2)] == [bits, bits]
+
+
 def test_cache_that_cannot_be_written_costs_one_warning(pictures, tmp_path, caplog):
     (tmp_path / "file").write_text("not a folder")
     result = scan_pictures(pictures, tmp_path / "file" / "scan.jsonl")
@@ -133,7 +158,7 @@ def test_cache_that_cannot_be_written_costs_one_warning(pictures, tmp_path, capl
 
 
 def test_interrupted_scan_keeps_what_it_has_learnt_and_leaves_no_rubbish(pictures, tmp_path, decoded, monkeypatch):
-    counting = scan.read_picture
+    counting = scan.largest_grey
 
     def stop_at_second(source):
         if decoded:
@@ -142,7 +167,7 @@ def test_interrupted_scan_keeps_what_it_has_learnt_and_leaves_no_rubbish(picture
 
     cache_file = tmp_path / "scan.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr(scan, "read_picture", stop_at_second)
+        patch.setattr(scan, "largest_grey", stop_at_second)
         with pytest.raises(KeyboardInterrupt):
             scan_pictures(pictures, cache_file, workers=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "scan.jsonl"]
