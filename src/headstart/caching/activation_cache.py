@@ -40,6 +40,8 @@ class ActivationCache(Callback):
 
     Attributes:
         passes: samples that this process has sent through frozen layers.
+        decided: stage -> whether it was trained from rows. Checkpoints hold it, so that a resumed run does the same:
+            with and without rows, the numbers differ by rounding.
     """
 
     def __init__(self, root: str, max_gb: float = 20, views: int | None = None):
@@ -49,6 +51,7 @@ class ActivationCache(Callback):
         self.passes = 0
         self.stage: int | None = None
         self.digests: dict[str, list[str]] = {}
+        self.decided: dict[int, bool] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Serves the first stage, or the stage of a resumed run, also in the middle of an epoch."""
@@ -77,16 +80,38 @@ class ActivationCache(Callback):
             return
         self.stage = strategy.progress.stage
         _back_to_pictures(trainer, task)
-        groups = settled_prefix(task)
+        groups, before = settled_prefix(task), self.decided.get(self.stage)
         if not groups:
             return
+        if before is False:
+            log.info("the activations of the frozen layers are not cached, as before the interruption")
+            return
         try:
-            self._serve(trainer, task, groups, plain=strategy.plan[self.stage].closed_form)
+            self._serve(trainer, task, groups, strategy.plan[self.stage].closed_form, must_pay=before is None)
+            self.decided[self.stage] = True
         except (NotCachedError, NoCleanCutError, fingerprint.NoFingerprintError) as reason:
             log.info("the activations of the frozen layers are not cached: %s", reason)
+            if before:
+                log.warning("before the interruption they were: the results may differ by rounding")
+            self.decided[self.stage] = False
 
-    def _serve(self, trainer: pl.Trainer, task: pl.LightningModule, groups: int, plain: bool) -> None:
-        """Lets the rest of the network be trained from rows; with `plain`, the stage does not augment."""
+    def state_dict(self) -> dict[str, Any]:
+        """The decisions, as plain data."""
+        return {"decided": dict(self.decided)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the decisions of a checkpoint."""
+        self.decided = dict(state_dict["decided"])
+
+    def _serve(self, trainer: pl.Trainer, task: pl.LightningModule, groups: int, plain: bool, must_pay: bool) -> None:
+        """Lets the rest of the network be trained from rows.
+
+        Args:
+            trainer, task: of the run.
+            groups: number of leading layer groups that cannot change.
+            plain: whether the stage does not augment.
+            must_pay: whether rows are refused that are clearly faster to compute than to read back.
+        """
         data = trainer.datamodule
         augmentable = isinstance(data, DataModule) and data.train_transform is not data.eval_transform
         augmented = augmentable and not plain
@@ -99,7 +124,7 @@ class ActivationCache(Callback):
         if by_view:
             wanted["train"] = fingerprint.of_views(data.train_transform, wanted["train"], self.views)
             inputs = partial(_inputs_of_views, data, wanted["train"], self.views)
-        chain = Chain(trainer, inputs, wanted, self.root, self.limit)
+        chain = Chain(trainer, inputs, wanted, self.root, self.limit, must_pay)
         try:
             rest, rows = chain.rows(groups, _later_prefixes(trainer, groups, augmentable or task.mixing is not None))
         finally:

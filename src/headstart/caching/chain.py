@@ -46,13 +46,23 @@ class Chain:
         digests: split -> the digests of its samples, in their order.
         root: the folder of all stores.
         limit: bytes that all stores together may take.
+        must_pay: whether to refuse rows that are clearly faster to compute than to read back.
 
     Attributes:
         passes: samples whose picture this process has sent through a prefix.
     """
 
-    def __init__(self, trainer: pl.Trainer, inputs: Inputs, digests: dict[str, list[str]], root: Path, limit: float):
+    def __init__(
+        self,
+        trainer: pl.Trainer,
+        inputs: Inputs,
+        digests: dict[str, list[str]],
+        root: Path,
+        limit: float,
+        must_pay: bool = True,
+    ):
         self.trainer, self.inputs, self.digests, self.root, self.limit = trainer, inputs, digests, root, limit
+        self.must_pay = must_pay
         self.backbone, self.data = trainer.lightning_module.backbone, trainer.datamodule
         self.passes = 0
 
@@ -130,7 +140,7 @@ class Chain:
             except NoCleanCutError as reason:
                 log.info("activations behind %d groups are computed from pictures: %s", cut.groups, reason)
         try:
-            return filler.filled_rows(cut.prefix, self.inputs, must_pay=True)
+            return filler.filled_rows(cut.prefix, self.inputs, self.must_pay)
         finally:
             self.passes += filler.passes
 

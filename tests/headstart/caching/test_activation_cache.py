@@ -431,6 +431,39 @@ def test_an_interrupted_run_goes_on_to_the_bit(place, remove, tiny, tmp_path):
     same_weights(rest, whole)
 
 
+@pytest.mark.parametrize("usable", ["before", "after"])
+def test_a_resumed_run_does_what_the_run_did_before(usable, tiny, tmp_path, caplog):
+    """Or its numbers would differ, by rounding, from those of a run without interruption."""
+    blocked = tmp_path / "cache/stores"
+
+    def block():
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        blocked.parent.mkdir()
+        blocked.write_text("a file")
+
+    if usable == "after":
+        block()
+    whole, *_ = fit(tiny("trainer.max_epochs=2"))
+    cfg = tiny("trainer.max_epochs=2")
+    with pytest.raises(SystemExit):
+        fit(cfg, Stop(0, 2))
+    if usable == "before":
+        block()
+    else:
+        blocked.unlink()
+    cfg.resume = cfg.paths.run
+    with caplog.at_level(logging.INFO):
+        rest, *_, watch, cache = fit(cfg)
+    assert watch.kinds["train"] == [False] * len(watch.kinds["train"])
+    if usable == "after":
+        assert "not cached, as before the interruption" in caplog.text
+        same_weights(rest, whole)
+    else:
+        assert "before the interruption they were: the results may differ by rounding" in caplog.text
+        same_weights(rest, whole, 1e-4)
+    assert cache.decided == {0: False}
+
+
 @pytest.mark.slow
 def test_a_damaged_store_is_computed_again(tiny, tmp_path):
     plain, *_ = fit(tiny())
