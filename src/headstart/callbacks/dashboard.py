@@ -140,7 +140,7 @@ class Dashboard(Callback):
         targets = data.targets("val", range(len(self.best_logits)))
         probabilities = objective.probabilities(self.best_logits.to(task.device)).cpu()
         predictions = Predictions(names, task.classes, targets, probabilities, objective.multi_label)
-        if not objective.multi_label:
+        if not objective.multi_label and len(task.classes) <= per_class.MOST_CLASSES_IN_MATRIX:
             matrix = per_class.confusion_matrix(predictions)
             writer.add_figure("val/confusion_matrix", figures.confusion(matrix, task.classes), step)
         shown = worst_mistakes(predictions)[: self.mistakes]

@@ -52,7 +52,8 @@ class LogitCollector(Callback):
     @property
     def logits(self) -> Tensor:
         """`(samples, num_outputs)`."""
-        return torch.cat(self._logits)
+        self._logits = [torch.cat(self._logits)]  # so that a second call copies nothing
+        return self._logits[0]
 
     @property
     def features(self) -> Tensor:

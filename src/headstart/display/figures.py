@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
@@ -179,7 +180,10 @@ def _class_curves(predictions: Predictions, curve: Curve, area: str, title: str)
 
 def _drawn_classes(predictions: Predictions) -> list[int]:
     """Indices of the classes with a curve. Of two classes the second, because the curve of the first is its mirror."""
-    number = predictions.truth.sum(dim=0)
+    if predictions.multi_label:
+        number = predictions.truth.sum(dim=0)
+    else:
+        number = torch.bincount(predictions.targets, minlength=len(predictions.classes))
     both = ((number > 0) & (number < len(predictions))).nonzero()[:, 0].tolist()
     if not predictions.multi_label and len(predictions.classes) == 2:
         return both[1:]
@@ -187,7 +191,8 @@ def _drawn_classes(predictions: Predictions) -> list[int]:
 
 
 def _class_truth_and_scores(predictions: Predictions, c: int) -> tuple[np.ndarray, np.ndarray]:
-    return predictions.truth[:, c].numpy(), predictions.probabilities[:, c].numpy()
+    truth = predictions.truth[:, c] if predictions.multi_label else predictions.targets == c
+    return truth.numpy(), predictions.probabilities[:, c].numpy()
 
 
 def shortened(name: str, length: int = 24) -> str:

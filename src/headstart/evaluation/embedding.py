@@ -78,8 +78,8 @@ def _shown_class(predictions: Predictions) -> np.ndarray:
 def write_embedding(file: Path, points: np.ndarray, predictions: Predictions) -> None:
     """Writes `path,true,x,y`."""
     rows: list[Sequence[str]] = [
-        [path, predictions.class_names(truth), f"{x:.4f}", f"{y:.4f}"]
-        for path, truth, (x, y) in zip(predictions.paths, predictions.truth, points, strict=True)
+        [path, predictions.true_and_predicted_names(place)[0], f"{x:.4f}", f"{y:.4f}"]
+        for place, (path, (x, y)) in enumerate(zip(predictions.paths, points, strict=True))
     ]
     write_table(file, [["path", "true", "x", "y"], *rows])
 
@@ -96,8 +96,7 @@ def write_projector(folder: Path, features: Tensor, predictions: Predictions, pi
     # imported here: TensorBoard is slow to import, and nothing else in this file needs it
     from torch.utils.tensorboard import SummaryWriter
 
-    answers = zip(predictions.paths, predictions.truth, predictions.answer, strict=True)
-    rows = [(path, predictions.class_names(true), predictions.class_names(said)) for path, true, said in answers]
+    rows = [(path, *predictions.true_and_predicted_names(place)) for place, path in enumerate(predictions.paths)]
     plain = [[" ".join(word.encode(errors="replace").decode().split()) or "-" for word in row] for row in rows]
     with SummaryWriter(str(folder)) as writer:
         shown = None if pictures is None else pictures / 255

@@ -62,12 +62,13 @@ def write_tables_and_figures(folder: Path, evaluation: Evaluation) -> None:
         counts = {name: [row[name] for row in rows] for name in per_class.COUNT_COLUMNS}
         save(folder / "confusion.png", figures.label_confusion(counts, predictions.classes))
     else:
-        matrix = per_class.confusion_matrix(predictions)
-        content["confused"] = per_class.confused_pairs(matrix, predictions.classes)
-        per_class.write_confusion(folder / "confusion.csv", matrix, predictions.classes)
+        content["confused"] = per_class.confused_pairs(predictions)
         pairs = [pair.values() for pair in content["confused"]]
         write_table(folder / "confused.csv", [("true", "predicted", "samples", "share of the true class"), *pairs])
-        save(folder / "confusion.png", figures.confusion(matrix, predictions.classes))
+        if len(predictions.classes) <= per_class.MOST_CLASSES_IN_MATRIX:
+            matrix = per_class.confusion_matrix(predictions)
+            per_class.write_confusion(folder / "confusion.csv", matrix, predictions.classes)
+            save(folder / "confusion.png", figures.confusion(matrix, predictions.classes))
     content["ece"] = _draw_reliability(folder, evaluation)
     save(folder / "roc.png", figures.roc(predictions))
     save(folder / "precision_recall.png", figures.precision_recall(predictions))

@@ -77,10 +77,10 @@ def statistics_of(predictions: Predictions, losses: Tensor, weights: Tensor, bin
         weights: of the losses in their mean, `(samples,)`.
         bins: number of bins of the calibration error.
     """
-    truth, right = predictions.truth, predictions.is_right.float()
+    right = predictions.is_right.float()
     found: dict[str, Statistic] = {"loss": lambda n: (losses * weights) @ n / (weights @ n)}
     if predictions.multi_label:
-        by_label = (predictions.answer == truth).float().mean(dim=1)
+        by_label = (predictions.answer == predictions.truth).float().mean(dim=1)
         found |= {"acc": lambda n: _mean(by_label, n), "acc_exact": lambda n: _mean(right, n)}
         found["f1_macro"] = lambda n: _f1(*_label_counts(predictions, n)).mean(dim=0)
     else:
@@ -88,7 +88,7 @@ def statistics_of(predictions: Predictions, losses: Tensor, weights: Tensor, bin
         found["f1_macro"] = lambda n: _macro(_f1, predictions, n)
         confidence = predictions.probabilities.amax(dim=1)
         found["ece"] = lambda n: calibration_errors(confidence, right, n, bins)
-    found["auroc_macro"] = lambda n: _auroc_macro(predictions.probabilities, truth, n)
+    found["auroc_macro"] = lambda n: _auroc_macro(predictions.probabilities, predictions.truth, n)
     return found
 
 

@@ -1,6 +1,7 @@
 """Metrics of each class, and the confusion matrix."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ COUNT_COLUMNS = ("found", "missed", "seen where it is not")
 """True positives, false negatives and false positives."""
 CLASS_COLUMNS = ("class", "support", *COUNT_COLUMNS, "precision", "recall", "f1")
 MAX_CONFUSED_PAIRS = 20
+MOST_CLASSES_IN_MATRIX = 1000
+"""With more classes no confusion matrix is written: it is too large for a person to read, and it fills the memory."""
 
 
 def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
@@ -52,12 +55,14 @@ def write_confusion(file: Path, matrix: Tensor, classes: list[str]) -> None:
     write_table(file, [["true \\ predicted", *classes], *rows])
 
 
-def confused_pairs(matrix: Tensor, classes: list[str]) -> list[dict[str, Any]]:
+def confused_pairs(predictions: Predictions) -> list[dict[str, Any]]:
     """The most frequent mistakes: true class, predicted class, samples, and their share of the true class."""
-    wrong = matrix.clone().fill_diagonal_(0)
-    number = min(MAX_CONFUSED_PAIRS, int((wrong > 0).sum()))
-    samples, places = wrong.flatten().sort(descending=True, stable=True)
-    support = matrix.sum(dim=1)
+    classes, targets = predictions.classes, predictions.targets
+    wrong = ~predictions.is_right
+    places, samples = (targets[wrong] * len(classes) + predictions.predicted[wrong]).unique(return_counts=True)
+    samples, order = samples.sort(descending=True, stable=True)
+    support = torch.bincount(targets, minlength=len(classes))
+    most_frequent = zip(samples.tolist(), places[order].tolist(), strict=True)
     return [
         {
             "true": classes[place // len(classes)],
@@ -65,5 +70,5 @@ def confused_pairs(matrix: Tensor, classes: list[str]) -> list[dict[str, Any]]:
             "samples": count,
             "share": count / support[place // len(classes)].item(),
         }
-        for count, place in zip(samples[:number].tolist(), places[:number].tolist(), strict=True)
+        for count, place in islice(most_frequent, MAX_CONFUSED_PAIRS)
     ]

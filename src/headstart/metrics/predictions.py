@@ -60,9 +60,13 @@ class Predictions:
         """Booleans `(samples,)`: whether the answer is the truth; with several labels, whether all of them are."""
         return self.predicted == self.targets if not self.multi_label else (self.answer == self.truth).all(dim=1)
 
-    def class_names(self, row: Tensor) -> str:
-        """The class names in one row of `truth` or `answer`, joined as in the split file of a run."""
-        return "|".join(self.classes[c] for c in row.nonzero()[:, 0].tolist())
+    def true_and_predicted_names(self, position: int) -> tuple[str, str]:
+        """The class names of one sample; several labels are joined as in the split file of a run."""
+        if not self.multi_label:
+            return self.classes[self.targets[position]], self.classes[self.predicted[position]]
+        rows = self.truth[position], self.answer[position]
+        true, predicted = ("|".join(self.classes[c] for c in row.nonzero()[:, 0].tolist()) for row in rows)
+        return true, predicted
 
 
 def write_predictions(file: Path, predictions: Predictions) -> None:
@@ -101,5 +105,4 @@ def _rows(predictions: Predictions) -> Iterator[Sequence[str]]:
         shown = shown.gather(1, chosen)
     right = predictions.is_right.tolist()
     for place, (path, row) in enumerate(zip(predictions.paths, shown.tolist(), strict=True)):
-        true, predicted = (predictions.class_names(labels[place]) for labels in (predictions.truth, predictions.answer))
-        yield [path, true, predicted, str(int(right[place])), *(f"{p:.6f}" for p in row)]
+        yield [path, *predictions.true_and_predicted_names(place), str(int(right[place])), *(f"{p:.6f}" for p in row)]

@@ -22,6 +22,8 @@ from torchvision.ops import sigmoid_focal_loss
 from headstart.errors import UsageError
 
 # Bins of the expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2: 15 bins)
+MOST_CLASSES_WITH_AUROC = 1000
+"""With more classes there is no area under the ROC curve: it keeps the probability of every class for every sample."""
 CALIBRATION_BINS = 15
 # torchmetrics would look through the targets of every batch, for which the CPU waits for the GPU; `DataModule` has
 # checked them before
@@ -223,15 +225,15 @@ def _mean_of_present(areas: Tensor, truth: Tensor) -> Tensor:
 
 
 def _single_label_metrics(n: int) -> MetricCollection:
-    return MetricCollection(
-        {
-            "acc": metrics.MulticlassAccuracy(n, average="micro", **UNCHECKED),
-            "acc_macro": metrics.MulticlassAccuracy(n, average="macro", **UNCHECKED),
-            "f1_macro": metrics.MulticlassF1Score(n, average="macro", **UNCHECKED),
-            "auroc_macro": PresentClassesAUROC(n, average="none", **UNCHECKED),
-            "ece": metrics.MulticlassCalibrationError(n, n_bins=CALIBRATION_BINS, norm="l1", **UNCHECKED),
-        }
-    )
+    found = {
+        "acc": metrics.MulticlassAccuracy(n, average="micro", **UNCHECKED),
+        "acc_macro": metrics.MulticlassAccuracy(n, average="macro", **UNCHECKED),
+        "f1_macro": metrics.MulticlassF1Score(n, average="macro", **UNCHECKED),
+        "ece": metrics.MulticlassCalibrationError(n, n_bins=CALIBRATION_BINS, norm="l1", **UNCHECKED),
+    }
+    if n <= MOST_CLASSES_WITH_AUROC:
+        found["auroc_macro"] = PresentClassesAUROC(n, average="none", **UNCHECKED)
+    return MetricCollection(found)
 
 
 def _checked(focal_gamma: float) -> float:

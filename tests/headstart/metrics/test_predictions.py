@@ -105,7 +105,11 @@ def test_the_confusion_matrix_is_that_of_scikit_learn(tmp_path):
 
 def test_most_confused_pairs_come_first():
     matrix = torch.tensor([[5, 1, 0], [4, 6, 0], [2, 0, 0]])
-    assert confused_pairs(matrix, ["a", "b", "c"]) == [
+    targets = torch.arange(9).repeat_interleave(matrix.flatten()) // 3
+    predicted = torch.arange(9).repeat_interleave(matrix.flatten()) % 3
+    probabilities = torch.nn.functional.one_hot(predicted, 3).float()
+    found = Predictions([""] * len(targets), ["a", "b", "c"], targets, probabilities, False)
+    assert confused_pairs(found) == [
         {"true": "b", "predicted": "a", "samples": 4, "share": 0.4},
         {"true": "c", "predicted": "a", "samples": 2, "share": 1.0},
         {"true": "a", "predicted": "b", "samples": 1, "share": pytest.approx(1 / 6)},
