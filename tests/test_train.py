@@ -100,6 +100,7 @@ def test_checkpoints_are_plain_data(quick, tmp_path):
     assert facts["preprocess"] == {
         "_target_": "headstart.inputs.images.preprocess.ImagePreprocess",
         "image_size": 16, "resize_size": 16, "interpolation": "bilinear", "resize_mode": "crop",
+        "grey_bits": 16,
     }  # fmt: skip
     assert facts["config"]["seed"] == 0
     task, config = checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")

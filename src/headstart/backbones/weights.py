@@ -19,6 +19,10 @@ from headstart.files import NotPlainError, UnreadableError, read_torch_file
 from headstart.runs.directory import Run
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts save a state dict."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "backbone.", "encoder.")
+"""Names of the object that holds a network: DataParallel, torch.compile, and usual ones in a LightningModule."""
 SHOWN = 10
 
 StateDict = OrderedDict[str, Tensor]
@@ -33,6 +37,8 @@ def looks_like_path(weights: str | Path) -> bool:
 def read_weights(source: str | Path) -> StateDict:
     """Tensors by name, from a file or from an earlier run: a checkpoint or its folder gives the backbone.
 
+    A checkpoint of another LightningModule gives its state dict.
+
     Raises:
         UsageError: no such file, no weights in it, or damaged.
     """
@@ -45,26 +51,30 @@ def read_weights(source: str | Path) -> StateDict:
                 "Give a run's folder or a file: model.weights=<path>"
             )
         path = best
-    return _backbone_of_checkpoint(path) if path.suffix == ".ckpt" else load_state_dict_file(path)
+    content = _read(path)
+    return _backbone_of_run(content) or _state_dict_in(content, path)
 
 
 def load_state_dict_file(path: str | Path) -> StateDict:
     """Tensors by name, from `.safetensors` or from a state dict in a file of `torch.save`.
 
-    Wrappers of training scripts are removed: `{"state_dict": ...}`, `{"model": ...}`, `module.` before names.
+    What training scripts put around it is removed: `WRAPPERS`, and those of `PREFIXES` that all names have.
 
     Raises:
         UsageError: no such file, no state dict in it, or damaged.
     """
-    content = _read(Path(path))
-    for wrapper in ("state_dict", "model"):
+    return _state_dict_in(_read(Path(path)), path)
+
+
+def _state_dict_in(content: Any, path: str | Path) -> StateDict:
+    for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise UsageError(f"'{path}' is no state dict (tensors by name). Save one: torch.save(net.state_dict(), path)")
     state = _ordered(content)
-    if all(name.startswith("module.") for name in state):
-        consume_prefix_in_state_dict_if_present(state, "module.")
+    while prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in state)), None):
+        consume_prefix_in_state_dict_if_present(state, prefix)
     return state
 
 
@@ -140,14 +150,12 @@ def fetch(url: str) -> Path:
     return path
 
 
-def _backbone_of_checkpoint(path: Path) -> StateDict:
-    content = _read(path)
+def _backbone_of_run(content: Any) -> StateDict | None:
+    """The backbone in a checkpoint of Headstart; None if the file has no part of this name."""
     state = content.get("state_dict") if isinstance(content, dict) else None
     prefix = "backbone."
-    backbone = {k.removeprefix(prefix): v for k, v in (state or {}).items() if k.startswith(prefix)}
-    if not backbone:
-        raise UsageError(f"'{path}' is no checkpoint of a Headstart run: nothing in it is named '{prefix}...'.")
-    return _ordered(backbone)
+    found = {name.removeprefix(prefix): v for name, v in (state or {}).items() if name.startswith(prefix)}
+    return _ordered(found) if found else None
 
 
 def _read(path: Path) -> Any:

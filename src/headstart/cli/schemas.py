@@ -10,8 +10,10 @@ from typing import Any, Union  # Union, because OmegaConf 2.3 does not understan
 
 from omegaconf import MISSING, DictConfig
 
+from headstart.cli.overrides import command_line_overrides
 from headstart.cli.settings import check_settings, setting
 from headstart.errors import UsageError
+from headstart.runs.hyperparameters import key_of
 
 COMPONENTS = (
     "model", "head", "data", "augmentation", "mixing", "test_time", "finetuning", "optimizer", "scheduler", "task",
@@ -148,8 +150,9 @@ class PredictTrainer(OtherTrainer):
 class PredictConfig(CheckpointConfig):
     """The settings of `src/predict.py`."""
 
-    input: str = setting(
-        MISSING, "a picture, a folder, a pattern such as 'photos/*.jpg', or - for file names on standard input",
+    input: Any = setting(  # noqa: RUF009
+        MISSING, "a picture, a folder, a pattern such as 'photos/*.jpg', a list of these such as [a.jpg,b], or - for "
+        "file names on standard input",
         example="<pictures>",
     )  # fmt: skip
     output: str | None = setting(None, "a file; default: standard output", example="<file>")
@@ -173,6 +176,10 @@ def check_predict(cfg: DictConfig) -> None:
         UsageError: a setting is missing or not allowed.
     """
     check_settings(cfg)
+    inputs = [override for override in command_line_overrides() if key_of(override) == "input"]
+    if len(inputs) > 1:
+        listed = ",".join(override.partition("=")[2] for override in inputs)
+        raise UsageError(f"{' '.join(inputs)}: only the last would count; type input=[{listed}]")
     _refuse_folder(cfg.output, "predictions.csv")
     if cfg.output is not None and row_format(cfg.format, cfg.output) not in ROW_FORMATS:
         endings = ", ".join(f".{name}" for name in ROW_FORMATS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headstart.data.samples import listed
 from headstart.errors import UsageError
-from headstart.inputs.folders import is_junk
+from headstart.inputs.folders import ARCHIVES, is_junk
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def refuse_no_folder(root: Path) -> None:
         return
     kind, suffix = "a file", root.suffix.lower()
     advice = "give a folder with one sub-folder per class"
-    if suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"):
+    if suffix in ARCHIVES:
         kind, advice = "an archive", "unpack it, and give the folder that it makes"
     elif suffix in (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx"):
         kind, advice = (

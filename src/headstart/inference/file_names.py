@@ -2,14 +2,15 @@
 
 import glob
 import os
+import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from headstart.errors import UsageError, nearest
-from headstart.inputs.folders import files_below
+from headstart.inputs.folders import ARCHIVES, files_below
 
 STDIN = "-"
 
@@ -27,22 +28,30 @@ class FilePaths:
     total: int | None
 
 
-def find_files(given: str, suffixes: Collection[str], sample_name: str) -> FilePaths:
+def find_files(given: str | Sequence[str], suffixes: Collection[str], sample_name: str) -> FilePaths:
     """The files that `input=<given>` names.
 
     Args:
-        given: a file; a folder, for all files with one of the suffixes in it and in folders below it, sorted; a
-            pattern such as `photos/**/*.jpg`, for all files that match it, sorted; or `-` for standard input, one name
-            per line, without a check that the files exist.
+        given: one of these, or a list of them: a file; a folder, for all files with one of the suffixes in it and in
+            folders below it, sorted; a pattern such as `photos/**/*.jpg`, for all files that match it, sorted; or `-`
+            for standard input, one name per line, without a check that the files exist.
         suffixes: endings of files that hold one sample, lower case with the dot.
         sample_name: the word for one sample, such as `picture`.
 
     Raises:
         UsageError: there is no such file.
     """
+    if not isinstance(given, str):
+        found = [find_files(each, suffixes, sample_name) for each in given]
+        totals = [paths.total for paths in found]
+        return FilePaths(chain.from_iterable(paths.names for paths in found), None if None in totals else sum(totals))
     if given == STDIN:
         return FilePaths(_at_least_one(_from_stdin(), "input=-: there is no file name on standard input"), None)
+    if re.match(r"[a-z0-9]+://", given, re.IGNORECASE):
+        raise UsageError(f"input={given}: nothing is downloaded here; download it first, and give the file")
     path = Path(given).expanduser()
+    if path.suffix.lower() in ARCHIVES:
+        raise UsageError(f"input={given} is an archive: unpack it, and give the folder that it makes")
     if path.is_dir():
         return _counted(
             lambda: _below(path, suffixes),

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -70,7 +70,8 @@ def predict(cfg: DictConfig, path: Path) -> bool:
     """
     task, trained = checkpoint.load_task(path)
     model = Classifier(task)
-    paths = find_files(cfg.input, model.preprocess.suffixes, model.preprocess.sample_name)
+    given = [str(each) for each in cfg.input] if OmegaConf.is_list(cfg.input) else str(cfg.input)
+    paths = find_files(given, model.preprocess.suffixes, model.preprocess.sample_name)
     if cfg.input == STDIN and sys.stdin.isatty():
         log.info("reading file names from the keyboard, one per line; Ctrl-D ends them")
     fabric = build_fabric(cfg.trainer, trained)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 JUNK_NAMES = {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN"}
 """Names of files and folders that are never data. Names with a leading dot are not data either."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
+"""File name endings of archives, which nothing here unpacks."""
 
 
 def files_below(folder: Path) -> Iterator[Path]:

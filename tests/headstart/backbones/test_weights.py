@@ -36,13 +36,34 @@ def same(backbone: TorchvisionBackbone, state: dict) -> bool:
     return all(torch.equal(tensor, state[key]) for key, tensor in backbone.net.state_dict().items())
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
+def named(prefix, state):
+    return {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": s},
+        lambda s: {"model_state_dict": s, "optimizer_state_dict": {}},
+        lambda s: {"state_dict": named("model.", s)},
+        lambda s: named("module._orig_mod.", s),
+        lambda s: named("backbone.", s),
+    ],
+)
 def test_state_dict_files(wrap, state, tmp_path):
     torch.save(wrap(state), tmp_path / "a.pth")
     backbone = TorchvisionBackbone(NAME, str(tmp_path / "a.pth"))
     assert same(backbone, state)
     assert backbone.pretrained
     assert all(parameter.requires_grad and not parameter.is_meta for parameter in backbone.parameters())
+
+
+def test_a_checkpoint_of_another_lightning_module(state, tmp_path):
+    content = {"state_dict": named("model.", state), "hyper_parameters": {"lr": 0.1}, "pytorch-lightning_version": "2"}
+    torch.save(content, tmp_path / "a.ckpt")
+    assert same(TorchvisionBackbone(NAME, str(tmp_path / "a.ckpt")), state)
 
 
 def test_safetensors_and_data_parallel_names(state, tmp_path):
@@ -162,7 +183,7 @@ def test_chained_transfer_to_less_output_and_not_to_more(tmp_path):
 
 def test_checkpoint_of_something_else(tmp_path):
     torch.save({"state_dict": {"model.weight": torch.zeros(1)}}, tmp_path / "other.ckpt")
-    with pytest.raises(UsageError, match="no checkpoint of a Headstart run"):
+    with pytest.raises(UsageError, match="do not fit this network"):
         TorchvisionBackbone(NAME, str(tmp_path / "other.ckpt"))
 
 

@@ -49,6 +49,14 @@ def test_a_folder_may_be_called_like_a_pattern(folder):
     assert find_pictures(str(odd)).total == 3
 
 
+def test_several_inputs(folder):
+    found = find_pictures([f"{folder}/b.jpg", str(folder)])
+    assert found.total == 4
+    assert next(found.names) == f"{folder}/b.jpg"
+    with pytest.raises(UsageError, match="no such file or folder"):
+        find_pictures([str(folder), "gone.jpg"])
+
+
 def test_standard_input_gives_names_as_they_come_and_as_they_are(monkeypatch):
     text = io.BytesIO(b"one.jpg\r\n\ntwo words.jpg\n\xff.jpg")
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=text))
@@ -69,6 +77,8 @@ def test_a_dangling_link_is_a_file_that_cannot_be_read_not_a_mistake(tmp_path):
         ("pictures/*.gif", "no file matches this pattern"),
         ("empty", "no file below this folder has the ending of a picture"),
         ("-", "there is no file name on standard input"),
+        ("https://example.org/a.jpg", "nothing is downloaded here"),
+        ("photos.zip", "is an archive: unpack it"),
     ],
 )
 def test_mistakes(given, told, folder, monkeypatch):

@@ -20,9 +20,17 @@ from torch import Tensor
 
 from headstart.inputs.base import UnreadableInput
 
+try:  # optional: pictures of phones
+    import pillow_heif
+except ImportError:
+    HEIC_VERSION = None
+else:
+    pillow_heif.register_heif_opener()
+    HEIC_VERSION = pillow_heif.__version__
+
 PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
-    + (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2")
+    + (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".heic", ".heif")
 )
 """File name endings of pictures, lower case with the dot. The content of a file decides how it is decoded."""
 
@@ -35,11 +43,12 @@ MAX_BYTES = 2**30
 Image.init()
 FORMATS = tuple(
     name
-    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
+    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
     if name in Image.OPEN
 )
 """Formats that are decoded, by Pillow's names. It knows more; for one of them, EPS, it would start another program."""
 
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 
 
@@ -218,6 +227,8 @@ def _reason(error: Exception, stream: BinaryIO) -> str:
         return f"cannot be read ({error})"
     if not head:
         return "empty file"
+    if HEIC_VERSION is None and head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+        return 'HEIC, which needs another package: pip install -e ".[heic]"'
     if isinstance(error, UnidentifiedImageError):
         if head.startswith(_SIGNATURES):
             return "truncated or broken header"

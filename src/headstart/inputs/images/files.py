@@ -6,7 +6,7 @@ from typing import Any
 from PIL import features
 from torch import Tensor
 
-from headstart.inputs.images.decode import picture_size, read_picture
+from headstart.inputs.images.decode import HEIC_VERSION, picture_size, read_picture
 
 # "jpg" is the version of the interface of libjpeg; libjpeg-turbo has another version of its own
 CODECS = ("pil", "jpg", "libjpeg_turbo", "zlib", "libtiff", "webp", "avif", "jpg_2000")
@@ -39,7 +39,7 @@ class PictureFiles:
     def fingerprint(self) -> list[Any]:
         """Everything that the pixels of a file depend on: code, settings, and versions of the decoders."""
         settings = {name: value for name, value in vars(self).items() if name != "paths"}
-        return [type(self), settings, {name: features.version(name) for name in CODECS}]
+        return [type(self), settings, {name: features.version(name) for name in CODECS}, HEIC_VERSION]
 
 
 class PictureStack:

@@ -14,7 +14,7 @@ from pathlib import Path
 import PIL
 
 from headstart.files import replacing
-from headstart.inputs.images.decode import UnreadablePicture, largest_grey, open_file
+from headstart.inputs.images.decode import HEIC_VERSION, UnreadablePicture, largest_grey, open_file
 from headstart.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ _BATCH = 1024  # files that the threads get at a time; limits the memory for wai
 GREY_BITS = (8, 10, 12, 14, 16)
 """Numbers of bits that cameras and scanners store in pictures of 16-bit grey."""
 _CANNOT_OPEN = "cannot be opened"
-_HEADER = {"headstart_scan": 3, "pillow": PIL.__version__}  # another version of the decoder may accept other files
+# another version of a decoder may accept other files
+_HEADER = {"headstart_scan": 3, "pillow": PIL.__version__, "pillow_heif": HEIC_VERSION}
 
 Stamp = tuple[str, int, int, int, int]
 """Absolute path, size in bytes, times of modification and of the last change of any kind in ns, number of the file.

@@ -435,3 +435,19 @@ def test_every_promised_format_is_decoded(name, tmp_path):
     Image.new("RGB", (8, 6), "red").save(file, name)
     assert read_picture(file).shape == (3, 6, 8)
     assert picture_size(file) == (8, 6)
+
+
+def test_heic_is_decoded_with_its_extra(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif", reason='needs pip install -e ".[heic]"')
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), RED)).save(tmp_path / "a.heic")
+    picture = read_picture(tmp_path / "a.heic")
+    assert picture.shape == (3, 48, 64)
+    assert np.allclose(picture[:, 8, 8].tolist(), RED, atol=6)
+
+
+def test_heic_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "HEIC_VERSION", None)
+    monkeypatch.setattr(decode, "FORMATS", ("JPEG", "PNG"))
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    with pytest.raises(UnreadablePicture, match=r'pip install -e "\.\[heic\]"'):
+        read_picture(tmp_path / "a.heic")
