@@ -1,6 +1,5 @@
 """Averages the weights of the linear probe and of the fine-tuned model, and keeps the best model."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from headstart.files import read_torch_file
 from headstart.finetuning.base import strategy_of
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import LAST, PROBE
+from headstart.runs.kept import AVERAGE, FINE_TUNED, LINEAR_PROBE, Kept
 
-log = logging.getLogger(__name__)
 SHARE = "share of fine-tuned"
 """Key beside the metrics of a saved average, so that it is not taken for the fine-tuned model."""
 
@@ -42,8 +41,8 @@ class Blend(Callback):
         if strategy.plan[strategy.progress.stage].closed_form and not trainer.fast_dev_run:
             trainer.save_checkpoint(self.folder / PROBE, weights_only=True)
 
-    def after_fit(self, trainer: pl.Trainer, best: Path, monitor: str) -> None:
-        """Validates the averages, replaces `best` if an average is better, and logs which model was kept.
+    def after_fit(self, trainer: pl.Trainer, best: Path, monitor: str) -> Kept | None:
+        """Validates the averages, replaces `best` if an average is better, and says which model was kept.
 
         If a run is resumed after that, nothing is compared again.
 
@@ -54,17 +53,15 @@ class Blend(Callback):
         """
         task, data = trainer.lightning_module, trainer.datamodule
         if not (self.folder / PROBE).is_file() or not data.num_samples["val"]:
-            return
+            return None
         probe, tuned = read_torch_file(self.folder / PROBE), read_torch_file(best)
         if SHARE in tuned["metrics"]:
-            log.info("kept: %s", _named(tuned["metrics"][SHARE]))
-            return
+            return Kept(_named(tuned["metrics"][SHARE]))
         kept = 1.0 if tuned["global_step"] > probe["global_step"] else 0.0
         if not kept and (self.folder / LAST).is_file():
             tuned = read_torch_file(self.folder / LAST)  # an average may still be better than the probe
         if tuned["global_step"] <= probe["global_step"]:
-            log.info("kept: probe; nothing was fine-tuned")
-            return
+            return Kept(LINEAR_PROBE, why="nothing was fine-tuned")
         found = {0.0: probe["metrics"], 1.0: tuned["metrics"]}
         # a run that does not validate every epoch has no score of the probe, and perhaps none of its last weights
         tried = [*([] if monitor in probe["metrics"] else [0.0]), *self.shares, *([] if kept else [1.0])]
@@ -76,9 +73,8 @@ class Blend(Callback):
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], winner))
             trainer.callback_metrics.update({**found[winner], SHARE: winner})
             trainer.save_checkpoint(best, weights_only=True)
-        why = f" (the lowest val/loss of {equals} with this score)" if equals > 1 else ""
-        scores = ", ".join(f"{_named(share)} {found[share][monitor]:.4f}" for share in found)
-        log.info("kept: %s%s; %s of each: %s", _named(winner), why, monitor, scores)
+        why = f"the lowest val/loss of {equals} with the best {monitor}" if equals > 1 else f"the best {monitor}"
+        return Kept(_named(winner), why, {_named(share): found[share][monitor] for share in sorted(found)}, monitor)
 
 
 def _best(found: dict[float, dict[str, float]], monitor: str) -> tuple[float, int]:
@@ -100,8 +96,7 @@ def _validated(trainer: pl.Trainer, task: pl.LightningModule, data: pl.Lightning
 
 def _named(share: float) -> str:
     """The name of a model with this share of the fine-tuned weights."""
-    ends = {0.0: "probe", 1.0: "fine-tuned"}
-    return ends.get(share) or f"{share:g} of the way from probe to fine-tuned"
+    return {0.0: LINEAR_PROBE, 1.0: FINE_TUNED}.get(share) or AVERAGE.format(share)
 
 
 def _between(one: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from headstart.cli.overrides import command_line_overrides
 from headstart.errors import UsageError
 from headstart.metrics.scores import is_better
 from headstart.runs.hyperparameters import is_hyperparameter, key_of
+from headstart.runs.kept import Kept
 
 log = logging.getLogger(__name__)
 LAYOUT = {
@@ -107,18 +108,25 @@ class Dashboard(Callback):
         if is_better(score, self.best, pl_module.monitor):
             self.best, self.best_logits = score, torch.cat(self.logits) if self.logits else torch.empty(0)
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Shows settings and results, and the mistakes of the best model."""
-        # in every process: reading the metrics synchronises them between processes
-        metrics = [name for name in trainer.callback_metrics if name.startswith(("val/", "train/"))]
-        self._conclude(trainer, pl_module, metrics)
+    @rank_zero_only
+    def on_kept(self, trainer: pl.Trainer, kept: Kept | None, metrics: dict[str, float]) -> None:
+        """Shows the settings and, beside them, the model that was kept and its validation metrics.
+
+        The curves of validation end with the last epoch, which may be another model.
+        """
+        writer = _writer(trainer)
+        if writer is not None:
+            of_kept = {f"kept/{name.removeprefix('val/')}": v for name, v in metrics.items() if name.startswith("val/")}
+            for name, value in of_kept.items():
+                writer.add_scalar(name, value, trainer.global_step)
+            _write_settings(writer, trainer, list(of_kept), "" if kept is None else kept.model)
 
     @rank_zero_only
-    def _conclude(self, trainer: pl.Trainer, pl_module: pl.LightningModule, metrics: list[str]) -> None:
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the mistakes of the best epoch."""
         writer = _writer(trainer)
         if writer is None:
             return
-        _write_settings(writer, trainer, pl_module, metrics, self.best)
         if len(self.best_logits):
             with isolate_rng():
                 self._show_mistakes(writer, trainer, pl_module)
@@ -169,19 +177,14 @@ def _grid(pictures: Tensor, columns: int = 8) -> Tensor:
     return make_grid(pictures, nrow=columns, padding=2, pad_value=255)
 
 
-def _write_settings(
-    writer: Any, trainer: pl.Trainer, task: pl.LightningModule, metrics: list[str], best: float | None
-) -> None:
-    """Writes a row of the hparams tab: the settings, and the metrics to show beside them."""
-    shown = list(metrics)
-    if best is not None:
-        writer.add_scalar(f"best/{task.monitor}", best, trainer.global_step)
-        shown.append(f"best/{task.monitor}")
+def _write_settings(writer: Any, trainer: pl.Trainer, metrics: list[str], kept: str) -> None:
+    """Writes a row of the hparams tab: the settings with the kept model, and the metrics to show beside them."""
+    task, shown = trainer.lightning_module, list(metrics)
     if trainer.datamodule.num_samples["test"]:
         shown += [*task.test_metrics, "test/loss"]
-    chosen = chosen_settings(task.hparams["config"], command_line_overrides())
+    chosen = chosen_settings(task.hparams["config"], command_line_overrides()) | {"kept": kept}
     for summary in hparams(chosen, dict.fromkeys(shown, 0.0)):
-        writer.file_writer.add_summary(summary)
+        writer._get_file_writer().add_summary(summary)  # it may have been closed at the end of the fit
 
 
 def chosen_settings(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:

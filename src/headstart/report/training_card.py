@@ -34,6 +34,7 @@ class TrainingCard:
         curves: figures of accuracy, loss and learning rates; empty if the run wrote no table of its epochs.
         cost: property of the training, its value in words.
         command: starts such a run again; None if it is not known.
+        choices: sentences of finetuning=auto about the settings it chose.
     """
 
     model: list[tuple[str, str]]
@@ -41,6 +42,7 @@ class TrainingCard:
     curves: list[Markup]
     cost: list[tuple[str, str]]
     command: str | None
+    choices: list[str]
 
 
 def training_card(run: Run, trained: DictConfig, task: ClassificationTask) -> TrainingCard:
@@ -50,15 +52,23 @@ def training_card(run: Run, trained: DictConfig, task: ClassificationTask) -> Tr
     drawn = _curves(history, _rates(table)) if history.points else []
     sample_name = task.backbone.preprocess.sample_name
     return TrainingCard(
-        _model(trained, task),
+        _model(run, trained, task),
         _stages(trained, task, history),
         drawn,
         _cost(run, history, trained, sample_name),
         command(run),
+        run.choices_file.read_text(encoding="utf-8").splitlines() if run.choices_file.is_file() else [],
     )
 
 
-def _model(trained: DictConfig, task: ClassificationTask) -> list[tuple[str, str]]:
+def _kept(run: Run, trained: DictConfig) -> str:
+    if run.kept is None:  # a run of an earlier version
+        return f"the best epoch by {trained.monitor}"
+    untouched = "; its backbone is as it was before the training" if run.kept.is_linear_probe else ""
+    return run.kept.sentence + untouched
+
+
+def _model(run: Run, trained: DictConfig, task: ClassificationTask) -> list[tuple[str, str]]:
     model, preprocess = trained.model, task.backbone.preprocess
     weights = model.get("weights")
     head = sum(parameter.numel() for parameter in task.head.parameters())
@@ -73,7 +83,7 @@ def _model(trained: DictConfig, task: ClassificationTask) -> list[tuple[str, str
         ("optimizer", trained.optimizer._target_.rpartition(".")[2]),
         ("learning rate", f"{trained.optimizer.lr:g} for the head"),
         ("augmentation", (trained.augmentation or {"_target_": "none"})["_target_"].rpartition(".")[2]),
-        ("best epoch by", trained.monitor),
+        ("kept model", _kept(run, trained)),
     ]  # fmt: skip
     if task.objective.temperature != 1:
         rows.append(("temperature", f"{task.objective.temperature:.3f}, fitted on val after training"))

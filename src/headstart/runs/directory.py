@@ -18,6 +18,7 @@ from headstart.files import read_json
 from headstart.runs import earlier
 from headstart.runs.evaluations import Answers, is_of_these_weights, read_answers, read_evaluation
 from headstart.runs.hyperparameters import settings_of
+from headstart.runs.kept import Kept
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 PROBE = "probe.ckpt"
@@ -205,8 +206,14 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, float | None]:
         """Score, cost and metrics of a run that has ended; None for a value that is not a finite number."""
-        content = read_json(self.metrics_file)
+        content = {name: value for name, value in read_json(self.metrics_file).items() if not isinstance(value, dict)}
         return {name: value if value is None or math.isfinite(value) else None for name, value in content.items()}
+
+    @cached_property
+    def kept(self) -> Kept | None:
+        """Which of its models a run that has ended keeps; None if it is not recorded."""
+        found = read_json(self.metrics_file).get("kept")
+        return Kept(**found) if found else None
 
     def metrics_of(self, split: str) -> dict[str, float]:
         """The metrics of one split that are finite numbers, without the prefix `<split>/`; empty before the end."""

@@ -21,6 +21,7 @@ from headstart.display.tables import data_table, show
 from headstart.errors import UsageError
 from headstart.files import as_json, relative_to_cwd, replacing
 from headstart.runs.directory import Run
+from headstart.runs.kept import Kept, kept_epoch
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 from headstart.training.build import build_task, build_trainer, editable_copy
@@ -41,6 +42,7 @@ class Result:
         num_train: number of training samples.
         parameters: number of parameters of the model.
         passes: number of samples that went through the network before the test.
+        kept: which of its models the run keeps; None if it writes no checkpoint of the best.
     """
 
     cfg: DictConfig
@@ -49,6 +51,7 @@ class Result:
     num_train: int
     parameters: int
     passes: int
+    kept: Kept | None = None
 
 
 def run(cfg: DictConfig) -> Result:
@@ -171,30 +174,43 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, da
     best = next((path for each in kept if (path := getattr(each, "best_model_path", ""))), "")
     path = "" if trainer.fast_dev_run else best
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    model = None
     for callback in (each for each in trainer.callbacks if path and validates and hasattr(each, "after_fit")):
-        callback.after_fit(trainer, Path(path), cfg.monitor)  # our own hook, not Lightning's; it may validate
-    if path and validates:  # callback_metrics hold the last epoch, not the best
-        metrics = checkpoint.read(Path(path))["metrics"]
-        log.info("best %s %.4f: %s", cfg.monitor, metrics[cfg.monitor], relative_to_cwd(Path(path)))
-    elif path:
-        log.info("the last epoch's weights: %s", relative_to_cwd(Path(path)))
+        # our own hook, not Lightning's; it may validate
+        model = callback.after_fit(trainer, Path(path), cfg.monitor) or model
+    if path:  # callback_metrics hold the last epoch, not the best
+        content = checkpoint.read(Path(path))
+        metrics = content["metrics"]
+        why = f"the best {cfg.monitor}" if validates else "the last one, because nothing was validated"
+        model = model or kept_epoch(content, why)
+        log.info("kept: %s", model.sentence)
+        score_of_it = f"{cfg.monitor} {metrics[cfg.monitor]:.4f}: " if validates else ""
+        log.info("%s%s", score_of_it, relative_to_cwd(Path(path)))
     elif not trainer.fast_dev_run:
         why = "nothing was validated" if kept else f"no checkpoint watches {cfg.monitor}"
         log.warning("%s: the results are of the last epoch's weights", why)
     score = metrics.get(cfg.monitor)
     metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}
     passes = passes_of(trainer)
+    for callback in trainer.callbacks:
+        if hasattr(callback, "on_kept"):  # our own hook: the model and its validation metrics are known now
+            callback.on_kept(trainer, model, metrics)
     if cfg.test and data.num_samples["test"]:
         (tested,) = trainer.test(task, datamodule=data, ckpt_path=path or None, verbose=False)
         metrics |= tested
-    return Result(cfg, score, metrics, data.num_samples["train"], sum(p.numel() for p in task.parameters()), passes)
+    parameters = sum(parameter.numel() for parameter in task.parameters())
+    return Result(cfg, score, metrics, data.num_samples["train"], parameters, passes, model)
 
 
 @rank_zero_only
 def write_result(run: Run, result: Result, seconds: float) -> None:
     """Prints and writes the metrics of the run."""
     cost = {"seconds": round(seconds, 1), "parameters": result.parameters, "passes": result.passes}
-    content: dict[str, Any] = {"score": result.score} | cost | result.metrics
+    kept = result.kept
+    if kept and run.has_ended and run.kept and run.kept.model == kept.model:
+        kept = run.kept  # a run that is resumed after its end compares nothing again
+    kept = {"kept": kept.as_plain_data()} if kept else {}
+    content: dict[str, Any] = {"score": result.score} | cost | result.metrics | kept
     with replacing(run.metrics_file) as stream:
         stream.write(as_json(content))
     for name, value in result.metrics.items():

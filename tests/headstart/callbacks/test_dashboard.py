@@ -28,7 +28,7 @@ def test_pictures_settings_and_mistakes_are_there(quick, tmp_path):
     both = np.asarray(Image.open(io.BytesIO(events.Images("pictures/plain_and_augmented")[0].encoded_image_string)))
     assert both.shape == (2 * 18 + 2, 8 * 18 + 2, 3)
     assert (both[:18] != both[18:36]).any(), "augmented pictures differ from plain ones"
-    assert events.Scalars("best/val/acc")[-1].value == pytest.approx(result.score)
+    assert events.Scalars("kept/acc")[-1].value == pytest.approx(result.score)
     settings = read_settings(events)
     assert settings["finetuning"].string_value == "Full"
     assert settings["data.batch_size"].number_value == 16

@@ -222,7 +222,7 @@ def test_a_run_without_a_mistake_on_validation_ends(quick, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         train(quick(*AUTO, "finetuning.goal=1.0"))
     assert "val/acc is 1.0000: the run ends (its goal was 1)" in caplog.text
-    assert "kept: probe; nothing was fine-tuned" in caplog.text
+    assert "kept: linear probe: nothing was fine-tuned" in caplog.text
 
 
 @pytest.mark.parametrize("scores", [{"val/acc": 2.0, "val/loss": 9.0}, {"val/acc": 1.0, "val/loss": -1.0}])
@@ -237,7 +237,7 @@ def test_an_average_that_is_better_is_kept_and_tested(scores, quick, tmp_path, m
     states = [checkpoint.read(tmp_path / f"run/checkpoints/{name}.ckpt")["state_dict"] for name in ("probe", "best")]
     last = checkpoint.read(tmp_path / "run/checkpoints/last.ckpt")["state_dict"]
     weight = "backbone.stem.0.weight" if "backbone.stem.0.weight" in last else next(iter(last))
-    assert "kept: 0.5 of the way" in caplog.text
+    assert "kept: average, 0.5 of the way" in caplog.text
     assert not torch.equal(states[0][weight], states[1][weight])
 
 
@@ -260,7 +260,7 @@ def test_the_lowest_loss_decides_between_equal_scores(average, tuned, winner, qu
         train(quick(*AUTO, "callbacks.blend.shares=[0.5]", "test=false"))
     best, kept = (checkpoint.read(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("best", winner))
     assert all(torch.equal(value, kept["state_dict"][name]) for name, value in best["state_dict"].items())
-    assert f"kept: {'fine-tuned' if winner == 'last' else winner}" in caplog.text
+    assert f"kept: {'fine-tuned' if winner == 'last' else 'linear probe'}" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_a_probe_that_was_not_validated_is_validated_with_the_averages(quick, tm
     monkeypatch.setattr("headstart.training.auto.FEWEST_EPOCHS", 3)
     with caplog.at_level(logging.INFO):
         train(quick(*AUTO, "+trainer.check_val_every_n_epoch=2", "optimizer.lr=10"))
-    assert "kept: probe; val/acc of each: probe 1.0000, fine-tuned 0." in caplog.text
+    assert "kept: linear probe: the best val/acc (linear probe 1.0000, " in caplog.text
     best, probe = (checkpoint.read(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("best", "probe"))
     assert all(torch.equal(value, probe["state_dict"][name]) for name, value in best["state_dict"].items())
 
