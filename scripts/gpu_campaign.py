@@ -4,11 +4,12 @@
     python scripts/gpu_campaign.py --minutes 4 --parts fit loaders
     python scripts/gpu_campaign.py --photos my/pictures    train/<class> and val/<class> instead of made-up photos
 
-Each part runs in a process of its own and has a time limit. What a part leaves of its time, the later parts may use.
-Results are kept after each case: the same command again goes on with what is missing, failed or was left out. It writes
-`<part>.json`, `<part>.log`, and all results as `table.md`; also after Ctrl-C and SIGTERM. One folder holds the results
-of one machine, one set of networks and one set of photos (`settings.json`). What needs a missing package is left out.
-Without a GPU it runs with tiny sizes, which tests the script and says nothing about speed.
+Each part runs in a process of its own and has a time limit. What a part leaves of its time, the later parts may use;
+what is left at the end, the parts that were cut off. Results are kept after each case: the same command again goes on
+with what is missing, failed or was left out. It writes `<part>.json`, `<part>.log`, and all results as `table.md`; also
+after Ctrl-C and SIGTERM. One folder holds the results of one machine, one set of networks and one set of photos
+(`settings.json`). What needs a missing package is left out. Without a GPU it runs with tiny sizes, which tests the
+script and says nothing about speed.
 Exit code: 0 all measured or left out with a reason, 1 something failed, 2 the folder holds results of other settings,
 3 the time was too short.
 
@@ -53,15 +54,8 @@ def main() -> int:
     missing = [part for part in options.parts if not is_complete(options.out, part)]
     outcomes = dict.fromkeys(missing, "not reached")
     try:
-        for place, part in enumerate(missing):
-            left = end - time.monotonic()
-            if left < MINIMUM:
-                break
-            limit = max(MINIMUM, left * SHARES[part] / sum(SHARES[later] for later in missing[place:]))
-            print(f"{part}: at most {limit:.0f} s of {left:.0f} s", flush=True)
-            outcomes[part] = "interrupted; the same command goes on with it"
-            outcomes[part] = run_part(part, limit, options)
-            print(f"{part}: {outcomes[part]}", flush=True)
+        run_parts(missing, outcomes, end, options)
+        run_parts([part for part in missing if outcomes[part].startswith("cut off")], outcomes, end, options)
     finally:
         table = report(options.out, options.parts, outcomes)
         (options.out / "table.md").write_text(table)
@@ -71,6 +65,19 @@ def main() -> int:
     if any(outcome.startswith("failed") for outcome in outcomes.values()):
         return FAILED
     return NOT_REACHED if any(outcome != "complete" for outcome in outcomes.values()) else 0
+
+
+def run_parts(parts: list[str], outcomes: dict[str, str], end: float, options: argparse.Namespace) -> None:
+    """Runs parts until a time, and writes down how each of them ended."""
+    for place, part in enumerate(parts):
+        left = end - time.monotonic()
+        if left < MINIMUM:
+            return
+        limit = max(MINIMUM, left * SHARES[part] / sum(SHARES[later] for later in parts[place:]))
+        print(f"{part}: at most {limit:.0f} s of {left:.0f} s", flush=True)
+        outcomes[part] = "interrupted; the same command goes on with it"
+        outcomes[part] = run_part(part, limit, options)
+        print(f"{part}: {outcomes[part]}", flush=True)
 
 
 def read_options() -> argparse.Namespace:

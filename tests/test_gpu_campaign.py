@@ -75,6 +75,18 @@ def test_a_part_is_cut_off_at_its_limit(tmp_path):
     assert not (tmp_path / "ddp.complete").exists()
 
 
+def test_time_that_a_part_leaves_is_used_by_the_next_ones(tmp_path, monkeypatch):
+    import gpu_campaign
+
+    limits = []
+    monkeypatch.setattr(gpu_campaign, "SHARES", {"fit": 0.6, "probe": 0.3, "tests": 0.1})
+    monkeypatch.setattr(gpu_campaign, "run_part", lambda part, limit, options: limits.append(limit) or "complete")
+    outcomes = {}
+    gpu_campaign.run_parts(["fit", "probe", "tests"], outcomes, time.monotonic() + 1000, None)
+    assert limits == pytest.approx([600, 750, 1000], abs=1)
+    assert outcomes == dict.fromkeys(["fit", "probe", "tests"], "complete")
+
+
 def test_sigterm_ends_the_part_and_writes_the_table(tmp_path):
     process = subprocess.Popen(command(tmp_path, "--parts", "resume", "tests"), cwd=ROOT, stdout=subprocess.DEVNULL)
     while not (tmp_path / "work/runs").exists():  # the part has begun
