@@ -93,10 +93,10 @@ def read_options() -> argparse.Namespace:
 
 def command(part: str, options: argparse.Namespace) -> list[str]:
     """The command that measures one part."""
-    words = [sys.executable, "-m", "gpu_parts", part, "--out", str(options.out)]
-    words += ["--networks", *options.networks] if options.networks else []
-    words += ["--photos", str(options.photos)] if options.photos else []
-    return words
+    arguments = [sys.executable, "-m", "gpu_parts", part, "--out", str(options.out)]
+    arguments += ["--networks", *options.networks] if options.networks else []
+    arguments += ["--photos", str(options.photos)] if options.photos else []
+    return arguments
 
 
 def environment() -> dict[str, str]:

@@ -27,12 +27,12 @@ def _scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
 
 
-def command(out, *words):
-    return [sys.executable, "scripts/gpu_campaign.py", "--out", str(out), "--networks", "tiny_resnet", *words]
+def command(out, *options):
+    return [sys.executable, "scripts/gpu_campaign.py", "--out", str(out), "--networks", "tiny_resnet", *options]
 
 
-def campaign(out, *words):
-    return subprocess.run(command(out, *words), cwd=ROOT, capture_output=True, text=True)
+def campaign(out, *options):
+    return subprocess.run(command(out, *options), cwd=ROOT, capture_output=True, text=True)
 
 
 def test_every_part_runs_to_its_end_on_a_cpu(tmp_path):
