@@ -2,30 +2,34 @@
 
 import gc
 import json
-import os
 import shutil
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from headstart.backbones.base import Backbone
 from headstart.cli import resolvers
 from headstart.cli.conf_files import CONF
+from headstart.files import as_json, replacing
+from headstart.inputs.images.decode import PICTURE_SUFFIXES
+from headstart.runs.directory import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
+PICTURES = "pictures"  # name of the cache that all parts share
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,38 @@ class Sizes:
     workers: tuple[int, ...]
 
 
-FULL = Sizes(("resnet50", "vit_b_16", "convnext_tiny"), 224, 128, (500, 375), 2048, 30, 8192, 3, (0, 4, 8, 16))
-TINY = Sizes(("resnet18",), 32, 8, (50, 38), 64, 3, 256, 1, (0, 2))
+FULL = Sizes(
+    networks=("resnet50", "vit_b_16", "convnext_tiny"),
+    side=224,
+    batch=128,
+    photo=(500, 375),
+    photos=2048,
+    steps=30,
+    matrix=8192,
+    rounds=3,
+    workers=(0, 4, 8, 16),
+)
+TINY = Sizes(
+    networks=("resnet18",),
+    side=32,
+    batch=8,
+    photo=(50, 38),
+    photos=64,
+    steps=3,
+    matrix=256,
+    rounds=1,
+    workers=(0, 2),
+)
 
 
 class LeftOut(Exception):  # noqa: N818 - no error
     """A case that this machine cannot measure; the message says why."""
+
+
+def require_gpu() -> None:
+    """Leaves out a case that needs a GPU, where there is none."""
+    if not CUDA:
+        raise LeftOut("needs a GPU")
 
 
 class Bench:
@@ -65,14 +95,21 @@ class Bench:
 
     Args:
         photos: folder with `train/<class>` and `val/<class>`; None: made-up photos.
+
+    Attributes:
+        results: case -> result. Cases that failed or were left out are tried again by the next process.
     """
 
     def __init__(self, part: str, sizes: Sizes, out: Path, photos: Path | None):
         self.sizes, self.out = sizes, out
         self.work = out / "work"
-        self.work.mkdir(parents=True, exist_ok=True)
+        self.runs = self.work / "runs"
+        shutil.rmtree(self.runs, ignore_errors=True)  # of a process that was killed
+        self.runs.mkdir(parents=True)
         self.results_file = out / f"{part}.json"
-        self.results: dict[str, Any] = json.loads(self.results_file.read_text()) if self.results_file.exists() else {}
+        results = json.loads(self.results_file.read_text()) if self.results_file.exists() else {}
+        self.results: dict[str, Any] = {case: found for case, found in results.items() if is_measured(found)}
+        self.made_up = photos is None
         self.photos = photos or make_photos(self.work / "photos", sizes)
 
     def measure(self, case: str, measurement: Callable[[], dict[str, Any]]) -> None:
@@ -87,13 +124,14 @@ class Bench:
         except ImportError as error:
             result = {"left out": f"{error.name} is not installed"}
         except Exception as error:
+            traceback.print_exc()
+            while error.__cause__ is not None:
+                error = error.__cause__
             result = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
-            print(result["failed"], flush=True)
         self.results[case] = result
-        self.results_file.write_text(json.dumps(self.results, indent=1) + "\n")
-        gc.collect()
-        if CUDA:
-            torch.cuda.empty_cache()
+        with replacing(self.results_file) as stream:
+            stream.write(as_json(self.results))
+        free_memory()
 
     def weights(self, network: str) -> list[str]:
         """Overrides that choose a network, with random weights in a file in place of pretrained ones."""
@@ -103,16 +141,17 @@ class Bench:
 
         file = self.work / f"{network}.pth"
         if not file.exists():
-            torch.save(get_model(network, weights=None).state_dict(), file)
+            with replacing(file, binary=True) as stream:
+                torch.save(get_model(network, weights=None).state_dict(), stream)
         return [f"model={network}", f"model.weights={file}"]
 
-    def words(self, network: str, *overrides: str) -> list[str]:
+    def overrides(self, network: str, *more: str) -> list[str]:
         """The overrides of a training run on the photos."""
         side, batch = self.sizes.side, self.sizes.batch
         return [
             *("~experiment", "data=image_folder", f"data.root={self.photos}", "data.test_fraction=0", "test=false"),
             *("compare_scratch=false", f"data.batch_size={batch}", f"model.image_size={side}"),
-            *("trainer.enable_progress_bar=false", *self.weights(network), *overrides),
+            *("trainer.enable_progress_bar=false", *self.weights(network), *more),
         ]
 
     def config(self, *overrides: str, name: str = "train") -> DictConfig:
@@ -121,32 +160,54 @@ class Bench:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose(name, list(overrides))
 
-    @contextmanager
-    def cache(self, name: str | None) -> Iterator[None]:
-        """The cache folder for runs; None: an empty one."""
-        place = self.work / "caches" / (name or "cold")
-        if name is None:
-            shutil.rmtree(place, ignore_errors=True)
-        os.environ["HEADSTART_CACHE"] = str(place)
-        yield
+    def backbone(self, network: str) -> Backbone:
+        """A network without its head."""
+        return instantiate(self.config(*self.overrides(network)).model)
 
-    def train(self, network: str, *overrides: str, cache: str | None, watch: str = "Clock") -> dict[str, Any]:
-        """One whole training run in this process; what the watching callback wrote, and `total` seconds."""
+    def folder(self) -> TemporaryDirectory:
+        """A new folder for a run; `with` gives its path and removes it at the end."""
+        return TemporaryDirectory(dir=self.runs)
+
+    def cache(self, name: str) -> Path:
+        """The folder of a cache."""
+        return self.work / "caches" / name
+
+    def train(
+        self, network: str, *overrides: str, cache: str | None, watch: str = "Clock", apart: bool = False
+    ) -> dict[str, Any]:
+        """One whole training run.
+
+        Args:
+            cache: the name of its cache; None: one that is empty and removed afterwards.
+            watch: the class in `watching` that measures it from inside.
+            apart: whether it runs in a process of its own.
+
+        Returns:
+            what `watch` wrote, the `total` seconds, and `val/loss`.
+        """
         from headstart.training.run import train
 
-        folder = Path(tempfile.mkdtemp(dir=self.work))
-        watching = [
-            f"+callbacks.watch._target_=gpu_parts.watching.{watch}",
-            f"+callbacks.watch.file={folder / 'watched.json'}",
-        ]
-        with self.cache(cache):
-            cfg = self.config(f"paths.run={folder / 'run'}", *self.words(network, *overrides), *watching)
+        with self.folder() as name:
+            folder = Path(name)
+            settings = [
+                *self.overrides(network, *overrides),
+                f"paths.cache={self.cache(cache) if cache else folder / 'cache'}",
+                f"+callbacks.watch._target_=gpu_parts.watching.{watch}",
+                f"+callbacks.watch.file={folder / 'watched.json'}",
+            ]
             start = time.perf_counter()
-            train(cfg)
-        total = time.perf_counter() - start
-        watched = json.loads((folder / "watched.json").read_text())
-        shutil.rmtree(folder)
-        return watched | {"total": total}
+            if apart:
+                process("src/train.py", f"hydra.run.dir={folder / 'run'}", *settings)
+            else:
+                train(self.config(f"paths.run={folder / 'run'}", *settings))
+            total = time.perf_counter() - start
+            watched = json.loads((folder / "watched.json").read_text())
+            return watched | {"total": total, "val/loss": Run(folder / "run").metrics.get("val/loss")}
+
+
+def is_measured(result: dict[str, Any]) -> bool:
+    """Whether a case has neither failed nor been left out."""
+    return not {"failed", "left out"} & result.keys()
 
 
 def make_photos(root: Path, sizes: Sizes) -> Path:
@@ -183,41 +244,18 @@ def process(*arguments: str, status: int = 0) -> str:
     Raises:
         RuntimeError: it ended otherwise than expected.
     """
-    paths = os.pathsep.join([str(ROOT / "scripts"), str(ROOT / "src")])
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": paths, "HEADSTART_TRUST": "gpu_parts.watching"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(done.stdout[-3000:], flush=True)
     if done.returncode != status:
         last = done.stdout.strip().splitlines()[-1:] or ["no output"]
-        raise RuntimeError(f"{arguments[0]} ended with {done.returncode}: {last[0]}")
+        raise RuntimeError(f"{last[0]} (exit code {done.returncode} of {' '.join(arguments)})")
     return done.stdout
 
 
-def timed(number: int, work: Callable[[], Any]) -> dict[str, Any]:
-    """Seconds of a piece of work, and pictures a second."""
-    start = time.perf_counter()
-    work()
-    synchronise()
-    seconds = time.perf_counter() - start
-    return {"pictures": number, "seconds": round(seconds, 2), "pictures/s": round(number / seconds)}
-
-
-def middle_and_range(values: list[float]) -> str:
-    """`median (least-largest)`, with three digits."""
-    shown = [f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in (min(values), max(values))]
-    middle = statistics.median(values)
-    return f"{middle:.3g}" + f" ({shown[0]}-{shown[1]})" if middle < 100 else f"{middle:.0f} ({shown[0]}-{shown[1]})"
-
-
 def count_photos(folder: Path) -> int:
-    """Number of files below a folder."""
-    return sum(1 for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    """Number of pictures below a folder."""
+    return sum(1 for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
 
 
 def synchronise() -> None:
@@ -226,6 +264,19 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
+def free_memory() -> None:
+    """Gives memory that nothing uses back to the GPU."""
+    gc.collect()
+    if CUDA:
+        torch.cuda.empty_cache()
+
+
+def reset_peak_memory() -> None:
+    """Begins a new measurement of `peak_memory`."""
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory() -> float | None:
     """Largest memory in use since the last reset, in GB; None on a CPU."""
-    return round(torch.cuda.max_memory_allocated() / 1e9, 2) if CUDA else None
+    return torch.cuda.max_memory_allocated() / 1e9 if CUDA else None

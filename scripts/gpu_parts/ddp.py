@@ -1,36 +1,31 @@
 """Several processes."""
 
-import json
-import tempfile
-from pathlib import Path
+import statistics
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from gpu_parts.bench import CUDA, Bench, count_photos, middle_and_range, process
-from headstart.runs.directory import Run
+from gpu_parts.bench import CUDA, PICTURES, Bench, count_photos, make_photos
 
 
 def ddp(bench: Bench) -> None:
     """DistributedDataParallel (DDP) on all GPUs (NCCL); on one GPU, its cost; on a CPU, two processes."""
     network = bench.sizes.networks[0]
-    number = count_photos(bench.photos / "train")
     devices = torch.cuda.device_count()
-    words = ["finetuning=full", "finetuning.batch_norm=frozen", "finetuning.patience=null", "trainer.max_epochs=3"]
+    if devices > 1 and bench.made_up:  # as many steps in an epoch as on one GPU
+        sizes = replace(bench.sizes, photos=devices * bench.sizes.photos)
+        bench.photos = make_photos(bench.work / "photos_ddp", sizes)
+    number = count_photos(bench.photos / "train")
+    usual = ["finetuning=full", "finetuning.batch_norm=frozen", "finetuning.patience=null", "trainer.max_epochs=3"]
 
-    def run(*choice: str) -> dict[str, Any]:
-        folder = Path(tempfile.mkdtemp(dir=bench.work))
-        clock = [
-            "+callbacks.watch._target_=gpu_parts.watching.Clock",
-            f"+callbacks.watch.file={folder / 'watched.json'}",
-        ]
-        with bench.cache("pictures"):
-            process("src/train.py", f"hydra.run.dir={folder / 'run'}", *bench.words(network, *words, *choice, *clock))
-        watched = json.loads((folder / "watched.json").read_text())
-        memory = {"GB": max(watched["memory"])} if CUDA else {}
+    def run(*overrides: str) -> dict[str, Any]:
+        run = bench.train(network, *usual, *overrides, cache=PICTURES, apart=True)
+        memory = {"GB": max(run["memory"])} if CUDA else {}
         return {
-            "pictures/s": middle_and_range([number / seconds for seconds in watched["seconds"][1:]]),
-            "val/loss": round(Run(folder / "run").metrics["val/loss"], 6),
+            "pictures/s, epochs": number / statistics.mean(run["seconds"][1:]),
+            "pictures/s, steps": statistics.mean(run["speed"][1:]),
+            "val/loss": run["val/loss"],
             **memory,
         }
 

@@ -1,9 +1,11 @@
 """The speed of the data loaders."""
 
 import json
+import shutil
 from typing import Any
 
 from gpu_parts.bench import Bench, count_photos
+from headstart.caching.activation_store import INDEX
 
 
 def loaders(bench: Bench) -> None:
@@ -11,15 +13,25 @@ def loaders(bench: Bench) -> None:
     network = bench.sizes.networks[0]
     number = count_photos(bench.photos / "train")
 
-    def speed(workers: int, *words: str) -> dict[str, Any]:
-        options = ["finetuning=full", "augmentation=flip_crop", f"data.num_workers={workers}", "trainer.max_epochs=1"]
-        limit = ["trainer.limit_train_batches=1", "trainer.limit_val_batches=0", "monitor=val/loss"]
-        run = bench.train(network, *options, *limit, *words, cache="pictures", watch="LoaderClock")
-        return {"pictures/s": round(number / run["seconds"])} | network_limits(bench, number / run["seconds"])
+    def speed(workers: int, *more: str) -> dict[str, Any]:
+        options = ["finetuning=full", "augmentation=flip_crop", f"data.num_workers={workers}"]
+        # two epochs, because the picture cache is not used for one
+        options += ["trainer.max_epochs=2", "trainer.limit_train_batches=1", "trainer.limit_val_batches=0"]
+        run = bench.train(network, *options, *more, cache="loaders", watch="LoaderClock")
+        return {"pictures/s": number / run["seconds"]} | network_limits(bench, number / run["seconds"])
 
-    for source, words in {"picture cache": (), "JPEG files": ("cache=off",)}.items():
-        for workers in bench.sizes.workers:
-            bench.measure(f"{source}, {workers} workers", lambda w=workers, more=words: speed(w, *more))
+    def cached(workers: int) -> dict[str, Any]:
+        place = bench.cache("loaders")
+        shutil.rmtree(place, ignore_errors=True)
+        found = speed(workers)
+        if not list(place.rglob(INDEX)):
+            raise RuntimeError("the picture cache was not used: see the log")
+        return found
+
+    for workers in bench.sizes.workers:
+        bench.measure(f"picture cache, {workers} workers", lambda workers=workers: cached(workers))
+    for workers in bench.sizes.workers:
+        bench.measure(f"JPEG files, {workers} workers", lambda workers=workers: speed(workers, "cache=off"))
 
 
 def network_limits(bench: Bench, loaded: float) -> dict[str, str]:
@@ -28,7 +40,7 @@ def network_limits(bench: Bench, loaded: float) -> dict[str, str]:
     results = json.loads(file.read_text()) if file.exists() else {}
     limits = {}
     for network in bench.sizes.networks:
-        bare = results.get(f"{network}, bf16-mixed", {}).get("pictures/s, bare")
+        bare = results.get(f"{network}, bf16-mixed, round 1", {}).get("pictures/s, bare")
         if bare:
-            limits[f"share of what {network} takes"] = f"{loaded / float(bare.split()[0]):.0%}"
+            limits[f"share of what {network} takes"] = f"{loaded / bare:.0%}"
     return limits

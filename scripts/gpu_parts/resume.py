@@ -1,7 +1,6 @@
 """Exact resuming on the GPU."""
 
 import signal
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,26 @@ def resume(bench: Bench) -> None:
     steps_of_an_epoch = -(-count_photos(bench.photos / "train") // bench.sizes.batch)
     step = steps_of_an_epoch + steps_of_an_epoch // 2
 
-    def train(killed: bool, *words: str) -> Path:
-        folder = Path(tempfile.mkdtemp(dir=bench.work)) / "run"
-        folder.mkdir()
+    def train(folder: Path, killed: bool, *overrides: str) -> Path:
+        folder.mkdir(parents=True)
         if not killed:
             (folder / "killed").touch()  # both runs have the same config and the same files
         kill = [f"+callbacks.kill.step={step}", "+callbacks.kill.file=${paths.run}/killed"]
         deterministic = ["augmentation=flip_crop", "trainer.deterministic=true", "trainer.max_epochs=3"]
         loggers = "logger=[csv,tensorboard]"
         process(
-            *("src/train.py", f"hydra.run.dir={folder}", *bench.words(network, *words), *deterministic, loggers),
-            *("+callbacks.kill._target_=gpu_parts.watching.Kill", *kill),
+            *("src/train.py", f"hydra.run.dir={folder}", *bench.overrides(network, *overrides)),
+            *(*deterministic, loggers, "+callbacks.kill._target_=gpu_parts.watching.Kill", *kill),
             status=-signal.SIGKILL if killed else 0,
         )
         return folder
 
-    def exact(*words: str) -> dict[str, Any]:
-        whole, resumed = train(False, *words), train(True, *words)
-        process("src/train.py", f"resume={resumed}")
-        found = list(differences(content(whole), content(resumed)))
+    def exact(*overrides: str) -> dict[str, Any]:
+        with bench.folder() as folder:
+            whole = train(Path(folder) / "whole/run", False, *overrides)
+            resumed = train(Path(folder) / "resumed/run", True, *overrides)
+            process("src/train.py", f"resume={resumed}")
+            found = list(differences(content(whole), content(resumed)))
         print("\n".join(found[:5]))
         return {"killed at step": step, "equal to the bit": "yes" if not found else f"no: {found[0]}"}
 

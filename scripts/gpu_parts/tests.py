@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from typing import Any
 
-from gpu_parts.bench import CUDA, Bench, LeftOut, process
+from gpu_parts.bench import Bench, LeftOut, process, require_gpu
 
 
 def tests(bench: Bench) -> None:
@@ -12,8 +12,7 @@ def tests(bench: Bench) -> None:
     def run() -> dict[str, Any]:
         if find_spec("pytest") is None:
             raise LeftOut("pytest is not installed")
-        if not CUDA:
-            raise LeftOut("needs a GPU")
+        require_gpu()
         printed = process("-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider")
         return {"result": printed.strip().splitlines()[-1]}
 

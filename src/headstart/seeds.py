@@ -14,9 +14,9 @@ def derive_seed(*parts: int) -> int:
 
 
 def reseed(seed: int) -> None:
-    """Sets the random generators of torch on the CPU and on the devices in use, of NumPy and of Python.
+    """Sets the generators of the CPU, CUDA, MPS, NumPy and Python.
 
-    Does what `torch.manual_seed` does in half a millisecond: that prepares for devices that are not in use yet.
+    `torch.manual_seed` takes half a millisecond, because it also prepares devices that are not in use.
     """
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)

@@ -1,4 +1,4 @@
-"""Ends a run whose loss is no number any more."""
+"""Ends a run whose loss is NaN or infinite."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ EVERY = 20
 
 
 class Divergence(Callback):
-    """Raises a `Failure` soon after the loss became infinite or NaN, before a checkpoint of such weights is written.
+    """Raises a `Failure` soon after the loss became NaN or infinite, before a checkpoint of such weights is written.
 
     Without it, all epochs would run, and the run would end as if all were well. With a gradient scaler (fp16) a single
     loss may be infinite: the scaler then skips the step, and the weights decide.
@@ -24,26 +24,26 @@ class Divergence(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Looks at the sum of the losses of the epoch: one that is no number makes the sum no number."""
+        """Looks at the sum of the losses of the epoch: it is NaN or infinite if one loss was."""
         last = batch_idx + 1 == trainer.num_training_batches or trainer.should_stop
         if last or batch_idx % EVERY == EVERY - 1 or _validates_now(trainer):
             self._check(trainer, pl_module, pl_module.train_loss.mean_value, "training")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks at the validation loss, which shows weights that are no numbers even if all training losses were."""
+        """Looks at the validation loss: it shows weights that are NaN or infinite, even if no training loss was."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             loss = trainer.callback_metrics.get("val/loss", torch.tensor(0.0))
             self._check(trainer, pl_module, loss, "validation")
 
     def _check(self, trainer: pl.Trainer, task: pl.LightningModule, loss: torch.Tensor, of: str) -> None:
-        if loss.isfinite() or (_scaler(trainer) and _weights_are_numbers(task)):
+        if loss.isfinite() or (_scaler(trainer) and _weights_are_finite(task)):
             return
         optimizer = trainer.optimizers[0]
         rate = max(group.get("initial_lr", group["lr"]) for group in optimizer.param_groups)
         precision = "" if trainer.precision == "32-true" else ", or trainer.precision=32-true"
         raise Failure(
             f"the training diverged: by step {trainer.global_step} (epoch {trainer.current_epoch + 1}) the {of} loss "
-            f"is no number any more. Try a lower learning rate, such as optimizer.lr={rate / 10:.2g}{precision}. "
+            f"is NaN or infinite. Try a lower learning rate, such as optimizer.lr={rate / 10:.2g}{precision}. "
             f"{_kept(trainer)}"
         )
 
@@ -57,7 +57,7 @@ def _scaler(trainer: pl.Trainer) -> bool:
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
-def _weights_are_numbers(task: pl.LightningModule) -> bool:
+def _weights_are_finite(task: pl.LightningModule) -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in task.parameters() if parameter.requires_grad)
 
 

@@ -17,7 +17,7 @@ class MeanLoss(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        # the names of MeanMetric, which are in earlier checkpoints
+        # `mean_value` is the weighted sum; it keeps the name that it has in earlier checkpoints
         self.add_state("mean_value", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("weight", torch.tensor(0.0), dist_reduce_fx="sum")
 

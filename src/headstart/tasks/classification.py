@@ -254,7 +254,10 @@ class ClassificationTask(pl.LightningModule):
         self.log_dict(self.test_metrics)
 
     def _score(self) -> float:
-        """The monitored metric, the same in every process. Lightning has computed it, and torchmetrics has kept it."""
+        """The monitored metric, the same in every process.
+
+        torchmetrics keeps the result, so Lightning does not compute it again.
+        """
         metrics = {"val/loss": self.val_loss, **dict(self.val_metrics.items(copy_state=False))}
         return metrics[self.monitor].compute().item()
 
