@@ -77,13 +77,14 @@ class Witness(Callback):
 
 
 class Signaller(Callback):
-    """Sends its own process a signal while a step is under way."""
+    """Sends its own process a signal while a step is under way; not after torchrun has started it again."""
 
     def __init__(self, number: int, step: int, ranks: list):
         self.number, self.step, self.ranks = number, step, ranks
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == self.step and trainer.global_rank in self.ranks:
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        if first and trainer.global_step == self.step and trainer.global_rank in self.ranks:
             self.ranks = []
             os.kill(os.getpid(), self.number)
 
@@ -254,6 +255,15 @@ def test_ctrl_c_in_a_terminal_reaches_both_and_resuming_goes_on_exactly(moving, 
     assert stopped.code == 130, stopped.err
     assert [notes[-1]["step"] for notes in stopped.notes()] == [6, 6]
     assert_same_end(training(tmp_path, f"resume={stopped.directory}", by=(*TORCHRUN, "--standalone")), moving)
+
+
+def test_torchrun_starts_a_launch_again_after_a_process_was_killed(frozen, tmp_path):
+    """torch keeps the addresses of the first launch; a process that reads one of them cannot connect."""
+    killed = signalling(signal.SIGKILL, step=13, ranks=[1])
+    again = (*TORCHRUN, "--standalone", "--max-restarts=1")
+    restarted = training(tmp_path, *LEARNING, EACH, "trainer=ddp_cpu", *killed, by=again)
+    assert "continuing from" in restarted.err
+    assert_same_end(restarted, frozen)
 
 
 def assert_same_end(resumed, whole):

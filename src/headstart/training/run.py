@@ -26,6 +26,7 @@ from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 from headstart.training.build import build_task, build_trainer, editable_copy
 from headstart.training.loggers import finish_wandb
+from headstart.training.restart import connect_again
 from headstart.training.settle import settle
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def train(given: DictConfig) -> Result:
     settled = settle(given)
     cfg, data, resume_from = settled.cfg, settled.data, settled.checkpoint
     trainer = build_trainer(cfg, resume_from)
+    connect_again(trainer)
     show_data(data)
     task = build_task(cfg, data, resume_from)
     if resume_from:  # only once training starts: if the resumed run is refused, its old config stays
