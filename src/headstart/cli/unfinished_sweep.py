@@ -1,6 +1,7 @@
 """Continues a sweep: jobs that ended stay as they are, the others are resumed or started."""
 
 import logging
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.cli import sweep_table
+from headstart.cli.conf_files import choices_by_group
 from headstart.cli.overrides import compose_config
-from headstart.errors import Failure, UsageError
+from headstart.cli.schemas import TrainConfig
+from headstart.errors import Failure, UsageError, printable
 from headstart.files import relative_to_cwd
 from headstart.runs.directory import Run, sweep_file
 from headstart.runs.hyperparameters import key_of
@@ -33,7 +36,8 @@ class Job:
         """The command line that resumes or starts the job."""
         if Run(self.folder).exists:
             return [f"resume={self.folder}", *changes]
-        return [*(self.overrides or ()), *changes, f"hydra.run.dir={self.folder}"]
+        mine = [override for override in self.overrides or () if key_of(override) != "paths.logs"]
+        return [*mine, *changes, f"hydra.run.dir={self.folder}"]
 
 
 def continue_sweep(sweep: Path, config: DictConfig, overrides: list[str]) -> None:
@@ -53,7 +57,7 @@ def continue_sweep(sweep: Path, config: DictConfig, overrides: list[str]) -> Non
     log.info("sweep %s: %d of %d jobs have ended", relative_to_cwd(sweep), len(jobs) - len(waiting), len(jobs))
     for job in waiting:
         if not Run(job.folder).exists:
-            _refuse_foreign_parts(job.overrides or [])
+            _refuse_foreign_parts([each for each in job.overrides or [] if key_of(each) != "paths.logs"])
     changes = [override for override in overrides if key_of(override) != "resume"]
     failed = []
     for job in waiting:
@@ -88,9 +92,18 @@ def planned_jobs(sweep: Path) -> list[Job]:
 
 
 def _refuse_foreign_parts(overrides: list[str]) -> None:
-    """Checks what overrides from a file would build, because the file may come from a stranger."""
+    """Checks what overrides from a file would do, because the file may come from a stranger.
+
+    Raises:
+        UsageError: they change something else than settings of training, or would build what is not allowed.
+    """
+    known = {*TrainConfig.__dataclass_fields__, *choices_by_group()} - {"resume", "paths", "hydra"}
+    for override in overrides:
+        section = re.split(r"[.@/]", key_of(override))[0]
+        if override.startswith("-") or "/" in key_of(override) or section not in known:
+            raise UsageError(f"REFUSED: the record of the sweep changes {printable(override)[:100]}. Nothing was run")
     config = OmegaConf.to_container(compose_config("train", overrides))
-    # our own paths read the environment, which the overrides may not
+    # paths are our own, and read the environment
     check_config({**config, "paths": None, "overrides": overrides})
 
 

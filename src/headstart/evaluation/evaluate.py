@@ -122,6 +122,8 @@ def config_for_evaluation(trained: DictConfig, cfg: DictConfig, run: Run | None)
     config = trained.copy()
     # one process, because a distributed sampler would count some samples twice; no limit, to use the whole split
     config.trainer.update({"devices": 1, "strategy": "auto", "limit_test_batches": None, "fast_dev_run": False})
+    if config.trainer.get("profiler") is not None:  # it would write where the config of the run says
+        config.trainer.profiler = None
     config.data = data_config(trained, cfg.data, run)
     config.trainer.update({key: value for key, value in cfg.trainer.items() if value is not None})
     config.trainer.precision = precision_on_this_machine(config.trainer.precision, config.trainer.accelerator)

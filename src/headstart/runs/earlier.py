@@ -56,6 +56,7 @@ def translated(config: DictConfig | Config) -> DictConfig:
     _move_test_time_flip(today)
     _rename_unfreeze_warmup(today)
     _drop_repeated_sections(today)
+    _drop_address(today)
     trust.check_config(today)
     return OmegaConf.create(today)
 
@@ -118,3 +119,10 @@ def _drop_repeated_sections(config: Config) -> None:
     task = config.get("task") or {}
     for name in ("head", "optimizer", "scheduler", "mixing", "test_time", "monitor"):
         task.pop(name, None)
+
+
+def _drop_address(config: Config) -> None:
+    """A file that somebody sent does not decide what is downloaded: the data set knows its address and its checksum."""
+    data = config.get("data") or {}
+    for name in ("url", "sha256"):
+        data.pop(name, None)

@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError
+from headstart.runs import trust
 from headstart.runs.directory import LAST, Run, find_runs, latest, sweep_file
 from headstart.runs.hyperparameters import key_of
 
@@ -120,8 +121,10 @@ def recall(config: DictConfig, hydra: HydraConf, resumed: str) -> DictConfig:
     _warn_of_other_owner(run)
     if Path(recalled.paths.run) != run.folder.resolve():
         log.warning("this run was started in %s; it continues in %s", recalled.paths.run, run.folder)
-        recalled.paths = OmegaConf.to_container(config.paths, resolve=True)
-        recalled.paths.run = str(run.folder.resolve())
+    # the saved paths may be those of another machine, or of somebody who wants files to be written elsewhere
+    recalled.paths = OmegaConf.to_container(config.paths, resolve=True)
+    recalled.paths.run = str(run.folder.resolve())
+    trust.check_places(recalled, run.folder)
     for override in _changes(hydra.overrides.task):
         _change(recalled, config, override, run)
     recalled.resume = resumed
@@ -131,7 +134,7 @@ def recall(config: DictConfig, hydra: HydraConf, resumed: str) -> DictConfig:
 def _warn_of_other_owner(run: Run) -> None:
     owner = run.config_file.stat().st_uid
     if hasattr(os, "getuid") and owner != os.getuid():
-        log.warning("%s belongs to another user (%s): resume only runs of people you trust", run.folder, owner)
+        log.warning("%s belongs to another user (%s): is it the run that you mean?", run.folder, owner)
 
 
 def _changes(overrides: list[str]) -> list[str]:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from headstart.errors import UsageError, printable
 
 PACKAGE = Path(__file__).parents[1]
@@ -46,11 +48,19 @@ LIBRARIES = {
 }
 """Section of a config -> modules of libraries whose classes it may name."""
 
-RESOLVERS = ("best_is", "direction", "no_mistake", "oc.select", "unless")
-"""Functions that a value may call, as `${name:...}`. None of them reads anything outside the config."""
+RESOLVERS = ("best_is", "direction", "no_mistake", "unless")
+"""Functions that a value may call, as `${name:${setting}}`. None of them reads anything outside the config."""
 
-VARIABLES = ("MLFLOW_TRACKING_URI",)
-"""Environment variables that a value may read, as `${oc.env:NAME}`."""
+REFERENCES = re.compile(
+    r"\$\{(?:[A-Za-z_][\w.]*|oc\.select:[A-Za-z_][\w.]*|(?:" + "|".join(RESOLVERS) + r"):\0)\}", re.ASCII
+)
+"""What a value may refer to: another setting, or one of the functions of it (`\\0`: a reference that was found before).
+
+The grammar of OmegaConf is larger: a default of `oc.select` may hold a whole section, a name may be computed.
+"""
+
+WHOLE_VALUES = ("${oc.env:MLFLOW_TRACKING_URI,'sqlite:///${paths.logs}/mlflow.db'}",)
+"""Values of our own files that no pattern covers."""
 
 TRUST = "HEADSTART_TRUST"
 
@@ -65,11 +75,16 @@ def check_config(config: dict[str, Any]) -> None:
         UsageError: the message names the place and the value.
     """
     for section, content in config.items():
-        check_section(str(section), content)
+        check_section(str(section), content, config)
 
 
-def check_section(section: str, content: Any) -> None:
+def check_section(section: str, content: Any, config: dict[str, Any] | None = None) -> None:
     """Checks one section of a config, such as `model`, or the `preprocess` of a checkpoint.
+
+    Args:
+        section: its name.
+        content: plain data, interpolations not resolved.
+        config: the whole config, to which values may refer; None: they may not.
 
     Raises:
         UsageError: as `check_config`.
@@ -77,15 +92,15 @@ def check_section(section: str, content: Any) -> None:
     for place, key, value in _entries(section, content):
         if key == "_target_" and not is_buildable(section, value):
             raise UsageError(
-                f"REFUSED: the saved config would build {_shown(value)} at {place}, which does not belong there. "
-                f"Nothing was run. Only if you know who made the file and trust them, type {TRUST}={_shown(value)} "
-                "before the command"
+                f"REFUSED: the saved config would build {_shown(value)} at {place}, which is not allowed there. "
+                f"Nothing was run. If it is a part of your own package, set {TRUST} (CONTRIBUTING.md)"
             )
         for text in (key, value):
-            if isinstance(text, str) and (function := _foreign_function(text)):
+            if isinstance(text, str) and not _is_harmless(text, config):
                 raise UsageError(
-                    f"REFUSED: the saved config calls {_shown(function)} at {place}; a saved config may call only "
-                    f"{', '.join(RESOLVERS)}. Nothing was run. Do not use a file like this"
+                    f"REFUSED: the saved config computes a value at {place}: {_shown(text)}. A saved config may only "
+                    f"refer to its own settings, directly or by {', '.join(RESOLVERS)}. Nothing was run. Do not use a "
+                    "file like this"
                 )
 
 
@@ -94,6 +109,8 @@ def is_buildable(section: str, target: Any) -> bool:
     if not isinstance(target, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target):
         return False
     module, _, name = target.rpartition(".")
+    if name.startswith("_"):
+        return False
     if module in LIBRARIES.get(section, ()):
         return name[0].isupper()
     if _is_trusted(target):
@@ -129,12 +146,59 @@ def _entries(place: str, node: Any) -> Iterator[tuple[str, Any, Any]]:
         yield place, None, node
 
 
-def _foreign_function(text: str) -> str | None:
-    """The first function that a value calls and that is not on the list."""
-    for name, argument in re.findall(r"\$\{\s*([^${}:]*?)\s*:\s*(\w*)", text):
-        if name not in RESOLVERS and not (name == "oc.env" and argument in VARIABLES):
-            return name
-    return None
+def _is_harmless(text: str, config: dict[str, Any] | None) -> bool:
+    """Whether a text has no interpolation, or only references to plain values of the config."""
+    if "${" not in text or text in WHOLE_VALUES:
+        return True
+    for name in re.findall(r"\$\{(?:oc\.select:)?([A-Za-z_][\w.]*)\}", text, re.ASCII):
+        if config is None or isinstance(_at(config, name), (dict, list)):  # a whole section would be built elsewhere
+            return False
+    rest = None
+    while rest != text:
+        rest, text = text, REFERENCES.sub("\0", text)
+    return "${" not in text
+
+
+def _at(config: dict[str, Any], name: str) -> Any:
+    """The value of a dotted name; None if there is none."""
+    node: Any = config
+    for key in name.split("."):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
+
+
+PLACES = ("dirpath", "folder", "file", "filename", "save_dir", "split_file", "default_root_dir", "tracking_uri")
+"""Settings that say where something is written."""
+
+
+def check_places(config: DictConfig, run: Path) -> None:
+    """Refuses a saved config that would write outside the directory of its run.
+
+    Args:
+        config: with the paths of this machine.
+        run: the directory.
+
+    Raises:
+        UsageError: the message names the place and the value.
+    """
+    if _is_trusted("places"):
+        return
+    for section, content in OmegaConf.to_container(config).items():
+        for place, key, written in _entries(str(section), content):
+            is_cache = section == "cache" and key == "root"
+            if section == "paths" or not (is_cache or key in PLACES) or not isinstance(written, str):
+                continue
+            if written in WHOLE_VALUES:
+                continue
+            value = str(OmegaConf.select(config, place))
+            base = Path(config.paths.cache).expanduser() if is_cache else run
+            path = Path(value).expanduser().resolve()
+            is_inside = "/" not in value if key == "filename" else path.is_relative_to(base.resolve())
+            if not is_inside or "://" in value:
+                raise UsageError(
+                    f"REFUSED: the saved config would write to {_shown(value)} ({place}), which is outside the run "
+                    f"{run}. If you have made this run yourself, type {TRUST}=places before the command"
+                )
 
 
 def _shown(value: Any) -> str:

@@ -63,8 +63,9 @@ class SafeCheckpointIO(CheckpointIO):
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes the file, if it exists."""
-        _local(path).unlink(missing_ok=True)
+        """Removes the file, if it exists; never one that is no checkpoint, whatever a saved state names."""
+        if _local(path).suffix == ".ckpt":
+            _local(path).unlink(missing_ok=True)
 
 
 def _local(path: str | Path) -> Path:

@@ -20,6 +20,7 @@ from torchmetrics.utilities import dim_zero_cat
 from torchvision.ops import sigmoid_focal_loss
 
 from headstart.errors import UsageError
+from headstart.metrics.macro import MacroAccuracy, MacroF1
 
 # Bins of the expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2: 15 bins)
 MOST_CLASSES_WITH_AUROC = 1000
@@ -227,8 +228,8 @@ def _mean_of_present(areas: Tensor, truth: Tensor) -> Tensor:
 def _single_label_metrics(n: int) -> MetricCollection:
     found = {
         "acc": metrics.MulticlassAccuracy(n, average="micro", **UNCHECKED),
-        "acc_macro": metrics.MulticlassAccuracy(n, average="macro", **UNCHECKED),
-        "f1_macro": metrics.MulticlassF1Score(n, average="macro", **UNCHECKED),
+        "acc_macro": MacroAccuracy(n),
+        "f1_macro": MacroF1(n),
         "ece": metrics.MulticlassCalibrationError(n, n_bins=CALIBRATION_BINS, norm="l1", **UNCHECKED),
     }
     if n <= MOST_CLASSES_WITH_AUROC:

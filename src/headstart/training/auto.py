@@ -8,7 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
@@ -34,6 +36,8 @@ TOO_FEW_MISTAKES = 5
 USUAL_LR_RATIO, HIGHER_LR_RATIO = 0.1, 0.3
 """The default, and the ratio with which MobileNetV2 was more accurate, given enough samples per class
 (docs/accuracy.md)."""
+SMALL_VALIDATION = 50
+"""With fewer validation samples, a run that trains on them, too, was more accurate (docs/accuracy.md)."""
 ENOUGH_PER_CLASS = 25
 GOOD_PROBE = 0.98
 """The linear probe ends the run only if it is at least this accurate: on few samples, few mistakes prove little."""
@@ -96,6 +100,29 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
     if cfg.trainer.max_time and not limited:
         notes.append("trainer.max_time ends the run, but the number of epochs is fitted to it on one device only")
     return Recommendation(settings, notes)
+
+
+def hold_nothing_out(cfg: DictConfig, data: DataModule) -> Setting | None:
+    """To train on the samples that were held out for validation, if they are too few to choose by; None if not.
+
+    Args:
+        cfg: config of the run.
+        data: built from that config and set up.
+    """
+    number = data.num_samples["val"]
+    needs_validation = (
+        _given(cfg) & {"data.val_fraction", "monitor", "finetuning.solve_head"}
+        or _head_settings(cfg)  # such a head is trained until validation stops improving
+        or "ReduceLROnPlateau" in str((cfg.scheduler or {}).get("_target_"))
+        or (HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN)  # jobs are compared by it
+    )
+    if needs_validation or "val" in data.brought or cfg.data.num_folds is not None or not 0 < number < SMALL_VALIDATION:
+        return None
+    reason = (
+        f"{number} validation samples are too few to choose by: they are trained on, too, all epochs are run, and the "
+        "accuracy of the closed-form head on held-out folds is the estimate before the test"
+    )
+    return Setting("data.val_fraction", 0, reason)
 
 
 def _given(cfg: DictConfig) -> set[str]:
@@ -195,6 +222,10 @@ def decide(
         monitor: the metric that chooses the best model.
     """
     found = []
+    if 0 < facts.num_val < SMALL_VALIDATION and "finetuning.goal" not in given:
+        found.append(
+            Setting("finetuning.goal", None, f"no mistake on {facts.num_val} validation samples proves little")
+        )
     if "trainer.max_epochs" not in given:
         found.append(_epochs(facts, limit, time_per_sample, closed_form_head))
     per_class = facts.num_train / len(facts.counts)

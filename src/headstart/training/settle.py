@@ -17,6 +17,7 @@ from headstart.cli.early_checks import duration
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.files import relative_to_cwd, replacing
+from headstart.inputs.base import Setting
 from headstart.optim.learning_rates import HORIZONS, in_words
 from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
@@ -54,9 +55,14 @@ def settle(given: DictConfig) -> Settled:
     refuse_other_labels(cfg)
     data = build_data(cfg)
     make_paths_absolute(cfg)
+    chosen = auto.hold_nothing_out(cfg, data) if cfg.auto and cfg.resume is None else None
+    if chosen:
+        OmegaConf.update(cfg, chosen.key, chosen.value)
+        Path(cfg.data.split_file).unlink(missing_ok=True)
+        data = build_data(cfg)
     settle_validation(cfg, data)
     if cfg.auto and cfg.resume is None:
-        settle_by_data(cfg, data)
+        settle_by_data(cfg, data, [chosen] if chosen else [])
     if cfg.lr_find and cfg.resume is None:
         settle_learning_rate(cfg, data)
     OmegaConf.set_readonly(cfg, True)
@@ -156,13 +162,14 @@ def settle_validation(cfg: DictConfig, data: DataModule) -> None:
         log.warning("%s: nothing chooses the best epoch or ends the run early; the last epoch's weights are kept", why)
 
 
-def settle_by_data(cfg: DictConfig, data: DataModule) -> None:
-    """Applies what `finetuning=auto` recommends, prints it and writes it into the run."""
+def settle_by_data(cfg: DictConfig, data: DataModule, before: list[Setting]) -> None:
+    """Applies what `finetuning=auto` recommends, prints it and writes it into the run, `before` included."""
     recommendation = auto.recommend(cfg, data)
     for setting in recommendation.settings:
         OmegaConf.update(cfg, setting.key, setting.value, force_add=True)
     data.weighting = cfg.data.class_weights
-    reasons = [f"{setting.key}={setting.value}: {setting.reason}" for setting in recommendation.settings]
+    settings = [*before, *recommendation.settings]
+    reasons = [f"{setting.key}={setting.value}: {setting.reason}" for setting in settings]
     sentences = [auto.recipe_summary(cfg), *recommendation.notes, *reasons]
     if rank_zero_only.rank == 0:
         for sentence in sentences:

@@ -87,10 +87,21 @@ def test_a_sweeper_that_plans_one_job_after_the_other(tmp_path, caplog):
     assert "only those that have begun are continued" in caplog.text
 
 
-@pytest.mark.parametrize("word", ["callbacks.learning_rate._target_=os.system", "'data.seed=${oc.env:HOME}'"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "callbacks.learning_rate._target_=os.system",
+        "data.seed=${oc.env:HOME}",
+        "+hydra.callbacks.evil._target_=os.system",
+        "hydra.job.env_set.PATH=x",
+        "hydra/launcher=joblib",
+        "resume=last",
+        "paths.run=/elsewhere",
+    ],
+)
 def test_a_sweep_of_a_stranger_starts_nothing(word, tmp_path, started):
     with pytest.raises(UsageError, match="REFUSED"):
-        continue_sweep(sweep(tmp_path / "sweep", word.strip("'"), "seed=0,1"), CONFIG, [])
+        continue_sweep(sweep(tmp_path / "sweep", word, "seed=0,1"), CONFIG, [])
     assert not started[0]
 
 

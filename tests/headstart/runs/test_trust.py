@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from headstart.cli import resolvers
 from headstart.cli.conf_files import choices_by_group
 from headstart.errors import UsageError
-from headstart.runs.trust import RESOLVERS, check_config, check_section, is_buildable
+from headstart.runs.earlier import translated
+from headstart.runs.trust import RESOLVERS, check_config, check_places, check_section, is_buildable
 
 PAYLOAD = {"_target_": "torch.utils.collect_env.run", "command": "touch /tmp/never"}
 
@@ -47,14 +48,72 @@ def test_a_payload_in_any_place_is_refused(saved):
     tried = [path for path in places(saved) if path and path[-1] != "_target_"]
     assert len(tried) > 80
     for path in tried:
-        with pytest.raises(UsageError, match=r"would build torch\.utils\.collect_env\.run at "):
+        with pytest.raises(UsageError, match="REFUSED: the saved config (would build|computes)"):
             check_config(with_value(saved, path, PAYLOAD))
-        with pytest.raises(UsageError, match=r"would build torch\.utils\.collect_env\.run at "):
+        with pytest.raises(UsageError, match="REFUSED: the saved config (would build|computes)"):
             check_config(with_value(saved, path, [1, [PAYLOAD]]))
-        with pytest.raises(UsageError, match="would build"):
+        with pytest.raises(UsageError, match="REFUSED: the saved config (would build|computes)"):
             check_config(with_value(saved, path, {"any": {"_target_": 5}}))
-        with pytest.raises(UsageError, match=r"calls oc\.env at"):
+        with pytest.raises(UsageError, match=r"computes a value at .*oc\.env:HOME"):
             check_config(with_value(saved, path, "a ${oc.env:HOME}"))
+
+
+BUILDS = "{_target_:torch.utils.collect_env.run,command:'touch /tmp/never'}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"${{oc.select:nope,{BUILDS}}}",  # a default may hold a whole section
+        "${${name}:" + BUILDS + "}",  # the name of the function is computed
+        "${oc.create:" + BUILDS + "}",
+        "${oc.decode:" + BUILDS + "}",
+        "${unless:" + BUILDS + "}",
+        "${best_is:${oc.env:HOME}}",
+        "${oc.dict.values:optimizer}",
+        "${optimizer}",  # a section in another place
+        "${.optimizer}",
+        "${paths.${name}}",
+        "${oc.env:MLFLOW_TRACKING_URI,'http://elsewhere'}",
+        "${hydra:runtime.cwd}",
+    ],
+)
+def test_only_plain_settings_are_referred_to(text, saved):
+    saved = saved()
+    for path in (("head",), ("model", "weights"), ("callbacks", "any"), ("monitor",)):
+        with pytest.raises(UsageError, match="computes a value at"):
+            check_config(with_value(saved, path, text))
+    with pytest.raises(UsageError, match="computes a value at preprocess"):
+        check_section("preprocess", {"image_size": "${seed}"})
+    check_config(saved | {"monitor": "${name} and ${best_is:${mode}} and ${unless:${oc.select:trainer.max_steps}}"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("callbacks.last_checkpoint.dirpath", "/elsewhere"),
+        ("callbacks.last_checkpoint.dirpath", "${paths.run}/../other"),
+        ("callbacks.best_checkpoint.filename", "../best"),
+        ("callbacks.interruption.file", "${paths.cache}/last.ckpt"),
+        ("logger.csv.save_dir", "~"),
+        ("data.split_file", "/elsewhere/split.csv"),
+        ("trainer.default_root_dir", "/elsewhere"),
+        ("cache.activations.root", "/elsewhere"),
+    ],
+)
+def test_a_resumed_run_writes_into_its_own_folder(key, value, composed, tmp_path, monkeypatch):
+    config = composed()
+    check_places(config, tmp_path / "run")
+    OmegaConf.update(config, key, value)
+    with pytest.raises(UsageError, match=r"would write to .* which is outside the run"):
+        check_places(config, tmp_path / "run")
+    monkeypatch.setenv("HEADSTART_TRUST", "places")
+    check_places(config, tmp_path / "run")
+
+
+def test_a_saved_config_does_not_decide_what_is_downloaded(saved):
+    data = {"_target_": "headstart.datasets.cats_dogs.CatsDogs", "url": "http://elsewhere/x.zip", "sha256": "0"}
+    assert set(translated(saved() | {"data": data}).data) == {"_target_"}
 
 
 def test_every_file_of_conf_may_be_saved(saved):
@@ -118,4 +177,4 @@ def test_the_message_is_one_line_whatever_the_name():
 
 
 def test_the_allowed_functions_are_ours():
-    assert set(RESOLVERS) - {"oc.select"} <= set(resolvers.RESOLVERS)
+    assert set(RESOLVERS) <= set(resolvers.RESOLVERS)

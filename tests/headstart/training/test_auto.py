@@ -115,7 +115,7 @@ def test_a_network_that_takes_no_small_pictures_gets_none(quick, tmp_path):
     """MaxViT's windows fit its own size alone."""
     cfg = quick(*AUTO, "model=torchvision", "model.name=maxvit_t", "model.weights=null", "model.image_size=null")
     Path(cfg.paths.run).mkdir()
-    settle_by_data(cfg, build_data(cfg))
+    settle_by_data(cfg, build_data(cfg), [])
     assert cfg.model.image_size is None
     assert "model.image_size" not in (tmp_path / "run/auto.txt").read_text()
 
@@ -138,7 +138,7 @@ def test_a_pretrained_network_with_batch_norm_learns_at_a_higher_rate(words, rat
     """Unless there is little to learn from, it is not to learn, or a rate is given on the command line or in a file."""
     cfg = quick("experiment=auto", "data.num_samples=200", "data.num_classes=2", *words)
     Path(cfg.paths.run).mkdir()
-    settle_by_data(cfg, build_data(cfg))
+    settle_by_data(cfg, build_data(cfg), [])
     assert cfg.task.backbone_lr_ratio == ratio
     told = (tmp_path / "run/auto.txt").read_text()
     assert ("task.backbone_lr_ratio=" in told) == (ratio == 0.3)
@@ -289,7 +289,7 @@ def test_a_balanced_sampler_needs_no_class_weights(quick, monkeypatch):
         cfg = quick(*AUTO, *words)
         Path(cfg.paths.run).mkdir(exist_ok=True)
         data = build_data(cfg)
-        settle_by_data(cfg, data)
+        settle_by_data(cfg, data, [])
         assert cfg.data.class_weights == data.weighting == weights
         assert (cfg.monitor, cfg.mode) == ("val/acc_macro", "max")
 
@@ -307,7 +307,7 @@ def test_the_time_is_measured_once_by_one_process_with_the_network_as_it_will_be
     headstart.training.run.run(cfg)
     assert asked == [8]
     cfg.trainer.devices = 2
-    settle_by_data(cfg, build_data(cfg))
+    settle_by_data(cfg, build_data(cfg), [])
     assert len(asked) == 1, "two processes would settle on different numbers of epochs"
 
 
