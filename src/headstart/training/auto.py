@@ -38,6 +38,8 @@ USUAL_LR_RATIO, HIGHER_LR_RATIO = 0.1, 0.3
 (docs/accuracy.md)."""
 SMALL_VALIDATION = 50
 """With fewer validation samples, a run that trains on them, too, was more accurate (docs/accuracy.md)."""
+TOO_FEW_TO_TUNE = 5
+"""With fewer training samples per class and no validation, the linear probe was more accurate (docs/accuracy.md)."""
 ENOUGH_PER_CLASS = 25
 GOOD_PROBE = 0.98
 """The linear probe ends the run only if it is at least this accurate: on few samples, few mistakes prove little."""
@@ -226,9 +228,13 @@ def decide(
         found.append(
             Setting("finetuning.goal", None, f"no mistake on {facts.num_val} validation samples proves little")
         )
-    if "trainer.max_epochs" not in given:
-        found.append(_epochs(facts, limit, time_per_sample, closed_form_head))
     per_class = facts.num_train / len(facts.counts)
+    if "trainer.max_epochs" not in given:
+        if closed_form_head and not facts.num_val and per_class < TOO_FEW_TO_TUNE:
+            reason = f"only the linear probe: {per_class:.1f} samples per class are too few to fine-tune unchecked"
+            found.append(Setting("trainer.max_epochs", 1, reason))
+        else:
+            found.append(_epochs(facts, limit, time_per_sample, closed_form_head))
     if facts.batch_norm and per_class >= ENOUGH_PER_CLASS and "task.backbone_lr_ratio" not in given:
         reason = f"the network has BatchNorm, and there are {per_class:.0f} samples per class"
         found.append(Setting("task.backbone_lr_ratio", HIGHER_LR_RATIO, reason))

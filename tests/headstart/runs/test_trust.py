@@ -48,11 +48,11 @@ def test_a_payload_in_any_place_is_refused(saved):
     tried = [path for path in places(saved) if path and path[-1] != "_target_"]
     assert len(tried) > 80
     for path in tried:
-        with pytest.raises(UsageError, match="REFUSED: the saved config (would build|computes)"):
+        with pytest.raises(UsageError, match=r"REFUSED: the saved config (would build|computes)"):
             check_config(with_value(saved, path, PAYLOAD))
-        with pytest.raises(UsageError, match="REFUSED: the saved config (would build|computes)"):
+        with pytest.raises(UsageError, match=r"REFUSED: the saved config (would build|computes)"):
             check_config(with_value(saved, path, [1, [PAYLOAD]]))
-        with pytest.raises(UsageError, match="REFUSED: the saved config (would build|computes)"):
+        with pytest.raises(UsageError, match=r"REFUSED: the saved config (would build|computes)"):
             check_config(with_value(saved, path, {"any": {"_target_": 5}}))
         with pytest.raises(UsageError, match=r"computes a value at .*oc\.env:HOME"):
             check_config(with_value(saved, path, "a ${oc.env:HOME}"))

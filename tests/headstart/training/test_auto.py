@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from photos import pictures
 
 import headstart.training.run
 from headstart.callbacks.blend import SHARE, Blend, _best, _between
 from headstart.errors import UsageError
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
-from headstart.training.auto import Facts, decide, facts_of, recommend, warnings
+from headstart.training.auto import Facts, decide, facts_of, hold_nothing_out, recommend, warnings
 from headstart.training.build import build_data, editable_copy
 from headstart.training.run import train
 from headstart.training.settle import settle_by_data
@@ -25,6 +26,51 @@ from headstart.training.settle import settle_by_data
 def _no_head_is_enough(monkeypatch):
     """The pictures of these tests are so easy that no run would have a second stage."""
     monkeypatch.setattr("headstart.training.auto.GOOD_PROBE", 2.0)
+    monkeypatch.setattr("headstart.training.auto.SMALL_VALIDATION", 0)
+
+
+def test_few_validation_samples_are_trained_on(composed, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("headstart.training.auto.SMALL_VALIDATION", 50)
+    pictures(tmp_path / "mine", ["a", "b"], 12)
+    words = (
+        "experiment=auto", "data=image_folder", f"data.root={tmp_path / 'mine'}", "trainer=cpu", "model.image_size=16",
+        "trainer.enable_progress_bar=false", "data.test_fraction=0.25",
+    )  # fmt: skip
+    monkeypatch.setattr("headstart.training.auto.MOST_EPOCHS", 2)
+    monkeypatch.setattr("headstart.training.auto.FEWEST_EPOCHS", 2)
+    with caplog.at_level(logging.INFO):
+        result = train(composed(*words))
+    assert "data.val_fraction=0: 4 validation samples are too few to choose by" in caplog.text
+    assert (result.num_train, result.score) == (18, None)
+    assert result.kept.model == "epoch 3"
+    rows = list(csv.DictReader((tmp_path / "run/split.csv").open()))
+    assert [row["split"] for row in rows].count("val") == 0
+    assert "val_fraction=0" in (tmp_path / "run/auto.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["data.val_fraction=0.15", "monitor=val/loss", "scheduler=plateau", "head=mlp", "data.num_folds=3 data.fold=0"],
+)
+def test_validation_samples_that_are_asked_for_stay(word, composed, tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.training.auto.SMALL_VALIDATION", 50)
+    pictures(tmp_path / "mine", ["a", "b"], 12)
+    words = ("experiment=auto", "data=image_folder", f"data.root={tmp_path / 'mine'}", *word.split())
+    monkeypatch.setattr("headstart.training.auto.command_line_overrides", lambda: word.split())
+    cfg = composed(*words)
+    assert hold_nothing_out(cfg, build_data(cfg)) is None
+
+
+def test_with_very_few_samples_only_the_probe_is_trained():
+    few = {"counts": [4, 5], "num_val": 0, "fewest_val": 0}
+    assert settled(**few)["trainer.max_epochs"] == 1
+    assert settled(**few | {"counts": [5, 5]})["trainer.max_epochs"] == 31
+
+
+def test_no_mistake_on_few_samples_does_not_end_the_run(monkeypatch):
+    monkeypatch.setattr("headstart.training.auto.SMALL_VALIDATION", 50)
+    assert "finetuning.goal" not in settled(num_val=50)
+    assert settled(num_val=49)["finetuning.goal"] is None
 
 
 def settled(**facts):
