@@ -3,9 +3,9 @@
 python scripts/fuzz_pictures.py                        500 files
 python scripts/fuzz_pictures.py --files 5000 --seed 1 --keep failed
 
-Each file is a small picture of one of the formats that are read, with changed, missing, repeated or added bytes. It must
-be read or refused with a reason. Any other exception, a wrong answer of the server, or a file that takes longer than
-`--seconds` is a failure: it is printed, kept in the folder `--keep`, and the exit code is 1.
+Each file is a small picture of one of the formats that are read, with changed, missing or added bytes. It must be read
+or refused with a reason. Any other exception, a wrong answer of the server, or a file that takes longer than `--seconds`
+is a failure: it is printed, kept in the folder `--keep`, and the exit code is 1.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def readers(folder: Path) -> dict[str, Callable[[bytes], None]]:
     return {
         "scan": scan,
         "decode": lambda content: assert_picture(read_picture(io.BytesIO(content))),
-        "size": lambda content: None if picture_size(io.BytesIO(content)) else None,
+        "size": lambda content: assert_size(picture_size(io.BytesIO(content))),
         "predict": predict,
         "serve": serve,
     }
@@ -126,6 +126,11 @@ def assert_picture(picture: torch.Tensor) -> None:
     """Raises an AssertionError if a decoded picture is not uint8 RGB."""
     assert picture.dtype == torch.uint8
     assert picture.shape[0] == 3
+
+
+def assert_size(size: tuple[int, int]) -> None:
+    """Raises an AssertionError if a picture has no pixels."""
+    assert min(size) > 0
 
 
 def files(number: int, seed: int) -> Iterator[bytes]:

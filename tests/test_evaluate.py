@@ -179,6 +179,10 @@ def test_a_temperature_is_kept_with_the_model(quick, tmp_path):
     assert content["temperature"] == task.objective.temperature
     assert content["ece"]["before temperature"] == pytest.approx(before["test/ece"], abs=1e-6)
     assert content["ece"]["after"] == pytest.approx(after["test/ece"], abs=1e-6)
+    written = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert written["test/ece"] == pytest.approx(after["test/ece"])
+    assert written["val/ece"] == pytest.approx(checkpoint.read(path)["metrics"]["val/ece"])
+    assert written["val/ece"] != pytest.approx(before["val/ece"], abs=1e-4)
     # fitted anew it is the same, and evaluated again it is used
     assert evaluated(tmp_path / "run", "calibrate=true") == pytest.approx(after)
     assert evaluated(tmp_path / "run") == pytest.approx(after)

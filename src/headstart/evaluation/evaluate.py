@@ -60,9 +60,11 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     inspection.check_data(cfg, task, data)
     collector = LogitCollector(features=bool(cfg.embedding or cfg.neighbours))
     trainer = build_trainer(trained, collector)
-    if cfg.calibrate:
-        calibrate(path, task, data, trainer, collector)
+    error = calibrate(path, task, data, trainer, collector) if cfg.calibrate else None
     tested = test(task, data, cfg.split, trainer)
+    if error is not None and run and path == run.best.resolve():
+        known = {f"{cfg.split}/ece": tested["ece"]} if "ece" in tested else {}
+        run.replace_calibration_errors({"val/ece": error} | known)
     write_evaluation(cfg, path, trained, task, data, trainer, collector, tested)
     metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
     if run and cfg.data.root is None and cfg.test_time == AS_IN_RUN:
@@ -144,8 +146,12 @@ def test(task: ClassificationTask, data: DataModule, split: str, trainer: pl.Tra
 
 def calibrate(
     path: Path, task: ClassificationTask, data: DataModule, trainer: pl.Trainer, collector: LogitCollector
-) -> None:
-    """Fits the temperature on val, never on the tested split, and writes it into the checkpoint."""
+) -> float | None:
+    """Fits the temperature on val, never on the tested split, and writes it into the checkpoint.
+
+    Returns:
+        the calibration error on val after that; None if no temperature fits.
+    """
     if not data.num_samples["val"]:
         raise UsageError("calibrate=true fits the temperature on val, which this run does not have: leave it out")
     test(task, data, "val", trainer)
@@ -153,14 +159,15 @@ def calibrate(
     temperature = fit_temperature(collector.logits, targets)
     if temperature is None:
         log.warning("no temperature fits val (does the model make no mistake there?): the temperature is not changed")
-        return
+        return None
     errors = []
     for candidate in (1.0, temperature):
         task.objective.temperature = candidate
         predictions = predict(task, data, "val", collector.logits)
         errors.append(calibration_error(predictions, CALIBRATION_BINS))
-    checkpoint.keep_temperature(path, temperature)
+    checkpoint.keep_temperature(path, temperature, errors[1])
     log.info("temperature %.3f, written into %s; val/ece %.4f before, %.4f after", temperature, path.name, *errors)
+    return errors[1]
 
 
 def predict(task: ClassificationTask, data: DataModule, split: str, logits: Tensor) -> Predictions:

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError
-from headstart.files import read_json
+from headstart.files import as_json, read_json, replacing
 from headstart.runs import earlier
 from headstart.runs.evaluations import Answers, is_of_these_weights, read_answers, read_evaluation
 from headstart.runs.hyperparameters import settings_of
@@ -214,6 +214,19 @@ class Run:
         """Which of its models a run that has ended keeps; None if it is not recorded."""
         found = read_json(self.metrics_file).get("kept")
         return Kept(**found) if found else None
+
+    def replace_calibration_errors(self, errors: dict[str, float]) -> None:
+        """Writes the calibration errors of a new temperature into all files with metrics; others become null.
+
+        Args:
+            errors: such as `val/ece` -> error.
+        """
+        files = [self.metrics_file, *(self.evaluated_metrics_file(split) for split in ("train", "val", "test"))]
+        for file in (file for file in files if file.is_file()):
+            content = read_json(file)
+            known = {name: errors.get(name) for name in content if name.endswith("/ece")}
+            with replacing(file) as stream:
+                stream.write(as_json(content | known))
 
     def metrics_of(self, split: str) -> dict[str, float]:
         """The metrics of one split that are finite numbers, without the prefix `<split>/`; empty before the end."""

@@ -131,12 +131,19 @@ def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
     return task.eval(), config
 
 
-def keep_temperature(path: Path, temperature: float) -> None:
+def keep_temperature(path: Path, temperature: float, error: float | None = None) -> None:
     """Writes the temperature of the probabilities into a checkpoint, where `load_task` reads it.
+
+    Args:
+        path: the checkpoint.
+        temperature: of the probabilities.
+        error: the calibration error on val with it, which replaces the one in the checkpoint; None: not known.
 
     Raises:
         UsageError: the checkpoint cannot be read or written.
     """
     content = read(path)
     content["hyper_parameters"]["temperature"] = temperature
+    if "val/ece" in content.get("metrics", {}):
+        content["metrics"]["val/ece"] = error
     SafeCheckpointIO().save_checkpoint(content, path)
