@@ -238,8 +238,10 @@ def content(run: Path) -> dict[str, Any]:
         settings = found[file.name]["hyper_parameters"]["config"]
         settings["resume"] = settings["paths"] = settings["cache"] = settings["data"]["num_workers"] = None
         found[file.name]["callbacks"].pop("ForwardPassCounter")  # counts passes again after an interruption
-        for state in found[file.name]["callbacks"].values():
+        for key, state in found[file.name]["callbacks"].items():
             state.pop(NEVER_RESTORED, None)
+            if key.startswith("ModelCheckpoint{'monitor': None"):  # empty until last.ckpt is written for the first time
+                state.pop("best_model_path")
     names = {file.name for folder in (run, files.checkpoints_folder) for file in folder.iterdir()}
     found["files"] = sorted(names - WRITTEN_BY_HYDRA)
     found["metrics"] = files.metrics

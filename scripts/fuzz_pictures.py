@@ -4,8 +4,8 @@ python scripts/fuzz_pictures.py                        500 files
 python scripts/fuzz_pictures.py --files 5000 --seed 1 --keep failed
 
 Each file is a small picture of one of the formats that are read, with changed, missing or added bytes. It must be read
-or refused with a reason. Any other exception, a wrong answer of the server, or a file that takes longer than `--seconds`
-is a failure: it is printed, kept in the folder `--keep`, and the exit code is 1.
+or refused with a reason. Any other exception, a wrong answer of the server, or a file that takes longer than
+`--seconds` is a failure: it is printed, kept in the folder `--keep`, and the exit code is 1.
 """
 
 import argparse
