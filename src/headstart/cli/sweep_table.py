@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from headstart.display import tables
 from headstart.files import relative_to_cwd, write_table
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import Run
@@ -93,8 +94,8 @@ def show(sweep: Path, monitor: str) -> None:
     write(sweep, jobs)
     for run in (Run(Path(job.run)) for job in jobs if job.score is not None):
         monitor = run.config.monitor if run.exists else monitor
-    console = Console(stderr=True, markup=False, emoji=False)  # or rich takes groups=[stem] for markup
-    console.print(_table(jobs, monitor))
+    console = Console(stderr=True, markup=False, emoji=False)  # or rich takes brackets in a path for markup
+    tables.show(_table(jobs, monitor))
     console.print(str(sweep / "sweep.csv"), soft_wrap=True)
     if not all(job.ended for job in jobs):
         console.print(f"to continue: python src/train.py resume={relative_to_cwd(sweep)}", soft_wrap=True)
