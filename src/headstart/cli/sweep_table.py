@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from headstart.display import tables
+from headstart.errors import printable
 from headstart.files import relative_to_cwd, write_table
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import Run
@@ -94,8 +94,8 @@ def show(sweep: Path, monitor: str) -> None:
     write(sweep, jobs)
     for run in (Run(Path(job.run)) for job in jobs if job.score is not None):
         monitor = run.config.monitor if run.exists else monitor
-    console = Console(stderr=True, markup=False, emoji=False)  # or rich takes brackets in a path for markup
-    tables.show(_table(jobs, monitor))
+    console = Console(stderr=True, markup=False, emoji=False)  # or rich takes groups=[stem] for markup
+    console.print(_table(jobs, monitor))
     console.print(str(sweep / "sweep.csv"), soft_wrap=True)
     if not all(job.ended for job in jobs):
         console.print(f"to continue: python src/train.py resume={relative_to_cwd(sweep)}", soft_wrap=True)
@@ -104,7 +104,7 @@ def show(sweep: Path, monitor: str) -> None:
 def _table(jobs: list[Job], monitor: str) -> Table:
     # overrides that all jobs share do not tell them apart
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    table = Table("job", "run", title=f"sweep: best {monitor} of each job", title_justify="left")
+    table = Table("job", "run", title=f"sweep: best {printable(monitor)} of each job", title_justify="left")
     for column in ("seconds", "parameters", "score"):
         table.add_column(column, justify="right")
     for job in sorted(jobs, key=lambda job: goodness(job.score, monitor)):
@@ -112,5 +112,5 @@ def _table(jobs: list[Job], monitor: str) -> Table:
         seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
         parameters = "" if job.parameters is None else f"{job.parameters:,}"
         score = "not ended" if not job.ended else "" if job.score is None else f"{job.score:.4f}"
-        table.add_row(differences, Path(job.run).name, seconds, parameters, score)
+        table.add_row(printable(differences), Path(job.run).name, seconds, parameters, score)
     return table
