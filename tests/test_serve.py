@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import http.client
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import time
 import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ from headstart.cli.schemas import check_serve
 from headstart.errors import UsageError
 from headstart.inference.app import Model, build_app
 from headstart.inference.classifier import Classifier
-from headstart.inference.guards import WAITING, ImpatientProtocol
+from headstart.inference.guards import WAITING, TimedProtocol
 from headstart.inference.server import device_of
 from headstart.tasks import checkpoint
 from headstart.training.run import train
@@ -188,6 +190,9 @@ def test_without_captum_maps_are_refused_and_not_offered(model):
     ({"Host": "192.168.1.7:8000"}, 200),
     ({"Host": "[::1]:8000"}, 200),
     ({"Host": socket.gethostname()}, 200),
+    ({"Host": "LOCALHOST.:8000"}, 200),
+    ({"Host": "[::1"}, 403),
+    ({"Origin": "http://[::1"}, 403),
     ({"Host": "evil.example"}, 403),
     ({"Host": "127.0.0.1.evil.example:8000"}, 403),
     ({"Host": ""}, 403),
@@ -201,6 +206,24 @@ def test_other_sites_may_not_use_it(headers, code, client):
     answer = client.post("/predict", content=file_of(), headers={"Content-Type": "image/png", **headers})
     assert answer.status_code == code, answer.text
     assert client.get("/health", headers=headers).status_code == code
+
+
+def test_other_names_are_allowed_by_a_setting(model):
+    app = build_app(model, 20_000, 2, maps=False, hosts=["Cats.example.org"])
+    client = TestClient(app, base_url="http://cats.example.org")
+    assert client.get("/health").status_code == 200
+    refused = client.get("/health", headers={"Host": "dogs.example.org"})
+    assert refused.status_code == 403
+    assert "hosts=[<name>,...]" in refused.json()["detail"]
+
+
+def test_the_names_of_the_machine_are_asked_for_once(model, monkeypatch):
+    """A name server may take seconds."""
+    asked = []
+    monkeypatch.setattr(socket, "getfqdn", lambda: asked.append(1) or "this.example.org")
+    client = TestClient(build_app(model, 20_000, 2, maps=False), base_url="http://this.example.org")
+    assert [client.get("/health").status_code for _ in range(3)] == [200] * 3
+    assert len(asked) == 1
 
 
 def test_a_small_file_with_a_huge_picture_is_refused_before_it_is_decoded(model, monkeypatch):
@@ -235,6 +258,38 @@ def test_when_too_many_wait_more_are_refused_and_health_still_answers(model, mon
         assert Counter(each.result() for each in asked) == {200: WAITING, 503: 20 - WAITING}
 
 
+def test_slow_uploads_keep_nobody_out(model):
+    app = build_app(model, max_bytes=20_000, top_k=2, maps=False)
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"",
+             "headers": [(b"host", b"127.0.0.1")]}  # fmt: skip
+
+    async def upload(receive):
+        answers = []
+
+        async def send(message):
+            answers.append(message)
+
+        await app(dict(scope), receive, send)
+        return answers[0]["status"]
+
+    async def never():
+        await asyncio.sleep(100)
+
+    async def whole():
+        return {"type": "http.request", "body": file_of()}
+
+    async def all_uploads():
+        slow = [asyncio.create_task(upload(never)) for _ in range(WAITING)]
+        await asyncio.sleep(0.1)
+        status = await upload(whole)
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        return status
+
+    assert asyncio.run(all_uploads()) == 200
+
+
 def test_a_picture_that_does_not_arrive_is_given_up(model, monkeypatch):
     monkeypatch.setattr("headstart.inference.app.BODY_SECONDS", 0.1)
     app = build_app(model, max_bytes=20_000, top_k=2, maps=False)
@@ -256,17 +311,39 @@ def test_a_picture_that_does_not_arrive_is_given_up(model, monkeypatch):
 
 def test_a_connection_that_never_asks_is_closed(model, monkeypatch):
     monkeypatch.setattr("headstart.inference.guards.HEADER_SECONDS", 0.3)
+    with served(model) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")  # and no more
+        assert slow.recv(100) == b""
+
+
+def test_a_connection_that_keeps_asking_stays_open(model, monkeypatch):
+    monkeypatch.setattr("headstart.inference.guards.HEADER_SECONDS", 0.5)
+    with served(model) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.connect()
+        kept = connection.sock
+        for _ in range(12):  # 1.2 seconds
+            connection.request("GET", "/health")
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 200
+            assert connection.sock is kept, "http.client would silently connect again"
+            time.sleep(0.1)
+        connection.close()
+
+
+@contextmanager
+def served(model):
+    """A server with the protocol of `src/serve.py`; gives its port."""
     app = build_app(model, max_bytes=20_000, top_k=2, maps=False)
-    config = uvicorn.Config(app, port=0, log_level="warning", http=ImpatientProtocol)
+    config = uvicorn.Config(app, port=0, log_level="warning", http=TimedProtocol)
     bound, server = config.bind_socket(), uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:
         while not server.started:
             time.sleep(0.01)
-        with socket.create_connection(("127.0.0.1", bound.getsockname()[1]), timeout=20) as slow:
-            slow.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")  # and no more
-            assert slow.recv(100) == b""
+        yield bound.getsockname()[1]
     finally:
         server.should_exit = True
         thread.join()
@@ -283,6 +360,7 @@ def test_the_page_brings_everything_with_it(client):
 @pytest.mark.parametrize(("words", "told"), [
     (["run=x", "port=99999"], "port=99999: give a whole number from 0 to 65535"),
     (["run=x", "max_mb=0"], "max_mb=0"),
+    (["run=x", "hosts=['http://a.b']"], "hosts=http://a.b: give a name without http://"),
     (["run=x", "accelerator=cuda"], "choose one of auto, cpu, gpu, mps"),
     ([], "add run=<run>"),
 ])  # fmt: skip

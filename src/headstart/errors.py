@@ -1,5 +1,6 @@
 """The exceptions that are shown without a traceback, and the words of messages."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ class UsageError(ValueError):
     """
 
 
-class Failure(Exception):  # noqa: N818 - Python's names for errors tell what a program did wrong; here none did
+class Failure(Exception):  # noqa: N818 - not an error in the code
     """Something went wrong, but neither the command nor the code is at fault.
 
     Entry points print only the message and exit with code 1.
@@ -50,6 +51,16 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     return f", did you mean '{matches[0]}'?" if matches else ""
 
 
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # all control characters, except line breaks and tabs
+    "\u2028\u2029\u202a-\u202e\u2066-\u2069"  # separators of lines and paragraphs; changes of the writing direction
+    "\ud800-\udfff]"  # bytes of file names that are not valid text
+)
+
+
 def printable(text: str) -> str:
-    """Text for a terminal: control characters in names of files and classes become `?`; line breaks and tabs stay."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
+    """Text for a terminal: control characters in names of files and classes become `?`; line breaks and tabs stay.
+
+    Spaces of all kinds and the invisible joiners between letters stay: some languages need them.
+    """
+    return _CONTROLS.sub("?", text)

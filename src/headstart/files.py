@@ -89,23 +89,29 @@ def read_torch_file(path: Path, map_location: Any = "cpu", legacy: bool = False)
 
 def _verify(stream: IO[bytes]) -> None:
     """Compares every record with its checksum: `torch.save` writes checksums, `torch.load` ignores them."""
-    try:
-        with zipfile.ZipFile(stream) as archive:
-            records = archive.infolist()
-            packed = next((r for r in records if r.compress_type != zipfile.ZIP_STORED), None)
-            if packed or sum(record.file_size for record in records) > os.fstat(stream.fileno()).st_size:
-                raise UnreadableError(
-                    "its records are compressed, which torch.save does not do: a small file could fill the memory"
-                )
-            wrong = archive.testzip()
-            # torch skips records that are folders, and would return uninitialised memory as the tensor
-            wrong = wrong or next((r.filename for r in archive.infolist() if r.external_attr & FOLDER_ATTRIBUTE), None)
-    except UnreadableError:
-        raise
-    except Exception as error:  # zipfile raises errors of many classes for a damaged directory
-        raise UnreadableError(f"it is damaged or cut short: {_first_line(error)}") from error
+    with _unreadable_if_damaged():
+        archive = zipfile.ZipFile(stream)
+    records = archive.infolist()
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise UnreadableError(
+            "its records are compressed, which torch.save does not do: a small file could fill the memory"
+        )
+    if sum(record.file_size for record in records) > os.fstat(stream.fileno()).st_size:
+        raise UnreadableError("its records overlap, which torch.save does not do: a small file could fill the memory")
+    with _unreadable_if_damaged():
+        wrong = archive.testzip()
+    # torch skips records that are folders, and would return uninitialised memory as the tensor
+    wrong = wrong or next((record.filename for record in records if record.external_attr & FOLDER_ATTRIBUTE), None)
     if wrong is not None:
         raise UnreadableError(f"it is damaged: the checksum of its record {wrong} is wrong")
+
+
+@contextmanager
+def _unreadable_if_damaged() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # zipfile raises errors of many classes for a damaged directory
+        raise UnreadableError(f"it is damaged or cut short: {_first_line(error)}") from error
 
 
 def _load(stream: IO[bytes], map_location: Any, verified: bool) -> Any:

@@ -96,3 +96,13 @@ def test_a_compressed_file_is_refused_before_it_fills_the_memory(tmp_path):
     with pytest.raises(UnreadableError, match="its records are compressed"):
         read_torch_file(small)
     assert read_torch_file(whole)["zeros"].shape == (10**6,)
+
+
+def test_records_that_overlap_are_refused(tmp_path):
+    """Many names for the same bytes: a small file would fill the memory, too."""
+    path = tmp_path / "a.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data", bytes(10**4))
+        archive.filelist.extend(archive.filelist * 9)
+    with pytest.raises(UnreadableError, match="its records overlap"):
+        read_torch_file(path)

@@ -1,5 +1,6 @@
 """Ends a run whose loss is NaN or infinite."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Divergence(Callback):
     ) -> None:
         """Looks at the sum of the losses of the epoch: it is NaN or infinite if one loss was."""
         last = batch_idx + 1 == trainer.num_training_batches or trainer.should_stop
-        if last or batch_idx % EVERY == EVERY - 1 or _validates_now(trainer):
+        if last or batch_idx % EVERY == EVERY - 1 or _validates_now(trainer, batch_idx):
             self._check(trainer, pl_module, pl_module.train_loss.mean_value, "training")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -48,9 +49,16 @@ class Divergence(Callback):
         )
 
 
-def _validates_now(trainer: pl.Trainer) -> bool:
-    """Whether a validation within the epoch follows this batch, after which a checkpoint is written."""
-    return bool(trainer.val_check_batch) and (trainer.fit_loop.total_batch_idx + 1) % int(trainer.val_check_batch) == 0
+def _validates_now(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether a validation within the epoch follows this batch, after which a checkpoint is written.
+
+    Batches are counted as in Lightning: in the epoch, or in the run if `check_val_every_n_epoch` is None.
+    """
+    every = trainer.val_check_batch
+    if not every or math.isinf(every):
+        return False
+    index = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+    return (index + 1) % int(every) == 0
 
 
 def _scaler(trainer: pl.Trainer) -> bool:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from headstart.cli.early_checks import late_mistakes
 from headstart.cli.overrides import command_line_overrides, compose_choices
 from headstart.cli.schemas import CACHES, COMPONENTS, OPTIONAL_COMPONENTS, CacheConfig, TrainConfig
+from headstart.cli.usual_words import translations
 from headstart.errors import UsageError, nearest
 from headstart.metrics.scores import best_is
 from headstart.runs.hyperparameters import key_of
@@ -46,7 +47,8 @@ def plain_problems(config: DictConfig) -> Iterator[str]:
         raise UsageError("; ".join(f"there is no {name}: {_choose(name)}, {name}=<name>" for name in missing))
     for key in config:
         if key not in TrainConfig.__dataclass_fields__:  # `+key=` lets any key in
-            yield f"there is no key {key!r}{nearest(str(key), TrainConfig.__dataclass_fields__)}"
+            translated = next(translations([f"{key}={config[key]}"]), None)
+            yield translated or f"there is no key {key!r}{nearest(str(key), TrainConfig.__dataclass_fields__)}"
     yield from _cache_problems(config)
     for name, node in parts(config):
         yield from _target_problems(name, node)

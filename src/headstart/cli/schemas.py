@@ -3,6 +3,7 @@
 The settings of training are described in conf/train.yaml, all others here: see `settings.py`.
 """
 
+import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -243,6 +244,9 @@ class ServeConfig(CheckpointConfig):
         "127.0.0.1",
         "this machine only; 0.0.0.0: every machine that can reach this one, without password or encryption",
     )
+    hosts: list[str] | None = setting(  # noqa: RUF009
+        None, "other names under which the page is reached, such as that of a proxy", example="[cats.example.org]"
+    )
     port: int = setting(8000, "port of the page; 0: any free one", at_least=0, at_most=65535)
     top_k: int = setting(5, "number of classes in an answer", at_least=1)
     max_mb: float = setting(20, "largest size of a picture file, in megabytes", above=0)
@@ -260,6 +264,9 @@ def check_serve(cfg: DictConfig) -> None:
         UsageError: a setting is missing or not allowed, or a package is missing.
     """
     check_settings(cfg)
+    for name in cfg.hosts or ():
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise UsageError(f"hosts={name}: give a name without http:// and without a port, such as cats.example.org")
     _require("serving", "serve", ("fastapi", "uvicorn"))
 
 

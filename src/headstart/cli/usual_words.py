@@ -1,5 +1,7 @@
 """Words that people know from other tools, and what to type here instead."""
 
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,7 @@ def translations(arguments: list[str]) -> Iterator[str]:
     no_data_chosen = "data" not in {key_of(argument) for argument in arguments}
     for argument in arguments:
         key, equals, value = argument.partition("=")
+        key = key.lstrip("+")
         if not equals:
             continue
         is_path = key == "data" and ("/" in value or Path(value).expanduser().exists())
@@ -40,6 +43,15 @@ def translations(arguments: list[str]) -> Iterator[str]:
             off = value.lower() in ("false", "0", "no")
             yield f"{argument}: " + ("type model.weights=null" if off else "leave it out, weights are pretrained here")
         elif is_path or (HERE.get(key, key) == "data.root" and no_data_chosen):
-            yield f"{argument}: type data=image_folder data.root={value}"
+            yield f"{argument}: type data=image_folder {shlex.quote(f'data.root={value}')}"
         elif key in HERE:
-            yield f"{argument}: type {HERE[key]}={value}"
+            yield f"{argument}: type {_translation(HERE[key], value)}"
+
+
+def _translation(setting: str, value: str) -> str:
+    """What to type for a setting; values of other tools that are not valid here are replaced."""
+    if setting == "trainer" and re.fullmatch(r"(cuda|gpu)(:\d+)?|\d+", value):
+        value = "gpu"
+    if setting == "trainer.max_time" and value.count(":") != 3:
+        return "trainer.max_time=<days>:<hours>:<minutes>:<seconds>, such as trainer.max_time=00:02:30:00"
+    return shlex.quote(f"{setting}={value}")

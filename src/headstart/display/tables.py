@@ -7,7 +7,13 @@ from headstart.errors import printable
 
 
 def show(table: Table) -> None:
-    """Prints a table to stderr. Brackets (`[stem]`) and colons in names are no markup."""
+    """Prints a table to stderr. Names are shown as they are: brackets (`[stem]`) and colons are no markup.
+
+    Only control characters become `?`.
+    """
+    table.title = printable(str(table.title or ""))
+    for column in table.columns:
+        column._cells = [printable(cell) if isinstance(cell, str) else cell for cell in column.cells]
     Console(stderr=True, markup=False, emoji=False).print(table)
 
 
@@ -18,7 +24,7 @@ def data_table(classes: list[str], counts: dict[str, list[int]], limit: int = 20
     for split in counts:
         table.add_column(split, justify="right")
     for place, name in enumerate(classes[:limit]):
-        table.add_row(printable(name), *(f"{row[place]:,}" for row in counts.values()))
+        table.add_row(name, *(f"{row[place]:,}" for row in counts.values()))
     if len(classes) > limit:
         table.add_row(f"... {len(classes) - limit} more", *("" for _ in counts))
     table.add_section()

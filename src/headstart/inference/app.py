@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import threading
+from collections.abc import Collection
 from importlib import resources
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from headstart.evaluation.explanations import explain
 from headstart.inference.batches import prepared
 from headstart.inference.classifier import Classifier
-from headstart.inference.guards import BODY_SECONDS, WAITING, why_refused
+from headstart.inference.guards import BODY_SECONDS, WAITING, names_of_this_machine, why_refused
 from headstart.inputs.base import UnreadableInput
 
 NOT_PICTURES = ("text/", "application/json", "application/x-www-form-urlencoded", "multipart/")
@@ -91,7 +92,7 @@ def _overlaid(picture: Tensor, heat: Tensor) -> np.ndarray:
     return ((1 - share) * picture.permute(1, 2, 0).numpy() + share * colours).round().astype(np.uint8)
 
 
-def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
+def build_app(model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Collection[str] = ()) -> FastAPI:
     """The application.
 
     Args:
@@ -99,7 +100,9 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
         max_bytes: size limit of a picture file; a larger request is rejected before it is read completely.
         top_k: number of classes in an answer.
         maps: whether heat maps are available.
+        hosts: names under which the page is reached, besides the names of this machine.
     """
+    names = names_of_this_machine() | {name.lower() for name in hosts}
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     html = (resources.files(__package__) / "page.html").read_text(encoding="utf-8")
     waiting = 0
@@ -109,7 +112,7 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Any:
-        reason = why_refused(request.headers)
+        reason = why_refused(request.headers, names)
         response = JSONResponse({"detail": reason}, 403) if reason else await call_next(request)
         response.headers.update(HEADERS)
         return response
@@ -134,15 +137,16 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool) -> FastAPI:
         kind = request.headers.get("content-type", "").lower()
         if kind.startswith(NOT_PICTURES):
             raise HTTPException(415, f"{kind} is not a picture: send only the bytes of the file, as image/jpeg")
-        nonlocal waiting
+        try:
+            body = await asyncio.wait_for(_limited(request, max_bytes), BODY_SECONDS)
+        except asyncio.TimeoutError as error:
+            raise HTTPException(408, f"the picture did not arrive within {BODY_SECONDS} s") from error
+        nonlocal waiting  # only complete pictures count, or a few slow uploads would keep all others out
         if waiting >= WAITING:
             raise HTTPException(503, "too many pictures are waiting: try again later", {"Retry-After": "1"})
         waiting += 1
         try:
-            body = await asyncio.wait_for(_limited(request, max_bytes), BODY_SECONDS)
             return await run_in_threadpool(model, body, top_k, map)
-        except asyncio.TimeoutError as error:
-            raise HTTPException(408, f"the picture did not arrive within {BODY_SECONDS} s") from error
         except UnreadableInput as error:
             raise HTTPException(422, f"this picture cannot be read: {error.reason}") from error
         finally:

@@ -12,7 +12,7 @@ from headstart.errors import UsageError
 from headstart.evaluation.explanations import has_captum
 from headstart.inference.app import Model, build_app
 from headstart.inference.classifier import Classifier
-from headstart.inference.guards import CONNECTIONS, ImpatientProtocol
+from headstart.inference.guards import CONNECTIONS, TimedProtocol
 from headstart.tasks import checkpoint
 
 log = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ def serve(cfg: DictConfig, path: Path) -> None:
     task, _ = checkpoint.load_task(path)
     model = Model(Classifier(task), device_of(cfg.accelerator), round(cfg.max_megapixels * 1e6))
     maps = has_captum()
-    app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps)
+    app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps, cfg.hosts or ())
     if not maps:
         log.info('heat maps are off: they need pip install -e ".[explain]"')
-    limits = {"http": ImpatientProtocol, "limit_concurrency": CONNECTIONS}
+    limits = {"http": TimedProtocol, "limit_concurrency": CONNECTIONS}
     config = uvicorn.Config(app, host=cfg.host, port=cfg.port, log_level="warning", **limits)
     try:
         bound = config.bind_socket()

@@ -1,11 +1,13 @@
 """A run that diverges stops, says so, and keeps what it had."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from headstart.callbacks import divergence
 from headstart.errors import Failure
 from headstart.evaluation.evaluate import evaluate
 from headstart.runs.directory import Run
@@ -48,6 +50,26 @@ def test_a_learning_rate_that_is_far_too_high(quick, tmp_path):
     assert not (tmp_path / "run/metrics.json").exists()
     for file in Run(tmp_path / "run").checkpoints:
         assert all(value.isfinite().all() for value in checkpoint.read(file)["state_dict"].values())
+
+
+@pytest.mark.parametrize(
+    ("every", "check_val_every_n_epoch", "batch", "batch_of_run", "expected"),
+    [
+        (3, 1, 2, 12, True),
+        (3, 1, 4, 14, False),  # the count begins again in each epoch
+        (3, None, 4, 14, True),
+        (3, None, 2, 12, False),
+        (math.inf, 1, 2, 12, False),  # data of unknown length: only at the end of the epoch
+        (0, 1, 2, 12, False),
+    ],
+)
+def test_the_batches_after_which_lightning_validates(every, check_val_every_n_epoch, batch, batch_of_run, expected):
+    trainer = SimpleNamespace(
+        val_check_batch=every,
+        check_val_every_n_epoch=check_val_every_n_epoch,
+        fit_loop=SimpleNamespace(total_batch_idx=batch_of_run),
+    )
+    assert divergence._validates_now(trainer, batch) == expected
 
 
 @pytest.mark.parametrize("what", ["loss", "weights"])

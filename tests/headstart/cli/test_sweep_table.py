@@ -5,6 +5,7 @@ import json
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from headstart.callbacks.learning_table import learning_table
 from headstart.cli import sweep_table as sweep
 from headstart.cli.sweep_table import SweepTable
 from headstart.display.tables import data_table, show
@@ -17,11 +18,23 @@ def test_class_names_are_shown_as_they_are(capsys):
     assert ":cat:" in told
 
 
+def test_control_characters_of_all_tables_are_not_sent_to_the_terminal(tmp_path, capsys):
+    """A class name could clear the screen."""
+    show(data_table(["\x1b[2Jx"], {"train": [1]}))
+    show(learning_table("\x1b[2Jtitle", [("\x1b[2Jgroup", "", "", "", "")] * 3))
+    job(tmp_path, 0, "data.root=a\x1b[2Jb")
+    sweep.show(tmp_path, "val/acc")
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    for shown in ("?[2Jx", "?[2Jtitle", "?[2Jgroup", "data.root=a?[2Jb"):
+        assert shown in told
+
+
 def job(folder, number, word, score=None, monitor="val/acc"):
     """What a job leaves in its folder; one that failed has no metrics."""
     run = folder / str(number)
     (run / ".hydra").mkdir(parents=True)
-    (run / ".hydra/overrides.yaml").write_text(f"- {word}\n- data=fake\n")
+    (run / ".hydra/overrides.yaml").write_text(json.dumps([word, "data=fake"]))
     if score is not None:
         (run / "metrics.json").write_text(json.dumps({"score": score, "seconds": 3.0, "parameters": 1200}))
         (run / "config.yaml").write_text(f"monitor: {monitor}\nmode: max\n")

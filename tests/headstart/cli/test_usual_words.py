@@ -4,6 +4,7 @@ import pytest
 from hydra.errors import HydraException
 
 from headstart.cli.messages import explain
+from headstart.cli.quick_check import plain_problems
 from headstart.cli.usual_words import SETTINGS, translations
 
 OURS = [setting for setting in SETTINGS if "." in setting and setting not in ("data.root",)]
@@ -21,12 +22,28 @@ OURS = [setting for setting in SETTINGS if "." in setting and setting not in ("d
         ("data=my/pictures", "data=my/pictures: type data=image_folder data.root=my/pictures"),
         ("data.root=my/pictures", "data.root=my/pictures: type data=image_folder data.root=my/pictures"),
         ("arch=resnet50", "arch=resnet50: type model=resnet50"),
+        ("device=cuda:0", "device=cuda:0: type trainer=gpu"),
+        ("device=0", "device=0: type trainer=gpu"),
+        ("device=cpu", "device=cpu: type trainer=cpu"),
+        ("time=00:01:00:00", "time=00:01:00:00: type trainer.max_time=00:01:00:00"),
+        (
+            "time=5",
+            "time=5: type trainer.max_time=<days>:<hours>:<minutes>:<seconds>, such as trainer.max_time=00:02:30:00",
+        ),
+        ("data=my/holiday photos", "data=my/holiday photos: type data=image_folder 'data.root=my/holiday photos'"),
+        ("weights=my file.pt", "weights=my file.pt: type 'model.weights=my file.pt'"),
     ],
 )
 def test_the_answer(typed, told, composed):
     with pytest.raises(HydraException) as refused:
         composed(typed)
     assert explain(refused.value, "train", [typed]) == told
+
+
+def test_a_key_that_is_added_gets_the_same_answer(composed):
+    """Hydra adds any key with a plus; the check of the config finds it."""
+    assert "epochs=3: type trainer.max_epochs=3" in list(plain_problems(composed("+epochs=3")))
+    assert list(translations(["+epochs=3"])) == ["+epochs=3: type trainer.max_epochs=3"]
 
 
 def test_the_words_of_this_project_are_left_alone():

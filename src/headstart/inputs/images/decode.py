@@ -104,23 +104,31 @@ def open_file(path: Path | str) -> Iterator[BinaryIO]:
     """Opens a file that may be a picture; never a pipe, a device or a socket, which could wait or go on for ever.
 
     Raises:
-        UnreadablePicture: it is no such file, too large, or cannot be opened or read.
+        UnreadablePicture: it is no such file, too large, or cannot be opened.
     """
     try:
-        status = os.stat(path)
+        stream = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UnreadablePicture(f"cannot be opened ({error.strerror or error})", str(path)) from error
+    with stream:
+        status = os.fstat(stream.fileno())  # of the open file: the name may belong to another one by now
         if not stat.S_ISREG(status.st_mode):
             raise UnreadablePicture("cannot be opened (it is a folder, a pipe, a device or a socket)", str(path))
         if status.st_size > MAX_BYTES:
             reason = f"too large: {status.st_size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} GB are read"
             raise UnreadablePicture(reason, str(path))
-        with open(path, "rb") as stream:
-            yield stream
-    except OSError as error:
-        raise UnreadablePicture(f"cannot be opened ({error.strerror or error})", str(path)) from error
+        yield stream
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe at once, even if no process writes to it; changes nothing for an ordinary file."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def picture_size(source: Path | str | BinaryIO) -> tuple[int, int]:
     """Width and height of the picture that `read_picture` returns, from the header of the file; decodes no pixels.
+
+    A rotation that a PNG file stores after its pixels is not seen.
 
     Raises:
         UnreadablePicture: the header is not one of a picture, or the file cannot be opened.
@@ -136,7 +144,8 @@ def _size_in_header(stream: BinaryIO) -> tuple[int, int]:
         with Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
             try:
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                # not image.getexif(): without EXIF in the header, that of a PNG decodes the pixels to look after them
+                turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             except Exception:  # as in _turn_upright
                 turned = False
     except Exception as error:  # on a broken file Pillow raises nearly any type of error

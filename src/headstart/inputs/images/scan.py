@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _BATCH = 1024  # files that the threads get at a time; limits the memory for waiting files
 GREY_BITS = (8, 10, 12, 14, 16)
 """Numbers of bits that cameras and scanners store in pictures of 16-bit grey."""
-_CANNOT_OPEN = "cannot be opened"
+_CANNOT_OPEN = ("cannot be opened", "cannot be read")
 # another version of a decoder may accept other files
 _HEADER = {"headstart_scan": 3, "pillow": PIL.__version__, "pillow_heif": HEIC_VERSION}
 
@@ -115,6 +115,8 @@ def _judge(path: Path) -> Verdict:
         grey = largest_grey(io.BytesIO(content))
     except UnreadablePicture as error:
         return None, error.reason, None
+    except OSError as error:
+        return None, f"cannot be read ({error.strerror or error})", None
     return hashlib.blake2b(content, digest_size=20).hexdigest(), None, grey
 
 

@@ -2,6 +2,7 @@ import io
 import os
 import pickle
 import struct
+import threading
 import warnings
 import zlib
 from pathlib import Path
@@ -421,6 +422,36 @@ def test_what_is_no_file_is_not_opened(tmp_path):
                 read(tmp_path / name)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_what_becomes_a_pipe_after_it_was_found_is_not_waited_for(tmp_path, monkeypatch):
+    """A name may get another file between two calls."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "file.jpg").touch()
+    regular, stat = os.stat(tmp_path / "file.jpg"), os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **named: regular if "pipe" in str(path) else stat(path, **named))
+    found = []
+    thread = threading.Thread(target=lambda: found.append(reason_for(tmp_path / "pipe.jpg")), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert found == ["cannot be opened (it is a folder, a pipe, a device or a socket)"]
+
+
+def test_an_error_of_the_caller_is_not_one_of_opening(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(OSError, match="disk full"), decode.open_file(tmp_path / "a.jpg"):
+        raise OSError("disk full")
+
+
+def test_the_size_of_a_png_is_known_without_decoding_it(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    save(noise(), tmp_path / "plain.png")
+    save(noise(), tmp_path / "turned.png", exif=exif)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("it was decoded"))
+    assert picture_size(tmp_path / "plain.png") == (60, 40)
+    assert picture_size(tmp_path / "turned.png") == (40, 60)
+
+
 def test_a_file_that_is_too_large_is_not_read(tmp_path):
     file = tmp_path / "large.png"
     with file.open("wb") as stream:
@@ -430,7 +461,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted({"JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM"}))
-def test_every_promised_format_is_decoded(name, tmp_path):
+def test_every_supported_format_is_decoded(name, tmp_path):
     file = tmp_path / "picture.any"
     Image.new("RGB", (8, 6), "red").save(file, name)
     assert read_picture(file).shape == (3, 6, 8)

@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import os
@@ -99,7 +100,7 @@ def test_changed_and_new_files_are_scanned_again_and_others_remembered(pictures,
 
 
 def test_a_file_that_could_not_be_opened_is_tried_again(pictures, tmp_path, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **options):
         raise PermissionError(13, "Permission denied")
 
     cache_file = tmp_path / "scan.jsonl"
@@ -107,6 +108,19 @@ def test_a_file_that_could_not_be_opened_is_tried_again(pictures, tmp_path, monk
         patch.setattr("builtins.open", refuse)
         result = scan_pictures(pictures[:1], cache_file)
     assert result.bad == {pictures[0]: "cannot be opened (Permission denied)"}
+    assert scan_pictures(pictures[:1], cache_file).bad == {}
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(pictures, tmp_path, monkeypatch):
+    class Broken(io.BytesIO):
+        def read(self, *_):
+            raise OSError(5, "Input/output error")
+
+    cache_file = tmp_path / "scan.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "open_file", lambda path: Broken())
+        result = scan_pictures(pictures[:1], cache_file)
+    assert result.bad == {pictures[0]: "cannot be read (Input/output error)"}
     assert scan_pictures(pictures[:1], cache_file).bad == {}
 
 
