@@ -221,7 +221,8 @@ def test_generated_pictures_take_the_place_of_data_that_are_gone(trained, tmp_pa
             f"paths.run={run}", "data=image_folder", f"data.root={folder}", "model.image_size=16", "trainer=cpu",
             "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "compare_scratch=false", "test=false",
         ]))  # fmt: skip
-    assert exported(run, "torchscript")["parity"]["samples_are"] == "val split"
+    # with few pictures nothing is held out for validation
+    assert exported(run, "torchscript")["parity"]["samples_are"] == "train split"
     shutil.rmtree(folder)
     about = exported(run, "torchscript")
     assert "GENERATED pictures are compared instead" in caplog.text

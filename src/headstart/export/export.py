@@ -75,7 +75,7 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
         exported = on_raw(LOAD[cfg.format](file, classifier), classifier, preprocessing is not None)
         reference = on_raw(classifier, classifier, raw=False)
         parity = check(reference, exported, samples, classifier)
-        about["parity"] = asdict(parity) | {"samples_are": "val split" if samples.real else "generated"}
+        about["parity"] = asdict(parity) | {"samples_are": f"{samples.split} split" if samples.real else "generated"}
         refuse_difference(cfg, parity)
         about["speed"] = speed(reference, exported, next(iter(samples)))
         keep(file, target, about)

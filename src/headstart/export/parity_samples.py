@@ -25,13 +25,20 @@ class ParitySamples:
 
     Attributes:
         data: the data of the run; None for generated samples.
-        positions: of the samples in the val split; for generated samples, their seeds.
+        positions: of the samples in `split`; for generated samples, their seeds.
         preprocess: generates samples.
     """
 
     data: DataModule | None
     positions: list[int]
     preprocess: Preprocess
+
+    @property
+    def split(self) -> str | None:
+        """The split that the samples are from: val, or train if the run has no val; None: they are generated."""
+        if self.data is None:
+            return None
+        return "val" if self.data.num_samples["val"] else "train"
 
     @property
     def real(self) -> bool:
@@ -42,7 +49,7 @@ class ParitySamples:
         return len(self.positions)
 
     def __iter__(self) -> Iterator[Any]:
-        return self.of("val", self.positions) if self.real else map(self.preprocess.raw_example, self.positions)
+        return self.of(self.split, self.positions) if self.real else map(self.preprocess.raw_example, self.positions)
 
     def of(self, split: str, positions: list[int]) -> Iterator[Any]:
         """Samples of any split of the data."""
@@ -53,13 +60,13 @@ class ParitySamples:
     def targets(self) -> Tensor:
         """The labels of the samples."""
         assert self.data is not None
-        return self.data.targets("val", self.positions)
+        return self.data.targets(self.split, self.positions)
 
 
 def parity_samples(
     trained: DictConfig, given: DictConfig, path: Path, task: ClassificationTask, count: int
 ) -> ParitySamples:
-    """Samples of the run's val split, evenly spaced; generated samples if its data cannot be used.
+    """Samples of the run's val split (of train, if there is no val), evenly spaced; generated samples if its data cannot be used.
 
     Nothing is downloaded.
 
@@ -84,7 +91,8 @@ def parity_samples(
             "data.root=<folder>", error, count, preprocess.sample_name,
         )  # fmt: skip
         return ParitySamples(None, list(range(count)), preprocess)
-    return ParitySamples(data, evenly_spaced(data.num_samples["val"], count), preprocess)
+    number = data.num_samples["val"] or data.num_samples["train"]
+    return ParitySamples(data, evenly_spaced(number, count), preprocess)
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
@@ -101,6 +109,6 @@ def _val_data(trained: DictConfig, given: DictConfig, path: Path, task: Classifi
         )
     config = data_config(trained, given, run)
     data = load_data(config, task.classes, task.backbone.preprocess, "val", run, download=False)
-    if not data.num_samples["val"]:
-        raise UsageError("the val split is empty")
+    if not data.num_samples["val"] and not data.num_samples["train"]:
+        raise UsageError("its splits are empty")
     return data
