@@ -66,7 +66,7 @@ class ParitySamples:
 def parity_samples(
     trained: DictConfig, given: DictConfig, path: Path, task: ClassificationTask, count: int
 ) -> ParitySamples:
-    """Samples of the run's val split (of train, if there is no val), evenly spaced; generated samples if its data cannot be used.
+    """Samples of the run's val split (train, if there is none), evenly spaced; generated ones if it cannot be used.
 
     Nothing is downloaded.
 
