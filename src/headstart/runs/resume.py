@@ -124,7 +124,7 @@ def recall(config: DictConfig, hydra: HydraConf, resumed: str) -> DictConfig:
     # the saved paths may be those of another machine, or of somebody who wants files to be written elsewhere
     recalled.paths = OmegaConf.to_container(config.paths, resolve=True)
     recalled.paths.run = str(run.folder.resolve())
-    trust.check_places(recalled, run.folder)
+    trust.check_places(recalled, run.folder, config)
     for override in _changes(hydra.overrides.task):
         _change(recalled, config, override, run)
     recalled.resume = resumed

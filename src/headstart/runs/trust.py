@@ -171,12 +171,13 @@ PLACES = ("dirpath", "folder", "file", "filename", "save_dir", "split_file", "de
 """Settings that say where something is written."""
 
 
-def check_places(config: DictConfig, run: Path) -> None:
+def check_places(config: DictConfig, run: Path, typed: DictConfig) -> None:
     """Refuses a saved config that would write outside the directory of its run.
 
     Args:
         config: with the paths of this machine.
         run: the directory.
+        typed: the config of this command line; places that it names, too, are allowed.
 
     Raises:
         UsageError: the message names the place and the value.
@@ -188,9 +189,9 @@ def check_places(config: DictConfig, run: Path) -> None:
             is_cache = section == "cache" and key == "root"
             if section == "paths" or not (is_cache or key in PLACES) or not isinstance(written, str):
                 continue
-            if written in WHOLE_VALUES:
-                continue
             value = str(OmegaConf.select(config, place))
+            if written in WHOLE_VALUES or value == str(OmegaConf.select(typed, place)):
+                continue
             base = Path(config.paths.cache).expanduser() if is_cache else run
             path = Path(value).expanduser().resolve()
             is_inside = "/" not in value if key == "filename" else path.is_relative_to(base.resolve())

@@ -102,13 +102,14 @@ def test_only_plain_settings_are_referred_to(text, saved):
     ],
 )
 def test_a_resumed_run_writes_into_its_own_folder(key, value, composed, tmp_path, monkeypatch):
-    config = composed()
-    check_places(config, tmp_path / "run")
+    config, typed = composed(), OmegaConf.create()
+    check_places(config, tmp_path / "run", typed)
     OmegaConf.update(config, key, value)
     with pytest.raises(UsageError, match=r"would write to .* which is outside the run"):
-        check_places(config, tmp_path / "run")
+        check_places(config, tmp_path / "run", typed)
+    check_places(config, tmp_path / "run", config)  # as when torchrun repeats the command line of the run
     monkeypatch.setenv("HEADSTART_TRUST", "places")
-    check_places(config, tmp_path / "run")
+    check_places(config, tmp_path / "run", typed)
 
 
 def test_a_saved_config_does_not_decide_what_is_downloaded(saved):
