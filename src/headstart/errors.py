@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UsageError(ValueError):
@@ -31,7 +32,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextmanager
-def settings_of(section: str) -> Iterator[None]:
+def as_usage_error(section: str) -> Iterator[None]:
     """Names the section of the config whose settings a library refuses when it builds an object.
 
     Raises:
@@ -56,6 +57,12 @@ _CONTROLS = re.compile(
     "\u2028\u2029\u202a-\u202e\u2066-\u2069"  # separators of lines and paragraphs; changes of the writing direction
     "\ud800-\udfff]"  # bytes of file names that are not valid text
 )
+
+
+def nearest_path(path: Path) -> str:
+    """As `nearest`, for a path that does not exist: the closest name in its parent folder."""
+    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    return nearest(path.name, beside)
 
 
 def printable(text: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 GB = 10**9  # bytes
+WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # first bytes of a file of torch.save: since torch 1.6, and before
 FOLDER_ATTRIBUTE = 0x10  # marks a record of a zip archive as a folder
 

@@ -15,10 +15,9 @@ from torch.hub import HASH_REGEX
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from headstart.errors import UsageError
-from headstart.files import NotPlainError, UnreadableError, read_torch_file
+from headstart.files import WEIGHT_SUFFIXES, NotPlainError, UnreadableError, read_torch_file
 from headstart.runs.directory import Run
 
-SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts save a state dict."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "backbone.", "encoder.")
@@ -31,7 +30,7 @@ StateDict = OrderedDict[str, Tensor]
 def looks_like_path(weights: str | Path) -> bool:
     """Whether `weights` is a file or the folder of a run, not the name of published weights."""
     path = Path(weights)
-    return isinstance(weights, Path) or path.suffix in SUFFIXES or len(path.parts) > 1 or path.exists()
+    return isinstance(weights, Path) or path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1 or path.exists()
 
 
 def read_weights(source: str | Path) -> StateDict:
@@ -58,7 +57,7 @@ def read_weights(source: str | Path) -> StateDict:
 def load_state_dict_file(path: str | Path) -> StateDict:
     """Tensors by name, from `.safetensors` or from a state dict in a file of `torch.save`.
 
-    What training scripts put around it is removed: `WRAPPERS`, and those of `PREFIXES` that all names have.
+    Wrappers of training scripts are removed (`WRAPPERS`), and each prefix in `PREFIXES` that all names share.
 
     Raises:
         UsageError: no such file, no state dict in it, or damaged.

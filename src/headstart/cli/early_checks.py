@@ -12,7 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from headstart.errors import nearest
+from headstart.errors import nearest_path
+from headstart.files import WEIGHT_SUFFIXES
 
 BOUNDS: dict[str, tuple[float, float | None]] = {
     "seed": (0, 2**32 - 1),
@@ -31,8 +32,8 @@ BOUNDS: dict[str, tuple[float, float | None]] = {
 """Setting -> least and largest value, both whole numbers if the setting is one; None: no largest value."""
 LOGGERS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 """Class of a logger -> the library that it needs in addition; the extra of the same name installs it."""
-WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".ckpt")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+NO_LOW_RANK = "finetuning=lora trains low-rank updates, and the backbone has none: add model.lora_rank=8"
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "min": 60, "s": 1, "sec": 1}
 """Unit of a length of time -> seconds."""
 
@@ -41,7 +42,7 @@ def late_mistakes(config: DictConfig) -> Iterator[str]:
     """One sentence for each mistake."""
     yield from _numbers_out_of_bounds(config)
     yield from _missing_files(config)
-    yield from _missing_libraries(config)
+    yield from filter(None, map(missing_library, config.logger.values()))
     accelerator = config.trainer.get("accelerator")
     if isinstance(accelerator, str) and accelerator not in ACCELERATORS:
         yield f"trainer.accelerator={accelerator}: choose one of {', '.join(ACCELERATORS)}"
@@ -49,7 +50,7 @@ def late_mistakes(config: DictConfig) -> Iterator[str]:
     if isinstance(limit, (str, int, float)) and duration(limit) is None:
         yield f"trainer.max_time={limit}: give a time such as 10m, 1h30m or 00:01:30:00 (days:hours:minutes:seconds)"
     if _class_of(config.finetuning) == "LoRA" and not config.model.get("lora_rank"):
-        yield "finetuning=lora trains low-rank updates, and the backbone has none: add model.lora_rank=8"
+        yield NO_LOW_RANK
 
 
 def duration(given: str | float) -> str | None:
@@ -83,21 +84,20 @@ def _numbers_out_of_bounds(config: DictConfig) -> Iterator[str]:
 
 def _missing_files(config: DictConfig) -> Iterator[str]:
     weights = config.model.get("weights")
-    is_path = isinstance(weights, str) and ("/" in weights or weights.endswith(WEIGHT_FILES))
+    is_path = isinstance(weights, str) and ("/" in weights or weights.endswith(WEIGHT_SUFFIXES))
     if is_path and not Path(weights).expanduser().exists():
         yield f"model.weights={weights}: there is no such file or folder"
     root = config.data.get("root")
     if _class_of(config.data) == "ImageFolder" and isinstance(root, str) and not Path(root).expanduser().exists():
-        beside = Path(root).expanduser().parent
-        names = [each.name for each in beside.iterdir()] if beside.is_dir() else []
-        yield f"data.root={root}: no such folder{nearest(Path(root).name, names)}"
+        yield f"data.root={root}: no such folder{nearest_path(Path(root).expanduser())}"
 
 
-def _missing_libraries(config: DictConfig) -> Iterator[str]:
-    for node in config.logger.values():
-        library = LOGGERS.get(_class_of(node))
-        if library and find_spec(library) is None:
-            yield f'logger={library} needs the library {library}: pip install -e ".[{library}]"'
+def missing_library(logger: DictConfig) -> str | None:
+    """What to install for a logger, from its section of the config; None if nothing is missing."""
+    library = LOGGERS.get(_class_of(logger))
+    if library is None or find_spec(library) is not None:
+        return None
+    return f'logger={library} needs the library {library}: pip install -e ".[{library}]"'
 
 
 def _class_of(node: Any) -> str:

@@ -60,8 +60,13 @@ class SweepTable(Callback):
 
 def find_jobs(sweep: Path) -> list[Job]:
     """The jobs of a sweep directory that have begun, in their order."""
+    return [_read(run) for run in begun_runs(sweep)]
+
+
+def begun_runs(sweep: Path) -> list[Run]:
+    """The runs in a sweep directory that have begun, in the order of their jobs."""
     folders = sorted((each for each in sweep.glob("*/") if each.name.isdecimal()), key=lambda each: int(each.name))
-    return [_read(run) for run in map(Run, folders) if run.overrides is not None]
+    return [run for run in map(Run, folders) if run.overrides is not None]
 
 
 def _read(run: Run) -> Job:

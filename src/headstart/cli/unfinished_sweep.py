@@ -4,6 +4,7 @@ import logging
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,18 +27,22 @@ BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 @dataclass(frozen=True)
-class Job:
-    """One job of a sweep; `overrides` is None if its sweeper has not planned it (only a folder is there)."""
+class PlannedJob:
+    """One job of a sweep, which may have ended, have begun, or wait.
+
+    Attributes:
+        folder: of its run.
+        overrides: of its command line, without `paths.logs`: the folder is known.
+    """
 
     folder: Path
-    overrides: list[str] | None
+    overrides: list[str]
 
     def command(self, changes: list[str]) -> list[str]:
         """The command line that resumes or starts the job."""
         if Run(self.folder).exists:
             return [f"resume={self.folder}", *changes]
-        mine = [override for override in self.overrides or () if key_of(override) != "paths.logs"]
-        return [*mine, *changes, f"hydra.run.dir={self.folder}"]
+        return [*self.overrides, *changes, f"hydra.run.dir={self.folder}"]
 
 
 def continue_sweep(sweep: Path, config: DictConfig, overrides: list[str]) -> None:
@@ -57,12 +62,12 @@ def continue_sweep(sweep: Path, config: DictConfig, overrides: list[str]) -> Non
     log.info("sweep %s: %d of %d jobs have ended", relative_to_cwd(sweep), len(jobs) - len(waiting), len(jobs))
     for job in waiting:
         if not Run(job.folder).exists:
-            _refuse_foreign_parts([each for each in job.overrides or [] if key_of(each) != "paths.logs"])
+            _refuse_foreign_parts(job.overrides)
     changes = [override for override in overrides if key_of(override) != "resume"]
     failed = []
     for job in waiting:
         command = job.command(changes)
-        log.info("\njob %s: %s", job.folder.name, " ".join(job.overrides or command))
+        log.info("\njob %s: %s", job.folder.name, " ".join(job.overrides))
         if _run([sys.executable, sys.argv[0], *command]):
             failed.append(job.folder.name)
     sweep_table.show(sweep, config.monitor)
@@ -70,7 +75,7 @@ def continue_sweep(sweep: Path, config: DictConfig, overrides: list[str]) -> Non
         raise Failure(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}. Their messages are above")
 
 
-def planned_jobs(sweep: Path) -> list[Job]:
+def planned_jobs(sweep: Path) -> list[PlannedJob]:
     """The jobs of a sweep in their order; of a sweep that chooses each job by earlier ones, those that have begun.
 
     Raises:
@@ -84,11 +89,14 @@ def planned_jobs(sweep: Path) -> list[Job]:
         raise UsageError(f"{sweep_file(sweep)} is no record of a sweep: {error}") from error
     if sweeper != BASIC:
         log.warning("the sweeper of this sweep plans its jobs one by one: only those that have begun are continued")
-        begun = [each for each in sweep.glob("*/") if each.name.isdecimal() and Run(each).overrides is not None]
-        return [Job(each, Run(each).overrides) for each in sorted(begun, key=lambda each: int(each.name))]
+        return [_planned(run.folder, run.overrides) for run in sweep_table.begun_runs(sweep)]
     words = [*(f"{key}={value}" for key, value in (params or {}).items()), *typed]
     (planned,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), None)
-    return [Job(sweep / str(number), list(overrides)) for number, overrides in enumerate(planned)]
+    return [_planned(sweep / str(number), overrides) for number, overrides in enumerate(planned)]
+
+
+def _planned(folder: Path, overrides: Iterable[str]) -> PlannedJob:
+    return PlannedJob(folder, [override for override in overrides if key_of(override) != "paths.logs"])
 
 
 def _refuse_foreign_parts(overrides: list[str]) -> None:

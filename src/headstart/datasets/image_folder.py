@@ -11,7 +11,7 @@ from typing import Any
 from headstart.data.module import DataModule, one_of
 from headstart.data.samples import Samples
 from headstart.datasets.folder_layout import check_classes, find_splits, refuse_no_folder, tell_ignored
-from headstart.errors import UsageError, nearest
+from headstart.errors import UsageError, nearest_path
 from headstart.files import write_table
 from headstart.inputs.folders import files_below, is_junk
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
@@ -55,9 +55,8 @@ class ImageFolder(DataModule):
         """
         refuse_no_folder(self.root)
         if not self.root.is_dir():
-            siblings = [p.name for p in self.root.parent.iterdir()] if self.root.parent.is_dir() else []
             raise UsageError(
-                f"data.root={self.root}: no such folder{nearest(self.root.name, siblings) or '.'} "
+                f"data.root={self.root}: no such folder{nearest_path(self.root) or '.'} "
                 "Give a folder with one sub-folder per class, or with folders train, val and test that have them"
             )
         folder = self.split_folder(split)

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from torch import nn
 
 from headstart.backbones.low_rank import low_rank_parameters
+from headstart.cli.early_checks import NO_LOW_RANK
 from headstart.errors import UsageError
 from headstart.finetuning.base import StagedFinetuning
 from headstart.finetuning.stages import Stage
@@ -35,9 +36,7 @@ class LoRA(StagedFinetuning):
         super().make_plan(task)
         self.low_rank = {id(parameter) for parameter in low_rank_parameters(task.backbone)}
         if not self.low_rank:
-            raise UsageError(
-                "finetuning=lora trains low-rank updates, and the backbone has none: add model.lora_rank=8"
-            )
+            raise UsageError(NO_LOW_RANK)
 
     def is_trained(self, parameter: nn.Parameter) -> bool:
         """True for the low-rank updates."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from headstart.errors import UsageError, nearest
+from headstart.errors import UsageError, nearest_path
 from headstart.inputs.folders import ARCHIVES, files_below
 
 STDIN = "-"
@@ -62,9 +62,8 @@ def find_files(given: str | Sequence[str], suffixes: Collection[str], sample_nam
         return FilePaths(iter([str(path)]), 1)
     if glob.has_magic(str(path)):
         return _counted(lambda: _matching(str(path)), f"input={given}: no file matches this pattern")
-    siblings = os.listdir(path.parent) if path.parent.is_dir() else []
     raise UsageError(
-        f"input={given}: no such file or folder{nearest(path.name, siblings) or '.'} "
+        f"input={given}: no such file or folder{nearest_path(path) or '.'} "
         f"Give a {sample_name}, a folder, a pattern such as 'photos/*.jpg', or - for file names on standard input"
     )
 

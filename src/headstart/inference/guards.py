@@ -35,7 +35,7 @@ def why_refused(headers: Mapping[str, str], names: Collection[str]) -> str | Non
     request to this machine: then `Origin` is another host.
 
     Args:
-        headers: those of the request.
+        headers: of the request.
         names: names of this server, lower case; addresses are always allowed.
     """
     try:

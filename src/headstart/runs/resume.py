@@ -121,7 +121,7 @@ def recall(config: DictConfig, hydra: HydraConf, resumed: str) -> DictConfig:
     _warn_of_other_owner(run)
     if Path(recalled.paths.run) != run.folder.resolve():
         log.warning("this run was started in %s; it continues in %s", recalled.paths.run, run.folder)
-    # the saved paths may be those of another machine, or of somebody who wants files to be written elsewhere
+    # never the saved paths: they may be wrong on this machine, or chosen by an attacker
     recalled.paths = OmegaConf.to_container(config.paths, resolve=True)
     recalled.paths.run = str(run.folder.resolve())
     trust.check_places(recalled, run.folder, config)

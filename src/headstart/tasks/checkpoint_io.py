@@ -78,7 +78,9 @@ def _at_its_place(states: Any, content: dict[str, Any], path: Path) -> Any:
     """The states of callbacks, with the paths of files of the run as they are after the run was moved."""
     run, facts = Run.of(path), content.get("hyper_parameters", {})
     before = facts.get("config", {}).get("paths", {}).get("run")
-    return _moved(states, f"{before}{os.sep}", f"{run.folder}{os.sep}") if run and before else states
+    if run is None or before in (None, str(run.folder)):
+        return states
+    return _moved(states, f"{before}{os.sep}", f"{run.folder}{os.sep}")
 
 
 def _moved(node: Any, before: str, now: str) -> Any:

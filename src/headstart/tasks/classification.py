@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 
 from headstart.backbones.base import Backbone
 from headstart.data.activations import Activations
-from headstart.errors import UsageError, nearest, settings_of
+from headstart.errors import UsageError, as_usage_error, nearest
 from headstart.metrics.mean_loss import MeanLoss
 from headstart.optim.learning_rates import (
     VALIDATION,
@@ -73,12 +73,12 @@ class ClassificationTask(pl.LightningModule):
         self.forward_from(None)
         self.classes, self.monitor = list(classes), monitor
         self.class_weights = None if class_weights is None else list(class_weights)
-        with settings_of("task.objective"):
+        with as_usage_error("task.objective"):
             self.objective = objective(num_classes=len(self.classes), class_weights=class_weights)
         self.mixing = None if mixing is None else mixing(num_classes=len(self.classes))
         self.test_time = test_time
         self.backbone = backbone
-        with settings_of("head"):
+        with as_usage_error("head"):
             self.head = head(in_features=backbone.num_features, num_outputs=self.objective.num_outputs)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.layer_groups = backbone.layer_groups()
@@ -188,7 +188,7 @@ class ClassificationTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Named optimizer groups for all layer groups, also for those that are frozen now."""
         groups = parameter_groups(self.layer_groups, self.head, self.make_optimizer, self.lr_ratios)
-        with settings_of("optimizer"):
+        with as_usage_error("optimizer"):
             optimizer = self.make_optimizer(groups)
         schedule = Schedule(
             optimizer, *self._build_scheduler(optimizer), unfreeze_warmup_steps=self.unfreeze_warmup_steps
@@ -204,7 +204,7 @@ class ClassificationTask(pl.LightningModule):
         if self.make_scheduler is None:
             return ()
         total_steps = self._total_steps() if open_horizon(self.make_scheduler) else None
-        with settings_of("scheduler"):
+        with as_usage_error("scheduler"):
             scheduler, interval = build_scheduler(self.make_scheduler, optimizer, total_steps)
         if interval == VALIDATION and not self.trainer.enable_validation:
             raise UsageError(

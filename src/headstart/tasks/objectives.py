@@ -22,9 +22,9 @@ from torchvision.ops import sigmoid_focal_loss
 from headstart.errors import UsageError
 from headstart.metrics.macro import MacroAccuracy, MacroF1
 
-# Bins of the expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2: 15 bins)
 MOST_CLASSES_WITH_AUROC = 1000
 """With more classes there is no area under the ROC curve: it keeps the probability of every class for every sample."""
+# Bins of the expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2: 15 bins)
 CALIBRATION_BINS = 15
 # torchmetrics would look through the targets of every batch, for which the CPU waits for the GPU; `DataModule` has
 # checked them before

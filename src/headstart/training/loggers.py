@@ -1,20 +1,17 @@
 """Builds Lightning's loggers for new and for resumed runs."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from headstart.callbacks.csv_logger import CSVLogger
+from headstart.cli.early_checks import missing_library
 from headstart.errors import UsageError
 from headstart.tasks import checkpoint
-
-LIBRARIES = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}
-"""The library that a logger needs in addition; the extra in `pyproject.toml` has the same name."""
 
 
 def build_logger(node: DictConfig, resume_from: Path | None) -> Logger:
@@ -28,9 +25,8 @@ def build_logger(node: DictConfig, resume_from: Path | None) -> Logger:
         UsageError: its library is not installed.
     """
     logger = instantiate(node, _partial_=True)
-    library = LIBRARIES.get(logger.func)
-    if library and importlib.util.find_spec(library) is None:
-        raise UsageError(f'logger={library} needs the library {library}: pip install -e ".[{library}]"')
+    if missing := missing_library(node):
+        raise UsageError(missing)
     if logger.func is WandbLogger:
         finish_wandb(exit_code=1)  # a failed job of a sweep may have left its run open
     if resume_from and logger.func in (TensorBoardLogger, CSVLogger):
