@@ -12,7 +12,7 @@ from headstart.files import read_torch_file
 from headstart.finetuning.base import strategy_of
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import LAST, PROBE
-from headstart.runs.kept import AVERAGE, FINE_TUNED, LINEAR_PROBE, Kept
+from headstart.runs.kept import AVERAGE, AVERAGE_IN_LIST, FINE_TUNED, LINEAR_PROBE, Kept
 
 SHARE = "share of fine-tuned"
 """Key beside the metrics of a saved average, so that it is not taken for the fine-tuned model."""
@@ -74,7 +74,12 @@ class Blend(Callback):
             trainer.callback_metrics.update({**found[winner], SHARE: winner})
             trainer.save_checkpoint(best, weights_only=True)
         why = f"the lowest val/loss of {equals} with the best {monitor}" if equals > 1 else f"the best {monitor}"
-        return Kept(_named(winner), why, {_named(share): found[share][monitor] for share in sorted(found)}, monitor)
+        return Kept(
+            _named(winner),
+            why,
+            {_named(share, AVERAGE_IN_LIST): found[share][monitor] for share in sorted(found)},
+            monitor,
+        )
 
 
 def _best(found: dict[float, dict[str, float]], monitor: str) -> tuple[float, int]:
@@ -94,9 +99,9 @@ def _validated(trainer: pl.Trainer, task: pl.LightningModule, data: pl.Lightning
     return metrics
 
 
-def _named(share: float) -> str:
+def _named(share: float, average: str = AVERAGE) -> str:
     """The name of a model with this share of the fine-tuned weights."""
-    return {0.0: LINEAR_PROBE, 1.0: FINE_TUNED}.get(share) or AVERAGE.format(share)
+    return {0.0: LINEAR_PROBE, 1.0: FINE_TUNED}.get(share) or average.format(share)
 
 
 def _between(one: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ from typing import Any
 LINEAR_PROBE = "linear probe"
 FINE_TUNED = "fine-tuned"
 AVERAGE = "average, {:g} of the way from the linear probe to the fine-tuned model"
+AVERAGE_IN_LIST = "{:g} of the way"
+"""The name of an average in a list that begins with the linear probe and ends with the fine-tuned model."""
 
 
 @dataclass(frozen=True)
