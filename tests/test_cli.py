@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import re
 import shlex
@@ -28,6 +29,8 @@ def command(tmp_path, monkeypatch, capfd):
 
         module = importlib.import_module(script)
         monkeypatch.chdir(tmp_path)
+        # Hydra adds handlers that write to the streams of this test, which are closed after it
+        monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         # the sweep table belongs to the end of a process
         monkeypatch.setattr(sweep, "atexit", SimpleNamespace(register=lambda *_: None))
@@ -357,3 +360,16 @@ def test_train_then_evaluate_then_sweep_as_processes(tmp_path):
     assert "data=fake" not in sweep.stderr.split("sweep: best val/acc")[1]
     kept = [json.loads((folder / str(job) / "metrics.json").read_text())["score"] for job in range(4)]
     assert scores == pytest.approx(kept, abs=1e-5)
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    """As with `python src/predict.py ... | head`, where the pipe breaks within the job."""
+    program = (
+        "from headstart.cli import run\n"
+        "def main():\n"
+        "    raise run.JobFailed from BrokenPipeError(32, 'Broken pipe')\n"
+        "run.run_entry_point(main, 'predict')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr == ""

@@ -59,7 +59,7 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
     # argparse accepts -m before the overrides only
     sys.argv[1:] = sorted(translate_null_choices(sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun"))
     try:
-        main()
+        _call(main)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SystemExit as leaving:
@@ -70,14 +70,24 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
     except BrokenPipeError:  # as with `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
-    except (Exception, JobFailed) as raised:
-        error = raised.__cause__ if isinstance(raised, JobFailed) else raised
+    except Exception as error:
         mistake = explain(error, config_name, sys.argv[1:])
         message = mistake or failure_in_words(error, config_name)
         if full or message is None:
             traceback.print_exception(error)
         sys.stderr.write(f"\nerror: {printable(str(message or error))}\n")
         sys.exit(FAILURE if mistake is None else USAGE)
+
+
+def _call(main: Callable[[], Any]) -> None:
+    """Calls the main function; the exception of a job is raised as it was before Hydra."""
+    carried = None
+    try:
+        main()
+    except JobFailed as failed:
+        carried = failed.__cause__
+    if carried is not None:  # outside of `except`, which would replace its context
+        raise carried
 
 
 @contextmanager
