@@ -25,7 +25,8 @@ from headstart.errors import UsageError
 from headstart.export import export as exporting
 from headstart.export.export import ExportFailed, export
 from headstart.inference.predict import predict
-from headstart.inputs.images.decode import UnreadablePicture, read_picture
+from headstart.inputs.base import UnreadableInput
+from headstart.inputs.images.decode import read_picture
 from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
@@ -271,7 +272,7 @@ def test_the_copied_rules_read_as_ours(mode, interpolation, zoo):
                                                        "decode_side", "grey_bits")}  # fmt: skip
     for path in zoo.iterdir():
         if path.suffix == ".jpg" and path.stem == "text":
-            with pytest.raises(UnreadablePicture):
+            with pytest.raises(UnreadableInput):
                 read_picture(path)
             with pytest.raises(OSError, match="cannot identify"):
                 copied().read_picture(path, facts, resize=False)

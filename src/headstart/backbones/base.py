@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -63,6 +63,8 @@ class Backbone(nn.Module):
         blocks: names of modules (relative to the backbone), input to output, each the *start* of a layer group.
         preprocess: turns raw samples into the batches that `forward` takes.
         pretrained: False when the parameters are random.
+        variable_length: whether inputs have different lengths; dimension 1 of a batch, and of the activations between
+            its layers, is then the place in the sample, and activations are zero behind its end.
 
     Args:
         mean, std: mean and standard deviation per channel, of pixels in [0, 1]; None if the inputs are not pictures.
@@ -72,6 +74,7 @@ class Backbone(nn.Module):
     blocks: list[str]
     preprocess: Preprocess
     pretrained: bool = False
+    variable_length: ClassVar[bool] = False
     mean: Tensor
     std: Tensor
 
@@ -84,6 +87,11 @@ class Backbone(nn.Module):
     def forward(self, inputs: Any) -> Tensor:
         """A batch of inputs -> features `(batch, num_features)`."""
         raise NotImplementedError
+
+    @property
+    def rebuild(self) -> dict[str, Any]:
+        """Arguments of the constructor that a checkpoint keeps, to build the network without the files it came from."""
+        return {}
 
     def normalise(self, images: Tensor) -> Tensor:
         """Normalises pictures `(batch, 3, height, width)`, uint8 in [0, 255] or float in [0, 1], by `mean` and `std`.

@@ -135,6 +135,21 @@ class Preprocess(ABC):
         """A loader of a data set that skips detail which this preprocessing would remove anyway."""
         return load
 
+    def lengths(self, raw: Sequence[Any]) -> list[int] | None:
+        """The length of the input that each raw sample becomes; None if all inputs have the same size.
+
+        Batches are made of samples of similar lengths.
+        """
+        return None
+
+    def summary_of(self, raw: Sequence[Any]) -> str | None:
+        """A sentence about these raw samples that a user should know before training; None: nothing to say."""
+        return None
+
+    def files_beside(self) -> dict[str, str]:
+        """Files that the user of an exported network needs: name -> content."""
+        return {}
+
     def fit_to(self, loads: Sequence[Callable[[int], Any]]) -> "Preprocess":
         """This preprocessing with what the check of a new model's data has found.
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from headstart.cli.failures import failure_in_words
 from headstart.errors import Failure
-from headstart.inputs.images.decode import UnreadablePicture
+from headstart.inputs.base import UnreadableInput
 from headstart.inputs.images.files import PictureFiles
 
 
@@ -47,7 +47,7 @@ def test_a_fault_of_the_code_is_no_expected_failure():
 def test_a_picture_that_is_gone(workers, tmp_path):
     """Its name is in the message, also if a loader process has found it."""
     loader = DataLoader(PictureFilesByIndex(tmp_path / "gone.jpg"), num_workers=workers)
-    with pytest.raises(UnreadablePicture) as raised:
+    with pytest.raises(UnreadableInput) as raised:
         next(iter(loader))
     told = failure_in_words(raised.value, "train")
     assert told.startswith(f"{tmp_path / 'gone.jpg'}: cannot be opened (No such file or directory). It could be read")

@@ -5,11 +5,7 @@ pixels are put on white, 16-bit grey is scaled instead of clipped, and animation
 cannot be decoded correctly raises an error.
 """
 
-import os
-import stat
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from headstart.inputs.base import UnreadableInput
+from headstart.inputs.opening import open_file
 
 try:  # optional: pictures of phones
     import pillow_heif
@@ -37,9 +34,6 @@ PICTURE_SUFFIXES = frozenset(
 MAX_PIXELS = 178_956_970
 """Largest width x height that is decoded; Pillow's own hard limit, half a gigabyte as RGB."""
 
-MAX_BYTES = 2**30
-"""Largest file that is read."""
-
 Image.init()
 FORMATS = tuple(
     name
@@ -50,10 +44,6 @@ FORMATS = tuple(
 
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
-
-
-class UnreadablePicture(UnreadableInput):
-    """A picture file that cannot be decoded correctly."""
 
 
 def silence_pillow() -> None:
@@ -80,7 +70,7 @@ def read_picture(source: Path | str | BinaryIO, least_side: int | None = None, g
         3): this saves a copy, and torchvision resizes it about twice as fast.
 
     Raises:
-        UnreadablePicture: the file is missing, empty, truncated, too large or not a picture, or the scale of its pixel
+        UnreadableInput: the file is missing, empty, truncated, too large or not a picture, or the scale of its pixel
             values is unknown.
     """
     if not isinstance(source, (str, Path)):
@@ -94,35 +84,9 @@ def largest_grey(source: BinaryIO) -> int | None:
     """Decodes a picture as `read_picture`, and gives the largest value of 16-bit grey; None for any other picture.
 
     Raises:
-        UnreadablePicture: as `read_picture`.
+        UnreadableInput: as `read_picture`.
     """
     return _decode(source, None, None, 16)[1]
-
-
-@contextmanager
-def open_file(path: Path | str) -> Iterator[BinaryIO]:
-    """Opens a file that may be a picture; never a pipe, a device or a socket, which could wait or go on for ever.
-
-    Raises:
-        UnreadablePicture: it is no such file, too large, or cannot be opened.
-    """
-    try:
-        stream = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise UnreadablePicture(f"cannot be opened ({error.strerror or error})", str(path)) from error
-    with stream:
-        status = os.fstat(stream.fileno())  # of the open file: the name may belong to another one by now
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadablePicture("cannot be opened (it is a folder, a pipe, a device or a socket)", str(path))
-        if status.st_size > MAX_BYTES:
-            reason = f"too large: {status.st_size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} GB are read"
-            raise UnreadablePicture(reason, str(path))
-        yield stream
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Opens a pipe at once, even if no process writes to it; changes nothing for an ordinary file."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def picture_size(source: Path | str | BinaryIO) -> tuple[int, int]:
@@ -131,7 +95,7 @@ def picture_size(source: Path | str | BinaryIO) -> tuple[int, int]:
     A rotation that a PNG file stores after its pixels is not seen.
 
     Raises:
-        UnreadablePicture: the header is not one of a picture, or the file cannot be opened.
+        UnreadableInput: the header is not one of a picture, or the file cannot be opened.
     """
     if not isinstance(source, (str, Path)):
         return _size_in_header(source)
@@ -150,7 +114,7 @@ def _size_in_header(stream: BinaryIO) -> tuple[int, int]:
                 turned = False
     except Exception as error:  # on a broken file Pillow raises nearly any type of error
         name = getattr(stream, "name", None)
-        raise UnreadablePicture(_reason(error, stream), name if isinstance(name, str) else None) from error
+        raise UnreadableInput(_reason(error, stream), name if isinstance(name, str) else None) from error
     return (height, width) if turned else (width, height)
 
 
@@ -164,18 +128,18 @@ def _decode(stream: BinaryIO, path: str | None, least_side: int | None, grey_bit
             _turn_upright(image)
             grey = int(np.asarray(image).max()) if image.mode.startswith("I") else None
             pixels = _to_rgb_array(image, grey_bits)
-    except UnreadablePicture as error:
-        raise UnreadablePicture(error.reason, path) from error
+    except UnreadableInput as error:
+        raise UnreadableInput(error.reason, path) from error
     except MemoryError:
         raise  # a problem of the machine, not of the file
     except Exception as error:  # on a broken file Pillow raises nearly any type of error
-        raise UnreadablePicture(_reason(error, stream), path) from error
+        raise UnreadableInput(_reason(error, stream), path) from error
     return torch.from_numpy(pixels).permute(2, 0, 1), grey
 
 
 def _check_size(size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
-        raise UnreadablePicture(f"too large: {size[0]} x {size[1]} pixels, at most {MAX_PIXELS:,} pixels are decoded")
+        raise UnreadableInput(f"too large: {size[0]} x {size[1]} pixels, at most {MAX_PIXELS:,} pixels are decoded")
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -196,7 +160,7 @@ def _to_rgb_array(image: Image.Image, grey_bits: int) -> np.ndarray:
     if image.mode == "RGB" and "transparency" not in image.info:
         return np.array(image)
     if image.mode == "F":
-        raise UnreadablePicture("floating point pixels have no known scale; save it with 8 or 16 bits a channel")
+        raise UnreadableInput("floating point pixels have no known scale; save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):
         return np.repeat(_grey16_to_8(image, grey_bits)[:, :, None], 3, axis=2)
     if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
@@ -208,7 +172,7 @@ def _grey16_to_8(image: Image.Image, bits: int) -> np.ndarray:
     """16-bit grey to uint8 `(H, W)`, scaled and rounded; Pillow's own conversion would clip at 255."""
     grey = np.asarray(image).astype(np.int64)
     if grey.min() < 0 or grey.max() > 65535:
-        raise UnreadablePicture(f"integer pixels from {grey.min()} to {grey.max()}; only 0 to 65535 has a known scale")
+        raise UnreadableInput(f"integer pixels from {grey.min()} to {grey.max()}; only 0 to 65535 has a known scale")
     white = 2**bits - 1
     scaled = ((np.minimum(grey, white) * 255 + white // 2) // white).astype(np.uint8)
     transparent = image.info.get("transparency")

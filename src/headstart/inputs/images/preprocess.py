@@ -13,8 +13,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from headstart.errors import UsageError, nearest
-from headstart.inputs.base import Preprocess, Setting
-from headstart.inputs.images.decode import MAX_PIXELS, PICTURE_SUFFIXES, UnreadablePicture, picture_size, read_picture
+from headstart.inputs.base import Preprocess, Setting, UnreadableInput
+from headstart.inputs.images.decode import MAX_PIXELS, PICTURE_SUFFIXES, picture_size, read_picture
 from headstart.inputs.images.resizing import Resize
 
 log = logging.getLogger(__name__)
@@ -123,19 +123,19 @@ class ImagePreprocess(Preprocess):
         """A decoded picture, uint8 `(3, height, width)`.
 
         Raises:
-            UnreadablePicture: it cannot be decoded correctly, or is so long and narrow that its resize needs gigabytes.
+            UnreadableInput: it cannot be decoded correctly, or is so long and narrow that its resize needs gigabytes.
         """
         picture = read_picture(source, self.decode_side, self.grey_bits)
         height, width = picture.shape[1:]
         if self.resized_pixels(height, width) > MAX_PIXELS:
-            raise UnreadablePicture(f"too long for its width: {width} x {height} pixels")
+            raise UnreadableInput(f"too long for its width: {width} x {height} pixels")
         return picture
 
     def refuse_large(self, source: BinaryIO, most: int) -> None:
         """Refuses a picture with more than `most` pixels; reads only the header."""
         width, height = picture_size(source)
         if width * height > most:
-            raise UnreadablePicture(f"too large: {width} x {height} pixels, at most {most / 1e6:g} million are decoded")
+            raise UnreadableInput(f"too large: {width} x {height} pixels, at most {most / 1e6:g} million are decoded")
 
     def adapt_loader(self, load: Callable[[int], Any]) -> Callable[[int], Any]:
         """Decodes picture files at a reduced size, with a shorter side of at least `decode_side` pixels."""

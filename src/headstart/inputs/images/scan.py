@@ -14,7 +14,9 @@ from pathlib import Path
 import PIL
 
 from headstart.files import replacing
-from headstart.inputs.images.decode import HEIC_VERSION, UnreadablePicture, largest_grey, open_file
+from headstart.inputs.base import UnreadableInput
+from headstart.inputs.images.decode import HEIC_VERSION, largest_grey
+from headstart.inputs.opening import open_file
 from headstart.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -113,7 +115,7 @@ def _judge(path: Path) -> Verdict:
         with open_file(path) as stream:
             content = stream.read()
         grey = largest_grey(io.BytesIO(content))
-    except UnreadablePicture as error:
+    except UnreadableInput as error:
         return None, error.reason, None
     except OSError as error:
         return None, f"cannot be read ({error.strerror or error})", None

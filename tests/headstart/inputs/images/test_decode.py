@@ -12,15 +12,10 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
+from headstart.inputs.base import UnreadableInput
 from headstart.inputs.images import decode
-from headstart.inputs.images.decode import (
-    MAX_BYTES,
-    PICTURE_SUFFIXES,
-    UnreadablePicture,
-    largest_grey,
-    picture_size,
-    read_picture,
-)  # fmt: skip
+from headstart.inputs.images.decode import PICTURE_SUFFIXES, largest_grey, picture_size, read_picture
+from headstart.inputs.opening import MAX_BYTES
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
@@ -39,7 +34,7 @@ def noise(height: int = 40, width: int = 60) -> Image.Image:
 
 
 def reason_for(source) -> str:
-    with pytest.raises(UnreadablePicture) as caught:
+    with pytest.raises(UnreadableInput) as caught:
         read_picture(source)
     return caught.value.reason
 
@@ -279,7 +274,7 @@ def encoded(kind: str, **options) -> bytes:
 def test_broken_files_say_why_and_which(tmp_path, content, reason):
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
-    with pytest.raises(UnreadablePicture) as caught:
+    with pytest.raises(UnreadableInput) as caught:
         read_picture(path)
     assert caught.value.reason.startswith(reason)
     assert caught.value.path == str(path)
@@ -329,7 +324,7 @@ def test_missing_file_and_folder(tmp_path):
 
 
 def test_the_exception_survives_the_way_out_of_a_worker():
-    error = pickle.loads(pickle.dumps(UnreadablePicture("truncated", "a.jpg")))
+    error = pickle.loads(pickle.dumps(UnreadableInput("truncated", "a.jpg")))
     assert (error.reason, error.path, str(error)) == ("truncated", "a.jpg", "a.jpg: truncated")
 
 
@@ -390,11 +385,11 @@ def test_other_formats_are_decoded_in_full(tmp_path):
 def test_reduced_decoding_refuses_what_full_decoding_refuses(tmp_path, monkeypatch):
     path = photo_file(tmp_path / "a.jpg", (400, 400))
     monkeypatch.setattr(decode, "MAX_PIXELS", 400 * 400 - 1)
-    with pytest.raises(UnreadablePicture, match="too large"):
+    with pytest.raises(UnreadableInput, match="too large"):
         read_picture(path, 50)
     monkeypatch.undo()
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(UnreadablePicture, match="truncated"):
+    with pytest.raises(UnreadableInput, match="truncated"):
         read_picture(path, 50)
 
 
@@ -407,7 +402,7 @@ def test_a_format_that_starts_another_program_is_not_decoded(tmp_path, monkeypat
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n0 0 10 10 rectfill\nshowpage\n%%EOF\n"
     )
     for read in (read_picture, picture_size):
-        with pytest.raises(UnreadablePicture):
+        with pytest.raises(UnreadableInput):
             read(file)
     assert started == []
 
@@ -418,7 +413,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
     (tmp_path / "device.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "device.jpg"):
         for read in (read_picture, picture_size):
-            with pytest.raises(UnreadablePicture, match="it is a folder, a pipe"):
+            with pytest.raises(UnreadableInput, match="it is a folder, a pipe"):
                 read(tmp_path / name)
 
 
@@ -456,7 +451,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
     file = tmp_path / "large.png"
     with file.open("wb") as stream:
         stream.truncate(MAX_BYTES + 1)  # sparse: takes no room
-    with pytest.raises(UnreadablePicture, match=r"too large: 1\.1 GB"):
+    with pytest.raises(UnreadableInput, match=r"too large: 1\.1 GB"):
         read_picture(file)
 
 
@@ -480,5 +475,5 @@ def test_heic_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "HEIC_VERSION", None)
     monkeypatch.setattr(decode, "FORMATS", ("JPEG", "PNG"))
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
-    with pytest.raises(UnreadablePicture, match=r'pip install -e "\.\[heic\]"'):
+    with pytest.raises(UnreadableInput, match=r'pip install -e "\.\[heic\]"'):
         read_picture(tmp_path / "a.heic")

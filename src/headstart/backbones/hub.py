@@ -1,0 +1,123 @@
+"""The files of a text encoder: in a folder, or on the Hugging Face hub, from which they are downloaded once."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from headstart.errors import UsageError, nearest_path
+
+ANSWER_SECONDS = 20
+CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", ("model.safetensors", "pytorch_model.bin")
+
+
+class ModelFiles:
+    """The files of one model, each found or downloaded when it is asked for.
+
+    Args:
+        name: of a model on the hub, such as `google-bert/bert-base-uncased`, or a folder.
+    """
+
+    def __init__(self, name: str):
+        path = Path(name).expanduser()
+        is_local = path.is_dir() or path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2
+        self.name, self.folder = name, path if is_local else None
+
+    def config(self) -> dict[str, Any]:
+        """The content of `config.json`.
+
+        Raises:
+            UsageError: there is no such file, it cannot be downloaded, or it is not a JSON object.
+        """
+        path = self._needed(CONFIG)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("it holds no JSON object")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {error}") from error
+        return content
+
+    def tokenizer(self) -> str:
+        """The content of `tokenizer.json`; older models without it are converted by `transformers`.
+
+        Raises:
+            UsageError: there is no such file, and it cannot be made.
+        """
+        path = self._found(TOKENIZER)
+        return self._converted() if path is None else path.read_text(encoding="utf-8")
+
+    def weights(self) -> Path:
+        """The file with the weights.
+
+        Raises:
+            UsageError: there is none.
+        """
+        return self._found(WEIGHTS[0]) or self._found(WEIGHTS[1]) or self._needed(WEIGHTS[0])
+
+    def _converted(self) -> str:
+        try:
+            from transformers import AutoTokenizer
+
+            return AutoTokenizer.from_pretrained(self.folder or self.name).backend_tokenizer.to_str()
+        except ImportError as error:
+            raise UsageError(
+                f'{self.name} has no {TOKENIZER}; to make one, type pip install -e ".[transformers]"'
+            ) from error
+        except (OSError, ValueError, AttributeError) as error:
+            raise UsageError(f"{self.name} has no {TOKENIZER}, and transformers cannot make one: {error}") from error
+
+    def _needed(self, file: str) -> Path:
+        path = self._found(file)
+        if path is not None:
+            return path
+        if self.folder is None:
+            raise UsageError(f"{self.name} has no {file} on the Hugging Face hub: give another model.name")
+        hint = nearest_path(self.folder) or "." if not self.folder.is_dir() else ""
+        missing = f"there is no folder{hint}" if not self.folder.is_dir() else f"it has no {file}."
+        raise UsageError(
+            f"model.name={self.name}: {missing} Give a folder with {CONFIG}, {TOKENIZER} and {WEIGHTS[0]}, or a name "
+            "on the Hugging Face hub"
+        )
+
+    def _found(self, file: str) -> Path | None:
+        """A file of the model; None if the model does not have it."""
+        if self.folder is not None:
+            path = self.folder / file
+            return path if path.is_file() else None
+        try:
+            from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+            from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+        except ImportError as error:
+            raise UsageError('texts need the package huggingface_hub: pip install -e ".[text]"') from error
+        known = try_to_load_from_cache(self.name, file)
+        if known is not None:  # downloaded before, or the hub has answered before that there is no such file
+            return Path(known) if isinstance(known, str) else None
+        try:
+            # asked first, because the package would try again for half a minute without a network
+            requests.head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
+            return Path(hf_hub_download(self.name, file))
+        except RepositoryNotFoundError as error:
+            raise UsageError(
+                f"model.name={self.name}: the Hugging Face hub has no such model, or it is not public (then set "
+                "HF_TOKEN). Give a name such as google-bert/bert-base-uncased, or a folder"
+            ) from error
+        except EntryNotFoundError as error:
+            if not isinstance(error, LocalEntryNotFoundError):  # the hub has answered: there is no such file
+                return None
+            cause: Exception = error
+        except Exception as error:  # the errors of its HTTP library differ between versions
+            cause = error
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+        raise UsageError(
+            f"cannot download {file} of {self.name} from {constants.ENDPOINT}: {reason}\n"
+            f"With a network once: hf download {self.name}, which keeps it in {_shown(constants.HF_HUB_CACHE)};\n"
+            f"or type model.name=<a folder with {CONFIG}, {TOKENIZER} and {WEIGHTS[0]}>."
+        ) from cause
+
+
+def _shown(path: str) -> str:
+    home = os.path.expanduser("~")
+    return path.replace(home, "~", 1) if path.startswith(home) else path

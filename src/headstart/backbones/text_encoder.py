@@ -1,0 +1,142 @@
+"""Encoders of texts from the Hugging Face hub, from a folder, or from an earlier run."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.backbones.base import Backbone
+from headstart.backbones.bert import NOT_IN_THE_ENCODER, Architecture, Bert, renamed, token_mask
+from headstart.backbones.hub import ModelFiles
+from headstart.backbones.low_rank import add_low_rank, merged
+from headstart.backbones.weights import StateDict, load_state_dict_file, load_strictly, looks_like_path, read_weights
+from headstart.errors import UsageError, nearest
+from headstart.inputs.text.preprocess import SHORTEST, TextPreprocess
+
+POOLING = ("mean", "cls", "max")
+USUAL_LENGTH = 256
+"""`max_length` in tokens, if the network takes so many; texts are padded only to the longest of their batch."""
+
+
+class TextEncoder(Backbone):
+    """Tokens, int64 `(batch, length)` -> `(batch, hidden_size)`, pooled over the tokens of each text.
+
+    Networks like BERT are built here (`bert.py`) and can be cut behind each layer; all others by `transformers`.
+
+    Args:
+        name: of an encoder on the Hugging Face hub, or a folder with `config.json`, `tokenizer.json` and
+            `model.safetensors`.
+        weights: `DEFAULT`: the published ones, downloaded once; a file (.safetensors, .pt, .bin); a checkpoint or the
+            folder of an earlier run; None: random weights.
+        max_length: largest number of tokens per text; None: 256, or what the network takes.
+        pooling: `mean` of the tokens, the first token (`cls`), or the largest value of each feature (`max`).
+        lora_rank: rank of the low-rank updates for `finetuning=lora`; None: no updates.
+        architecture: the settings of the network, from a checkpoint; then `name` is not read.
+
+    Raises:
+        UsageError: an unknown name, pooling or length; files that are missing, cannot be read or do not fit.
+    """
+
+    variable_length = True
+
+    def __init__(
+        self,
+        name: str,
+        weights: str | None = "DEFAULT",
+        max_length: int | None = None,
+        pooling: str = "mean",
+        lora_rank: int | None = None,
+        architecture: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        if pooling not in POOLING:
+            raise UsageError(f"model.pooling={pooling} does not exist{nearest(pooling, POOLING)} Use one of {POOLING}.")
+        files = ModelFiles(name)
+        self.pooling = pooling
+        self.net, self.architecture, self.num_features, longest = _network(architecture or files.config(), name)
+        self.pad = self.architecture.get("pad_token_id") or 0
+        if max_length is not None and not SHORTEST <= max_length <= longest:
+            raise UsageError(
+                f"model.max_length={max_length}: give a number of tokens from {SHORTEST} to {longest}, the most that "
+                f"{name} takes"
+            )
+        self.max_length = max_length or min(USUAL_LENGTH, longest)
+        if architecture is None:  # a checkpoint has its own preprocessing
+            self.preprocess = TextPreprocess(files.tokenizer(), self.max_length, self.pad)
+        self.blocks = [f"net.{block}" for block in _blocks(self.net)]
+        self.pretrained = weights is not None
+        if weights is not None:
+            self._load(files, weights)
+        if lora_rank is not None:
+            add_low_rank(self.net, lora_rank)
+
+    def _load(self, files: ModelFiles, weights: str) -> None:
+        if weights == "DEFAULT":
+            state = load_state_dict_file(files.weights())
+        elif looks_like_path(weights):
+            state = read_weights(Path(weights).expanduser())
+        else:
+            raise UsageError(
+                f"model.weights={weights}: give DEFAULT for the published ones, the path of a file or of an earlier "
+                "run, or null for random weights"
+            )
+        if all(key.startswith("net.") for key in state):
+            state = StateDict({key.removeprefix("net."): tensor for key, tensor in merged(state).items()})
+        elif isinstance(self.net, Bert):
+            state = StateDict(renamed(state))
+        else:
+            state = _inner(state, self.net)
+        load_strictly(self.net, state, str(weights), ignore=NOT_IN_THE_ENCODER)
+
+    @property
+    def rebuild(self) -> dict[str, Any]:
+        """As `Backbone.rebuild`: the architecture, so that a checkpoint needs neither folder nor hub."""
+        return {"architecture": self.architecture}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Tokens, filled up with the padding token at the end -> features `(batch, num_features)`."""
+        return pooled(self.net(inputs), self.pooling)
+
+
+def pooled(hidden: Tensor, pooling: str) -> Tensor:
+    """One vector per token, `(batch, length, features)`, zero at the padding -> one per text, `(batch, features)`."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    is_token = token_mask(hidden)[..., None]
+    if pooling == "max":
+        return hidden.masked_fill(~is_token, -torch.inf).amax(dim=1)
+    return hidden.sum(dim=1) / is_token.sum(dim=1).clamp_min(1)
+
+
+def _network(config: Mapping[str, Any], name: str) -> tuple[nn.Module, dict[str, Any], int, int]:
+    """The network with random weights; its settings; the length of its vectors; the most tokens that it takes."""
+    try:
+        sizes = Architecture.of(config)
+    except ValueError as reason:
+        from headstart.backbones.any_encoder import AnyEncoder
+
+        net = AnyEncoder(config, name, str(reason))
+        return net, net.settings, net.hidden_size, net.longest
+    except TypeError as error:
+        raise UsageError(f"{name}: its config.json is not complete: {error}") from error
+    return Bert(sizes), asdict(sizes) | {"model_type": config["model_type"]}, sizes.hidden_size, sizes.longest
+
+
+def _blocks(net: nn.Module) -> list[str]:
+    """The layers: the longest list of modules in the network."""
+    lists = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        return []
+    name, layers = max(lists, key=lambda found: len(found[1]))
+    return [f"{name}.{place}" for place in range(len(layers))]
+
+
+def _inner(state: StateDict, net: nn.Module) -> StateDict:
+    """The tensors of a file under the names of the network, which files of other tasks give a prefix."""
+    wanted = set(net.state_dict())
+    prefixes = {key.partition(".")[0] + "." for key in state} | {""}
+    prefix = max(prefixes, key=lambda p: len(wanted & {f"inner.{key.removeprefix(p)}" for key in state}))
+    return StateDict({f"inner.{key.removeprefix(prefix)}": tensor for key, tensor in state.items()})

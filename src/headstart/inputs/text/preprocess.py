@@ -1,0 +1,145 @@
+"""The preprocessing of texts: tokens, as a set of pretrained weights expects them."""
+
+import functools
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from headstart.errors import UsageError
+from headstart.inputs.base import Preprocess, Setting
+from headstart.inputs.text.files import decoded, usable
+
+SHORTEST, LONGEST_EXAMPLE = 4, 64
+"""Shortest `max_length`, and the length of generated batches, in tokens."""
+
+
+@dataclass(frozen=True)
+class TextPreprocess(Preprocess):
+    """Text -> tokens, cut at the end if there are too many.
+
+    Words that look like a special token, such as `[SEP]`, are ordinary text.
+
+    Args:
+        tokenizer: the content of `tokenizer.json`, so that a checkpoint needs no other file.
+        max_length: largest number of tokens of a text, with the special tokens at its ends.
+        pad: the token that fills up the shorter texts of a batch.
+
+    Raises:
+        UsageError: the package `tokenizers` is missing, or cannot read `tokenizer`.
+    """
+
+    sample_name = "text"
+    suffixes = frozenset({".txt"})
+    hub_task = "text-classification"
+
+    tokenizer: str
+    max_length: int
+    pad: int = 0
+
+    def __call__(self, raw: str) -> Tensor:
+        """One text -> its tokens, int64 `(tokens,)`, at most `max_length`."""
+        return torch.tensor(self._encoder.encode(raw).ids)
+
+    def collate(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Tokens of several texts -> int64 `(batch, tokens of the longest)`, filled up with `pad`."""
+        return pad_sequence(list(inputs), batch_first=True, padding_value=self.pad)
+
+    def lengths(self, raw: Sequence[str]) -> list[int]:
+        """The number of tokens of each text, at most `max_length`."""
+        return [min(number, self.max_length) for number in self.full_lengths(raw)]
+
+    def full_lengths(self, raw: Sequence[str]) -> list[int]:
+        """The number of tokens of each text before it is cut."""
+        return [len(encoding.ids) for encoding in _encoder(self.tokenizer, None).encode_batch_fast(list(raw))]
+
+    @property
+    def _encoder(self) -> Any:
+        return _encoder(self.tokenizer, self.max_length)
+
+    def example(self, number: int) -> Tensor:
+        """Random tokens, int64 `(number, length)`, without padding."""
+        length = min(self.max_length, LONGEST_EXAMPLE)
+        ids = torch.randint(0, self._encoder.get_vocab_size(), (number, length))
+        return ids.where(ids != self.pad, self.pad + 1)
+
+    def raw_example(self, seed: int) -> str:
+        """Some words of the vocabulary, another number of them for each seed."""
+        generator = random.Random(seed)
+        words = [word for word in self._encoder.get_vocab() if word.isalpha()]
+        return " ".join(generator.choices(sorted(words), k=generator.randint(1, self.max_length)))
+
+    def companion(self, raw: str) -> str:
+        """The first half of the text: a batch of both needs padding."""
+        return raw[: max(len(raw) // 2, 1)]
+
+    def read(self, source: str | BinaryIO) -> str:
+        """The text of a file or a stream, in UTF-8.
+
+        Raises:
+            UnreadableInput: it cannot be opened, is not UTF-8 or holds no text.
+        """
+        return usable(decoded(source))
+
+    def export_example(self, raw: bool = False) -> tuple[Tensor, Any]:
+        """A batch of two with padding, and the names of its dynamic dimensions."""
+        batch = self.example(2)
+        batch[1, batch.shape[1] // 2 :] = self.pad
+        return batch, {0: "batch", 1: "length"}
+
+    def describe(self, raw: bool = False) -> dict[str, Any]:
+        """As `Preprocess.describe`; the tokenizer itself is left out, because it has hundreds of kilobytes."""
+        return {
+            "summary": f"texts, at most {self.max_length} tokens each; the end of longer texts is cut off",
+            "input": {"name": "tokens", "type": "int64", "shape": ["batch", "length"]},
+            "preprocess": {"max_length": self.max_length, "pad": self.pad},
+            "steps_before": [
+                f"tokens of the text by tokenizer.json, which lies beside this file, cut to {self.max_length}",
+                "words that look like special tokens, such as [SEP], are ordinary text (encode_special_tokens)",
+                f"fill up the shorter texts of a batch with {self.pad} at the end",
+            ],
+        }
+
+    def files_beside(self) -> dict[str, str]:
+        """`tokenizer.json`."""
+        return {"tokenizer.json": self.tokenizer}
+
+    def suggest(self, raw: Sequence[Any]) -> list[Setting]:
+        """No augmentation, and a larger `max_length` if many texts are cut."""
+        return super().suggest(raw)
+
+    def summary_of(self, raw: Sequence[str]) -> str:
+        """A sentence about the lengths of these texts."""
+        lengths = self.full_lengths(raw)
+        cut = sum(length > self.max_length for length in lengths)
+        share = f"{100 * cut / len(lengths):.3g} % are cut" if cut else "none is cut"
+        longest = statistics.quantiles(lengths, n=100)[-1] if len(lengths) > 1 else lengths[0]
+        return (
+            f"tokens per text: median {statistics.median(lengths):.0f}, 99 % have at most {longest:.0f}; {share} "
+            f"(model.max_length={self.max_length})"
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def _encoder(tokenizer: str, max_length: int | None) -> Any:
+    """The tokenizer; `max_length` None: texts are not cut."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise UsageError('texts need the package tokenizers: pip install -e ".[text]"') from error
+    try:
+        found = Tokenizer.from_str(tokenizer)
+    except Exception as error:  # the package raises nothing more special
+        raise UsageError(f"the tokenizer cannot be read: {error}") from error
+    found.encode_special_tokens = True
+    found.no_padding()
+    if max_length is None:
+        found.no_truncation()
+    else:
+        found.enable_truncation(max_length)
+    return found
