@@ -89,6 +89,15 @@ class Signaller(Callback):
             os.kill(os.getpid(), self.number)
 
 
+class Spoiler(Callback):
+    """Makes the loss of the last batch of an epoch NaN in the second process."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx + 1 == trainer.num_training_batches and trainer.global_rank == 1:
+            with torch.no_grad():
+                pl_module.head[-1].bias.fill_(torch.inf)
+
+
 @dataclass
 class Run:
     """What is left of a command that trained."""
@@ -255,6 +264,18 @@ def test_ctrl_c_in_a_terminal_reaches_both_and_resuming_goes_on_exactly(moving, 
     assert stopped.code == 130, stopped.err
     assert [notes[-1]["step"] for notes in stopped.notes()] == [6, 6]
     assert_same_end(training(tmp_path, f"resume={stopped.directory}", by=(*TORCHRUN, "--standalone")), moving)
+
+
+@pytest.mark.parametrize("by", [(sys.executable,), (*TORCHRUN, "--standalone")], ids=["", "torchrun"])
+def test_if_the_loss_of_one_process_is_nan_both_stop(by, tmp_path):
+    """The first would otherwise wait for the second in the validation."""
+    spoiler = "+callbacks.spoiler._target_=test_ddp.Spoiler"
+    spoiled = training(tmp_path, *LEARNING, EACH, "trainer=ddp_cpu", spoiler, by=by)
+    assert spoiled.code == 1
+    message = "error: the training diverged: by step 8 (epoch 1) the training loss is NaN or infinite"
+    assert spoiled.err.count(message) == 1
+    assert "headstart.errors.Failure" not in spoiled.err
+    assert [notes[-1]["step"] for notes in spoiled.notes()] == [7, 7]
 
 
 def test_torchrun_starts_a_launch_again_after_a_process_was_killed(frozen, tmp_path):

@@ -19,7 +19,8 @@ class Divergence(Callback):
     """Raises a `Failure` soon after the loss became NaN or infinite, before a checkpoint of such weights is written.
 
     Without it, all epochs would run, and the run would end as if all were well. With a gradient scaler (fp16) a single
-    loss may be infinite: the scaler then skips the step, and the weights decide.
+    loss may be infinite: the scaler then skips the step, and the weights decide. With several processes, all stop if
+    the loss of one is NaN or infinite: otherwise the others would wait for it for ever.
     """
 
     def on_train_batch_end(
@@ -37,8 +38,13 @@ class Divergence(Callback):
             self._check(trainer, pl_module, loss, "validation")
 
     def _check(self, trainer: pl.Trainer, task: pl.LightningModule, loss: torch.Tensor, of: str) -> None:
-        if loss.isfinite() or (_scaler(trainer) and _weights_are_finite(task)):
+        diverged = not loss.isfinite() and not (_scaler(trainer) and _weights_are_finite(task))
+        # costs little: every process is here after the same batch, and has waited for its own loss already
+        if not trainer.strategy.reduce_boolean_decision(diverged, all=False):
             return
+        # as in `Interruption`: if Lightning sees another process fail, it kills the first, perhaps before its message
+        if trainer.local_rank != 0:
+            raise SystemExit(0)
         optimizer = trainer.optimizers[0]
         rate = max(group.get("initial_lr", group["lr"]) for group in optimizer.param_groups)
         precision = "" if trainer.precision == "32-true" else ", or trainer.precision=32-true"

@@ -1,6 +1,7 @@
 """A run that diverges stops, says so, and keeps what it had."""
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -50,6 +51,20 @@ def test_a_learning_rate_that_is_far_too_high(quick, tmp_path):
     assert not (tmp_path / "run/metrics.json").exists()
     for file in Run(tmp_path / "run").checkpoints:
         assert all(value.isfinite().all() for value in checkpoint.read(file)["state_dict"].values())
+
+
+@pytest.mark.parametrize("of_another", [False, True])
+def test_the_loss_of_another_process_counts_too(of_another):
+    """`test_ddp.py` tries it with two processes."""
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: of_another or decision)
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
+    trainer = SimpleNamespace(
+        strategy=strategy, optimizers=[optimizer], precision="32-true", global_step=20, current_epoch=0,
+        checkpoint_callbacks=[], num_training_batches=20, should_stop=False, local_rank=0,
+    )  # fmt: skip
+    task = SimpleNamespace(train_loss=SimpleNamespace(mean_value=torch.tensor(1.0)))
+    with pytest.raises(Failure, match="by step 20") if of_another else nullcontext():
+        divergence.Divergence().on_train_batch_end(trainer, task, None, None, 19)
 
 
 @pytest.mark.parametrize(
