@@ -87,10 +87,13 @@ def refuse_other_length(cfg: DictConfig, resume_from: Path) -> None:
     """Refuses another number of epochs for a run whose schedule spans the whole run.
 
     The schedule itself would refuse it, too, but only after the loggers have dropped what is to be computed again.
+    The checkpoint, with all its weights, is read only if the number differs from the one in the folder of the run.
 
     Raises:
         UsageError: the message names the length of the run.
     """
+    if cfg.trainer.max_epochs == Run(Path(cfg.paths.run)).config.trainer.get("max_epochs"):
+        return
     saved = checkpoint.read(resume_from)
     before = saved["hyper_parameters"]["config"]["trainer"].get("max_epochs")
     plan = next((state.get("plan", {}) for state in saved.get("lr_schedulers", [])), {})
