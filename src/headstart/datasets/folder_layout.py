@@ -20,6 +20,8 @@ SPLIT_NAMES = {
 """Names of split folders, alone or as in `test_set`, `training-images` or `valdata`."""
 BESIDE_TRAIN = {"val": ("dev", "eval", "evaluation"), "test": ("holdout",)}
 """Names that are those of split folders only beside a `train` folder: alone they could be classes."""
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
+"""Endings of files that hold rows, perhaps file names and labels."""
 ENDING = r"[-_. ]?(sets?|data|dataset|images?|imgs?|pictures?|photos?|split|folder)?"
 
 
@@ -37,26 +39,26 @@ def _reads_like(path: Path, names: tuple[str, ...]) -> bool:
     return re.fullmatch(f"({'|'.join(names)}){ENDING}", path.name.lower()) is not None
 
 
-def refuse_no_folder(root: Path) -> None:
+def refuse_file(root: Path) -> None:
     """Refuses a file as `data.root`, and says what to do with it.
 
     Raises:
         UsageError: `root` is a file.
     """
-    if not root.is_file():
-        return
-    kind, suffix = "a file", root.suffix.lower()
-    advice = "give a folder with one sub-folder per class"
+    if root.is_file():
+        raise UsageError(f"data.root={root} is {_kind_and_advice(root)}")
+
+
+def _kind_and_advice(file: Path) -> str:
+    """What kind of file this is, and what to do instead of giving it as `data.root`."""
+    suffix = file.suffix.lower()
     if suffix in ARCHIVES:
-        kind, advice = "an archive", "unpack it, and give the folder that it makes"
-    elif suffix in (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx"):
-        kind, advice = (
-            "a table",
-            "labels are read from folders: put the pictures into one folder per class",
-        )
-    elif suffix in PICTURE_SUFFIXES:
-        kind, advice = "one picture", f"give the folder that has one sub-folder per class, perhaps {root.parent.parent}"
-    raise UsageError(f"data.root={root} is {kind}: {advice}")
+        return "an archive: unpack it, and give the folder that it makes"
+    if suffix in TABLES:
+        return "a table: labels are read from folders: put the pictures into one folder per class"
+    if suffix in PICTURE_SUFFIXES:
+        return f"one picture: give the folder that has one sub-folder per class, perhaps {file.parent.parent}"
+    return "a file: give a folder with one sub-folder per class"
 
 
 def tell_ignored(root: Path, splits: dict[str, list[Path]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from headstart.data.module import DataModule, one_of
 from headstart.data.samples import Samples
-from headstart.datasets.folder_layout import check_classes, find_splits, refuse_no_folder, tell_ignored
+from headstart.datasets.folder_layout import check_classes, find_splits, refuse_file, tell_ignored
 from headstart.errors import UsageError, nearest_path
 from headstart.files import write_table
 from headstart.inputs.folders import files_below, is_junk
@@ -53,7 +53,7 @@ class ImageFolder(DataModule):
             UsageError: there is no such root, no class folder or no readable picture; or an unreadable picture with
                 `on_bad=error`.
         """
-        refuse_no_folder(self.root)
+        refuse_file(self.root)
         if not self.root.is_dir():
             raise UsageError(
                 f"data.root={self.root}: no such folder{nearest_path(self.root) or '.'} "
