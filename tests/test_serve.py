@@ -29,7 +29,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from headstart.cli.conf_files import CONF
-from headstart.cli.schemas import check_serve
+from headstart.cli.schemas import check_serve, host_names
 from headstart.errors import UsageError
 from headstart.inference.app import Model, build_app
 from headstart.inference.classifier import Classifier
@@ -214,7 +214,7 @@ def test_other_names_are_allowed_by_a_setting(model):
     assert client.get("/health").status_code == 200
     refused = client.get("/health", headers={"Host": "dogs.example.org"})
     assert refused.status_code == 403
-    assert "hosts=[<name>,...]" in refused.json()["detail"]
+    assert "hosts=<name>" in refused.json()["detail"]
 
 
 def test_the_names_of_the_machine_are_asked_for_once(model, monkeypatch):
@@ -361,12 +361,25 @@ def test_the_page_brings_everything_with_it(client):
     (["run=x", "port=99999"], "port=99999: give a whole number from 0 to 65535"),
     (["run=x", "max_mb=0"], "max_mb=0"),
     (["run=x", "hosts=['http://a.b']"], "hosts=http://a.b: give a name without http://"),
+    (["run=x", "hosts='http://a.b'"], "hosts=http://a.b: give a name without http://"),
+    (["run=x", "hosts={a:b}"], "give a name without http://"),
     (["run=x", "accelerator=cuda"], "choose one of auto, cpu, gpu, mps"),
     ([], "add run=<run>"),
 ])  # fmt: skip
 def test_mistakes(words, told):
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UsageError, match=re.escape(told)):
         check_serve(compose("serve", words))
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [([], []), (["hosts=a.b"], ["a.b"]), (["hosts=[a.b]"], ["a.b"]), (["hosts=[a.b,c]"], ["a.b", "c"])],
+)
+def test_one_name_needs_no_brackets(words, names):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("serve", ["run=x", *words])
+    check_serve(cfg)
+    assert host_names(cfg) == names
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

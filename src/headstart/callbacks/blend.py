@@ -30,10 +30,11 @@ class Blend(Callback):
         shares: of the fine-tuned weights in each average, above 0 and below 1.
     """
 
-    def __init__(self, folder: str, shares: Sequence[float] = (0.25, 0.5, 0.75)):
+    def __init__(self, folder: str, shares: float | Sequence[float] = (0.25, 0.5, 0.75)):
+        shares = [shares] if isinstance(shares, (int, float)) else list(shares)
         if not all(0 < share < 1 for share in shares):
-            raise UsageError(f"callbacks.blend.shares={list(shares)}: give numbers between 0 and 1")
-        self.folder, self.shares = Path(folder), list(shares)
+            raise UsageError(f"callbacks.blend.shares={shares}: give numbers between 0 and 1")
+        self.folder, self.shares = Path(folder), shares
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the model of the stage with the closed-form head."""

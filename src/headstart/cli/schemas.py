@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Union  # Union, because OmegaConf 2.3 does not understand bool | int
 
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from headstart.cli.overrides import command_line_overrides
 from headstart.cli.settings import check_settings, setting
@@ -244,9 +244,10 @@ class ServeConfig(CheckpointConfig):
         "127.0.0.1",
         "this machine only; 0.0.0.0: every machine that can reach this one, without password or encryption",
     )
-    hosts: list[str] | None = setting(  # noqa: RUF009
-        None, "other names under which the page is reached, such as that of a proxy", example="[cats.example.org]"
-    )
+    hosts: Any = setting(  # noqa: RUF009
+        None, "another name under which the page is reached, such as that of a proxy, or a list such as [a.org,b.org]",
+        example="cats.example.org",
+    )  # fmt: skip
     port: int = setting(8000, "port of the page; 0: any free one", at_least=0, at_most=65535)
     top_k: int = setting(5, "number of classes in an answer", at_least=1)
     max_mb: float = setting(20, "largest size of a picture file, in megabytes", above=0)
@@ -264,10 +265,16 @@ def check_serve(cfg: DictConfig) -> None:
         UsageError: a setting is missing or not allowed, or a package is missing.
     """
     check_settings(cfg)
-    for name in cfg.hosts or ():
+    for name in host_names(cfg):
         if not re.fullmatch(r"[\w.-]+", name):
             raise UsageError(f"hosts={name}: give a name without http:// and without a port, such as cats.example.org")
     _require("serving", "serve", ("fastapi", "uvicorn"))
+
+
+def host_names(cfg: DictConfig) -> list[str]:
+    """The names in `hosts`, which is one name, a list or null."""
+    given = cfg.hosts if OmegaConf.is_list(cfg.hosts) else [cfg.hosts]
+    return [str(name) for name in given if name is not None]
 
 
 @dataclass

@@ -19,7 +19,7 @@ class MLPHead(nn.Sequential):
     Args:
         in_features: size of the backbone's feature vector.
         num_outputs: number of logits.
-        hidden_sizes: width of each hidden layer, input to output.
+        hidden_sizes: width of each hidden layer, input to output; a number: one hidden layer.
         dropout: share of each hidden layer's activations that is dropped in training.
         norm: `none`, `batch` or `layer`.
         activation: `relu`, `gelu`, `silu` or `tanh`.
@@ -29,7 +29,7 @@ class MLPHead(nn.Sequential):
         self,
         in_features: int,
         num_outputs: int,
-        hidden_sizes: Sequence[int],
+        hidden_sizes: int | Sequence[int],
         dropout: float = 0.0,
         norm: str = "none",
         activation: str = "relu",
@@ -39,7 +39,7 @@ class MLPHead(nn.Sequential):
         if activation not in ACTIVATIONS:
             raise UsageError(f"head.activation={activation}: choose one of {', '.join(ACTIVATIONS)}")
         layers: list[nn.Module] = []
-        for size in hidden_sizes:
+        for size in [hidden_sizes] if isinstance(hidden_sizes, int) else hidden_sizes:
             layers.append(nn.Linear(in_features, size))
             if NORMS[norm]:
                 layers.append(NORMS[norm](size))

@@ -47,7 +47,7 @@ def why_refused(headers: Mapping[str, str], names: Collection[str]) -> str | Non
     if not _is_address(name) and name not in names:
         return (
             "this server answers to its address, to localhost and to the name of its machine only; "
-            "start it with hosts=[<name>,...] to allow other names"
+            "start it with hosts=<name> to allow another name"
         )
     if origin is not None and origin.netloc.lower() != host.netloc.lower():
         return f"pages of other sites ({headers['origin'][:100]}) may not use this server"

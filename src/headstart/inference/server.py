@@ -8,6 +8,7 @@ import torch
 import uvicorn
 from omegaconf import DictConfig
 
+from headstart.cli.schemas import host_names
 from headstart.errors import UsageError
 from headstart.evaluation.explanations import has_captum
 from headstart.inference.app import Model, build_app
@@ -27,7 +28,7 @@ def serve(cfg: DictConfig, path: Path) -> None:
     task, _ = checkpoint.load_task(path)
     model = Model(Classifier(task), device_of(cfg.accelerator), round(cfg.max_megapixels * 1e6))
     maps = has_captum()
-    app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps, cfg.hosts or ())
+    app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps, host_names(cfg))
     if not maps:
         log.info('heat maps are off: they need pip install -e ".[explain]"')
     limits = {"http": TimedProtocol, "limit_concurrency": CONNECTIONS}

@@ -32,6 +32,11 @@ def test_shapes_of_the_recipes(choice, in_features, outputs, expected, composed)
         assert head(torch.empty(4, in_features)).shape == (4, outputs)
 
 
+def test_one_size_needs_no_brackets(composed):
+    head = instantiate(composed("head=mlp", "head.hidden_sizes=64").head)(in_features=8, num_outputs=2)
+    assert sizes(head) == [8, 64, 2]
+
+
 def test_vgg_classifier_is_vggs_own(composed):
     """Layer by layer what torchvision's VGG ends in, so that its weights would fit."""
     from torchvision.models import vgg16

@@ -430,3 +430,9 @@ def test_between():
 def test_impossible_shares_are_refused():
     with pytest.raises(UsageError, match="numbers between 0 and 1"):
         Blend("x", [0.5, 1.0])
+    with pytest.raises(UsageError, match="numbers between 0 and 1"):
+        Blend("x", 1.0)
+
+
+def test_one_share_needs_no_brackets():
+    assert Blend("x", 0.5).shares == [0.5]
