@@ -8,6 +8,8 @@ is built: each section may name only what belongs there. `HEADSTART_TRUST=<name>
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,10 @@ LIBRARIES = {
     "logger": ("pytorch_lightning.loggers",),
     "trainer": ("pytorch_lightning", "pytorch_lightning.strategies", "pytorch_lightning.profilers"),
 }
-"""Section of a config -> modules of libraries whose classes it may name."""
+"""Section of a config -> modules of libraries; it may name the classes that these define themselves."""
+
+CALL_ANYTHING = ("Lambda", "LambdaCallback", "LambdaLR", "MultiplicativeLR")
+"""Classes of these libraries that only call a function which they are given."""
 
 RESOLVERS = ("best_is", "direction", "no_mistake", "unless")
 """Functions that a value may call, as `${name:${setting}}`. None of them reads anything outside the config."""
@@ -61,6 +66,8 @@ The grammar of OmegaConf is larger: a default of `oc.select` may hold a whole se
 
 WHOLE_VALUES = ("${oc.env:MLFLOW_TRACKING_URI,'sqlite:///${paths.logs}/mlflow.db'}",)
 """Values of our own files that no pattern covers."""
+
+CLASS = re.compile(r"^class (\w+)", re.M)
 
 TRUST = "HEADSTART_TRUST"
 
@@ -111,10 +118,10 @@ def is_buildable(section: str, target: Any) -> bool:
     module, _, name = target.rpartition(".")
     if name.startswith("_"):
         return False
-    if module in LIBRARIES.get(section, ()):
-        return name[0].isupper()
     if _is_trusted(target):
         return True
+    if module in LIBRARIES.get(section, ()):
+        return name not in CALL_ANYTHING and name in _classes_of(module)
     folder = OUR_CLASSES.get(section)
     if folder and module.startswith(f"headstart.{folder}."):
         return _defines(module, "class", name)
@@ -130,6 +137,18 @@ def _defines(module: str, kind: str, name: str) -> bool:
     """Whether a module of this package defines the name itself: what it imports does not count. Imports nothing."""
     file = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
     return file.is_file() and re.search(rf"^{kind} {name}\b", file.read_text(encoding="utf-8"), re.M) is not None
+
+
+@cache
+def _classes_of(module: str) -> frozenset[str]:
+    """The classes that a module of a library, or for a package all its modules, defines itself. Imports nothing."""
+    library, *inside = module.split(".")
+    spec = find_spec(library)  # of a module in a package, this would import the package
+    if spec is None or spec.origin is None:
+        return frozenset()
+    folder = Path(spec.origin).parent.joinpath(*inside)
+    files = folder.rglob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]
+    return frozenset(name for file in files for name in CLASS.findall(file.read_text(encoding="utf-8")))
 
 
 def _entries(place: str, node: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -140,6 +140,13 @@ def test_every_file_of_conf_may_be_saved(saved):
         ("callbacks", "pytorch_lightning.callbacks.model_checkpoint"),
         ("optimizer", "torch.optim.adamw.torch.hub.load"),
         ("optimizer", "torch.optim.sgd"),
+        ("scheduler", "torch.optim.lr_scheduler.Optimizer"),  # imported there
+        ("scheduler", "torch.optim.lr_scheduler.LambdaLR"),  # calls any function
+        ("augmentation", "torchvision.transforms.v2.Lambda"),
+        ("augmentation", "torchvision.transforms.v2.InterpolationMode"),
+        ("callbacks", "pytorch_lightning.callbacks.LambdaCallback"),
+        ("trainer", "pytorch_lightning.LIGHTNING_LOGO"),
+        ("optimizer", "torch.optim.NoSuch"),
         ("trainer", "pytorch_lightning.trainer.call"),
         ("paths", "headstart.heads.linear.LinearHead"),
         ("model", "${optimizer._target_}"),
@@ -157,6 +164,12 @@ def test_what_does_not_belong_there_is_not_built(section, target):
         ("scheduler", "torch.optim.lr_scheduler.CosineAnnealingWarmRestarts"),
         ("callbacks", "pytorch_lightning.callbacks.LearningRateMonitor"),
         ("preprocess", "headstart.inputs.images.preprocess.ImagePreprocess"),
+        ("augmentation", "torchvision.transforms.v2.GaussianBlur"),
+        ("callbacks", "pytorch_lightning.callbacks.RichProgressBar"),
+        ("logger", "pytorch_lightning.loggers.CSVLogger"),
+        ("trainer", "pytorch_lightning.Trainer"),
+        ("trainer", "pytorch_lightning.strategies.DDPStrategy"),
+        ("trainer", "pytorch_lightning.profilers.SimpleProfiler"),
     ],
 )
 def test_parts_of_libraries_and_our_own_are(section, target):
@@ -168,6 +181,8 @@ def test_a_name_that_one_trusts_is_built(monkeypatch):
     monkeypatch.setenv("HEADSTART_TRUST", "other, my_project.data")
     assert is_buildable("data", "my_project.data.Flowers")
     assert not is_buildable("data", "my_project.database.Flowers")
+    monkeypatch.setenv("HEADSTART_TRUST", "torch.optim.lr_scheduler.LambdaLR")
+    assert is_buildable("scheduler", "torch.optim.lr_scheduler.LambdaLR")
 
 
 def test_the_message_is_one_line_whatever_the_name():
