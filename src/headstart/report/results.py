@@ -154,9 +154,10 @@ def _notes(found: SplitResults, content: dict[str, Any], temperature: float) -> 
     if found.num_mistakes == 0:
         sentence = describe_no_mistake(found.samples)
         notes.append(f"{sentence[0].upper()}{sentence[1:]}.")
-    if content.get("temperature", 1.0) != temperature:
+    before = content.get("temperature", 1.0)
+    if before != temperature:
         notes.append(
-            f"The model now has the temperature {temperature:.3f}, but was evaluated with another one: the "
+            f"The model now has the temperature {temperature:.3f}, but was evaluated with {before:.3f}: the "
             "probabilities and the calibration shown here are from before the change."
         )
     return notes

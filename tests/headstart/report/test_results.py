@@ -19,11 +19,11 @@ def recorded(home, kept, evaluated):
     (home / "evaluation_test/evaluation.json").write_text(json.dumps(content))
 
 
-def result_of(home, metrics, classes, targets, probabilities):
+def result_of(home, metrics, classes, targets, probabilities, **facts):
     """The results of a test with these predictions."""
     recorded(home, {"test/acc": 0.5}, {})
     folder = home / "evaluation_test"
-    content = {"metrics": metrics, "samples": len(targets), "classes": [], "confused": []}
+    content = {"metrics": metrics, "samples": len(targets), "classes": [], "confused": [], **facts}
     (folder / "evaluation.json").write_text(json.dumps(content))
     predictions = Predictions(["x", "y"], classes, targets, probabilities, False)
     write_predictions(folder / "predictions.csv", predictions)
@@ -43,6 +43,14 @@ def test_a_metric_that_the_samples_leave_undefined_is_told_as_such(tmp_path):
     found = result_of(tmp_path, ACCURACY | undefined, ["a", "b"], torch.tensor([0, 0]), torch.eye(2))
     assert [(metric.key, metric.value) for metric in found.metrics] == [("acc", 0.5)]
     assert found.notes == ["Undefined on these samples: AUROC, mean over classes, loss."]
+
+
+@pytest.mark.parametrize(("before", "notes"), [({}, 0), ({"temperature": 1.0}, 0), ({"temperature": 1.5}, 1)])
+def test_results_of_another_temperature_name_both(before, notes, tmp_path):
+    found = result_of(tmp_path, ACCURACY, ["a", "b"], torch.tensor([0, 1]), torch.eye(2).flip(0), **before)
+    assert len(found.notes) == notes
+    for note in found.notes:
+        assert "now has the temperature 1.000, but was evaluated with 1.500: the probabilities" in note
 
 
 def test_numbers_alone_come_with_a_command_that_works_from_here(tmp_path):
