@@ -88,7 +88,7 @@ def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> t
     Raises:
         UsageError: a split has a class that is not in the class map; or, for a new model, there is no `train`, only one
             class, or a class without a training sample.
-        ValueError: two samples have the same name, which is a mistake in the code of the data set.
+        ValueError: a mistake in the code of the data set: two samples have the same name, or a target is not allowed.
     """
     if not parts:
         raise UsageError("the data set is empty: none of train, val, test was found")
@@ -101,6 +101,7 @@ def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> t
     starts: list[int] = []
     origin: dict[str, list[int]] = {}
     for split, samples in parts.items():
+        _check_targets(split, samples)
         starts.append(len(names))
         origin[split] = list(range(len(names), len(names) + len(samples)))
         names += samples.names
@@ -113,6 +114,29 @@ def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> t
     if known_classes is None:
         _check_classes(joined, origin["train"])
     return joined, origin
+
+
+def _check_targets(split: str, samples: Samples) -> None:
+    """Raises a ValueError if a target is neither a class index nor, for multi-label data, a row of zeros and ones."""
+    n = len(samples.classes)
+    is_allowed = _is_row if samples.multi_label else _is_index
+    for name, target in zip(samples.names, samples.targets, strict=True):
+        if not is_allowed(target, n):
+            raise ValueError(
+                f"the target of {name!r} in {split} is {str(target)[:100]}: a data set must give a class index from 0 "
+                f"to {n - 1}, or for several labels per sample a list of {n} zeros and ones"
+            )
+
+
+def _is_index(target: Any, num_classes: int) -> bool:
+    return isinstance(target, Integral) and 0 <= target < num_classes
+
+
+def _is_row(target: Any, num_classes: int) -> bool:
+    try:
+        return len(target) == num_classes and set(target) <= {0, 1}
+    except TypeError:  # no list, such as a float
+        return False
 
 
 def _translate(split: str, samples: Samples, classes: list[str], owner: str) -> list[Any]:

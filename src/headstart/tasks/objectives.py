@@ -26,8 +26,8 @@ MOST_CLASSES_WITH_AUROC = 1000
 """With more classes there is no area under the ROC curve: it keeps the probability of every class for every sample."""
 # Bins of the expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2: 15 bins)
 CALIBRATION_BINS = 15
-# torchmetrics would look through the targets of every batch, for which the CPU waits for the GPU; `DataModule` has
-# checked them before
+# torchmetrics would look through the targets of every batch, for which the CPU waits for the GPU;
+# `data/samples.py` has checked them before
 UNCHECKED = {"validate_args": False}
 
 

@@ -111,6 +111,22 @@ def test_labels_are_moved_to_the_columns_of_their_names():
     assert joined.classes_of(2) == [0, 2]
 
 
+@pytest.mark.parametrize(
+    "targets",
+    [
+        [0, 3], [0, -1], [0, 1.0], [0.0, 1.0], [0, [1, 0, 0]],
+        [[1, 0, 0], [1, 0]], [[1, 0, 0], [2, 0, 0]], [[1, 0, 0], 1], torch.tensor([0, 1]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("known", [None, ["c", "b", "a"]])
+def test_a_target_that_is_not_allowed(targets, known):
+    samples = Samples(["x", "y"], targets, ["a", "b", "c"], str)
+    with pytest.raises(
+        ValueError, match=r"the target of '[xy]' in train is .*: a data set must give a class index from 0"
+    ):
+        pool({"train": samples}, known)
+
+
 def test_many_classes_and_samples_take_no_quadratic_time():
     n = 60_000
     classes = [f"class {i}" for i in range(n)]
