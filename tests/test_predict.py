@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tqdm import std as tqdm_module
 
 from headstart.cli.conf_files import CONF
 from headstart.data.trained_run import load_data
-from headstart.inference.predict import Tally, predict
+from headstart.inference.predict import Tally, opened, predict
 from headstart.inputs.images.decode import read_picture
 from headstart.runs.directory import find_checkpoint
 from headstart.tasks import checkpoint
@@ -153,6 +154,24 @@ def test_no_bar_where_rows_are_shown(trained, folder, monkeypatch, capfd, termin
     predicted(run, f"input={folder}", "batch_size=1")
     assert len(capfd.readouterr().out.splitlines()) == 12
     assert terminal.getvalue() == ""
+
+
+def test_a_terminal_gets_no_control_characters(monkeypatch):
+    """A file keeps them."""
+    screen, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        with opened(None) as stream:
+            stream.write("a\x1b[2J,\udcff\n")
+        assert os.read(screen, 100) == b"a?[2J,?\r\n"
+        stdout.write("still open")
+    os.close(screen)
+
+
+def test_a_file_keeps_the_bytes_of_names(tmp_path):
+    with opened(str(tmp_path / "out.csv")) as stream:
+        stream.write("a\x1b[2J,\udcff\r\n")
+    assert (tmp_path / "out.csv").read_bytes() == b"a\x1b[2J,\xff\r\n"
 
 
 def shell(*arguments, **options):

@@ -1,6 +1,8 @@
 """Predicts the classes of unlabelled samples in files."""
 
+import io
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -144,6 +146,14 @@ def _ranked(probabilities: Tensor, top_k: int) -> tuple[list[list[float]], list[
     return values.tolist(), places.tolist()
 
 
+class TerminalStream(io.TextIOWrapper):
+    """A text stream to a terminal: a name cannot send it control characters."""
+
+    def write(self, text: str) -> int:
+        """Writes the text with `?` for each control character."""
+        return super().write(printable(text))
+
+
 @contextmanager
 def opened(output: str | None) -> Iterator[TextIO]:
     """The stream for the rows; file names that are not valid text are written with their original bytes.
@@ -151,19 +161,18 @@ def opened(output: str | None) -> Iterator[TextIO]:
     Raises:
         UsageError: the file cannot be written.
     """
-    options = {"mode": "w", "newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    options = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
     if output is None:
         sys.stdout.flush()
-        with open(sys.stdout.fileno(), closefd=False, **options) as stream:
-            if stream.isatty():  # in a pipe or a file, names keep every byte
-                write = stream.write
-                stream.write = lambda text: write(printable(text))
+        number = sys.stdout.fileno()
+        kind = TerminalStream if os.isatty(number) else io.TextIOWrapper  # in a pipe or a file, names keep every byte
+        with kind(open(number, "wb", closefd=False), **options) as stream:
             yield stream
         return
     target = Path(output).expanduser()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        stream = open(target, **options)  # noqa: SIM115 - closed below; only errors of open() are a UsageError
+        stream = open(target, "w", **options)  # noqa: SIM115 - closed below; only errors of open() are a UsageError
     except OSError as error:
         raise UsageError(f"output={output} cannot be written: {error.strerror or error}") from error
     with stream:
