@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 ACTIVATIONS = {
-    "gelu": functional.gelu,
-    "gelu_new": partial(functional.gelu, approximate="tanh"),
-    "relu": functional.relu,
+    "gelu": nn.GELU,
+    "gelu_new": partial(nn.GELU, approximate="tanh"),
+    "relu": nn.ReLU,
 }
 KINDS = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
 """`model_type` of the networks that are built here."""
@@ -148,7 +148,7 @@ class _Layer(nn.Module):
         self.attention = _Attention(sizes)
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(sizes.hidden_size, sizes.intermediate_size)})
         self.output = _Residual(sizes.intermediate_size, sizes)
-        self.activation = ACTIVATIONS[sizes.hidden_act]
+        self.activation = ACTIVATIONS[sizes.hidden_act]()
 
     def forward(self, hidden: Tensor) -> Tensor:
         is_token = token_mask(hidden)

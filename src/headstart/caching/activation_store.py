@@ -23,52 +23,83 @@ from headstart.files import GB, replacing
 log = logging.getLogger(__name__)
 META, ROWS_FILE, INDEX, LOCK, REMOVED = "meta.json", "rows.bin", "index.bin", "append.lock", ".removed"
 FILES = (META, ROWS_FILE, INDEX, LOCK)
-RECORD = struct.Struct("<20sQI")  # in the index: the sample's digest, the number of its row, the row's checksum
+# in the index: the sample's digest, its first unit in rows.bin, the number of its units, their checksum
+RECORD = struct.Struct("<20sQII")
 FLOATS = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the activation of one sample is stored in its row.
+    """How the activation of one sample is stored in its row: as one unit or, if lengths differ, one unit per place.
 
     Args:
-        shape: without the batch dimension.
+        shape: of one unit.
         channels_last: whether the channels are innermost in memory, as the next layers expect them.
         dtype: as torch writes it, for example `torch.float32`.
+        places: whether the dimension before `shape` is the place in the sample: it has another length in each sample.
     """
 
     shape: tuple[int, ...]
     channels_last: bool
     dtype: str
+    places: bool = False
 
     @classmethod
-    def of(cls, values: Tensor) -> "Layout":
-        """The layout of a batch `(batch, *shape)`."""
+    def of(cls, values: Tensor, variable_length: bool = False) -> "Layout":
+        """The layout of a batch `(batch, ...)`.
+
+        Args:
+            values: the batch.
+            variable_length: as `Backbone.variable_length`. A batch of feature vectors has no places any more.
+        """
+        places = variable_length and values.ndim > 2
         is_plain = values.is_contiguous()  # a feature map of one pixel has both memory formats
         is_last = values.ndim == 4 and not is_plain and values.is_contiguous(memory_format=torch.channels_last)
-        return cls(tuple(values.shape[1:]), is_last, str(values.dtype))
+        return cls(tuple(values.shape[2 if places else 1 :]), is_last, str(values.dtype), places)
+
+    def fits(self, values: Tensor) -> bool:
+        """Whether a batch has this layout."""
+        return tuple(values.shape[2 if self.places else 1 :]) == self.shape and str(values.dtype) == self.dtype
 
     @property
     def numel(self) -> int:
-        """Number of values in a row."""
+        """Number of values in a unit."""
         return torch.Size(self.shape).numel()
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
+    def unit_bytes(self) -> int:
+        """Bytes of a unit."""
         return self.numel * FLOATS[self.dtype].itemsize
 
-    def flatten(self, values: Tensor) -> Tensor:
-        """A batch `(batch, *shape)` -> rows `(batch, numel)` on the CPU, in the order of the memory."""
-        values = values.detach().cpu()
-        return (values.permute(0, 2, 3, 1) if self.channels_last else values).reshape(len(values), -1).contiguous()
+    def counts(self, values: Tensor) -> list[int]:
+        """The number of units of each sample of a batch: its places without the zeros behind its end, at least 1."""
+        if not self.places:
+            return [1] * len(values)
+        used = values.flatten(2).ne(0).any(dim=2)
+        numbers = torch.arange(1, values.shape[1] + 1, device=values.device)
+        return (used * numbers).amax(dim=1).clamp_min(1).tolist()
 
-    def unflatten(self, rows: Tensor) -> Tensor:
-        """Rows `(batch, numel)` -> the original batch `(batch, *shape)` in its memory format, without a copy."""
+    def row_bytes(self, values: Tensor) -> float:
+        """The mean number of bytes that a sample of a batch takes, with its record."""
+        return self.unit_bytes * sum(self.counts(values)) / len(values) + RECORD.size
+
+    def flatten(self, values: Tensor) -> list[Tensor]:
+        """A batch -> the units of each sample, `(units, numel)` on the CPU, in the order of the memory."""
+        values = values.detach().cpu()
+        values = values.permute(0, 2, 3, 1) if self.channels_last else values
+        return [
+            row.reshape(-1, self.numel)[:count].contiguous()
+            for row, count in zip(values, self.counts(values), strict=True)
+        ]
+
+    def unflatten(self, units: Tensor) -> Tensor:
+        """Units `(batch, numel)` or, with places, `(batch, places, numel)` -> the batch in its memory format."""
+        if self.places:
+            return units.view(*units.shape[:2], *self.shape)
         if not self.channels_last:
-            return rows.view(len(rows), *self.shape)
+            return units.view(len(units), *self.shape)
         channels, height, width = self.shape
-        return rows.view(len(rows), height, width, channels).permute(0, 3, 1, 2)
+        return units.view(len(units), height, width, channels).permute(0, 3, 1, 2)
 
 
 class StoredRows:
@@ -77,25 +108,43 @@ class StoredRows:
     They stay usable if the store is removed meanwhile (on systems that can remove a mapped file).
 
     Args:
-        rows: `(n, numel)`, all rows of a store.
-        places: `(len(split),)`, the row number of each sample of the split.
-        layout: how to read a row.
+        units: `(n, numel)`, all units of a store.
+        first: `(len(split),)`, the first unit of each sample of the split.
+        counts: `(len(split),)`, the number of its units.
+        layout: how to read a unit.
     """
 
-    def __init__(self, rows: Tensor, places: Tensor, layout: Layout):
-        self.rows, self.places, self.layout = rows, places, layout
+    def __init__(self, units: Tensor, first: Tensor, counts: Tensor, layout: Layout):
+        self.units, self.first, self.counts, self.layout = units, first, counts, layout
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the activations of the split."""
+        return int(self.counts.sum()) * self.layout.unit_bytes
 
     def __call__(self, positions: Sequence[int]) -> Tensor:
-        """The activations `(len(positions), *shape)` of the samples at these positions of the split."""
-        return self.layout.unflatten(self.rows[self.places[torch.as_tensor(positions)]])
+        """The activations `(len(positions), ...)` of the samples at these positions of the split.
+
+        If lengths differ, shorter ones are filled up with zeros to the longest of these samples.
+        """
+        chosen = torch.as_tensor(positions)
+        first, counts = self.first[chosen], self.counts[chosen]
+        if not self.layout.places:
+            return self.layout.unflatten(self.units[first])
+        is_used = torch.arange(int(counts.max()))[None] < counts[:, None]
+        found = torch.zeros(*is_used.shape, self.layout.numel, dtype=self.units.dtype)
+        numbers = first[:, None] + torch.arange(is_used.shape[1])
+        found[is_used] = self.units[numbers[is_used]]
+        return self.layout.unflatten(found)
 
 
 class ActivationStore:
     """The rows of one frozen prefix, in its own folder, which several processes may share.
 
-    `rows.bin` holds the rows. `index.bin` holds one record per row: the sample's digest, the row number, the checksum.
-    Both only grow, and a record is written after its row: if the process is killed, at most the current batch is lost.
-    The checksum shows damaged rows, which are computed again; the newest record of a sample counts.
+    `rows.bin` holds the rows, each of one or more units. `index.bin` holds one record per row: the sample's digest, the
+    first unit, the number of units, the checksum. Both only grow, and a record is written after its row: if the process
+    is killed, at most the current batch is lost. The checksum shows damaged rows, which are computed again; the newest
+    record of a sample counts.
 
     Args:
         folder: may not exist yet.
@@ -103,7 +152,7 @@ class ActivationStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.records: dict[str, tuple[int, int]] = {}  # digest -> row number and checksum
+        self.records: dict[str, tuple[int, int, int]] = {}  # digest -> first unit, number of units, checksum
         self.read = 0  # bytes of the index that were read
         self.layout, self.born = self._read_meta()
         self.refresh()
@@ -112,7 +161,7 @@ class ActivationStore:
         """The layout (None if it is missing or damaged), and the random id that `begin` gave to the store."""
         try:
             meta = json.loads((self.folder / META).read_text(encoding="utf-8"))
-            layout = Layout(tuple(meta["shape"]), meta["channels_last"], meta["dtype"])
+            layout = Layout(tuple(meta["shape"]), meta["channels_last"], meta["dtype"], meta["places"])
             return (layout, meta["born"]) if meta["check"] == _check(layout) else (None, "")
         except (OSError, ValueError, KeyError, TypeError):
             return None, ""
@@ -132,16 +181,16 @@ class ActivationStore:
         """Reads the records that other processes have added."""
         if self.layout is None:
             return
-        written = self._size(ROWS_FILE) // self.layout.row_bytes
+        written = self._size(ROWS_FILE) // self.layout.unit_bytes
         whole = self._size(INDEX) // RECORD.size * RECORD.size
         if whole <= self.read:
             return
         with (self.folder / INDEX).open("rb") as stream:
             stream.seek(self.read)
             content = stream.read(whole - self.read)
-        for digest, place, checksum in RECORD.iter_unpack(content[: len(content) // RECORD.size * RECORD.size]):
-            if place < written:
-                self.records[digest.hex()] = place, checksum
+        for digest, first, count, checksum in RECORD.iter_unpack(content[: len(content) // RECORD.size * RECORD.size]):
+            if first + count <= written:
+                self.records[digest.hex()] = first, count, checksum
         self.read += len(content) // RECORD.size * RECORD.size
 
     def lacking(self, digests: Sequence[str]) -> list[str]:
@@ -154,30 +203,33 @@ class ActivationStore:
     def _damaged(self, digests: list[str]) -> set[str]:
         if not digests:
             return set()
-        rows = self.rows().view(torch.uint8).numpy()
-        in_order = sorted(digests, key=self.records.__getitem__)
-        return {d for d in in_order if _checksum(d, rows[self.records[d][0]]) != self.records[d][1]}
+        units = self.units().view(torch.uint8).numpy()
+        damaged = set()
+        for digest in sorted(digests, key=self.records.__getitem__):
+            first, count, checksum = self.records[digest]
+            if _checksum(digest, units[first : first + count]) != checksum:
+                damaged.add(digest)
+        return damaged
 
     def append(self, digests: Sequence[str], values: Tensor) -> None:
-        """Adds a row for each digest; `values` are `(len(digests), *shape)` in any memory format.
+        """Adds a row for each digest; `values` are a batch `(len(digests), ...)` in any memory format.
 
         Raises:
             ValueError: `values` have another shape or dtype.
         """
-        expected, given = (len(digests), *self.layout.shape), tuple(values.shape)
-        if given != expected or str(values.dtype) != self.layout.dtype:
-            raise ValueError(f"{given} {values.dtype} where {expected} {self.layout.dtype} was expected")
-        rows = self.layout.flatten(values).view(torch.uint8).numpy()
+        if len(values) != len(digests) or not self.layout.fits(values):
+            raise ValueError(f"{tuple(values.shape)} {values.dtype} for {len(digests)} samples of {self.layout}")
+        rows = [units.view(torch.uint8).numpy() for units in self.layout.flatten(values)]
         with FileLock(self.folder / LOCK):
-            first = self._add(ROWS_FILE, self.layout.row_bytes, rows.tobytes())
-            records = [
-                RECORD.pack(bytes.fromhex(digest), first + i, _checksum(digest, rows[i]))
-                for i, digest in enumerate(digests)
-            ]
+            first = self._add(ROWS_FILE, self.layout.unit_bytes, b"".join(row.tobytes() for row in rows))
+            records = []
+            for digest, row in zip(digests, rows, strict=True):
+                records.append(RECORD.pack(bytes.fromhex(digest), first, len(row), _checksum(digest, row)))
+                first += len(row)
             self._add(INDEX, RECORD.size, b"".join(records))
 
     def _add(self, name: str, unit: int, content: bytes) -> int:
-        """Appends at the next multiple of `unit` bytes, after what a killed process left; returns the row number."""
+        """Appends at the next multiple of `unit` bytes, after what a killed process left; returns that number."""
         place = -(-self._size(name) // unit)
         path = self.folder / name
         with path.open("r+b" if path.exists() else "w+b") as stream:
@@ -189,10 +241,10 @@ class ActivationStore:
         path = self.folder / name
         return path.stat().st_size if path.exists() else 0
 
-    def rows(self) -> Tensor:
-        """All rows `(n, numel)`, mapped from disk."""
+    def units(self) -> Tensor:
+        """All units `(n, numel)`, mapped from disk."""
         assert self.layout is not None
-        total = self._size(ROWS_FILE) // self.layout.row_bytes
+        total = self._size(ROWS_FILE) // self.layout.unit_bytes
         path, size = str(self.folder / ROWS_FILE), total * self.layout.numel
         flat = torch.from_file(path, shared=False, size=size, dtype=FLOATS[self.layout.dtype])
         return flat.view(total, self.layout.numel)
@@ -203,12 +255,18 @@ class ActivationStore:
         Raises:
             FileNotFoundError: another process has emptied the store since its index was read.
         """
-        places = torch.tensor([self.records[digest][0] for digest in digests])
+        records = torch.tensor([self.records[digest][:2] for digest in digests]).view(-1, 2)
         os.utime(self.folder)  # the time of last use, for `make_room`
-        rows = self.rows()
+        units = self.units()
         if self._read_meta()[1] != self.born:  # `begin` removes the old id before it writes a row
             raise FileNotFoundError(f"{self.folder} was begun anew")
-        return StoredRows(rows, places, self.layout)
+        return StoredRows(units, records[:, 0], records[:, 1], self.layout)
+
+    @property
+    def row_bytes(self) -> float:
+        """The mean number of bytes of a row with its record, from the rows that are there; of one unit if none is."""
+        counts = [count for _, count, _ in self.records.values()] or [1]
+        return self.layout.unit_bytes * sum(counts) / len(counts) + RECORD.size
 
 
 def _check(layout: Layout) -> str:

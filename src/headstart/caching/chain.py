@@ -1,7 +1,7 @@
 """Computes the rows of several frozen prefixes in one pass: each layer group runs once per picture for all stages."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from headstart.backbones.base import Backbone
 from headstart.backbones.parts import NoCleanCutError, in_parts, in_two_parts
 from headstart.caching import fingerprint
-from headstart.caching.activation_store import RECORD, Layout, StoredRows
+from headstart.caching.activation_store import Layout, StoredRows
 from headstart.caching.filling import Filler, Inputs, NotCachedError
 from headstart.files import GB
 
 log = logging.getLogger(__name__)
 NOT_KEPT = "the activations behind %d groups are not kept for a later stage: %s"
+SAMPLED = 32  # samples whose rows show the mean size of a row if lengths differ
 Rows = tuple[int, dict[str, StoredRows]]
 
 
@@ -47,6 +48,7 @@ class Chain:
         root: the folder of all stores.
         limit: bytes that all stores together may take.
         must_pay: whether to refuse rows that are clearly faster to compute than to read back.
+        sort: as for `Filler`.
 
     Attributes:
         passes: samples whose picture this process has sent through a prefix.
@@ -60,9 +62,10 @@ class Chain:
         root: Path,
         limit: float,
         must_pay: bool = True,
+        sort: Callable[[str, list[int]], list[int]] = lambda split, positions: positions,
     ):
         self.trainer, self.inputs, self.digests, self.root, self.limit = trainer, inputs, digests, root, limit
-        self.must_pay = must_pay
+        self.must_pay, self.sort = must_pay, sort
         self.backbone, self.data = trainer.lightning_module.backbone, trainer.datamodule
         self.passes = 0
 
@@ -121,14 +124,17 @@ class Chain:
         return fitting
 
     @torch.no_grad()
-    def _bytes(self, cut: Cut) -> int:
-        """Bytes that the rows of a prefix take, computed from the row of one sample."""
-        index = self.data.splits[next(iter(self.digests))][0]
+    def _bytes(self, cut: Cut) -> float:
+        """Bytes that the rows of a prefix take, computed from the rows of a few samples."""
+        indices = self.data.splits[next(iter(self.digests))]
+        number = SAMPLED if self.backbone.variable_length else 1
+        chosen = indices[:: max(len(indices) // number, 1)][:number]
         deterministic, random = self.data.in_two_parts(self.data.eval_transform)
-        sample = random(self.data.load_with(self.data.samples, deterministic)(index))  # perhaps from the cache
-        batch = move_data_to_device(self.data.collate([sample]), self.trainer.strategy.root_device)
-        layout = Layout.of(cut.prefix(batch))
-        return sum(map(len, self.digests.values())) * (layout.row_bytes + RECORD.size)
+        load = self.data.load_with(self.data.samples, deterministic)  # perhaps from the cache
+        batch = self.data.collate([random(load(index)) for index in chosen])
+        values = cut.prefix(move_data_to_device(batch, self.trainer.strategy.root_device))
+        layout = Layout.of(values, self.backbone.variable_length)
+        return sum(map(len, self.digests.values())) * layout.row_bytes(values)
 
     def _computed(self, cut: Cut, filler: Filler, source: Rows | None) -> dict[str, StoredRows]:
         """The rows of a prefix, computed from the rows of a shorter prefix, or from pictures if `source` is None."""
@@ -147,10 +153,10 @@ class Chain:
     def _filler(self, cut: Cut) -> Filler:
         device = self.trainer.strategy.root_device
         name = fingerprint.of_prefix(cut.prefix, self.data.eval_transform, self.data.samples, device)
-        return Filler(self.trainer, self.digests, self.root / name, self.limit)
+        return Filler(self.trainer, self.digests, self.root / name, self.limit, self.sort)
 
     def _log_counts(self, cut: Cut, filler: Filler, rows: dict[str, StoredRows], purpose: str) -> None:
-        size = (filler.lacking + filler.found) * next(iter(rows.values())).layout.row_bytes
+        size = sum(stored.bytes for stored in rows.values())
         log.info(
             "frozen prefix of %d groups, %s: %d samples computed%s, %d found (%s, %.1f MB)",
             *(cut.groups, " and ".join(rows), filler.lacking, purpose, filler.found, filler.folder, size / 10**6),

@@ -33,14 +33,16 @@ def features_of(
         except (NotCachedError, fingerprint.NoFingerprintError) as reason:
             log.info("the features of %s are not cached: %s", split, reason)
     copy = InferenceCopy(backbone)
-    batches = (copy(_moved(inputs, trainer)).float().cpu() for inputs in data.inputs(split, positions))
-    return torch.cat(list(batches))
+    order = data.longest_first(split, list(positions))
+    rows = torch.cat([copy(_moved(inputs, trainer)).float().cpu() for inputs in data.inputs(split, order)])
+    return rows[torch.tensor(order).argsort()]
 
 
 def _cached_rows(backbone: Backbone, data: DataModule, split: str, trainer: pl.Trainer, cache: ActivationCache) -> Any:
     device = trainer.strategy.root_device
     folder = cache.root / fingerprint.of_prefix(backbone, data.eval_transform, data.samples, device)
-    filler = Filler(trainer, {split: fingerprint.of_samples(data.samples, data.splits[split])}, folder, cache.limit)
+    digests = {split: fingerprint.of_samples(data.samples, data.splits[split])}
+    filler = Filler(trainer, digests, folder, cache.limit, data.longest_first)
     rows = filler.found_rows() or filler.filled_rows(backbone, data.inputs, must_pay=False)
     log.info("features of %s: %d samples computed, %d found (%s)", split, filler.lacking, filler.found, folder)
     return rows[split]

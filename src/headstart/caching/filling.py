@@ -14,7 +14,7 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from headstart.backbones.parts import InferenceCopy
-from headstart.caching.activation_store import RECORD, ActivationStore, Layout, StoredRows, holding, make_room
+from headstart.caching.activation_store import ActivationStore, Layout, StoredRows, holding, make_room
 from headstart.files import GB
 from headstart.inputs.base import batch_size
 from headstart.progress import progress_bar
@@ -42,6 +42,7 @@ class Filler:
         digests: split -> the digests of its samples, in their order.
         folder: of the store.
         limit: bytes that this store and all stores beside it may take.
+        sort: split and positions -> the positions in the order in which they are computed.
 
     Attributes:
         found: number of rows that were in the store.
@@ -49,8 +50,15 @@ class Filler:
         passes: number of samples whose rows this process computed.
     """
 
-    def __init__(self, trainer: pl.Trainer, digests: dict[str, list[str]], folder: Path, limit: float):
-        self.trainer, self.digests, self.folder, self.limit = trainer, digests, folder, limit
+    def __init__(
+        self,
+        trainer: pl.Trainer,
+        digests: dict[str, list[str]],
+        folder: Path,
+        limit: float,
+        sort: Callable[[str, list[int]], list[int]] = lambda split, positions: positions,
+    ):
+        self.trainer, self.digests, self.folder, self.limit, self.sort = trainer, digests, folder, limit, sort
         self.ranks = trainer.strategy
         self.places = {d: (split, i) for split, found in digests.items() for i, d in enumerate(found)}
         self.found, self.lacking, self.passes = len(self.places), 0, 0
@@ -111,7 +119,7 @@ class Filler:
         lacking, is_ready = self._first(lambda: self._find_lacking(list(self.places)))
         self.lacking, self.found = len(lacking), len(self.places) - len(lacking)
         share = lacking[self.trainer.global_rank :: self.trainer.world_size]
-        batches = self._computed([(*self.places[digest], digest) for digest in share], network, inputs)
+        batches = self._computed([self.places[digest] for digest in share], network, inputs)
         if lacking and not is_ready:
             self._first(lambda: self._begin(batches, len(lacking), must_pay))
         self._each(lambda: self._append(batches))
@@ -125,9 +133,9 @@ class Filler:
         if not lacking or store.layout is None:
             return lacking, False
         try:
-            self._make_room(store.layout, len(lacking))
+            self._make_room(store.row_bytes, len(lacking))
         except NotCachedError:
-            self._make_room(store.layout, len(wanted), instead=True)
+            self._make_room(store.row_bytes, len(wanted), instead=True)
             store.begin(store.layout, anew=True)  # the rows of other samples left no room for these
             return wanted, True
         return lacking, True
@@ -135,21 +143,21 @@ class Filler:
     def _begin(self, batches: Iterator[tuple[list[str], Tensor]], number: int, must_pay: bool) -> None:
         """Begins a store with two batches: the first shows the size of a row, the second the time to compute one."""
         began = [next(batches)]
-        layout = Layout.of(began[0][1])
+        layout = Layout.of(began[0][1], self.trainer.lightning_module.backbone.variable_length)
+        row_bytes = layout.row_bytes(began[0][1])
         if must_pay:  # checked before other stores are removed
-            began += _batch_that_pays(batches, layout)
-        self._make_room(layout, number, instead=True)
+            began += _batch_that_pays(batches, row_bytes)
+        self._make_room(row_bytes, number, instead=True)
         store = ActivationStore(self.folder)
         store.begin(layout)
         for digests, values in began:
             store.append(digests, values)
 
-    def _make_room(self, layout: Layout, number: int, instead: bool = False) -> None:
-        needed = number * (layout.row_bytes + RECORD.size)
+    def _make_room(self, row_bytes: float, number: int, instead: bool = False) -> None:
+        needed = number * row_bytes
         if not make_room(self.folder.parent, needed, self.limit, self.folder, instead):
-            shape = " x ".join(map(str, layout.shape))
             raise NotCachedError(
-                f"{number} activations of {shape} take {needed / GB:.3g} GB, for which cache.max_gb="
+                f"{number} activations of {row_bytes / 1e3:.3g} kB take {needed / GB:.3g} GB, for which cache.max_gb="
                 f"{self.limit / GB:g} or the disk leaves no room"
             )
 
@@ -158,24 +166,25 @@ class Filler:
         store = None
         for digests, values in batches:
             store = store or ActivationStore(self.folder)
-            if values.shape[1:] != store.layout.shape:
+            if not store.layout.fits(values):
                 raise NotCachedError("activations of samples of different lengths have no common shape")
             store.append(digests, values)
 
     def _computed(
-        self, samples: list[tuple[str, int, str]], network: nn.Module, inputs_of: Inputs
+        self, samples: list[tuple[str, int]], network: nn.Module, inputs_of: Inputs
     ) -> Iterator[tuple[list[str], Tensor]]:
-        """Digests and rows of samples (split, position, digest), one batch at a time."""
+        """Digests and rows of samples (split, position), one batch at a time."""
         if not samples:
             return
         with progress_bar("Frozen layers", len(samples), "samples") as bar:
             copy = InferenceCopy(network)
             for split, group in groupby(sorted(samples), key=lambda sample: sample[0]):
-                _, positions, digests = zip(*group, strict=True)
+                positions = self.sort(split, [position for _, position in group])
+                digests = [self.digests[split][position] for position in positions]
                 done = 0
                 for inputs in inputs_of(split, positions):
                     number = batch_size(inputs)
-                    yield list(digests[done : done + number]), copy(move_data_to_device(inputs, self.ranks.root_device))
+                    yield digests[done : done + number], copy(move_data_to_device(inputs, self.ranks.root_device))
                     done += number
                     self.passes += number
                     bar.update(number)
@@ -205,7 +214,7 @@ class Filler:
         return value
 
 
-def _batch_that_pays(batches: Iterator[tuple[list[str], Tensor]], layout: Layout) -> list[tuple[list[str], Tensor]]:
+def _batch_that_pays(batches: Iterator[tuple[list[str], Tensor]], row_bytes: float) -> list[tuple[list[str], Tensor]]:
     """The next batch, if any, timed: computing it must not be clearly faster than reading its rows back.
 
     Not for the first batch: it also waits for start-up work, such as starting the loader processes.
@@ -216,10 +225,10 @@ def _batch_that_pays(batches: Iterator[tuple[list[str], Tensor]], layout: Layout
     started = time.perf_counter()
     for digests, values in batches:
         values.flatten()[0].item()  # waits for the GPU
-        computing, reading = (time.perf_counter() - started) / len(digests), layout.row_bytes / DISK
+        computing, reading = (time.perf_counter() - started) / len(digests), row_bytes / DISK
         if CLEARLY * computing < reading:
             raise NotCachedError(
-                f"computing one takes {computing * 1e3:.2f} ms, reading its {layout.row_bytes / 1e6:.1f} MB back "
+                f"computing one takes {computing * 1e3:.2f} ms, reading its {row_bytes / 1e6:.3g} MB back "
                 f"{reading * 1e3:.2f} ms"
             )
         return [(digests, values)]

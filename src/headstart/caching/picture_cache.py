@@ -90,7 +90,8 @@ class PictureCache(Callback):
             self.root.mkdir(parents=True, exist_ok=True)
             loading, reading = _timed(load, used[:: max(len(used) // TRIED, 1)][:TRIED], self.root)
         except (fingerprint.NoFingerprintError, OSError, NotPicturesError) as reason:
-            _log("pictures of %s are not kept: %s", names, reason)
+            if not isinstance(reason, OtherInputError):
+                _log("pictures of %s are not kept: %s", names, reason)
             return None
         times = f"decoding takes {loading * 1e3:.2f} ms, reading back {reading * 1e3:.2f} ms"
         if loading <= reading:
@@ -104,6 +105,10 @@ class PictureCache(Callback):
 
 class NotPicturesError(Exception):
     """Samples that cannot be kept as pictures; the message says why."""
+
+
+class OtherInputError(NotPicturesError):
+    """The samples are of another kind, such as texts: not worth a word."""
 
 
 class CachedPictures:
@@ -139,7 +144,9 @@ def _timed(load: Load, indices: list[int], folder: Path) -> tuple[float, float]:
         started = time.perf_counter()
         picture = load(index)
         loading.append(time.perf_counter() - started)
-        if not isinstance(picture, Tensor) or picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
+        if not isinstance(picture, Tensor) or picture.ndim < 2:
+            raise OtherInputError
+        if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
             raise NotPicturesError("the deterministic part of the transform does not give uint8 (3, height, width)")
         reading.append(_time_to_read(picture.permute(1, 2, 0).numpy(), folder))
     return statistics.median(loading), statistics.median(reading)

@@ -22,12 +22,14 @@ class LogitCollector(Callback):
         self._clear()
 
     def _clear(self) -> None:
+        self._positions: list[int] = []
         self._logits: list[Tensor] = []
         self._features: list[Tensor] = []
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Adds a hook to the head, which gives the features without computing them again."""
         self._clear()
+        self._positions = list(trainer.test_dataloaders.batch_sampler.sampler)  # in the order of the batches
         self._handle = pl_module.head.register_forward_pre_hook(self._keep)
 
     def _keep(self, head: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -41,8 +43,9 @@ class LogitCollector(Callback):
         self._logits.append(outputs.detach().float().cpu())
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Removes the hook."""
+        """Removes the hook, and puts the rows in the order of the samples."""
         self._handle.remove()
+        self._logits, self._features = self._in_order(self._logits), self._in_order(self._features)
 
     @property
     def has_logits(self) -> bool:
@@ -52,11 +55,18 @@ class LogitCollector(Callback):
     @property
     def logits(self) -> Tensor:
         """`(samples, num_outputs)`."""
-        self._logits = [torch.cat(self._logits)]  # so that a second call copies nothing
         return self._logits[0]
 
     @property
     def features(self) -> Tensor:
         """`(samples, num_features)`."""
         assert self.wants_features, "give features=True to keep the features"
-        return torch.cat(self._features)
+        return self._features[0]
+
+    def _in_order(self, batches: list[Tensor]) -> list[Tensor]:
+        """One batch of all rows, sorted by the position of their samples in the split."""
+        if not batches:
+            return []
+        rows = torch.cat(batches)
+        positions = torch.tensor(self._positions[: len(rows)])
+        return [rows if (positions.diff() > 0).all() else rows[positions.argsort()]]

@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torch.utils.data import BatchSampler, DataLoader, default_collate
 
 from headstart.data import splits
 from headstart.data.samples import Samples, listed, pool, with_loaders
@@ -108,6 +107,7 @@ class DataModule(pl.LightningDataModule):
         self.brought: frozenset[str] = frozenset()
         self.cached_activations: dict[str, Rows | FixedViews] = {}
         self.load_with: Callable[[Samples, Transform], Load] = uncached
+        self._lengths: dict[int, int] = {}  # index in the pool -> length of the input
 
     @abstractmethod
     def dataset(self, split: str) -> Samples | None:
@@ -122,6 +122,7 @@ class DataModule(pl.LightningDataModule):
                 function whose results torch can collate.
         """
         self.train_transform, self.eval_transform = train_transform, eval_transform
+        self._lengths = {}
         self._adapt_loaders()
 
     def _adapt_loaders(self) -> None:
@@ -252,8 +253,11 @@ class DataModule(pl.LightningDataModule):
             raise UsageError(f"the {split} split is empty: give the data a {split} folder{remedy}")
         if not training:
             dataset = self._transformed(Transformed, indices, self.eval_transform)
-            return CachedLoader(dataset, sampler=self._share(dataset), **self._loading())
-        dataset, sampler = self._transformed(Augmented, indices, self.train_transform), self._order(indices)
+            options = self._loading()
+            # not as `sampler`: with trainer.overfit_batches Lightning replaces any that is not torch's sequential one
+            batches = BatchSampler(self._share(split), options.pop("batch_size"), drop_last=False)
+            return CachedLoader(dataset, batch_sampler=batches, **options)
+        dataset, sampler = self._transformed(Augmented, indices, self.train_transform), self._training_order(indices)
         drop_last = self._ends_on_one(len(sampler))
         return EpochLoader(dataset, sampler, drop_last=drop_last, trainer=self.trainer, **self._loading())
 
@@ -276,22 +280,44 @@ class DataModule(pl.LightningDataModule):
         """The rank of this process and the number of processes; (0, 1) without a trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _share(self, dataset: Dataset) -> DistributedSampler | None:
-        """The share of a split that this process evaluates: each sample in only one process, so metrics are exact."""
+    def _share(self, split: str) -> list[int]:
+        """The positions that this process evaluates: each sample in only one process, so metrics are exact.
+
+        If inputs have different lengths, the longest come first.
+        """
         rank, world_size = self._processes
-        if world_size == 1:
-            return None
+        order = self.longest_first(split, list(range(self.num_samples[split])))
         # DDP synchronises buffers in the first forward pass after training: every process needs a batch, so the few
         # samples of a split that has fewer samples than processes are repeated
-        kind = UnrepeatedDistributedSampler if len(dataset) >= world_size else DistributedSampler
-        return kind(dataset, num_replicas=world_size, rank=rank, shuffle=False)
+        order *= -(-world_size // len(order))
+        return order[rank::world_size]
 
-    def _order(self, indices: list[int]) -> EpochSampler:
+    def longest_first(self, split: str, positions: list[int]) -> list[int]:
+        """Positions in a split, sorted by the length of their inputs; unchanged if all inputs have the same size."""
+        lengths = self.lengths([self.splits[split][position] for position in positions])
+        if lengths is None:
+            return positions
+        return [positions[place] for place in sorted(range(len(positions)), key=lengths.__getitem__, reverse=True)]
+
+    def lengths(self, indices: list[int]) -> list[int] | None:
+        """The length of the input of each of these samples of the pool; None if all inputs have the same size."""
+        if not isinstance(self.eval_transform, Preprocess):
+            return None
+        missing = [index for index in indices if index not in self._lengths]
+        found = self.eval_transform.lengths(map(self.samples.load, missing))
+        if found is None:
+            return None
+        self._lengths.update(zip(missing, found, strict=True))
+        return [self._lengths[index] for index in indices]
+
+    def _training_order(self, indices: list[int]) -> EpochSampler:
         """The training samples of this process: every sample once, or the same number of draws, balanced by class."""
         rank, world_size = self._processes
         weights = self._balancing_weights(indices) if self.sampler == "balanced" else None
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # the same batches every epoch
-        return EpochSampler(len(indices), self.seed, weights, rank, world_size, reshuffle=not overfit)
+        return EpochSampler(
+            len(indices), self.seed, weights, rank, world_size, not overfit, self.lengths(indices), self.batch_size
+        )
 
     def _balancing_weights(self, indices: list[int]) -> list[float]:
         """The weight of each sample with which every class is drawn equally often."""

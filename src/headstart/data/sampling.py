@@ -6,6 +6,7 @@ The order is the same for batches of pictures and for batches of cached activati
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +16,8 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from headstart.seeds import derive_seed
 
+BATCHES_SORTED = 50
+"""Number of batches that are sorted by length together: more have less padding, fewer are mixed better."""
 Rows = Callable[[Sequence[int]], Tensor]
 """Positions in a split -> the activations `(len(positions), ...)` of these samples."""
 
@@ -48,6 +51,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
         num_samples: length of the data set, and of an epoch.
         seed: of order and augmentation.
         weights: `(num_samples,)`, to draw in these proportions with replacement; None: every sample once.
+        lengths: `(num_samples,)`, the length of each sample; None: all have the same size. Batches are made of samples
+            of similar lengths, so little is padded. Which samples these are depends on seed and epoch alone.
+        batch_size: samples per batch and process; only with `lengths`.
         rank: of this process.
         world_size: number of processes.
         reshuffle: whether every epoch has a new order; the augmentation always differs.
@@ -64,8 +70,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: int = 0,
         world_size: int = 1,
         reshuffle: bool = True,
+        lengths: Sequence[int] | None = None,
+        batch_size: int = 1,
     ):
         self.num_samples, self.seed, self.weights = num_samples, seed, weights
+        self.lengths, self.batch_size = lengths, batch_size
         self.rank, self.world_size, self.reshuffle = rank, world_size, reshuffle
         self.epoch, self.start = 0, 0
 
@@ -87,9 +96,30 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """The positions of an epoch, for all processes together."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch if self.reshuffle else 0))
         if self.weights is None:
-            return torch.randperm(self.num_samples, generator=generator).tolist()
-        weights = torch.as_tensor(self.weights, dtype=torch.float64)
-        return torch.multinomial(weights, self.num_samples, replacement=True, generator=generator).tolist()
+            order = torch.randperm(self.num_samples, generator=generator).tolist()
+        else:
+            weights = torch.as_tensor(self.weights, dtype=torch.float64)
+            order = torch.multinomial(weights, self.num_samples, replacement=True, generator=generator).tolist()
+        return order if self.lengths is None else self._in_similar_lengths(order, generator)
+
+    def _in_similar_lengths(self, order: list[int], generator: torch.Generator) -> list[int]:
+        """The same positions, so ordered that the batches of all processes together have samples of similar lengths.
+
+        Each part of `BATCHES_SORTED` batches is sorted by length, then the order of the batches is random. The batch
+        with the longest sample comes first: if the memory is too small for it, the first step shows it. A last, smaller
+        batch stays last.
+        """
+        size = self.batch_size * self.world_size
+        batches: list[list[int]] = []
+        for start in range(0, len(order), size * BATCHES_SORTED):
+            part = sorted(order[start : start + size * BATCHES_SORTED], key=self.lengths.__getitem__, reverse=True)
+            batches += [part[place : place + size] for place in range(0, len(part), size)]
+        last = batches.pop() if len(batches[-1]) < size else []
+        batches = [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
+        if batches:
+            longest = max(range(len(batches)), key=lambda place: self.lengths[batches[place][0]])
+            batches.insert(0, batches.pop(longest))
+        return list(chain.from_iterable([*batches, last]))
 
 
 class CachedLoader(DataLoader):

@@ -5,7 +5,7 @@ tasks, strategies, caches, evaluation and export use only this interface.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, BinaryIO, ClassVar
 
@@ -135,8 +135,8 @@ class Preprocess(ABC):
         """A loader of a data set that skips detail which this preprocessing would remove anyway."""
         return load
 
-    def lengths(self, raw: Sequence[Any]) -> list[int] | None:
-        """The length of the input that each raw sample becomes; None if all inputs have the same size.
+    def lengths(self, raw: Iterable[Any]) -> list[int] | None:
+        """The length of the input that each raw sample becomes; None, without a look at them, if all are of one size.
 
         Batches are made of samples of similar lengths.
         """

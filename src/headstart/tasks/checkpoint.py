@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 
 def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
     """The facts that a checkpoint holds in addition to the weights, such as config and class names; plain data."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    plain["model"] |= task.backbone.rebuild
     return {
-        "config": OmegaConf.to_container(config, resolve=True),
+        "config": plain,
         "classes": task.classes,
         "preprocess": saved_form(task.backbone.preprocess),
         "pretrained": task.backbone.pretrained,

@@ -57,9 +57,48 @@ def test_a_batch_in_another_memory_format_has_the_same_rows(tmp_path):
 @pytest.mark.parametrize("values", [values_of(1), values_of(1, 2, 3), values_of(1, 2).double(), torch.zeros(2, 1, 5)])
 def test_what_is_not_one_row_a_sample_is_refused(values, tmp_path):
     store = filled(tmp_path / "a", 0)
-    with pytest.raises(ValueError, match=r"where \(2, 5\) torch.float32 was expected"):
+    with pytest.raises(ValueError, match=r"for 2 samples of Layout\(shape=\(5,\)"):
         store.append(digests(1, 2), values)
     assert ActivationStore(tmp_path / "a").lacking(digests(0, 1, 2)) == digests(1, 2)
+
+
+def test_rows_of_different_lengths_come_back_filled_up_with_zeros(tmp_path):
+    lengths = [3, 1, 4, 2]
+    values = torch.zeros(4, 5, 6)
+    for row, length in zip(values, lengths, strict=True):
+        row[:length] = torch.randn(length, 6)
+    values[0, 1] = 0  # a zero within a sample is not its end
+    layout = Layout.of(values, variable_length=True)
+    tmp_path.joinpath("a").mkdir()
+    store = ActivationStore(tmp_path / "a")
+    store.begin(layout)
+    store.append(digests(0, 1), values[:2])  # padded to 5 places
+    store.append(digests(2, 3), values[2:, :4])  # and to 4
+    back = ActivationStore(tmp_path / "a")
+    assert back.lacking(digests(*range(4))) == []
+    assert (tmp_path / "a" / "rows.bin").stat().st_size == sum(lengths) * 6 * 4, "padding takes no room"
+    rows = back.serve(digests(*range(4)))
+    assert rows.bytes == sum(lengths) * 6 * 4
+    assert torch.equal(rows([3, 0, 1]), values[[3, 0, 1], :3])
+    assert torch.equal(rows([1]), values[[1], :1])
+    assert back.row_bytes == pytest.approx(sum(lengths) / 4 * 6 * 4 + 36)
+
+
+def test_a_damaged_row_among_rows_of_different_lengths_is_found(tmp_path):
+    values = torch.ones(3, 4, 2)
+    values[0, 2:] = 0
+    tmp_path.joinpath("a").mkdir()
+    store = ActivationStore(tmp_path / "a")
+    store.begin(Layout.of(values, variable_length=True))
+    store.append(digests(0, 1, 2), values)
+    with (tmp_path / "a" / "rows.bin").open("r+b") as stream:
+        stream.seek((2 + 4) * 2 * 4)  # the first place of the last sample
+        stream.write(b"x")
+    assert ActivationStore(tmp_path / "a").lacking(digests(0, 1, 2)) == digests(2)
+
+
+def test_feature_vectors_of_samples_of_different_lengths_have_no_places():
+    assert Layout.of(torch.ones(2, 7), variable_length=True) == Layout.of(torch.ones(2, 7))
 
 
 def test_what_is_lacking_is_told_once_and_in_order(tmp_path):
@@ -160,7 +199,7 @@ def test_what_a_killed_process_left_of_a_removal_is_removed(tmp_path):
     filled(tmp_path / f"a{stores.REMOVED}", 1)
     filled(tmp_path / "b", 1)
     used(tmp_path / f"a{stores.REMOVED}", 1)
-    assert make_room(tmp_path, 1, 200, tmp_path / "b")
+    assert make_room(tmp_path, 1, 250, tmp_path / "b")
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["b"]
 
 

@@ -61,7 +61,7 @@ def rows(folder):
     """The rows under each sample's digest in every store."""
     stores = {path.name: ActivationStore(path) for path in (folder / "cache/stores").iterdir() if path.is_dir()}
     return {
-        name: {digest: store.rows()[place].clone() for digest, (place, _) in store.records.items()}
+        name: {digest: store.units()[first].clone() for digest, (first, _, _) in store.records.items()}
         for name, store in stores.items()
     }
 
@@ -176,7 +176,7 @@ def test_where_rows_of_later_stages_find_no_room_the_stage_has_its_own(fit, seen
         fit(*GRADUAL, limit)
     assert "the activations behind 2 groups are not kept for a later stage: cache.max_gb=" in caplog.text
     assert "frozen prefix of 3 groups, train and val: 0 samples computed, 68 found" in caplog.text
-    assert "are not cached: 68 activations of 32 x 16 x 16 take 0.00223 GB" in caplog.text, "the stage says it too"
+    assert "are not cached: 68 activations of 32.8 kB take 0.00223 GB" in caplog.text, "the stage says it too"
     assert seen["stage3"] == SAMPLES
 
 
@@ -213,9 +213,9 @@ def test_rows_that_are_slower_to_read_than_to_compute_are_refused(fit, tmp_path,
     kept = rows(tmp_path)
     monkeypatch.setattr(filling, "DISK", 1000)
     with caplog.at_level(logging.INFO):
-        fit("finetuning=top_k", "finetuning.k=1", f"cache.max_gb={(68 * (128 * 4 + 32) + 1000) / 1e9}")
+        fit("finetuning=top_k", "finetuning.k=1", f"cache.max_gb={(68 * (128 * 4 + 36) + 1000) / 1e9}")
         fit("finetuning=top_k", "finetuning.k=2")
-    assert "ms, reading its 0.0 MB back 16384.00 ms" in caplog.text
+    assert "ms, reading its 0.000548 MB back" in caplog.text
     refused = {name: found for name, found in rows(tmp_path).items() if name not in kept}
     assert not any(refused.values())
     assert rows(tmp_path).keys() >= kept.keys(), "those that are refused drive out no others"

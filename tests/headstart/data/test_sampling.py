@@ -274,3 +274,45 @@ def test_whoever_looks_at_the_batches_sees_a_whole_epoch():
     trainer.fit(module, Numbers(num_workers=0))
     assert counts == [TOTAL] * 14
     assert len(module.seen) == 12
+
+
+LENGTHS = random.Random(0).choices(range(3, 60), k=1003)
+
+
+def by_length(world_size=1, epoch=0, batch_size=4, **options):
+    """The batches of each process in an epoch of samples of different lengths."""
+    found = []
+    for rank in range(world_size):
+        sampler = EpochSampler(len(LENGTHS), 5, rank=rank, world_size=world_size, lengths=LENGTHS,
+                               batch_size=batch_size, **options)  # fmt: skip
+        sampler.set_epoch(epoch)
+        order = positions(sampler)
+        found.append([order[start : start + batch_size] for start in range(0, len(order), batch_size)])
+    return found
+
+
+def test_batches_of_similar_lengths_have_every_sample_once_in_an_order_of_seed_and_epoch():
+    (first,), (again,), (second,) = by_length(), by_length(), by_length(epoch=1)
+    assert first == again != second
+    for batches in (first, second):
+        assert sorted(sum(batches, [])) == list(range(len(LENGTHS)))
+        assert [len(batch) for batch in batches] == [4] * 250 + [3], "a smaller batch is the last one"
+        padded = sum(len(batch) * max(LENGTHS[i] for i in batch) for batch in batches)
+        assert padded < 1.05 * sum(LENGTHS), "little is padded"
+        assert max(LENGTHS) in [LENGTHS[i] for i in batches[0]], "memory that is too small shows at once"
+        longest = [max(LENGTHS[i] for i in batch) for batch in batches[1:]]
+        assert longest != sorted(longest, reverse=True), "the order of the batches is random"
+    assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}
+
+
+def test_batches_of_similar_lengths_of_all_processes_are_those_of_one():
+    one, two, last = by_length(batch_size=8)[0], *by_length(world_size=2, batch_size=4)
+    together = [sorted(a + b) for a, b in zip(two, last, strict=True)]
+    assert together[:-1] == [sorted(batch) for batch in one[:-1]]
+
+
+def test_a_part_of_an_epoch_of_similar_lengths_is_skipped_as_of_any_other():
+    whole = EpochSampler(len(LENGTHS), 5, lengths=LENGTHS, batch_size=4)
+    part = EpochSampler(len(LENGTHS), 5, lengths=LENGTHS, batch_size=4)
+    part.start = 40
+    assert list(part) == list(whole)[40:]

@@ -3,7 +3,7 @@
 import functools
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -50,13 +50,14 @@ class TextPreprocess(Preprocess):
         """Tokens of several texts -> int64 `(batch, tokens of the longest)`, filled up with `pad`."""
         return pad_sequence(list(inputs), batch_first=True, padding_value=self.pad)
 
-    def lengths(self, raw: Sequence[str]) -> list[int]:
+    def lengths(self, raw: Iterable[str]) -> list[int]:
         """The number of tokens of each text, at most `max_length`."""
         return [min(number, self.max_length) for number in self.full_lengths(raw)]
 
-    def full_lengths(self, raw: Sequence[str]) -> list[int]:
+    def full_lengths(self, raw: Iterable[str]) -> list[int]:
         """The number of tokens of each text before it is cut."""
-        return [len(encoding.ids) for encoding in _encoder(self.tokenizer, None).encode_batch_fast(list(raw))]
+        encoder = _encoder(self.tokenizer, None)
+        return [len(encoder.encode(text).ids) for text in raw]
 
     @property
     def _encoder(self) -> Any:
