@@ -295,7 +295,7 @@ def test_batches_of_similar_lengths_have_every_sample_once_in_an_order_of_seed_a
     (first,), (again,), (second,) = by_length(), by_length(), by_length(epoch=1)
     assert first == again != second
     for batches in (first, second):
-        assert sorted(sum(batches, [])) == list(range(len(LENGTHS)))
+        assert sorted(place for batch in batches for place in batch) == list(range(len(LENGTHS)))
         assert [len(batch) for batch in batches] == [4] * 250 + [3], "a smaller batch is the last one"
         padded = sum(len(batch) * max(LENGTHS[i] for i in batch) for batch in batches)
         assert padded < 1.05 * sum(LENGTHS), "little is padded"
