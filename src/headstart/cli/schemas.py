@@ -160,7 +160,11 @@ class PredictConfig(CheckpointConfig):
     format: str | None = setting(
         None, "format of the rows; default: by the ending of output, or csv", example="csv", choices=ROW_FORMATS
     )
-    top_k: int = setting(5, "number of classes per picture, the most probable first", at_least=1)
+    column: Union[str, int, None] = setting(  # noqa: UP007
+        None, "the column with the texts of a table, by name or position from 0; default: as in the run, or found",
+        example="review",
+    )  # fmt: skip
+    top_k: int = setting(5, "number of classes per sample, the most probable first", at_least=1)
     batch_size: int | None = setting(
         None, "number of pictures in a batch; default: as in the run", example="32", at_least=1
     )

@@ -69,6 +69,8 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
         raise UsageError(f"quantize={cfg.quantize} needs the data of the run: give data.root=<folder>")
     target = output_file(cfg, path)
     about = metadata(classifier, trained, path, cfg.format, preprocessing is not None) | {"quantize": cfg.quantize}
+    beside = {f"{target.name}.{name}": content for name, content in classifier.preprocess.files_beside().items()}
+    about["files"] = list(beside)
     with scratch_folder(target) as scratch:
         file = Path(scratch) / target.name
         write(cfg, classifier, preprocessing, file, about, samples)
@@ -78,7 +80,7 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
         about["parity"] = asdict(parity) | {"samples_are": f"{samples.split} split" if samples.real else "generated"}
         refuse_difference(cfg, parity)
         about["speed"] = speed(reference, exported, next(iter(samples)))
-        keep(file, target, about)
+        keep(file, target, about, beside)
     print_summary(target, about, classifier.preprocess.sample_name)
     return about
 
@@ -120,7 +122,8 @@ def write(
         exact = file.rename(file.with_name("exact.onnx"))
         raw = calibration(samples)
         single = raw if preprocessing is not None else map(classifier.preprocess, raw)
-        quantize(exact, file, (classifier.preprocess.collate([sample]) for sample in single))
+        batches = (classifier.preprocess.collate([sample]) for sample in single)
+        quantize(exact, file, batches, about["input"]["name"])
         onnx_file.replace_metadata(file, about)
 
 
@@ -176,10 +179,13 @@ def speed(reference: Answer, exported: Answer, sample: Any) -> dict[str, Any]:
     }
 
 
-def keep(file: Path, target: Path, about: dict[str, Any]) -> None:
-    """Moves the file to its place, then writes its description."""
+def keep(file: Path, target: Path, about: dict[str, Any], beside: dict[str, str]) -> None:
+    """Moves the file to its place, then writes the files that it needs (name -> content) and its description."""
     with replacing(target, binary=True) as stream, file.open("rb") as written:
         shutil.copyfileobj(written, stream)
+    for name, content in beside.items():
+        with replacing(target.with_name(name)) as stream:
+            stream.write(content)
     with replacing(target.with_name(f"{target.name}.json")) as stream:
         stream.write(as_json(about))
 
@@ -189,7 +195,10 @@ def print_summary(target: Path, about: dict[str, Any], name: str) -> None:
     parity, times = about["parity"], about["speed"]
     one, many = times["milliseconds_for_1"], times[f"samples_per_second_of_{THROUGHPUT}"]
     print(f"file: {target} ({target.stat().st_size / 1e6:.1f} MB)")
-    print(f"resize and crop: {about['resize']}")
+    if about["files"]:
+        print(f"needed with it: {', '.join(about['files'])}")
+    else:
+        print(f"resize and crop: {about['resize']}")
     print(f"compared with the checkpoint: {parity['samples']} {name}s ({parity['samples_are']})")
     print(f"largest difference of a probability: {parity['largest']:.2g}")
     print(f"top-1 agreement: {parity['agreement']:.4f}")

@@ -15,8 +15,8 @@ from headstart.errors import UsageError
 from headstart.export.network import dynamic_shapes, input_names
 from headstart.inputs.base import leaves
 
-INPUT, OUTPUT = "pictures", "probabilities"
-"""Names of the input (if it is one tensor, not a dict) and of the output."""
+OUTPUT = "probabilities"
+"""Name of the output."""
 KEY = "headstart"
 """The key of the description in the file's metadata, as JSON."""
 OPSET = 18  # the first opset with an antialiased Resize
@@ -50,7 +50,7 @@ def write(model: nn.Module, example: Any, axes: Any, path: Path, about: dict[str
         # {}: the exporter takes a dict in last place as named arguments
         program = torch.onnx.export(
             model, (example, {}), dynamo=True, dynamic_shapes=(dynamic_shapes(axes),),
-            input_names=input_names(example, INPUT), output_names=[OUTPUT], opset_version=OPSET, verbose=False,
+            input_names=input_names(example, about["input"]["name"]), output_names=[OUTPUT], opset_version=OPSET, verbose=False,
         )  # fmt: skip
     proto = program.model_proto
     _clean(proto)
@@ -97,10 +97,11 @@ def load(path: Path, model: nn.Module) -> Callable[[Any], Tensor]:
     options.intra_op_num_threads = torch.get_num_threads()  # the same number as the checkpoint that it is compared with
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda batch: torch.from_numpy(session.run([OUTPUT], feed(batch))[0])
+    (first, *_) = session.get_inputs()
+    return lambda batch: torch.from_numpy(session.run([OUTPUT], feed(batch, first.name))[0])
 
 
-def feed(batch: Any) -> dict[str, np.ndarray]:
-    """A batch as input for onnxruntime: name -> array."""
-    names = input_names(batch, INPUT)
+def feed(batch: Any, name: str) -> dict[str, np.ndarray]:
+    """A batch as input for onnxruntime: name -> array; `name` is the one of the input if it is one tensor."""
+    names = input_names(batch, name)
     return {name: tensor.contiguous().numpy() for name, tensor in zip(names, leaves(batch), strict=True)}

@@ -11,7 +11,7 @@ from headstart.export.onnx_file import feed
 QUANTIZED = ["Conv", "Gemm", "MatMul"]  # the slow operations; all others stay float
 
 
-def quantize(path: Path, target: Path, batches: Iterable[Any]) -> None:
+def quantize(path: Path, target: Path, batches: Iterable[Any], name: str) -> None:
     """Writes an ONNX file with int8 convolutions and matrix products.
 
     The scales of activations are measured on the batches (static quantization, QDQ nodes, one scale per channel
@@ -21,6 +21,7 @@ def quantize(path: Path, target: Path, batches: Iterable[Any]) -> None:
         path: the file of the float network.
         target: the file to write.
         batches: inputs of the network, for calibration.
+        name: of the input.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -31,7 +32,7 @@ def quantize(path: Path, target: Path, batches: Iterable[Any]) -> None:
             prepared = Path(scratch) / "prepared.onnx"
             quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
             quantize_static(
-                str(prepared), str(target), _reader(batches), quant_format=QuantFormat.QDQ, per_channel=True,
+                str(prepared), str(target), _reader(batches, name), quant_format=QuantFormat.QDQ, per_channel=True,
                 op_types_to_quantize=QUANTIZED, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"CalibMovingAverage": True},
@@ -40,7 +41,7 @@ def quantize(path: Path, target: Path, batches: Iterable[Any]) -> None:
         logging.disable(logging.NOTSET)
 
 
-def _reader(batches: Iterable[Any]) -> Any:
+def _reader(batches: Iterable[Any], name: str) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
@@ -49,6 +50,6 @@ def _reader(batches: Iterable[Any]) -> Any:
 
         def get_next(self) -> dict[str, Any] | None:
             batch = next(self.batches, None)
-            return None if batch is None else feed(batch)
+            return None if batch is None else feed(batch, name)
 
     return Reader(iter(batches))

@@ -1,4 +1,4 @@
-"""Batches of unlabelled samples from files."""
+"""Batches of unlabelled samples."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,39 +12,47 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from headstart.data.module import leave_signals_to_the_run, loader_workers
-from headstart.inputs.base import Preprocess, UnreadableInput
+from headstart.inputs.base import Preprocess, Unlabelled, UnreadableInput
+
+BATCHES_SORTED = 16
+"""Number of batches whose samples are sorted by length together."""
 
 
 @dataclass(frozen=True)
-class FileBatch:
-    """The samples of some files, in order.
+class Batch:
+    """Some samples.
 
     Attributes:
-        names: of all files, readable or not.
-        reasons: why a file cannot be read; None for a readable file.
-        inputs: the readable samples as one batch for the network; None if no file is readable.
+        places: of the samples, counted from 0 over all samples.
+        samples: those that cannot be used have a reason.
+        inputs: the usable samples as one batch for the network; None if there is none.
     """
 
-    names: list[str]
-    reasons: list[str | None]
+    places: list[int]
+    samples: list[Unlabelled]
     inputs: Any
 
-    def pin_memory(self) -> "FileBatch":
+    def pin_memory(self) -> "Batch":
         """Called by the data loader; from pinned memory the copy to a GPU is asynchronous."""
-        return FileBatch(self.names, self.reasons, apply_to_collection(self.inputs, Tensor, Tensor.pin_memory))
+        return Batch(self.places, self.samples, apply_to_collection(self.inputs, Tensor, Tensor.pin_memory))
 
 
-class FileReader(Dataset):
-    """File name -> `(name, input, None)`, ready for the model, or `(name, None, reason)`."""
+class Reader(Dataset):
+    """`(place, sample)` -> `(place, sample, input)`, ready for the model; for an unusable sample the input is None."""
 
     def __init__(self, preprocess: Preprocess):
         self.preprocess = preprocess
 
-    def __getitem__(self, name: str) -> tuple[str, Any, str | None]:
+    def __getitem__(self, key: tuple[int, Unlabelled]) -> tuple[int, Unlabelled, Any]:
+        place, sample = key
+        if sample.reason is not None:
+            return place, sample, None
         try:
-            return name, prepared(name, self.preprocess), None
+            raw = self.preprocess.read(sample.name) if sample.raw is None else sample.raw
+            kept = raw if self.preprocess.in_rows else None
+            return place, Unlabelled(sample.name, kept), self.preprocess(raw)
         except UnreadableInput as error:
-            return name, None, error.reason
+            return place, Unlabelled(sample.name, reason=error.reason), None
 
 
 def prepared(source: str | BinaryIO, preprocess: Preprocess) -> Any:
@@ -57,19 +65,21 @@ def prepared(source: str | BinaryIO, preprocess: Preprocess) -> Any:
 
 
 def batches(
-    names: Iterable[str], preprocess: Preprocess, batch_size: int, num_workers: int | None = None
-) -> Iterable[FileBatch]:
-    """The samples of these files in this order; only the names and samples of a few batches are in memory.
+    samples: Iterable[Unlabelled], preprocess: Preprocess, batch_size: int, num_workers: int | None = None
+) -> Iterable[Batch]:
+    """The samples in batches; only the samples of a few batches are in memory.
+
+    They keep their order, except that samples of different lengths are sorted by length within some batches.
 
     Args:
-        names: of files; read one batch at a time.
+        samples: read one batch at a time.
         preprocess: of the model.
-        batch_size: files per batch.
+        batch_size: samples per batch.
         num_workers: loader processes; None chooses a number for the machine.
     """
     return DataLoader(
-        FileReader(preprocess),
-        batch_sampler=_Chunks(names, batch_size),
+        Reader(preprocess),
+        batch_sampler=_Chunks(samples, batch_size, preprocess),
         collate_fn=partial(_collate, preprocess),
         num_workers=loader_workers(1) if num_workers is None else num_workers,
         worker_init_fn=leave_signals_to_the_run,
@@ -78,17 +88,24 @@ def batches(
 
 
 class _Chunks:
-    """Lists of keys for the data loader; the keys are the file names. Can be iterated once."""
+    """Lists of keys for the data loader; a key is the place of a sample and the sample. Can be iterated once."""
 
-    def __init__(self, names: Iterable[str], size: int):
-        self.names, self.size = iter(names), size
+    def __init__(self, samples: Iterable[Unlabelled], size: int, preprocess: Preprocess):
+        self.samples, self.size, self.preprocess = enumerate(samples), size, preprocess
 
-    def __iter__(self) -> Iterator[list[str]]:
-        while chunk := list(islice(self.names, self.size)):
-            yield chunk
+    def __iter__(self) -> Iterator[list[tuple[int, Unlabelled]]]:
+        while chunk := list(islice(self.samples, self.size)):
+            if self.size == 1 or chunk[0][1].raw is None or self.preprocess.lengths([chunk[0][1].raw]) is None:
+                yield chunk
+                continue
+            chunk += islice(self.samples, self.size * (BATCHES_SORTED - 1))
+            lengths = self.preprocess.lengths(sample.raw or "" for _, sample in chunk)
+            order = sorted(range(len(chunk)), key=lengths.__getitem__, reverse=True)
+            for start in range(0, len(order), self.size):
+                yield [chunk[place] for place in order[start : start + self.size]]
 
 
-def _collate(preprocess: Preprocess, samples: list[tuple[Any, ...]]) -> FileBatch:
-    names, inputs, reasons = zip(*samples, strict=True)
-    readable = [one for one, reason in zip(inputs, reasons, strict=True) if reason is None]
-    return FileBatch(list(names), list(reasons), preprocess.collate(readable) if readable else None)
+def _collate(preprocess: Preprocess, found: list[tuple[int, Unlabelled, Any]]) -> Batch:
+    places, samples, inputs = zip(*found, strict=True)
+    usable = [one for one, sample in zip(inputs, samples, strict=True) if sample.reason is None]
+    return Batch(list(places), list(samples), preprocess.collate(usable) if usable else None)

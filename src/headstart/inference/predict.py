@@ -21,10 +21,10 @@ from tqdm import tqdm
 from headstart.backbones.speed import choose_precision, precision_on_this_machine
 from headstart.cli.schemas import row_format
 from headstart.errors import UsageError, printable
-from headstart.inference.batches import FileBatch, batches
+from headstart.inference.batches import Batch, batches
 from headstart.inference.classifier import Classifier
-from headstart.inference.file_names import STDIN, find_files
 from headstart.inference.rows import FORMATS, Prediction, RowWriter
+from headstart.inference.unlabelled import find_samples
 from headstart.progress import progress_bar
 from headstart.tasks import checkpoint
 
@@ -34,7 +34,13 @@ SHOWN = 10  # number of unreadable files in the summary; the rows name all of th
 
 @dataclass
 class Tally:
-    """Counts the files that are done; its size does not grow with their number."""
+    """Counts the samples that are done; its size does not grow with their number.
+
+    Attributes:
+        name: the word for several samples in messages.
+    """
+
+    name: str = "files"
 
     read: int = 0
     unreadable: int = 0
@@ -52,37 +58,37 @@ class Tally:
     def log_summary(self) -> None:
         """Logs the summary."""
         seconds = time.monotonic() - self.started
-        log.info("%d files in %.1f s, %.0f per second", self.read, seconds, self.read / max(seconds, 1e-9))
+        log.info("%d %s in %.1f s, %.0f per second", self.read, self.name, seconds, self.read / max(seconds, 1e-9))
         if self.unreadable:
             listed = "".join(f"\n  {reason}" for reason in self.first_reasons)
             more = self.unreadable - len(self.first_reasons)
             rest = f"\n  ... and {more} more; the error column or field names all of them" if more else ""
             total = self.read + self.unreadable
-            log.warning("%d of %d files cannot be read:%s%s", self.unreadable, total, listed, rest)
+            log.warning("%d of %d %s cannot be read:%s%s", self.unreadable, total, self.name, listed, rest)
 
 
 def predict(cfg: DictConfig, path: Path) -> bool:
     """Writes the most probable classes of each sample in `cfg.input`, in its order, to `cfg.output` or stdout.
 
     Class names and preprocessing come from the checkpoint. Each batch is written as soon as it is predicted: an
-    interruption leaves complete rows, and memory does not grow with the number of files.
+    interruption leaves complete rows, and memory does not grow with the number of samples.
 
     Returns:
-        whether any file could be read.
+        whether any sample could be read.
     """
     task, trained = checkpoint.load_task(path)
     model = Classifier(task)
     given = [str(each) for each in cfg.input] if OmegaConf.is_list(cfg.input) else str(cfg.input)
-    paths = find_files(given, model.preprocess.suffixes, model.preprocess.sample_name)
-    if cfg.input == STDIN and sys.stdin.isatty():
-        log.info("reading file names from the keyboard, one per line; Ctrl-D ends them")
+    column = trained.data.get("text_column") if cfg.column is None else cfg.column
+    found = find_samples(given, model.preprocess, column)
     fabric = build_fabric(cfg.trainer, trained)
-    samples = batches(paths.names, model.preprocess, cfg.batch_size or trained.data.batch_size, cfg.num_workers)
+    samples = batches(found.samples, model.preprocess, cfg.batch_size or trained.data.batch_size, cfg.num_workers)
     top_k = min(cfg.top_k, len(model.classes))
-    tally = Tally()
+    shown = model.preprocess.sample_name if model.preprocess.in_rows else None
+    tally = Tally(f"{shown}s" if shown else "files")
     hidden = cfg.output is None and sys.stdout.isatty()  # otherwise the bar would appear between the rows
-    with opened(cfg.output) as stream, progress_bar("Predicting", paths.total, "files", hidden=hidden) as bar:
-        writer = FORMATS[row_format(cfg.format, cfg.output)](stream, top_k)
+    with opened(cfg.output) as stream, progress_bar("Predicting", found.total, tally.name, hidden=hidden) as bar:
+        writer = FORMATS[row_format(cfg.format, cfg.output)](stream, top_k, shown)
         try:
             classify(fabric, model, samples, top_k, writer, tally, bar)
         finally:
@@ -110,14 +116,21 @@ def build_fabric(trainer: DictConfig, trained: DictConfig) -> Fabric:
 
 
 def classify(
-    fabric: Fabric, model: Classifier, samples: Iterator[FileBatch], top_k: int, writer: RowWriter, tally: Tally,
+    fabric: Fabric, model: Classifier, samples: Iterator[Batch], top_k: int, writer: RowWriter, tally: Tally,
     bar: tqdm,
 ) -> None:  # fmt: skip
-    """Predicts batch after batch, and writes the rows of each."""
+    """Predicts batch after batch, and writes the rows in the order of the samples, each as soon as it is due."""
     network = fabric.setup_module(model)
+    waiting: dict[int, Prediction] = {}
+    due = 0
     for batch in samples:
         predictions = rows(batch, probabilities(fabric, network, batch.inputs), model.classes, top_k)
-        writer.write(predictions)
+        waiting.update(zip(batch.places, predictions, strict=True))
+        ready = []
+        while due in waiting:
+            ready.append(waiting.pop(due))
+            due += 1
+        writer.write(ready)
         tally.add(predictions)
         bar.set_postfix_str(f"{tally.unreadable} unreadable", refresh=False)
         bar.update(len(predictions))
@@ -125,17 +138,17 @@ def classify(
 
 @torch.inference_mode()
 def probabilities(fabric: Fabric, network: nn.Module, inputs: Any) -> Tensor:
-    """The probabilities of a batch of inputs, on the CPU: `(readable files, num_classes)`."""
+    """The probabilities of a batch of inputs, on the CPU: `(usable samples, num_classes)`."""
     return torch.empty(0, 0) if inputs is None else network(fabric.to_device(inputs)).float().cpu()
 
 
-def rows(batch: FileBatch, probabilities: Tensor, classes: list[str], top_k: int) -> list[Prediction]:
-    """One row per file of the batch, readable or not, in its order."""
+def rows(batch: Batch, probabilities: Tensor, classes: list[str], top_k: int) -> list[Prediction]:
+    """One row per sample of the batch, usable or not, in its order."""
     best = zip(*_ranked(probabilities, top_k), strict=True)
     found = []
-    for name, reason in zip(batch.names, batch.reasons, strict=True):
-        ranked = () if reason is not None else [(classes[c], p) for p, c in zip(*next(best), strict=True)]
-        found.append(Prediction(name, ranked, reason))
+    for sample in batch.samples:
+        ranked = () if sample.reason is not None else [(classes[c], p) for p, c in zip(*next(best), strict=True)]
+        found.append(Prediction(sample.name, ranked, sample.reason, sample.raw))
     return found
 
 

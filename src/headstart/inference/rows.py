@@ -1,4 +1,4 @@
-"""Writes predictions as CSV, JSON or JSON lines: one row per file, as soon as its prediction is known."""
+"""Writes predictions as CSV, JSON or JSON lines: one row per sample, as soon as its prediction is known."""
 
 import csv
 import io
@@ -17,17 +17,19 @@ DIGITS = 6  # significant digits of a probability
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one file.
+    """The prediction for one sample.
 
     Attributes:
-        file: its name as given.
-        ranked: class names and their probabilities, the most probable first; empty for an unreadable file.
+        file: the name of its file as given; with the line if the file holds several samples.
+        ranked: class names and their probabilities, the most probable first; empty for an unreadable sample.
         error: why it cannot be read, or None.
+        sample: the sample itself, if the rows show it.
     """
 
     file: str
     ranked: Sequence[tuple[str, float]] = ()
     error: str | None = None
+    sample: str | None = None
 
 
 class RowWriter(ABC):
@@ -36,10 +38,11 @@ class RowWriter(ABC):
     Args:
         stream: a text stream, opened with `newline=""`.
         top_k: number of classes per row.
+        shown: name of the column or field with the sample itself; None: there is none.
     """
 
-    def __init__(self, stream: TextIO, top_k: int):
-        self.stream, self.top_k = stream, top_k
+    def __init__(self, stream: TextIO, top_k: int, shown: str | None = None):
+        self.stream, self.top_k, self.shown = stream, top_k, shown
         self.any = False
         self._write(self.opening())
 
@@ -76,13 +79,14 @@ class CSVRows(RowWriter):
     def opening(self) -> str:
         """The header."""
         columns = [f"{name}_{rank}" for rank in range(1, self.top_k + 1) for name in ("class", "probability")]
-        return _csv_line(["file", *columns, "error"])
+        return _csv_line(["file", *([self.shown] if self.shown else []), *columns, "error"])
 
     def row(self, prediction: Prediction) -> str:
         """One line, or more if the name of the file has line breaks."""
         fields = [value for name, p in prediction.ranked for value in (name, f"{p:.{DIGITS}g}")]
         fields += [""] * (2 * self.top_k - len(fields))
-        return _csv_line([prediction.file, *fields, prediction.error or ""])
+        sample = [prediction.sample or ""] if self.shown else []
+        return _csv_line([prediction.file, *sample, *fields, prediction.error or ""])
 
 
 class JSONLines(RowWriter):
@@ -90,7 +94,7 @@ class JSONLines(RowWriter):
 
     def row(self, prediction: Prediction) -> str:
         """One line."""
-        return _json(prediction) + "\n"
+        return _json(prediction, self.shown) + "\n"
 
 
 class JSONList(RowWriter):
@@ -103,7 +107,7 @@ class JSONList(RowWriter):
     def row(self, prediction: Prediction) -> str:
         """One line, after the comma that ends the previous line."""
         before, self.any = ",\n" if self.any else "\n", True
-        return before + _json(prediction)
+        return before + _json(prediction, self.shown)
 
     def closing(self) -> str:
         """The closing bracket."""
@@ -120,9 +124,10 @@ def _csv_line(fields: Sequence[str]) -> str:
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _json(prediction: Prediction) -> str:
+def _json(prediction: Prediction, shown: str | None) -> str:
     ranked = [{"class": name, "probability": float(f"{p:.{DIGITS}g}")} for name, p in prediction.ranked]
-    content = {"file": prediction.file, "predictions": ranked, "error": prediction.error}
+    sample = {shown: prediction.sample} if shown else {}
+    content = {"file": prediction.file, **sample, "predictions": ranked, "error": prediction.error}
     text = json.dumps(content, ensure_ascii=False)
     try:
         text.encode()

@@ -46,6 +46,21 @@ class Setting:
     reason: str
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """A sample without a label, for predictions.
+
+    Attributes:
+        name: of its file; with the line if the file holds several samples.
+        raw: the raw sample; None: it is still to be read from the file.
+        reason: why it cannot be used; None: nothing is known against it.
+    """
+
+    name: str
+    raw: Any = None
+    reason: str | None = None
+
+
 class Preprocess(ABC):
     """Turns raw samples into the inputs that a set of weights expects; deterministic.
 
@@ -56,11 +71,13 @@ class Preprocess(ABC):
         sample_name: the word for one sample, such as `picture`.
         suffixes: endings of files that hold one sample each, lower case with the dot; empty if there are no such files.
         hub_task: name of the classification task on the Hugging Face hub.
+        in_rows: whether predictions show the sample itself, as `sample_name`, beside its name.
     """
 
     sample_name: ClassVar[str] = "sample"
     suffixes: ClassVar[frozenset[str]] = frozenset()
     hub_task: ClassVar[str] = "other"
+    in_rows: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, raw: Any) -> Any:
@@ -94,6 +111,21 @@ class Preprocess(ABC):
             UsageError: samples of this kind are not stored in one file each.
         """
         raise UsageError(f"this model cannot read a {self.sample_name} from a file")
+
+    def samples_in(self, source: str | BinaryIO, column: str | int | None = None) -> Iterator[Unlabelled] | None:
+        """The samples of a file, or of standard input, that holds several of them.
+
+        Args:
+            source: path of the file, or the stream of standard input.
+            column: of a table, its name or position; None: found.
+
+        Returns:
+            None if the file is one sample, or standard input holds the names of files.
+
+        Raises:
+            UsageError: the file cannot be read, or the column is not known.
+        """
+        return None
 
     def refuse_large(self, source: BinaryIO, most: int) -> None:  # noqa: B027 - by default, no sample is large
         """Refuses a sample whose decoding would take much memory, from what the file says about its size.

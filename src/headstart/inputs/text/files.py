@@ -1,9 +1,12 @@
 """Texts in files and in memory."""
 
 import hashlib
+import io
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from headstart.inputs.base import UnreadableInput
+from headstart.errors import UsageError
+from headstart.inputs.base import Unlabelled, UnreadableInput
 from headstart.inputs.opening import open_file
 
 MOST_BYTES = 10**8
@@ -38,6 +41,31 @@ def usable(text: str) -> str:
     if not text.strip():
         raise UnreadableInput("empty")
     return text
+
+
+def lines_of(source: str | BinaryIO) -> Iterator[Unlabelled]:
+    """Each line of a UTF-8 file or stream as one text; lines that cannot be used have a reason.
+
+    Raises:
+        UsageError: the file cannot be opened.
+    """
+    if isinstance(source, str):
+        try:
+            with open_file(source) as stream:
+                yield from _lines(stream, f"{source}:")
+        except UnreadableInput as error:
+            raise UsageError(f"input={source}: {error.reason}") from error
+    else:
+        yield from _lines(source, "line ")
+
+
+def _lines(stream: BinaryIO, prefix: str) -> Iterator[Unlabelled]:
+    for number, line in enumerate(stream, start=1):
+        name = f"{prefix}{number}"
+        try:
+            yield Unlabelled(name, usable(decoded(io.BytesIO(line.rstrip(b"\r\n")))))
+        except UnreadableInput as error:
+            yield Unlabelled(name, reason=error.reason)
 
 
 def digest(text: str) -> str:

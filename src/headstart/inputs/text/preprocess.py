@@ -3,8 +3,9 @@
 import functools
 import random
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from headstart.errors import UsageError
-from headstart.inputs.base import Preprocess, Setting
-from headstart.inputs.text.files import decoded, usable
+from headstart.inputs.base import Preprocess, Setting, Unlabelled
+from headstart.inputs.text.files import decoded, lines_of, usable
 
 SHORTEST, LONGEST_EXAMPLE = 4, 64
 """Shortest `max_length`, and the length of generated batches, in tokens."""
@@ -37,6 +38,7 @@ class TextPreprocess(Preprocess):
     sample_name = "text"
     suffixes = frozenset({".txt"})
     hub_task = "text-classification"
+    in_rows = True
 
     tokenizer: str
     max_length: int
@@ -87,6 +89,12 @@ class TextPreprocess(Preprocess):
         """
         return usable(decoded(source))
 
+    def samples_in(self, source: str | BinaryIO, column: str | int | None = None) -> Iterator[Unlabelled]:
+        """Each line of a text file or of standard input, or each row of a table."""
+        if isinstance(source, str) and Path(source).suffix.lower() in TABLE_SUFFIXES:
+            return rows_of(source, column)
+        return lines_of(source)
+
     def export_example(self, raw: bool = False) -> tuple[Tensor, Any]:
         """A batch of two with padding, and the names of its dynamic dimensions."""
         batch = self.example(2)
@@ -100,7 +108,7 @@ class TextPreprocess(Preprocess):
             "input": {"name": "tokens", "type": "int64", "shape": ["batch", "length"]},
             "preprocess": {"max_length": self.max_length, "pad": self.pad},
             "steps_before": [
-                f"tokens of the text by tokenizer.json, which lies beside this file, cut to {self.max_length}",
+                f"tokens of the text by the file of the tokenizer (see files), at most {self.max_length}; the rest is cut",
                 "words that look like special tokens, such as [SEP], are ordinary text (encode_special_tokens)",
                 f"fill up the shorter texts of a batch with {self.pad} at the end",
             ],
