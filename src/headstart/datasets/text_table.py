@@ -143,7 +143,7 @@ class TextTable(DataModule):
             if table.file == self.root:
                 raise
             hint = f"if its texts have no labels, rename it to unlabelled_{table.file.name}"
-            raise UsageError(f"{error}. All splits need the same columns; {hint}") from error
+            raise UsageError(f"{error}. All files need these columns, and a header if one has it; {hint}") from error
         bad = dict(table.bad)
         kept: list[Row] = []
         found: list[list[str]] = []
