@@ -14,6 +14,8 @@ FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
 # Files that only make sense together with others
 NEEDS = {
     "data/image_folder.yaml": ["data.root=pictures"],
+    "data/text_folder.yaml": ["data.root=texts"],
+    "data/text_table.yaml": ["data.root=texts.tsv"],
     "model/torchvision.yaml": ["model.name=resnet18"],
     "hparams_search/optuna.yaml": None,  # needs the extra; see below
 }

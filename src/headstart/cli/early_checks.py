@@ -32,6 +32,8 @@ BOUNDS: dict[str, tuple[float, float | None]] = {
 """Setting -> least and largest value, both whole numbers if the setting is one; None: no largest value."""
 LOGGERS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 """Class of a logger -> the library that it needs in addition; the extra of the same name installs it."""
+ROOTS = {"ImageFolder": "folder", "TextFolder": "folder", "TextTable": "file or folder"}
+"""Class of a data set that needs an existing `data.root` -> what it is."""
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 NO_LOW_RANK = "finetuning=lora trains low-rank updates, and the backbone has none: add model.lora_rank=8"
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "min": 60, "s": 1, "sec": 1}
@@ -88,8 +90,9 @@ def _missing_files(config: DictConfig) -> Iterator[str]:
     if is_path and not Path(weights).expanduser().exists():
         yield f"model.weights={weights}: there is no such file or folder"
     root = config.data.get("root")
-    if _class_of(config.data) == "ImageFolder" and isinstance(root, str) and not Path(root).expanduser().exists():
-        yield f"data.root={root}: no such folder{nearest_path(Path(root).expanduser())}"
+    kind = ROOTS.get(_class_of(config.data))
+    if kind and isinstance(root, str) and not Path(root).expanduser().exists():
+        yield f"data.root={root}: no such {kind}{nearest_path(Path(root).expanduser())}"
 
 
 def missing_library(logger: DictConfig) -> str | None:

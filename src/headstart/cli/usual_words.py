@@ -27,6 +27,8 @@ SETTINGS = {
     "trainer": ("device", "accelerator"),
 }
 """What to type -> words for it in other tools."""
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+"""Endings of tables of texts."""
 HERE = {word: setting for setting, words in SETTINGS.items() for word in words}
 
 
@@ -43,9 +45,14 @@ def translations(arguments: list[str]) -> Iterator[str]:
             off = value.lower() in ("false", "0", "no")
             yield f"{argument}: " + ("type model.weights=null" if off else "leave it out, weights are pretrained here")
         elif is_path or (HERE.get(key, key) == "data.root" and no_data_chosen):
-            yield f"{argument}: type data=image_folder {shlex.quote(f'data.root={value}')}"
+            yield f"{argument}: type {_data_set(value)} {shlex.quote(f'data.root={value}')}"
         elif key in HERE:
             yield f"{argument}: type {_translation(HERE[key], value)}"
+
+
+def _data_set(root: str) -> str:
+    """The data set for a path of a person's own data."""
+    return "data=text_table" if root.lower().endswith(TABLES) else "data=image_folder"
 
 
 def _translation(setting: str, value: str) -> str:

@@ -22,6 +22,7 @@ class Samples:
         classes: class names; `targets` index into them.
         load: index -> raw sample, for pictures a uint8 RGB tensor `(3, height, width)`. Must be picklable.
         digests: a hash of each sample's content, to find the same sample in two splits; None if not known.
+        copies_together: whether samples with the same content stay together when splits are cut.
     """
 
     names: Sequence[str]
@@ -29,6 +30,7 @@ class Samples:
     classes: list[str]
     load: Loader
     digests: Sequence[str] | None = None
+    copies_together: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -110,7 +112,8 @@ def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> t
     if len(set(names)) < len(names):
         raise ValueError("two samples have the same name: a data set must name every sample of all splits differently")
     load = _Chained([samples.load for samples in parts.values()], starts)
-    joined = Samples(names, targets, classes, load, digests if len(digests) == len(names) else None)
+    together = any(samples.copies_together for samples in parts.values())
+    joined = Samples(names, targets, classes, load, digests if len(digests) == len(names) else None, together)
     if known_classes is None:
         _check_classes(joined, origin["train"])
     return joined, origin

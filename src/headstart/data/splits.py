@@ -87,12 +87,13 @@ class SplitPlan:
 
     def _cut(self, samples: Samples, indices: list[int], share: float, name: str) -> tuple[list[int], list[int]]:
         """The indices that stay and those that are cut off: at least one sample of each class, but never its last."""
-        strata = self._strata(samples, indices)
-        cut = _take(strata, share, leave=1)
+        strata = _distinct(self._strata(samples, indices), samples)
+        cut = _with_copies(_take(strata, share, leave=1), indices, samples)
         if not cut:
+            none = "no class has two that differ" if samples.copies_together else "no class has two"
             raise UsageError(
-                f"cannot cut a {name} split from {len(indices)} training samples of {len(strata)} classes: "
-                f"no class has two. Add samples or a {name} folder, or give data.{name}_fraction=0"
+                f"cannot cut a {name} split from {len(indices)} training samples of {len(strata)} classes: {none}. "
+                f"Add samples or a {name} folder, or give data.{name}_fraction=0"
             )
         return [i for i in indices if i not in cut], [i for i in indices if i in cut]
 
@@ -104,8 +105,9 @@ class SplitPlan:
                 f"data.num_folds={self.num_folds}: the smallest class has only {fewest} samples; "
                 "give at most as many folds"
             )
-        dealt = [index for members in self._strata(samples, indices).values() for index in members]
-        val = set(dealt[self.fold :: self.num_folds])
+        strata = _distinct(self._strata(samples, indices), samples)
+        dealt = [index for members in strata.values() for index in members]
+        val = _with_copies(set(dealt[self.fold :: self.num_folds]), indices, samples)
         return [i for i in indices if i not in val], [i for i in indices if i in val]
 
     def _subset(self, samples: Samples, indices: list[int]) -> list[int]:
@@ -153,6 +155,29 @@ class SplitPlan:
 
 def _frequency(samples: Samples, indices: list[int]) -> Counter[int]:
     return Counter(c for index in indices for c in samples.classes_of(index))
+
+
+def _distinct(strata: dict[int, list[int]], samples: Samples) -> dict[int, list[int]]:
+    """The first sample of each content if copies stay together, else all samples; without classes that have none left.
+
+    The order does not change: data without copies get the same splits in both cases.
+    """
+    if not (samples.copies_together and samples.digests):
+        return strata
+    first: dict[str, int] = {}
+    for members in strata.values():
+        for index in members:
+            first.setdefault(samples.digests[index], index)
+    kept = {c: [i for i in members if first[samples.digests[i]] == i] for c, members in strata.items()}
+    return {c: members for c, members in kept.items() if members}
+
+
+def _with_copies(chosen: set[int], indices: list[int], samples: Samples) -> set[int]:
+    """The chosen samples and, if copies stay together, the samples of `indices` with the same content."""
+    if not (samples.copies_together and samples.digests):
+        return chosen
+    contents = {samples.digests[index] for index in chosen}
+    return {index for index in indices if samples.digests[index] in contents}
 
 
 def _take(strata: dict[int, list[int]], share: float, leave: int = 0) -> set[int]:

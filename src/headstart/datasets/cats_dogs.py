@@ -1,19 +1,14 @@
 """Cats and dogs: Microsoft's public copy of the Kaggle "Dogs vs. Cats" photos."""
 
 import logging
-import os
-import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from headstart.datasets.download import fetch
-from headstart.datasets.image_folder import ImageFolder, class_folders, pictures
+from headstart.datasets.class_folders import class_folders, files_in
+from headstart.datasets.download import fetch_folder, unpack_zip
+from headstart.datasets.image_folder import ImageFolder
 from headstart.errors import UsageError
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
-from headstart.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -47,20 +42,7 @@ class CatsDogs(ImageFolder):
         Raises:
             UsageError: no network, a full disk, or an archive with another checksum.
         """
-        if self.root.exists():
-            return
-        self.root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.root}.lock"):
-            if self.root.exists():
-                return
-            archive = self.root.parent / Path(self.url).name
-            is_ours = not archive.exists()  # else a person has put it there
-            if is_ours:
-                log.info("%s does not exist: downloading the cats and dogs archive (about 825 MB)", self.root)
-            fetch(self.url, archive, self.sha256, SIZE)
-            unpack_pictures(archive, self.root)
-            if is_ours:
-                archive.unlink()
+        fetch_folder(self.root, self.url, self.sha256, SIZE, "the cats and dogs archive", unpack_pictures)
 
     def split_folder(self, split: str) -> Path | None:
         """As in `ImageFolder`. The archive's folder `PetImages` is `train`; a `test` without labels is not used."""
@@ -78,7 +60,7 @@ class CatsDogs(ImageFolder):
         """As in `ImageFolder`; the classes are always `cat` and `dog`, in this order."""
         found = _labels_by_file_name(folder)
         for place, name in _labelled_folders(folder).items():
-            found |= dict.fromkeys(pictures(place), name)
+            found |= dict.fromkeys(files_in(place, PICTURE_SUFFIXES), name)
         if not found:
             raise UsageError(
                 f"{folder} has neither cat and dog folders with pictures nor files like cat.0.jpg: put them there. "
@@ -93,20 +75,7 @@ def unpack_pictures(archive: Path, target: Path) -> None:
     Raises:
         UsageError: no zip archive, or the disk is full.
     """
-    try:
-        with (
-            tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary,
-            zipfile.ZipFile(archive) as source,
-        ):
-            folder = Path(temporary, target.name)
-            names = [name for name in source.namelist() if name.lower().endswith(".jpg")]
-            with progress_bar(f"Unpacking {archive.name}", len(names), "pictures") as bar:
-                for name in names:
-                    source.extract(name, folder)
-                    bar.update()
-            os.replace(folder, target)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"cannot unpack {archive} into {target}: {error}") from error
+    unpack_zip(archive, target, lambda name: name.lower().endswith(".jpg"), "pictures")
 
 
 def _labels_by_file_name(folder: Path) -> dict[Path, str]:

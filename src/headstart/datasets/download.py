@@ -1,4 +1,6 @@
-"""Download of one file. pooch checks its SHA-256 and puts it in place; an interrupted download is continued.
+"""Download of one file, or of a folder in an archive.
+
+pooch checks the SHA-256 of a file and puts it in place; an interrupted download is continued.
 
 pooch cannot continue a download: it starts again. `_download` below exists for an archive of 825 MB. It keeps what has
 arrived in `<target>.part` and asks the server for the rest (HTTP Range).
@@ -7,12 +9,16 @@ arrived in `<target>.part` and asks the server for the rest (HTTP Range).
 import logging
 import os
 import shutil
+import tempfile
 import time
+import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pooch
 import requests
+from filelock import FileLock
 
 from headstart.errors import UsageError
 from headstart.progress import progress_bar
@@ -56,6 +62,69 @@ def fetch(url: str, target: Path, sha256: str | None, size_hint: int | None = No
         reason = error.strerror or error
         raise UsageError(f"cannot write {_part(target)} ({reason}): choose another folder or make room") from error
     return target
+
+
+def fetch_folder(
+    root: Path, url: str, sha256: str, size: int, title: str, unpack: Callable[[Path, Path], None]
+) -> None:
+    """Creates the folder `root` from a downloaded archive, unless it exists; only one of several processes does it.
+
+    An archive that a person has put beside `root` is used and kept.
+
+    Args:
+        root: the folder.
+        url: of the archive.
+        sha256: checksum of the archive.
+        size: bytes of the archive, approximately.
+        title: what the archive holds, for the log.
+        unpack: creates a folder, its second argument, from an archive.
+
+    Raises:
+        UsageError: no network, a full disk, or an archive with another checksum.
+    """
+    if root.exists():
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{root}.lock"):
+        if root.exists():
+            return
+        archive = root.parent / Path(url).name
+        is_ours = not archive.exists()  # else a person has put it there
+        if is_ours:
+            log.info("%s does not exist: downloading %s (about %.3g MB)", root, title, size / 1e6)
+        fetch(url, archive, sha256, size)
+        unpack(archive, root)
+        if is_ours:
+            archive.unlink()
+
+
+def unpack_zip(archive: Path, target: Path, wanted: Callable[[str], bool], unit: str, inside: str = ".") -> None:
+    """Unpacks files of a zip archive into the new folder `target`, all of them or none.
+
+    Args:
+        archive: the archive.
+        target: the folder to create.
+        wanted: whether to unpack the file of this name.
+        unit: the word for the files, for the progress bar.
+        inside: the folder of the archive that becomes `target`.
+
+    Raises:
+        UsageError: no zip archive, nothing wanted in it, or the disk is full.
+    """
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary,
+            zipfile.ZipFile(archive) as source,
+        ):
+            folder = Path(temporary, target.name)
+            names = [name for name in source.namelist() if wanted(name)]
+            with progress_bar(f"Unpacking {archive.name}", len(names), unit) as bar:
+                for name in names:
+                    source.extract(name, folder)
+                    bar.update()
+            os.replace(folder / inside, target)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"cannot unpack {archive} into {target}: {error}") from error
 
 
 def _part(target: Path) -> Path:

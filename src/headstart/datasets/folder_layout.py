@@ -1,11 +1,13 @@
-"""Recognises how the folders of a picture data set are laid out, and layouts that were not meant."""
+"""Recognises how the folders and files of a data set are laid out, and layouts that were not meant."""
 
 import logging
 import re
 from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from headstart.data.samples import listed
+from headstart.datasets.table_file import TABLE_SUFFIXES
 from headstart.errors import UsageError
 from headstart.inputs.folders import ARCHIVES, is_junk
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
@@ -17,9 +19,9 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-"""Names of split folders, alone or as in `test_set`, `training-images` or `valdata`."""
+"""Names of split folders and files, alone or as in `test_set`, `training-images` or `valdata`."""
 BESIDE_TRAIN = {"val": ("dev", "eval", "evaluation"), "test": ("holdout",)}
-"""Names that are those of split folders only beside a `train` folder: alone they could be classes."""
+"""Names of splits only beside a `train` folder or file: otherwise they could be classes."""
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
 """Endings of files that hold rows, perhaps file names and labels."""
 ENDING = r"[-_. ]?(sets?|data|dataset|images?|imgs?|pictures?|photos?|split|folder)?"
@@ -27,50 +29,67 @@ ENDING = r"[-_. ]?(sets?|data|dataset|images?|imgs?|pictures?|photos?|split|fold
 
 def find_splits(root: Path) -> dict[str, list[Path]]:
     """The folders of each split in `root`; empty lists if there is none."""
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
-    found = {split: [path for path in folders if _reads_like(path, names)] for split, names in SPLIT_NAMES.items()}
+    return by_split([path for path in sorted(root.iterdir()) if path.is_dir()], lambda path: path.name)
+
+
+def by_split(paths: Sequence[Path], name: Callable[[Path], str]) -> dict[str, list[Path]]:
+    """The folders or files of each split, by their names; empty lists if there is none."""
+    found = {split: [path for path in paths if _reads_like(name(path), names)] for split, names in SPLIT_NAMES.items()}
     if found["train"]:
         for split, names in BESIDE_TRAIN.items():
-            found[split] += [path for path in folders if path not in found[split] and _reads_like(path, names)]
+            found[split] += [path for path in paths if path not in found[split] and _reads_like(name(path), names)]
     return found
 
 
-def _reads_like(path: Path, names: tuple[str, ...]) -> bool:
-    return re.fullmatch(f"({'|'.join(names)}){ENDING}", path.name.lower()) is not None
+def _reads_like(name: str, names: tuple[str, ...]) -> bool:
+    return re.fullmatch(f"({'|'.join(names)}){ENDING}", name.lower()) is not None
 
 
-def refuse_file(root: Path) -> None:
+def refuse_file(root: Path, things: str) -> None:
     """Refuses a file as `data.root`, and says what to do with it.
+
+    Args:
+        root: the path.
+        things: the word for the files of the data set, such as `pictures`.
 
     Raises:
         UsageError: `root` is a file.
     """
     if root.is_file():
-        raise UsageError(f"data.root={root} is {_kind_and_advice(root)}")
+        raise UsageError(f"data.root={root} is {_kind_and_advice(root, things)}")
 
 
-def _kind_and_advice(file: Path) -> str:
+def _kind_and_advice(file: Path, things: str) -> str:
     """What kind of file this is, and what to do instead of giving it as `data.root`."""
     suffix = file.suffix.lower()
     if suffix in ARCHIVES:
         return "an archive: unpack it, and give the folder that it makes"
+    if things == "texts" and suffix in TABLE_SUFFIXES:
+        return f"a file: if it is a table of texts, type data=text_table data.root={file}"
     if suffix in TABLES:
-        return "a table: labels are read from folders: put the pictures into one folder per class"
+        return f"a table: labels are read from folders: put the {things} into one folder per class"
     if suffix in PICTURE_SUFFIXES:
         return f"one picture: give the folder that has one sub-folder per class, perhaps {file.parent.parent}"
     return "a file: give a folder with one sub-folder per class"
 
 
-def tell_ignored(root: Path, splits: dict[str, list[Path]]) -> None:
-    """Warns of folders and pictures in `root` that belong to no split, or beside class folders to no class."""
+def tell_ignored(root: Path, splits: dict[str, list[Path]], suffixes: Collection[str], things: str) -> None:
+    """Warns of folders and files in `root` that belong to no split, or beside class folders to no class.
+
+    Args:
+        root: the folder of the data set.
+        splits: the folders of each split.
+        suffixes: endings of the files of the data set.
+        things: the word for them.
+    """
     used = {path for folders in splits.values() for path in folders}
     others = [path.name for path in sorted(root.iterdir()) if path.is_dir() and not is_junk(path.name)]
     others = [name for name in others if root / name not in used]
     if used and others:
         log.warning("%s: not used, because they are no split: %s", root, listed(others))
-    loose = sum(1 for path in root.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    loose = sum(1 for path in root.iterdir() if path.suffix.lower() in suffixes and path.is_file())
     if loose:
-        log.warning("%s: pictures in no class folder, which are not used: %d", root, loose)
+        log.warning("%s: %s in no class folder, which are not used: %d", root, things, loose)
 
 
 def check_classes(root: Path, classes: dict[str, Path]) -> None:

@@ -92,7 +92,7 @@ class Run:
 
     @property
     def bad_files_file(self) -> Path:
-        """One row per unreadable picture: its name and the reason."""
+        """One row per sample that cannot be read: its name and the reason."""
         return self.split_file.with_name(BAD_FILES)
 
     @property

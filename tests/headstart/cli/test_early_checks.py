@@ -41,6 +41,8 @@ def test_a_folder_that_is_spelt_wrongly(tmp_path):
     ]
     downloaded = data | {"_target_": "headstart.datasets.cats_dogs.CatsDogs"}
     assert not list(late_mistakes(config(data=downloaded)))
+    table = data | {"_target_": "headstart.datasets.text_table.TextTable"}
+    assert "animal: no such file or folder, did you mean 'animals'?" in next(late_mistakes(config(data=table)))
 
 
 def test_a_good_config_has_no_mistake(tmp_path):

@@ -19,6 +19,7 @@ OURS = [setting for setting in SETTINGS if "." in setting and setting not in ("d
         ("batch=16", "batch=16: type data.batch_size=16"),
         ("pretrained=false", "pretrained=false: type model.weights=null"),
         ("pretrained=True", "pretrained=True: leave it out, weights are pretrained here"),
+        ("data=my/train.TSV", "data=my/train.TSV: type data=text_table data.root=my/train.TSV"),
         ("data=my/pictures", "data=my/pictures: type data=image_folder data.root=my/pictures"),
         ("data.root=my/pictures", "data.root=my/pictures: type data=image_folder data.root=my/pictures"),
         ("arch=resnet50", "arch=resnet50: type model=resnet50"),

@@ -297,6 +297,28 @@ def test_leaks(caplog):
     assert "in two classes, the first pair is b = d" in caplog.text
 
 
+@pytest.mark.parametrize("given", [{}, {"num_folds": 3, "fold": 0}])
+def test_copies_stay_together_where_a_data_set_says_so(given):
+    data = samples(60, 40)
+    plain = assign(data, **given)
+    data.digests, data.copies_together = data.names, True
+    assert assign(data, **given) == plain  # without copies, nothing changes
+    data.digests = [str(i // 2) for i in range(100)]  # pairs, also of two classes
+    assigned = assign(data, **given)
+    assert everything(assigned) == list(range(100))
+    assert not splits.leaks(data, assigned)["splits"]
+    sizes = {split: len(indices) for split, indices in plain.items()}
+    assert {split: len(indices) for split, indices in assigned.items()} == pytest.approx(sizes, abs=4)
+    data.copies_together = False
+    assert assign(data, **given) == plain
+
+
+def test_copies_of_one_content_cannot_be_cut():
+    data = Samples(["a", "b", "c", "d"], [0, 0, 1, 1], ["x", "y"], str, ["1", "1", "2", "2"], copies_together=True)
+    with pytest.raises(UsageError, match="no class has two that differ"):
+        assign(data)
+
+
 def test_a_large_data_set_takes_no_quadratic_time(tmp_path):
     data = samples(100_000, 100_000)
     start = time.process_time()

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from headstart.datasets.image_folder import ImageFolder, class_folders, pictures
+from headstart.datasets.class_folders import class_folders, files_in
+from headstart.datasets.image_folder import ImageFolder
 from headstart.errors import UsageError
 
 SHADES = {"cat": 40, "dog": 120, "eel": 200}
@@ -333,5 +334,5 @@ def test_only_picture_files_count(tmp_path, caplog):
     caplog.set_level("INFO")
     for name in ("a.txt", "b.PNG", "c.csv", "d.txt"):
         (tmp_path / name).touch()
-    assert [path.name for path in pictures(tmp_path)] == ["b.PNG"]
+    assert [path.name for path in files_in(tmp_path, ImageFolder.suffixes)] == ["b.PNG"]
     assert "2 x .txt, 1 x .csv" in caplog.text

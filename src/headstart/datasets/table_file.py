@@ -1,0 +1,318 @@
+"""Reads tables from files: CSV, TSV, JSON lines and Parquet. All values become text.
+
+Labels are names: `1` and `01` are two classes, and so are `1` and `1.0`. A number of JSON is the text that is in the
+file (`1.0` stays `1.0`), `true` and `false` are these words, `null` is an empty text. Lists and objects become JSON.
+"""
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from headstart.data.samples import listed
+from headstart.errors import UsageError, nearest
+from headstart.inputs.base import UnreadableInput
+from headstart.inputs.opening import MAX_BYTES, open_file
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
+"""Endings of tables. A `.txt` file needs tabs between its columns."""
+DELIMITERS = ",;\t"
+"""Delimiters that a `.csv` file may have; the first one counts if two are equally frequent."""
+MOST_REREAD = 20
+"""How often the lines of a CSV file are read again, on average, because quotes are unbalanced."""
+NUL = "\udc00"
+"""Stands for a NUL character, which the csv module of Python 3.10 refuses. No UTF-8 file has it."""
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: `place` is the number of the line at which it begins, or the number of the row in Parquet; from 1."""
+
+    place: int
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a file.
+
+    Attributes:
+        file: the file.
+        rows: the usable rows; all have the same number of values.
+        bad: the place of each other row, and the reason.
+        names: the names of the columns; None if the file has none, or has them in its first row.
+        unit: what a place counts: `line` or `row`.
+    """
+
+    file: Path
+    rows: list[Row]
+    bad: dict[int, str] = field(default_factory=dict)
+    names: tuple[str, ...] | None = None
+    unit: str = "line"
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return len(self.rows[0].values) if self.rows else len(self.names or ())
+
+    def column(self, index: int) -> list[str]:
+        """The values of a column."""
+        return [row.values[index] for row in self.rows]
+
+    def with_header(self) -> "Table":
+        """The same table, whose first row holds the names of the columns.
+
+        Raises:
+            UsageError: the first row cannot be used.
+        """
+        first = self.rows[0].place if self.rows else None
+        before = [place for place in self.bad if first is None or place < first]
+        if before:
+            place = min(before)
+            raise UsageError(
+                f"{self.file}, {self.unit} {place}: the header cannot be used ({self.bad[place]}): correct it, or give "
+                "data.header=false if it is none"
+            )
+        if first is None:
+            raise UsageError(f"{self.file} is empty")
+        names = tuple(name.strip() for name in self.rows[0].values)
+        return replace(self, rows=self.rows[1:], names=names)
+
+    def position(self, key: str, wanted: int | str) -> int:
+        """The position of a column.
+
+        Args:
+            key: the setting that names the column, for messages.
+            wanted: its name, or its position from 0.
+
+        Raises:
+            UsageError: there is no such column, or there are two.
+        """
+        given = f"{key}={wanted}: {self.file}"
+        if isinstance(wanted, int):
+            if not 0 <= wanted < self.width:
+                raise UsageError(f"{given} has {self.width} columns: give a number from 0 to {self.width - 1}")
+            return wanted
+        names = self.names or ()
+        if wanted not in names:
+            raise UsageError(f"{given} has no such column{nearest(wanted, names) or '.'} It has {listed(names)}")
+        if names.count(wanted) > 1:
+            places = [place for place, name in enumerate(names) if name == wanted]
+            raise UsageError(f"{given} has {len(places)} columns of this name: give {key}={places[0]} or {places[1]}")
+        return names.index(wanted)
+
+
+def read_table(file: Path) -> Table:
+    """All rows of a table. Rows that cannot be used are in `bad`; blank lines are skipped.
+
+    Raises:
+        UsageError: the file cannot be opened, is too large, or is no table.
+    """
+    suffix = file.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise UsageError(f"{file} is no table: give a file that ends in {', '.join(TABLE_SUFFIXES)}")
+    try:
+        with open_file(file) as stream:
+            if suffix == ".parquet":
+                return _from_parquet(file, stream)
+            text = _decoded(file, stream.read())
+    except UnreadableInput as error:
+        raise UsageError(f"{file}: {error.reason}") from error
+    if suffix in (".jsonl", ".ndjson"):
+        return _from_json_lines(file, text)
+    if suffix == ".csv":
+        return _from_csv(file, text)
+    return _from_tabs(file, text)
+
+
+def _decoded(file: Path, content: bytes) -> str:
+    """The text; bytes that are not UTF-8 become surrogates, which `_reason` finds in their row."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(f"{file} is UTF-16: save it as UTF-8")
+    return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The number of each line, from 1, and the line; a line ends at `\\n` or `\\r\\n`, blank lines are left out."""
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # as Macintosh computers wrote until 2001
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if line:
+            yield number, line
+
+
+def _from_tabs(file: Path, text: str) -> Table:
+    """Columns between tabs. A quote is an ordinary character: texts with one quote would swallow the next rows."""
+    rows = [(number, line.split("\t")) for number, line in _lines(text)]
+    if rows and file.suffix.lower() == ".txt" and len(rows[0][1]) == 1:
+        raise UsageError(
+            f"{file} has no tabs, so it is no table: for one text in each file, give data=text_folder and the folder"
+        )
+    return _same_width(file, rows, {})
+
+
+def _from_csv(file: Path, text: str) -> Table:
+    """Columns as in RFC 4180: a value in quotes may hold the delimiter and line breaks, and a quote that is doubled."""
+    lines = list(io.StringIO(text.replace("\0", NUL), newline=""))
+    delimiter = _delimiter(next((line for line in lines if line.strip()), ""))
+    rows: list[tuple[int, list[str]]] = []
+    bad: dict[int, str] = {}
+    start = reread = 0
+    with _large_fields():
+        while start < len(lines):
+            reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
+            begin = start
+            try:
+                for values in reader:
+                    if values:
+                        rows.append((begin + 1, values))
+                    begin = start + reader.line_num
+                break
+            except csv.Error as error:
+                bad[begin + 1] = _quote_reason(str(error))
+                reread += start + reader.line_num - begin
+            if reread > MOST_REREAD * len(lines):
+                raise UsageError(
+                    f"{file}, line {begin + 1}: too many unbalanced quotes. If a quote is an ordinary character in "
+                    "this file, save it with tabs between the columns, as .tsv"
+                )
+            start = begin + 1  # the line is lost, those that its quote would swallow are not
+    return _same_width(file, rows, bad)
+
+
+def _quote_reason(error: str) -> str:
+    if "end of data" in error:
+        return "a quote opens here and is never closed"
+    if "expected after" in error:
+        return "unbalanced quotes (a quote inside a value in quotes has to be doubled)"
+    return error
+
+
+def _delimiter(line: str) -> str:
+    """The delimiter that is most frequent in the first line, outside quotes."""
+    outside = re.sub('"[^"]*"', "", line)
+    return max(DELIMITERS, key=outside.count)
+
+
+@contextmanager
+def _large_fields() -> Iterator[None]:
+    """Lets the csv module read fields above 131,072 characters."""
+    before = csv.field_size_limit(MAX_BYTES)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _same_width(file: Path, rows: Iterable[tuple[int, Sequence[str]]], bad: dict[int, str]) -> Table:
+    """The rows that have the most frequent number of columns; of two equally frequent numbers, the first one counts."""
+    rows = list(rows)
+    counts = Counter(len(values) for _, values in rows).most_common(1)
+    width = counts[0][0] if counts else 0
+    wrong = {place: f"{len(v)} columns in place of {width}" for place, v in rows if len(v) != width}
+    return _usable(Table(file, [Row(place, tuple(v)) for place, v in rows if len(v) == width], bad | wrong))
+
+
+def _usable(table: Table) -> Table:
+    """The table without the rows that hold something else than text."""
+    reasons = {row.place: reason for row in table.rows if (reason := _reason(row.values))}
+    kept = [row for row in table.rows if row.place not in reasons] if reasons else table.rows
+    return replace(table, rows=kept, bad=dict(sorted((table.bad | reasons).items())))
+
+
+def _reason(values: Sequence[str]) -> str | None:
+    found = _UNUSABLE.search("".join(values))
+    if found is None:
+        return None
+    if found[0] in ("\0", NUL):
+        return "holds a NUL character"
+    return "not UTF-8" if "\udc80" <= found[0] <= "\udcff" else "holds half a character (a lone surrogate)"
+
+
+def _from_json_lines(file: Path, text: str) -> Table:
+    """One JSON object per line. The columns are all keys, in the order in which they appear."""
+    found: dict[int, dict[str, Any]] = {}
+    bad: dict[int, str] = {}
+    for number, line in _lines(text):
+        if not line.strip():
+            continue
+        try:
+            found[number] = _json_object(line)
+        except (ValueError, RecursionError) as error:
+            bad[number] = f"invalid JSON ({error})"
+    names = tuple(dict.fromkeys(key for values in found.values() for key in values))
+    rows = [Row(number, tuple(as_text(values.get(name)) for name in names)) for number, values in found.items()]
+    return _usable(Table(file, rows, bad, names))
+
+
+def _json_object(line: str) -> dict[str, Any]:
+    value = json.loads(line, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_no_key_twice)
+    if not isinstance(value, dict):
+        raise ValueError('no object: write a line such as {"text": "...", "label": "..."}')
+    return value
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def as_text(value: Any) -> str:
+    """A value of JSON or Parquet as text."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return f"({len(value)} bytes)"
+    return str(value)
+
+
+def _from_parquet(file: Path, stream: BinaryIO) -> Table:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UsageError(f'{file} needs the package pyarrow: pip install -e ".[parquet]"') from error
+    try:
+        source = pyarrow.parquet.ParquetFile(stream)
+        size = sum(source.metadata.row_group(group).total_byte_size for group in range(source.metadata.num_row_groups))
+        if size > MAX_BYTES:
+            raise UsageError(f"{file} holds {size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} GB are read")
+        names = tuple(source.schema_arrow.names)
+        batches = (list(map(_parquet_column, batch.columns)) for batch in source.iter_batches())
+        values = [tuple(map(as_text, row)) for columns in batches for row in zip(*columns, strict=True)]
+    except UsageError:
+        raise
+    except Exception as error:  # pyarrow raises errors of many classes for a damaged file
+        raise UsageError(f"{file} cannot be read as Parquet: {(str(error).splitlines() or ['damaged'])[0]}") from error
+    rows = [Row(number, row) for number, row in enumerate(values, start=1)]
+    return _usable(Table(file, rows, {}, names, "row"))
+
+
+def _parquet_column(column: Any) -> list[Any]:
+    """The values of an Arrow array; text that is not UTF-8 gets surrogates, as in the other formats."""
+    import pyarrow
+
+    if not (pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)):
+        return column.to_pylist()
+    values = column.cast(pyarrow.large_binary()).to_pylist()
+    return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]

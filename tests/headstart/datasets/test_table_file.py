@@ -1,0 +1,184 @@
+import csv
+import json
+import os
+
+import pytest
+
+from headstart.datasets import table_file
+from headstart.datasets.table_file import read_table
+from headstart.errors import UsageError
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Reads a table with this content."""
+
+    def read(name, content):
+        file = tmp_path / name
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_table(file)
+
+    return read
+
+
+def rows(table):
+    return [(row.place, *row.values) for row in table.rows]
+
+
+@pytest.mark.parametrize("delimiter", ",;\t")
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_csv(table, delimiter, end):
+    lines = ["text?label", '"one, two; ""three"""?a', "", '"two', 'lines"?b', '5" disk?c']
+    found = table("x.csv", "\ufeff" + end.join(lines).replace("?", delimiter) + end)
+    assert rows(found) == [
+        (1, "text", "label"), (2, 'one, two; "three"', "a"), (4, f"two{end}lines", "b"), (6, '5" disk', "c"),
+    ]  # fmt: skip
+    assert (found.bad, found.names, found.width) == ({}, None, 2)
+
+
+def test_a_csv_file_without_a_line_break_at_its_end_and_with_old_line_breaks(table):
+    assert rows(table("x.csv", "a,b\rc,d")) == [(1, "a", "b"), (2, "c", "d")]
+    assert rows(table("x.tsv", "a\tb\rc\td")) == [(1, "a", "b"), (2, "c", "d")]
+
+
+def test_the_delimiter_inside_quotes_does_not_count(table):
+    assert rows(table("x.csv", '"a,b,c";d\n')) == [(1, "a,b,c", "d")]
+
+
+def test_a_quote_that_is_never_closed_costs_one_row(table):
+    lines = [f"text {i},a" for i in range(100)]
+    lines[40] = '"text 40,a'
+    found = table("x.csv", "\n".join(lines))
+    assert found.bad == {41: "a quote opens here and is never closed"}
+    assert [row.place for row in found.rows] == [*range(1, 41), *range(42, 101)]
+
+
+def test_a_quote_that_is_closed_in_a_later_row_costs_one_row(table):
+    found = table("x.csv", 'one,a\n"two,a\nthree,b\n"four, five",b\n"six ""x""",b\n')
+    assert found.bad == {2: "unbalanced quotes (a quote inside a value in quotes has to be doubled)"}
+    assert rows(found) == [(1, "one", "a"), (3, "three", "b"), (4, "four, five", "b"), (5, 'six "x"', "b")]
+
+
+def test_quotes_that_are_all_unbalanced_take_no_quadratic_time(table):
+    with pytest.raises(UsageError, match=r"x\.csv, line \d+: too many unbalanced quotes.*\.tsv"):
+        table("x.csv", 'x","y\n' * 20_000)
+
+
+def test_in_tsv_a_quote_is_an_ordinary_character(table):
+    found = table("x.tsv", '"an opening quote\t1\nno quote\t0\na "word"\t1\n" "\t0\n')
+    assert [row.values[0] for row in found.rows] == ['"an opening quote', "no quote", 'a "word"', '" "']
+    assert found.bad == {}
+
+
+def test_in_tsv_and_json_only_line_breaks_end_a_line(table):
+    assert rows(table("x.tsv", "a\u2028b\x0bc\td\n")) == [(1, "a\u2028b\x0bc", "d")]
+    assert rows(table("x.jsonl", '{"text": "a\u2028b\x85"}\n')) == [(1, "a\u2028b\x85")]
+
+
+@pytest.mark.parametrize(("name", "between"), [("x.csv", b","), ("x.tsv", b"\t"), ("x.txt", b"\t")])
+def test_rows_that_cannot_be_used(table, name, between):
+    lines = [b"one?a", b"caf\xe9?a", b"two", b"three?b?c", b"four\0?b", "fünf?b".encode()]
+    found = table(name, b"\n".join(line.replace(b"?", between) for line in lines))
+    assert rows(found) == [(1, "one", "a"), (6, "fünf", "b")]
+    assert found.bad == {
+        2: "not UTF-8",
+        3: "1 columns in place of 2",
+        4: "3 columns in place of 2",
+        5: "holds a NUL character",
+    }
+
+
+def test_json_lines(table):
+    lines = [
+        {"text": "a", "label": 1}, {"label": True, "text": "b"}, {"text": "c", "label": None, "more": [1, "é"]},
+    ]  # fmt: skip
+    content = "\n".join(json.dumps(line) for line in lines)
+    content += '\n \n{"text": "d", "label": 1.0}\n{"text": "e", "label": 123456789012345678901234567890}'
+    found = table("x.ndjson", content)
+    assert found.names == ("text", "label", "more")
+    assert rows(found) == [
+        (1, "a", "1", ""), (2, "b", "true", ""), (3, "c", "", '["1", "é"]'), (5, "d", "1.0", ""),
+        (6, "e", "123456789012345678901234567890", ""),
+    ]  # fmt: skip
+
+
+def test_json_lines_that_cannot_be_used(table):
+    lines = ['{"text": "a"}', '{"text": ', "[1]", '{"text": "a", "text": "b"}', '{"text": "\\ud800"}', "[" * 100_000]
+    found = table("x.jsonl", "\n".join(lines).encode() + b'\n{"text": "\xff"}')
+    assert rows(found) == [(1, "a")]
+    assert list(found.bad) == [2, 3, 4, 5, 6, 7]
+    assert found.bad[3].startswith("invalid JSON (no object")
+    assert found.bad[4] == "invalid JSON (a key is there twice)"
+    assert found.bad[5] == "holds half a character (a lone surrogate)"
+    assert found.bad[7] == "not UTF-8"
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    columns = {"text": ["a", None], "label": [1, 0], "score": [1.0, 0.5], "yes": [True, False], "raw": [b"\xff", b"x"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    found = read_table(tmp_path / "x.parquet")
+    assert (found.names, found.unit) == (("text", "label", "score", "yes", "raw"), "row")
+    assert rows(found) == [(1, "a", "1", "1.0", "true", "(1 bytes)"), (2, "", "0", "0.5", "false", "x")]
+    content = (tmp_path / "x.parquet").read_bytes()
+    text = pyarrow.array([b"a", b"\xff", b"c"]).cast(pyarrow.string(), safe=False)
+    parquet.write_table(pyarrow.table({"text": text, "label": [1, 2, 1]}), tmp_path / "x.parquet")
+    assert read_table(tmp_path / "x.parquet").bad == {2: "not UTF-8"}
+    for broken in (b"", content[:-20], b"PAR1" + bytes(100) + b"PAR1"):
+        (tmp_path / "x.parquet").write_bytes(broken)
+        with pytest.raises(UsageError, match=r"x\.parquet cannot be read as Parquet"):
+            read_table(tmp_path / "x.parquet")
+
+
+def test_parquet_without_its_package(table, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r'pip install -e "\.\[parquet\]"'):
+        table("x.parquet", b"")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
+def test_a_huge_value_and_an_empty_file(table, name):
+    limit = csv.field_size_limit()
+    line = {"x.csv": "{},a", "x.tsv": "{}\ta", "x.jsonl": '{{"text": "{}", "label": "a"}}'}[name]
+    assert len(table(name, line.format("x" * 300_000)).rows[0].values[0]) == 300_000
+    assert csv.field_size_limit() == limit
+    assert table(name, "").rows == table(name, "\ufeff\n\r\n").rows == []
+
+
+def test_files_that_are_no_table(table, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"is UTF-16: save it as UTF-8"):
+        table("x.csv", "a,b".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"has no tabs.*data=text_folder"):
+        table("x.txt", "a text\n")
+    with pytest.raises(UsageError, match=r"is no table: give a file that ends in \.csv"):
+        table("x.xlsx", "")
+    with pytest.raises(UsageError, match=r"no\.csv: cannot be opened"):
+        read_table(tmp_path / "no.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UsageError, match=r"pipe\.csv: cannot be opened \(it is a folder, a pipe"):
+        read_table(tmp_path / "pipe.csv")
+    monkeypatch.setattr("headstart.inputs.opening.MAX_BYTES", 2)
+    with pytest.raises(UsageError, match="too large"):
+        table("x.csv", "a,b")
+
+
+def test_columns_by_name_and_position(table):
+    found = table("x.csv", "a,b,b\n1,2,3\n").with_header()
+    assert rows(found) == [(2, "1", "2", "3")]
+    assert found.position("k", "a") == 0
+    assert found.position("k", 2) == 2
+    mistakes = [("c", "no such column"), ("b", "2 columns of this name: give k=1 or 2"), (3, "from 0 to 2")]
+    for wanted, message in mistakes:
+        with pytest.raises(UsageError, match=message):
+            found.position("k", wanted)
+
+
+def test_a_header_that_cannot_be_used(table):
+    with pytest.raises(UsageError, match=r"line 1: the header cannot be used \(2 columns in place of 3\)"):
+        table("x.csv", "a,b\n1,2,3\n4,5,6\n").with_header()
+
+
+def test_as_text():
+    assert table_file.as_text({"a": [1]}) == '{"a": [1]}'
