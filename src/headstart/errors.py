@@ -1,7 +1,7 @@
 """The exceptions that are shown without a traceback, and the words of messages."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -71,3 +71,9 @@ def printable(text: str) -> str:
     Spaces of all kinds and the invisible joiners between letters stay: some languages need them.
     """
     return _CONTROLS.sub("?", text)
+
+
+def listed(names: Sequence[str], limit: int = 10) -> str:
+    """The names in quotes for a message: at most `limit` of them, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, default_collate
 
 from headstart.data import splits
-from headstart.data.samples import Samples, listed, pool, with_loaders
+from headstart.data.samples import Samples, pool, with_loaders
 from headstart.data.sampling import CachedLoader, EpochLoader, EpochSampler, FixedViews, Rows
 from headstart.data.splits import SPLITS
 from headstart.data.transformed import Augmented, AugmentedInputs, Inputs, Transformed, collate_with_targets
-from headstart.errors import UsageError
+from headstart.errors import UsageError, listed
 from headstart.inputs.base import Preprocess
 from headstart.inputs.transforms import Deterministic, Load, SplitTransform, Transform, as_it_is
 

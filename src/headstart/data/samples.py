@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-from headstart.errors import UsageError, nearest
+from headstart.errors import UsageError, listed, nearest
 
 Loader = Callable[[int], Any]
 """Index -> raw sample."""
@@ -178,9 +178,3 @@ def _check_classes(samples: Samples, train: list[int]) -> None:
         )
     if len(samples.classes) < 2:
         raise UsageError(f"there is only one class, {samples.classes[0]!r}: a classifier needs at least two")
-
-
-def listed(names: Sequence[str], limit: int = 10) -> str:
-    """The names in quotes for a message: at most `limit` of them, and how many more there are."""
-    shown = ", ".join(repr(name) for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

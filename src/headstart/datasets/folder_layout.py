@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from headstart.data.samples import listed
-from headstart.datasets.table_file import TABLE_SUFFIXES
-from headstart.errors import UsageError
+from headstart.errors import UsageError, listed
 from headstart.inputs.folders import ARCHIVES, is_junk
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
+from headstart.inputs.tables import TABLE_SUFFIXES
 
 log = logging.getLogger(__name__)
 

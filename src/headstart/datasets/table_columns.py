@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from headstart.datasets.table_file import Table
 from headstart.errors import UsageError
+from headstart.inputs.tables import Table
+from headstart.inputs.text.tables import TEXT_NAMES
 
 log = logging.getLogger(__name__)
 
-TEXT_NAMES = ("text", "sentence", "review", "content", "question", "title", "comment", "tweet", "message", "body")
-"""Usual names of the column with the text; the first one that a table has counts."""
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "y")
 """The same for the label."""
 MOST_WORDS = 3

@@ -3,10 +3,10 @@
 import logging
 from pathlib import Path
 
-from headstart.data.samples import Samples, listed
+from headstart.data.samples import Samples
 from headstart.datasets import bad_samples
 from headstart.datasets.class_folders import ClassFolders, class_folders
-from headstart.errors import UsageError
+from headstart.errors import UsageError, listed
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.text.files import Texts, decoded, digest, usable
 from headstart.inputs.text.preprocess import TextPreprocess

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from headstart.data.module import DataModule, one_of
-from headstart.data.samples import Samples, listed
+from headstart.data.samples import Samples
 from headstart.datasets import bad_samples
 from headstart.datasets.folder_layout import by_split
 from headstart.datasets.table_columns import Columns, find_columns
-from headstart.datasets.table_file import TABLE_SUFFIXES, Row, Table, read_table
-from headstart.errors import UsageError, nearest_path
+from headstart.errors import UsageError, listed, nearest_path
 from headstart.inputs.folders import ARCHIVES, is_junk
+from headstart.inputs.tables import TABLE_SUFFIXES, Row, Table, read_table
 from headstart.inputs.text.files import Texts, digest
 
 log = logging.getLogger(__name__)

@@ -50,7 +50,8 @@ def write(model: nn.Module, example: Any, axes: Any, path: Path, about: dict[str
         # {}: the exporter takes a dict in last place as named arguments
         program = torch.onnx.export(
             model, (example, {}), dynamo=True, dynamic_shapes=(dynamic_shapes(axes),),
-            input_names=input_names(example, about["input"]["name"]), output_names=[OUTPUT], opset_version=OPSET, verbose=False,
+            input_names=input_names(example, about["input"]["name"]), output_names=[OUTPUT], opset_version=OPSET,
+            verbose=False,
         )  # fmt: skip
     proto = program.model_proto
     _clean(proto)

@@ -4,8 +4,8 @@ import time
 import pytest
 import torch
 
-from headstart.data.samples import Samples, listed, pool
-from headstart.errors import UsageError
+from headstart.data.samples import Samples, pool
+from headstart.errors import UsageError, listed
 from headstart.inputs.images.files import PictureStack
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from headstart.datasets.table_columns import Columns, find_columns
-from headstart.datasets.table_file import Row, Table
 from headstart.errors import UsageError
+from headstart.inputs.tables import Row, Table
 
 
 def table(*lines: str, names=None) -> Table:

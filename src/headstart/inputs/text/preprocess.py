@@ -14,7 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from headstart.errors import UsageError
 from headstart.inputs.base import Preprocess, Setting, Unlabelled
+from headstart.inputs.tables import TABLE_SUFFIXES
 from headstart.inputs.text.files import decoded, lines_of, usable
+from headstart.inputs.text.tables import rows_of
 
 SHORTEST, LONGEST_EXAMPLE = 4, 64
 """Shortest `max_length`, and the length of generated batches, in tokens."""
@@ -91,7 +93,7 @@ class TextPreprocess(Preprocess):
 
     def samples_in(self, source: str | BinaryIO, column: str | int | None = None) -> Iterator[Unlabelled]:
         """Each line of a text file or of standard input, or each row of a table."""
-        if isinstance(source, str) and Path(source).suffix.lower() in TABLE_SUFFIXES:
+        if isinstance(source, str) and Path(source).suffix.lower() in {*TABLE_SUFFIXES} - self.suffixes:
             return rows_of(source, column)
         return lines_of(source)
 
@@ -108,7 +110,7 @@ class TextPreprocess(Preprocess):
             "input": {"name": "tokens", "type": "int64", "shape": ["batch", "length"]},
             "preprocess": {"max_length": self.max_length, "pad": self.pad},
             "steps_before": [
-                f"tokens of the text by the file of the tokenizer (see files), at most {self.max_length}; the rest is cut",
+                f"tokens of the text by the tokenizer in `files`, at most {self.max_length}; the rest is cut off",
                 "words that look like special tokens, such as [SEP], are ordinary text (encode_special_tokens)",
                 f"fill up the shorter texts of a batch with {self.pad} at the end",
             ],

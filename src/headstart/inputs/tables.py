@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from headstart.data.samples import listed
-from headstart.errors import UsageError, nearest
+from headstart.errors import UsageError, listed, nearest
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.opening import MAX_BYTES, open_file
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from headstart.datasets import table_file
-from headstart.datasets.table_file import read_table
 from headstart.errors import UsageError
+from headstart.inputs import tables
+from headstart.inputs.tables import read_table
 
 
 @pytest.fixture
@@ -181,4 +181,4 @@ def test_a_header_that_cannot_be_used(table):
 
 
 def test_as_text():
-    assert table_file.as_text({"a": [1]}) == '{"a": [1]}'
+    assert tables.as_text({"a": [1]}) == '{"a": [1]}'
