@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from headstart.errors import UsageError
 from headstart.inference.file_names import STDIN, find_files
 from headstart.inputs.base import Preprocess, Unlabelled
 
@@ -50,6 +51,9 @@ def find_samples(given: str | Sequence[str], preprocess: Preprocess, column: str
         path = os.path.expanduser(given)
         several = preprocess.samples_in(path, column) if os.path.isfile(path) else None
     if several is not None:
-        return Found(several, None)
+        first = next(several, None)  # so that a file that cannot be used is refused before a row is written
+        if first is None:
+            raise UsageError(f"input={given}: there is no {preprocess.sample_name} in it")
+        return Found(chain([first], several), None)
     paths = find_files(given, preprocess.suffixes, preprocess.sample_name)
     return Found(map(Unlabelled, paths.names), paths.total)

@@ -174,8 +174,8 @@ class Preprocess(ABC):
         """
         return None
 
-    def summary_of(self, raw: Sequence[Any]) -> str | None:
-        """A sentence about these raw samples that a user should know before training; None: nothing to say."""
+    def summary_of(self, raw: Iterable[Any]) -> str | None:
+        """A sentence about raw samples that a user should know before training; None, without a look at them: none."""
         return None
 
     def files_beside(self) -> dict[str, str]:

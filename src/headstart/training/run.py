@@ -30,6 +30,7 @@ from headstart.training.restart import connect_again
 from headstart.training.settle import settle
 
 log = logging.getLogger(__name__)
+SAMPLES_LOADED = 2000  # training samples that are loaded to describe the inputs
 
 
 @dataclass
@@ -91,6 +92,7 @@ def train(given: DictConfig) -> Result:
     connect_again(trainer)
     show_data(data)
     task = build_task(cfg, data, resume_from)
+    show_inputs(data, task)
     if resume_from:  # only once training starts: if the resumed run is refused, its old config stays
         trainer.callbacks.insert(1, LambdaCallback(on_train_start=lambda *_: write_config_and_classes(run, cfg, task)))
     else:
@@ -153,6 +155,15 @@ def show_data(data: DataModule) -> None:
     """Prints the number of samples of each class in each split."""
     counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
     show(data_table(data.classes, counts))
+
+
+@rank_zero_only
+def show_inputs(data: DataModule, task: ClassificationTask) -> None:
+    """Prints what the preprocessing says about some training samples."""
+    train = data.splits["train"]
+    chosen = train[:: max(len(train) // SAMPLES_LOADED, 1)]
+    if sentence := task.backbone.preprocess.summary_of(map(data.samples.load, chosen)):
+        log.info(sentence)
 
 
 @rank_zero_only

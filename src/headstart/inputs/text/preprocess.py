@@ -124,7 +124,7 @@ class TextPreprocess(Preprocess):
         """No augmentation, and a larger `max_length` if many texts are cut."""
         return super().suggest(raw)
 
-    def summary_of(self, raw: Sequence[str]) -> str:
+    def summary_of(self, raw: Iterable[str]) -> str:
         """A sentence about the lengths of these texts."""
         lengths = self.full_lengths(raw)
         cut = sum(length > self.max_length for length in lengths)
