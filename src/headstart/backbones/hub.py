@@ -92,13 +92,14 @@ class ModelFiles:
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
         except ImportError as error:
             raise UsageError('texts need the package huggingface_hub: pip install -e ".[text]"') from error
-        known = try_to_load_from_cache(self.name, file)
+        cache = constants.HF_HUB_CACHE
+        known = try_to_load_from_cache(self.name, file, cache_dir=cache)
         if known is not None:  # downloaded before, or the hub has answered before that there is no such file
             return Path(known) if isinstance(known, str) else None
         try:
             # asked first, because the package would try again for half a minute without a network
             requests.head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
-            return Path(hf_hub_download(self.name, file))
+            return Path(hf_hub_download(self.name, file, cache_dir=cache))
         except RepositoryNotFoundError as error:
             raise UsageError(
                 f"model.name={self.name}: the Hugging Face hub has no such model, or it is not public (then set "

@@ -1,0 +1,148 @@
+"""Encoders of texts: the same numbers as `transformers`, cut behind each layer, and files that may vanish."""
+
+import json
+
+import pytest
+import safetensors.torch
+import tiny_text
+import torch
+
+from headstart.backbones.bert import Architecture, Bert
+from headstart.backbones.parts import in_two_parts
+from headstart.backbones.text_encoder import TextEncoder
+from headstart.errors import UsageError
+
+TEXTS = ["a superb film", "the actor was very awful and the ending is quite a scene", "music"]
+
+
+def batch(net):
+    return net.preprocess.collate([net.preprocess(text) for text in TEXTS])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model with weights, as the hub has it."""
+    place = tiny_text.write_model(tmp_path / "model")
+    torch.manual_seed(0)
+    net = tiny_text.backbone().net
+    safetensors.torch.save_file({f"bert.{k}": v for k, v in net.state_dict().items()}, place / "model.safetensors")
+    return place
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_padding_changes_nothing(pooling):
+    net = tiny_text.backbone(pooling=pooling)
+    together = net(batch(net))
+    for row, text in zip(together, TEXTS, strict=True):
+        assert torch.allclose(row, net(net.preprocess.collate([net.preprocess(text)]))[0], atol=1e-6)
+
+
+def test_it_is_cut_behind_each_layer_to_the_bit_and_padding_is_zero():
+    net = tiny_text.backbone()
+    inputs = batch(net)
+    whole, padding = net(inputs), inputs == 0
+    assert [group.name for group in net.layer_groups()] == ["stem", "layer.0", "layer.1"]
+    for groups in (1, 2, 3):
+        prefix, rest = in_two_parts(net, groups)
+        between = prefix(inputs)
+        assert torch.equal(rest(between), whole)
+        if groups < 3:
+            assert not between[padding].any()
+            assert between[~padding].any(dim=1).all()
+
+
+KINDS = {
+    "bert": {}, "roberta": {}, "electra": {"embedding_size": 8},
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+    "mpnet": {}, "deberta-v2": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_computes_what_transformers_computes(kind, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 64, "max_position_embeddings": 40}
+    if kind != "distilbert":
+        sizes |= {
+            "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+        }  # fmt: skip
+    torch.manual_seed(0)
+    theirs = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **sizes | KINDS[kind])).eval()
+    theirs.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(tiny_text.tokenizer().to_str())
+    ours = TextEncoder(str(tmp_path)).eval()
+    assert isinstance(ours.net, Bert) == (kind not in ("mpnet", "deberta-v2"))
+    tokens = torch.randint(5, 40, (3, 12))
+    tokens[0, 7:] = tokens[1, 3:] = ours.pad
+    mask = tokens.ne(ours.pad)
+    expected = theirs(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+    assert torch.allclose(ours.net(tokens)[mask], expected[mask], atol=2e-6)
+    assert torch.allclose(ours(tokens)[2], expected[2].mean(dim=0), atol=2e-6)
+
+
+def test_weights_come_from_a_folder_a_file_and_an_earlier_backbone(folder, tmp_path):
+    first = TextEncoder(str(folder))
+    assert first.pretrained
+    again = TextEncoder(str(folder), weights=str(folder / "model.safetensors"))
+    torch.save({f"backbone.{k}": v for k, v in first.state_dict().items()}, tmp_path / "own.pt")
+    own = TextEncoder(str(folder), weights=str(tmp_path / "own.pt"))
+    for other in (again, own):
+        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+    assert not TextEncoder(str(folder), weights=None).pretrained
+
+
+def test_a_checkpoint_needs_no_folder(folder):
+    first = TextEncoder(str(folder), max_length=7)
+    built = TextEncoder("gone/away", weights=None, max_length=7, **json.loads(json.dumps(first.rebuild)))
+    built.load_state_dict(first.state_dict())
+    tokens = batch(first)
+    assert torch.equal(first.eval()(tokens), built.eval()(tokens))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pooling": "men"}, r"model.pooling=men does not exist, did you mean"),
+        ({"max_length": 25}, "give a number of tokens from 4 to 24"),
+        ({"max_length": 2}, "give a number of tokens from 4 to 24"),
+        ({"weights": "BEST"}, "give DEFAULT for the published ones, the path of a file"),
+        ({"weights": "no/such/file.pt"}, "there is no file"),
+    ],
+)
+def test_mistakes_are_told(options, message, folder):
+    with pytest.raises(UsageError, match=message):
+        TextEncoder(str(folder), **options)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("config.json", "it has no config.json"), ("model.safetensors", "it has no model.safetensors")],
+)
+def test_a_folder_without_a_file_is_told(missing, message, folder):
+    (folder / missing).unlink()
+    with pytest.raises(UsageError, match=message):
+        TextEncoder(str(folder))
+
+
+def test_a_folder_that_does_not_exist_is_told(folder):
+    with pytest.raises(UsageError, match=r"there is no folder.*did you mean"):
+        TextEncoder(str(folder.with_name("modle")))
+
+
+def test_weights_of_another_size_are_told(folder):
+    config = tiny_text.ARCHITECTURE | {"hidden_size": 32}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="do not fit this network"):
+        TextEncoder(str(folder))
+
+
+def test_roberta_counts_positions_from_behind_its_padding_token():
+    config = tiny_text.ARCHITECTURE | {"model_type": "roberta", "pad_token_id": 1}
+    sizes = Architecture.of(config)
+    assert (sizes.position_offset, sizes.longest) == (2, 22)
+
+
+def test_updates_of_low_rank_are_in_every_linear_layer(folder):
+    net = TextEncoder(str(folder), lora_rank=2)
+    named = [name for name, _ in net.named_parameters() if name.endswith(".0.up")]
+    assert len(named) == 2 * 6
