@@ -16,7 +16,9 @@ NEEDS = {
     "data/image_folder.yaml": ["data.root=pictures"],
     "data/text_folder.yaml": ["data.root=texts"],
     "data/text_table.yaml": ["data.root=texts.tsv"],
+    "experiment/ulmfit.yaml": ["data.root=texts.tsv"],
     "model/torchvision.yaml": ["model.name=resnet18"],
+    "model/transformers.yaml": ["model.name=some/encoder"],
     "hparams_search/optuna.yaml": None,  # needs the extra; see below
 }
 

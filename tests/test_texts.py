@@ -101,9 +101,7 @@ def test_each_layer_sees_each_text_once_and_the_next_run_none(configured, tmp_pa
 
 
 @pytest.mark.parametrize("strategy", ["full", pytest.param("lp_ft", marks=pytest.mark.slow)])
-def test_a_run_interrupted_within_an_epoch_ends_as_if_it_had_not_been(
-    strategy, configured, tmp_path, monkeypatch
-):
+def test_a_run_interrupted_within_an_epoch_ends_as_if_it_had_not_been(strategy, configured, tmp_path, monkeypatch):
     words = [f"finetuning={strategy}", "finetuning.patience=null", "test=false"]
     whole = train(configured(*words, f"paths.run={tmp_path / 'whole'}"))
     monkeypatch.setenv("HEADSTART_TRUST", "test_texts")

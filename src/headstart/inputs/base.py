@@ -47,6 +47,20 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Length:
+    """The length of a run that `finetuning=auto` chooses: epochs until this number of samples was seen, within bounds.
+
+    Attributes:
+        samples: training samples to see, each time a sample is seen.
+        fewest, most: bounds of the number of epochs.
+    """
+
+    samples: int
+    fewest: int
+    most: int
+
+
+@dataclass(frozen=True)
 class Unlabelled:
     """A sample without a label, for predictions.
 
@@ -72,12 +86,14 @@ class Preprocess(ABC):
         suffixes: endings of files that hold one sample each, lower case with the dot; empty if there are no such files.
         hub_task: name of the classification task on the Hugging Face hub.
         in_rows: whether predictions show the sample itself, as `sample_name`, beside its name.
+        run_length: for `finetuning=auto`; None: the default.
     """
 
     sample_name: ClassVar[str] = "sample"
     suffixes: ClassVar[frozenset[str]] = frozenset()
     hub_task: ClassVar[str] = "other"
     in_rows: ClassVar[bool] = False
+    run_length: ClassVar[Length | None] = None
 
     @abstractmethod
     def __call__(self, raw: Any) -> Any:

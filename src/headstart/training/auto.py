@@ -22,7 +22,7 @@ from headstart.callbacks.closed_form_head import last_layer
 from headstart.cli.overrides import command_line_overrides
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
-from headstart.inputs.base import Setting
+from headstart.inputs.base import Length, Setting
 from headstart.runs.hyperparameters import key_of
 
 NAMED_PARTS = ("finetuning", "augmentation", "optimizer", "scheduler")
@@ -55,6 +55,7 @@ class Facts:
         num_val: validation samples.
         fewest_val: validation samples of the rarest class.
         batch_norm: whether a pretrained backbone with BatchNorm is trained.
+        run_length: of this kind of input; None: the default.
     """
 
     num_train: int
@@ -62,6 +63,7 @@ class Facts:
     num_val: int
     fewest_val: int
     batch_norm: bool = False
+    run_length: Length | None = None
 
 
 @dataclass
@@ -88,7 +90,7 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
         settings = _head_settings(cfg) if "finetuning.solve_head" not in given else []
         closed_form_head = not settings and cfg.finetuning.get("solve_head") and cfg.model.get("weights") is not None
         backbone = instantiate(model.model)
-        facts = facts_of(data, _trains_with_batch_norm(cfg, backbone))
+        facts = facts_of(data, _trains_with_batch_norm(cfg, backbone), backbone.preprocess.run_length)
         for setting in backbone.preprocess.suggest(_some_samples(data)):
             if setting.key not in given and _fits(model.model, setting):
                 settings.append(setting)
@@ -191,15 +193,15 @@ def _head_settings(cfg: DictConfig) -> list[Setting]:
     return []
 
 
-def facts_of(data: DataModule, batch_norm: bool) -> Facts:
+def facts_of(data: DataModule, batch_norm: bool, run_length: Length | None = None) -> Facts:
     """The facts that the recommendations need.
 
     Args:
         data: set up.
-        batch_norm: as in `Facts`.
+        batch_norm, run_length: as in `Facts`.
     """
     num_val, val_counts = data.num_samples["val"], data.class_counts("val")
-    return Facts(data.num_samples["train"], data.class_counts(), num_val, min(val_counts), batch_norm)
+    return Facts(data.num_samples["train"], data.class_counts(), num_val, min(val_counts), batch_norm, run_length)
 
 
 def decide(
@@ -214,6 +216,7 @@ def decide(
 
     The number of epochs follows the BiT rule (Kolesnikov et al. 2020, https://arxiv.org/abs/1912.11370, section 3.3:
     500 steps for less than 20,000 samples), but with steps of 32 samples instead of 512, and between 5 and 30 epochs.
+    A kind of input may have another length (`Preprocess.run_length`).
 
     Args:
         facts: about data and network.
@@ -258,7 +261,8 @@ def decide(
 def _epochs(
     facts: Facts, limit: float | None, time_per_sample: Callable[[], float] | None, closed_form_head: bool
 ) -> Setting:
-    epochs = min(max(math.ceil(SAMPLES_TO_SEE / facts.num_train), FEWEST_EPOCHS), MOST_EPOCHS)
+    length = facts.run_length or Length(SAMPLES_TO_SEE, FEWEST_EPOCHS, MOST_EPOCHS)
+    epochs = min(max(math.ceil(length.samples / facts.num_train), length.fewest), length.most)
     reason = f"{facts.num_train} training samples"
     if limit is not None:
         epoch = time_per_sample() * (facts.num_train + facts.num_val / 3)  # validation is only the forward pass

@@ -57,6 +57,7 @@ def flip_crop(preprocess: Any, scale: float = 0.35, flip: float = 0.5, erase: fl
         flip: probability of mirroring left and right.
         erase: probability of painting a rectangle grey.
     """
+    _refuse_others(preprocess)
     _check(1e-6, 1, scale=scale)
     _check(0, 1, flip=flip, erase=erase)
     size, how = preprocess.image_size, v2.InterpolationMode(preprocess.interpolation)
@@ -97,6 +98,7 @@ def affine(
         flip: probability of mirroring left and right.
         erase: probability of painting a rectangle grey.
     """
+    _refuse_others(preprocess)
     _check(0, 180, degrees=degrees)
     _check(0, 89, shear=shear)
     _check(0, 0.99, zoom=zoom)
@@ -118,6 +120,12 @@ def _erasing(probability: float) -> list[v2.Transform]:
     With probability 0 there is no transform, because it would still draw from the random generator.
     """
     return [v2.RandomErasing(probability, value=GREY)] if probability else []
+
+
+def _refuse_others(preprocess: Any) -> None:
+    if not hasattr(preprocess, "image_size"):
+        kind = getattr(preprocess, "sample_name", "sample")
+        raise UsageError(f"this augmentation is for pictures, not for {kind}s: type augmentation=none")
 
 
 def _check(low: float, high: float, **given: float) -> None:

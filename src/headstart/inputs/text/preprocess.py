@@ -13,13 +13,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from headstart.errors import UsageError
-from headstart.inputs.base import Preprocess, Setting, Unlabelled
+from headstart.inputs.base import Length, Preprocess, Setting, Unlabelled
 from headstart.inputs.tables import TABLE_SUFFIXES
 from headstart.inputs.text.files import decoded, lines_of, usable
 from headstart.inputs.text.tables import rows_of
 
 SHORTEST, LONGEST_EXAMPLE = 4, 64
 """Shortest `max_length`, and the length of generated batches, in tokens."""
+
+LEARNING_RATE = 5e-4
+"""Of the head, with `finetuning=auto`; that of the encoder is `task.backbone_lr_ratio` times this one."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class TextPreprocess(Preprocess):
     suffixes = frozenset({".txt"})
     hub_task = "text-classification"
     in_rows = True
+    run_length = Length(samples=4000, fewest=3, most=30)
 
     tokenizer: str
     max_length: int
@@ -121,8 +125,9 @@ class TextPreprocess(Preprocess):
         return {"tokenizer.json": self.tokenizer}
 
     def suggest(self, raw: Sequence[Any]) -> list[Setting]:
-        """No augmentation, and a larger `max_length` if many texts are cut."""
-        return super().suggest(raw)
+        """No augmentation, and half of the usual learning rate (docs/accuracy.md)."""
+        lr = Setting("optimizer.lr", LEARNING_RATE, "encoders of texts are fine-tuned with lower learning rates")
+        return [*super().suggest(raw), lr]
 
     def summary_of(self, raw: Iterable[str]) -> str:
         """A sentence about the lengths of these texts."""

@@ -185,3 +185,9 @@ def test_flip_crop_reduces_as_far_as_its_smallest_crop_allows(scale, side, shape
 def test_what_affine_fixes_is_the_preprocess_itself():
     preprocess = Preprocess()
     assert augmentation.affine(preprocess, degrees=3).deterministic is preprocess
+
+
+@pytest.mark.parametrize("name", ["flip_crop", "trivial_augment", "affine"])
+def test_other_inputs_than_pictures_are_refused(name):
+    with pytest.raises(UsageError, match="for pictures, not for samples: type augmentation=none"):
+        getattr(augmentation, name)(object())
