@@ -59,6 +59,11 @@ SETUPS = {
         *("augmentation=flip_crop", "scheduler=plateau", "scheduler.patience=0", "monitor=val/loss"),
         *("+trainer.val_check_interval=0.5", "data.sampler=balanced", "optimizer.lr=0.01"),
     ),
+    # batches of texts of similar lengths, rows of different lengths in the cache; needs the package tokenizers
+    "texts": (
+        *("data=text_table", "data.root={made}/texts.csv", "data.shots_per_class=20", "model=transformers"),
+        *("model.name={made}/model", "model.weights=null", "finetuning=gradual", "scheduler=slanted_triangular"),
+    ),
 }
 # Modules that are slow to import; they must not compute anything before the fork
 PRELOADED = (
@@ -404,6 +409,18 @@ def _code(moment: Moment | None) -> int:
     return -moment.signal if moment.signal == signal.SIGKILL else 128 + moment.signal
 
 
+def make_texts(folder: Path) -> None:
+    """Writes reviews and the folder of a text encoder, both made up."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import tiny_text
+
+    tiny_text.write_model(folder / "model")
+    with (folder / "texts.csv").open("w", newline="", encoding="utf-8") as stream:
+        names = [tiny_text.CLASSES[place % 2] for place in range(60)]
+        rows = [(tiny_text.review(place, name), name) for place, name in enumerate(names)]
+        csv.writer(stream).writerows([("text", "label"), *rows])
+
+
 # --- all set-ups -----------------------------------------------------------------------------------------------------
 
 
@@ -422,8 +439,10 @@ def options() -> argparse.Namespace:
 
 def check_setup(name: str, asked: argparse.Namespace, folder: Path) -> Counter[str]:
     """Runs all scenarios of one set-up; returns counts of scenarios, processes and interruptions."""
-    overrides = [*COMMON, *SETUPS[name], *asked.set]
+    overrides = [*(word.format(made=folder / "made") for word in (*COMMON, *SETUPS[name])), *asked.set]
     folder.mkdir(parents=True)
+    if name == "texts":
+        make_texts(folder / "made")
     expected = reference([*overrides, "data.num_workers=0"], folder)
     happens = survey([*overrides, "data.num_workers=0"], folder)
     require_equal(f"{name}: forked instead of started", expected, folder / "survey")

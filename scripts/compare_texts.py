@@ -1,6 +1,6 @@
 """Compares strategies of this project with other methods on the same few labelled texts.
 
-    python scripts/compare_texts.py --train sst2/train.tsv --test sst2/dev.tsv --model <MiniLM> --labels 100 --out results
+    python scripts/compare_texts.py --train train.tsv --test dev.tsv --model <MiniLM> --labels 100 --out results
     python scripts/compare_texts.py --out results               only the table of existing results
 
 A draw takes `--labels` texts from `--train`, the same number of each class (0: all texts). All methods get the same

@@ -213,6 +213,30 @@ def test_two_processes_compute_the_head_as_one(composed, tmp_path):
     torch.testing.assert_close(run.last()["state_dict"], alone["state_dict"], rtol=0, atol=1e-4)
 
 
+def test_two_processes_learn_from_texts_as_one(composed, tmp_path):
+    """The batches of texts of similar lengths are the same, and each process takes half of each."""
+    tiny_text = pytest.importorskip("tiny_text")
+    names = [tiny_text.CLASSES[place % 2] for place in range(100)]
+    rows = [f"{tiny_text.review(place, name)}\t{name}\n" for place, name in enumerate(names)]
+    (tmp_path / "texts.tsv").write_text("text\tlabel\n" + "".join(rows))
+    model = tiny_text.write_model(tmp_path / "model")
+    words = [
+        "data=text_table", f"data.root={tmp_path / 'texts.tsv'}", "model=transformers", f"model.name={model}",
+        "model.weights=null", *(word for word in LEARNING[3:5]), *LEARNING[7:],
+    ]  # fmt: skip
+    run = training(tmp_path / "two", *words, EACH, "trainer=ddp_cpu")
+    assert run.code == 0, run.err
+    first, second = run.notes()
+    assert first == second
+    train(composed(*words, BOTH, "trainer=cpu", "trainer.enable_progress_bar=false"))
+    alone = checkpoint.read(tmp_path / "run/checkpoints/last.ckpt")
+    assert alone["global_step"] == run.last()["global_step"] == 3 * 8
+    torch.testing.assert_close(run.last()["state_dict"], alone["state_dict"], rtol=0, atol=1e-6)
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    del metrics["seconds"], metrics["passes"], metrics["kept"]
+    assert run.metrics == pytest.approx(metrics, abs=1e-6)
+
+
 def test_one_of_two_processes_speaks_and_writes(frozen):
     assert frozen.out.count("val/acc:") == 1
     assert frozen.err.count("samples  ") == 1
