@@ -89,7 +89,8 @@ def learning_rows(task: pl.LightningModule) -> list[tuple[str, ...]]:
 def learning_table(title: str, rows: list[tuple[str, ...]]) -> Table:
     """The rows as a table for a terminal."""
     table = Table(title=title, title_justify="left")
-    for column in COLUMNS:
+    columns, rows = _used(rows)
+    for column in columns:
         table.add_column(column, justify="left" if column == "group" else "right")
     for row in rows[:-2]:
         table.add_row(*row)
@@ -101,8 +102,15 @@ def learning_table(title: str, rows: list[tuple[str, ...]]) -> Table:
 
 def as_markdown(title: str, rows: list[tuple[str, ...]]) -> str:
     """The rows as a table for TensorBoard's text tab."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
+    columns, rows = _used(rows)
+    lines = [columns, ("---",) * len(columns), *rows]
     return f"**{title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _used(rows: list[tuple[str, ...]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows; without the last column if the network has no BatchNorm."""
+    number = len(COLUMNS) if any(row[-1] for row in rows) else len(COLUMNS) - 1
+    return COLUMNS[:number], [row[:number] for row in rows]
 
 
 def _norm_mode(modules: "list[nn.Module]") -> str:
