@@ -15,7 +15,7 @@ from browser import SCHEMES, SIZES, chromium, executable, look_at
 from photos import pictures
 
 import compare
-from headstart.evaluation.explanations import has_captum
+from headstart.evaluation.explanations.attribution import has_captum
 from headstart.inference.classifier import Classifier
 from headstart.tasks import checkpoint
 from headstart.training.run import train

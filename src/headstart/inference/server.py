@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from headstart.cli.schemas import host_names
 from headstart.errors import UsageError
-from headstart.evaluation.explanations import has_captum
+from headstart.evaluation.explanations.attribution import has_captum
 from headstart.inference.app import Model, build_app
 from headstart.inference.classifier import Classifier
 from headstart.inference.guards import CONNECTIONS, TimedProtocol
