@@ -18,6 +18,9 @@ LONGEST = 1500
 NAMED = 3
 """Words with the largest weights that are listed below a text, for and against the class."""
 
+NEGLIGIBLE = 0.005
+"""Smaller weights are not listed: they would be printed as 0.00."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -63,11 +66,14 @@ class TextView(SampleView):
 
 def page_entry(entry: Entry) -> dict[str, Any]:
     """The values that the template of texts needs for one entry."""
-    found = {"lines": entry.lines, "name": entry.name, "pieces": pieces(entry.sample, entry.explanation or [])}
-    if entry.explanation is not None:
-        found["words"] = main_words(entry.sample, entry.explanation)
-        found["explained"] = entry.explained
-    return found
+    words = entry.explanation
+    return {
+        "lines": entry.lines,
+        "name": entry.name,
+        "pieces": pieces(entry.sample, words or []),
+        "words": None if words is None else main_words(entry.sample, words),
+        "explained": entry.explained,
+    }
 
 
 def excerpt(text: str, most: int = 200) -> str:
@@ -105,8 +111,8 @@ def main_words(text: str, words: Sequence[Word]) -> dict[str, list[str]]:
     ordered = sorted(words, key=lambda word: -abs(word.weight))
     named = [(word.weight, f"{excerpt(text[word.start : word.end], 30)} {word.weight:+.2f}") for word in ordered]
     return {
-        "for": [name for weight, name in named if weight > 0][:NAMED],
-        "against": [name for weight, name in named if weight < 0][:NAMED],
+        "for": [name for weight, name in named if weight > NEGLIGIBLE][:NAMED],
+        "against": [name for weight, name in named if weight < -NEGLIGIBLE][:NAMED],
     }
 
 

@@ -81,9 +81,7 @@ class Inspection:
         elif self._view.can_show:
             self._show_mistakes()
         else:
-            log.warning(
-                "mistakes.csv lists the mistakes; only pictures and texts are also shown"
-            )
+            log.warning("mistakes.csv lists the mistakes; only pictures and texts are also shown")
         if self.cfg.embedding:
             self._show_embedding()
         if self.cfg.label_errors:
@@ -147,7 +145,7 @@ class Inspection:
                     [mistake.path, mistake.true, mistake.predicted, str(rank), paths[place], name, f"{value:.4f}"]
                 )
         texts = texts_of(self.data, "train", nearest.flatten().tolist())
-        write_table(self.folder / "neighbours.csv", with_texts(rows, texts))
+        write_table(self.folder / "neighbours.csv", with_texts(rows, texts, "neighbour_text"))
         title = f"worst mistakes, each with the nearest training {self.task.backbone.preprocess.sample_name}s"
         self._view.write(self.folder / "neighbours", groups, title)
 
