@@ -123,6 +123,7 @@ def contents(
         "listed": LISTED,
         "multi_label": task.objective.multi_label,
         "input": task.backbone.preprocess.describe()["summary"],
+        "export_files": list(task.backbone.preprocess.files_beside()),
         "hub_task": task.backbone.preprocess.hub_task,
         "sample_name": task.backbone.preprocess.sample_name,
     }

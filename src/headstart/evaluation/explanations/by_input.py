@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from headstart.backbones.base import Backbone
 from headstart.display.contact_sheet import is_picture
@@ -11,6 +11,7 @@ from headstart.errors import UsageError
 from headstart.evaluation.explanations import pictures, texts
 from headstart.inputs.base import Preprocess
 from headstart.inputs.text.preprocess import TextPreprocess
+from headstart.inputs.text.words import blank_token
 
 Explain = Callable[[nn.Module, Backbone, list[Any], list[int]], Any]
 """Network, its backbone, samples as they are shown, a class index of each -> one explanation per sample.
@@ -33,3 +34,11 @@ def explanation_for(preprocess: Preprocess, sample: Any) -> Explain:
     if is_picture(sample):
         return pictures.explain
     raise UsageError(f"explain works for pictures and texts, not for a {preprocess.sample_name} of this model")
+
+
+def can_explain(preprocess: Preprocess) -> bool:
+    """Whether predictions for inputs of this kind can be explained."""
+    if isinstance(preprocess, TextPreprocess):
+        return blank_token(preprocess) is not None
+    example = preprocess.example(1)
+    return isinstance(example, Tensor) and is_picture(example[0])

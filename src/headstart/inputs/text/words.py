@@ -50,13 +50,19 @@ def merged_into_words(preprocess: TextPreprocess, raw: str, weights: list[float]
     return found
 
 
+def blank_token(preprocess: TextPreprocess) -> int | None:
+    """The token that replaces words to show the effect of each; None: the tokenizer has none."""
+    found = preprocess.token_id(BLANKS)
+    return None if found == preprocess.pad else found
+
+
 def blanked(preprocess: TextPreprocess, raw: str) -> Tensor | None:
     """The tokens of a text, int64 `(tokens,)`, each of its words replaced by a token that says nothing.
 
     The special tokens stay, and the length does. None: the tokenizer has no such token.
     """
-    blank = preprocess.token_id(BLANKS)
-    if blank is None or blank == preprocess.pad:
+    blank = blank_token(preprocess)
+    if blank is None:
         return None
     tokens = preprocess(raw)
     for place, word in enumerate(preprocess.encoding(raw).word_ids):
