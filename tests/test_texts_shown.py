@@ -97,7 +97,7 @@ def test_a_report_shows_examples_lengths_and_mistakes(run):
     page, card = report(asked("report", f"run={run}"), path)
     html = page.read_text()
     assert html.count("<blockquote") > 2 * 4
-    assert "Texts: tokens per text: median" in html
+    assert "Tokens per text: median" in html
     assert 'aria-label="Histogram of the lengths in tokens' in html
     mistakes = rows(run / "evaluation_test/mistakes.csv")
     if has_captum():

@@ -88,7 +88,7 @@ def data_card(
         card.counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
         card.totals = {split: data.num_samples[split] for split in card.counts}
         summary, card.lengths = texts.lengths(data, preprocess)
-        card.sizes = summary or _sizes(data)
+        card.sizes = f"{summary[0].upper()}{summary[1:]}" if summary else _sizes(data)
         _add_examples(card, data, examples)
         card.checked = data.samples.digests is not None
         card.leaks = leaks(data.samples, data.splits)
@@ -157,10 +157,10 @@ def _sizes(data: DataModule) -> str | None:
         return None
     by_area = sorted(found, key=lambda size: (size[0] * size[1], size))
     if by_area[0] == by_area[-1]:
-        return f"all {by_area[0][0]} x {by_area[0][1]} pixels"
+        return f"Pictures: all {by_area[0][0]} x {by_area[0][1]} pixels"
     sizes = [f"{width} x {height}" for width, height in (by_area[0], by_area[len(by_area) // 2], by_area[-1])]
     of = "" if len(chosen) == len(indices) else f" ({len(chosen):,} pictures measured)"
-    return f"from {sizes[0]} to {sizes[2]} pixels, the median has {sizes[1]}{of}"
+    return f"Pictures: from {sizes[0]} to {sizes[2]} pixels, the median has {sizes[1]}{of}"
 
 
 def _add_examples(card: DataCard, data: DataModule, number: int) -> None:

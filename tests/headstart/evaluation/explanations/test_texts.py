@@ -7,7 +7,7 @@ from torch import nn
 
 from headstart.backbones.text_encoder import TextEncoder
 from headstart.errors import UsageError
-from headstart.evaluation.explanations.by_input import explanation_for
+from headstart.evaluation.explanations.by_input import can_explain, explanation_for
 from headstart.evaluation.explanations.texts import explain
 from headstart.inputs.text.preprocess import TextPreprocess
 from headstart.inputs.text.words import blanked, merged_into_words
@@ -148,6 +148,7 @@ def test_the_baseline_keeps_the_special_tokens_and_is_no_padding():
 def test_a_tokenizer_without_a_blank_token_is_named(monkeypatch):
     monkeypatch.setattr("headstart.inputs.text.words.BLANKS", ("[NONE]",))
     network = random_network()
+    assert not can_explain(network[0].preprocess)
     with pytest.raises(UsageError, match="explain needs a tokenizer with one of the tokens"):
         explain(network, network[0], ["the film"], [0])
 
@@ -158,5 +159,7 @@ def test_the_explanation_is_chosen_by_the_kind_of_input():
 
     assert explanation_for(backbone().preprocess, "a text") is explain
     assert explanation_for(ImagePreprocess(16, 16), torch.zeros(3, 16, 16)) is pictures.explain
+    assert can_explain(backbone().preprocess)
+    assert can_explain(ImagePreprocess(16, 16))
     with pytest.raises(UsageError, match="explain works for pictures and texts, not for a picture of this model"):
         explanation_for(ImagePreprocess(16, 16), [1, 2])
