@@ -165,7 +165,7 @@ def test_words_come_back_in_order_and_unchanged(client):
     assert [piece["read"] for piece in answer["words"]].count(False) == 1, "the end is longer than the network reads"
 
 
-@pytest.mark.parametrize(("body", "kind", "code", "told"), [
+@pytest.mark.parametrize(("body", "kind", "code", "reason"), [
     (b"\xff\xfe\xff", "text/plain", 422, "this text cannot be read: not UTF-8 (byte 0)"),
     (b" \n", "text/plain", 422, "this text cannot be read: empty"),
     (b"", "text/plain", 400, "the request is empty"),
@@ -175,10 +175,10 @@ def test_words_come_back_in_order_and_unchanged(client):
     (b"a", "text/html", 415, "text/html is not a text"),
     (b"a=b", "application/x-www-form-urlencoded", 415, "is not a text"),
 ])  # fmt: skip
-def test_a_bad_request_has_a_reason_in_words(body, kind, code, told, client):
+def test_a_bad_request_has_a_reason_in_words(body, kind, code, reason, client):
     answer = client.post("/predict", content=body, headers={"Content-Type": kind})
     assert answer.status_code == code
-    assert told in answer.json()["detail"]
+    assert reason in answer.json()["detail"]
 
 
 def test_the_page_for_texts_has_the_same_guards(client):

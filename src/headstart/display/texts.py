@@ -100,9 +100,11 @@ def pieces(text: str, words: Sequence[Word], most: int = LONGEST) -> list[Piece]
         found.append(Piece(text[word.start : word.end], round(word.weight / largest, 3)))
         place = word.end
     rest = text[place:most]
-    if rest:
-        end = words[-1].end if words else len(text)
-        found.append(Piece(rest, is_read=place < end or not rest.strip()))
+    unread = rest.lstrip() if words and place == words[-1].end else ""
+    if space := rest[: len(rest) - len(unread)]:
+        found.append(Piece(space))
+    if unread:
+        found.append(Piece(unread, is_read=False))
     return [*found, Piece(" ...")] if len(text) > most else found
 
 

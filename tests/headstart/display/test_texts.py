@@ -24,7 +24,8 @@ def test_pieces_are_words_and_what_stands_between_them():
 
 
 def test_what_the_network_did_not_read_is_marked():
-    assert pieces("good film ", [Word(0, 4, 1.0)]) == [Piece("good", 1.0), Piece(" film ", is_read=False)]
+    shown = [Piece("good", 1.0), Piece(" "), Piece("film ", is_read=False)]
+    assert pieces("good film ", [Word(0, 4, 1.0)]) == shown
     assert pieces("good ", [Word(0, 4, 1.0)]) == [Piece("good", 1.0), Piece(" ")], (
         "a space at the end is nothing to read"
     )
