@@ -1,7 +1,7 @@
 """Measures how good a trained run is, and shows where it fails and why; needs only its directory or checkpoint.
 
 python src/evaluate.py run=logs/train/runs/<date>                      the test split of the run
-python src/evaluate.py run=last split=val explain=8                    with heat maps of the 8 worst mistakes
+python src/evaluate.py run=last split=val explain=8                    what led to the 8 worst mistakes
 python src/evaluate.py run=<run> data.root=other/pictures              another data set with the same class names
 """
 

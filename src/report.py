@@ -1,7 +1,7 @@
 """Writes a report page about a trained run, as one file, and a model card.
 
 python src/report.py run=logs/train/runs/<date>                        report.html and MODEL_CARD.md in the run
-python src/report.py run=last examples=0 worst=0                       the same without pictures of the data
+python src/report.py run=last examples=0 worst=0                       the same without samples of the data
 """
 
 import hydra

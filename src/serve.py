@@ -1,4 +1,5 @@
-"""Serves a trained run on this machine: a page to drop a picture on, and a JSON endpoint.
+"""Serves a trained run on this machine: a page to drop a picture on or to write a text on, and a JSON
+endpoint.
 
 python src/serve.py run=last                          then open http://127.0.0.1:8000
 curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/predict

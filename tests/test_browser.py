@@ -7,16 +7,21 @@ import os
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from browser import SCHEMES, SIZES, chromium, executable, look_at
+from hydra import compose, initialize_config_dir
 from photos import pictures
 
 import compare
-from headstart.evaluation.explanations import has_captum
+from headstart.cli.conf_files import CONF
+from headstart.evaluation.evaluate import evaluate
+from headstart.evaluation.explanations.attribution import has_captum
 from headstart.inference.classifier import Classifier
+from headstart.report.build import report
 from headstart.tasks import checkpoint
 from headstart.training.run import train
 
@@ -94,11 +99,18 @@ def test_the_comparison(browser, quick, tmp_path, monkeypatch):
 @pytest.fixture
 def address(quick, tmp_path):
     """Where the demo page of a small run is served."""
+    train(quick("trainer.max_epochs=1"))
+    with served(tmp_path / "run") as found:
+        yield found
+
+
+@contextmanager
+def served(run):
+    """The address of the demo page of a run."""
     uvicorn = pytest.importorskip("uvicorn", reason='needs pip install -e ".[serve]"')
     from headstart.inference.app import Model, build_app
 
-    train(quick("trainer.max_epochs=1"))
-    task, _ = checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")
+    task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
     app = build_app(Model(Classifier(task), torch.device("cpu")), max_bytes=10**6, top_k=5, maps=has_captum())
     config = uvicorn.Config(app, port=0, log_level="warning")
     socket, server = config.bind_socket(), uvicorn.Server(config)
@@ -106,9 +118,11 @@ def address(quick, tmp_path):
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def test_the_demo_page_answers_with_classes_and_a_map(browser, address, tmp_path):
@@ -139,6 +153,66 @@ def test_the_demo_page_says_what_is_wrong_with_a_file(browser, address, tmp_path
     page.set_input_files("#file", tmp_path / "large.png")
     page.wait_for_function("document.getElementById('status').textContent.startsWith('This file has 1.0 MB')")
     page.close()
+
+
+@pytest.fixture
+def texts_run(quick, tmp_path, monkeypatch):
+    """A run on texts with some mistakes."""
+    monkeypatch.setenv("HEADSTART_TRUST", "tiny_text")
+    tiny_text = pytest.importorskip("tiny_text")
+    train(tiny_text.on_reviews(quick("optimizer.lr=0.01", "trainer.max_epochs=2", "report=true"), tmp_path, wrong=8))
+    return tmp_path / "run"
+
+
+def test_pages_about_texts(browser, texts_run):
+    words = ["neighbours=2", "split=val"] + (["explain=true"] if has_captum() else [])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        asked = compose("evaluate", [f"run={texts_run}", *words])
+    evaluate(asked, texts_run / "checkpoints/best.ckpt")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        report(compose("report", [f"run={texts_run}"]), texts_run / "checkpoints/best.ckpt")
+    check(browser, texts_run / "report.html", "report_texts")
+    folder = texts_run / "evaluation_val"
+    for name in ("neighbours", *(["explanations"] if has_captum() else [])):
+        check(browser, folder / f"{name}.html", f"texts_{name}")
+
+
+def test_the_demo_page_answers_about_a_text(browser, texts_run):
+    text = "<b>superb</b> & <img src=x onerror=alert(1)> awful films " + "word " * 40
+
+    def ask(page):
+        if has_captum():
+            page.check("#with-map")
+        page.fill("#text", text)
+        page.press("#text", "Control+Enter")
+        page.wait_for_selector("#classes:not([hidden])")
+        assert page.locator("#classes tbody tr").count() == 2
+        assert page.locator("#status").inner_text().endswith("%")
+        assert page.locator("main img, main b").count() == 0, "a text has become HTML"
+        if has_captum():
+            assert page.locator("#words").text_content() == text
+            assert page.locator("#words .for, #words .against").count() > 5
+            assert page.locator("#words .unread").count() == 1
+            assert page.locator("#strongest").inner_text().startswith("For ")
+
+    with served(texts_run) as address:
+        check(browser, address, "demo_text", act=ask)
+
+
+def test_the_demo_page_says_what_is_wrong_with_a_text(browser, texts_run):
+    with served(texts_run) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.click("button")
+        page.wait_for_selector("#status.bad")
+        assert page.locator("#status").inner_text() == "Write a text first."
+        page.fill("#text", "x" * (10**6 + 1))
+        page.click("button")
+        page.wait_for_function("document.getElementById('status').textContent.startsWith('This text has 1.0 MB')")
+        page.fill("#text", "superb")
+        page.click("button")
+        page.wait_for_selector("#classes:not([hidden])")
+        page.close()
 
 
 def test_the_check_notices_what_is_wrong(browser, tmp_path):

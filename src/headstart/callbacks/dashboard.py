@@ -1,4 +1,4 @@
-"""Adds pictures, settings and mistakes of a run to TensorBoard, beside its curves."""
+"""Adds example samples, settings and mistakes of a run to TensorBoard, beside its curves."""
 
 import logging
 from typing import Any
@@ -37,13 +37,13 @@ PARTS = ("model", "finetuning", "optimizer", "scheduler", "augmentation", "mixin
 
 
 class Dashboard(Callback):
-    """Shows example pictures at the start; settings with results, confusion matrix and mistakes on val at the end.
+    """Shows example samples at the start; settings with results, confusion matrix and mistakes on val at the end.
 
     It runs no extra validation: it keeps the logits of the best one. It does nothing without a TensorBoard logger or
     with `fast_dev_run`. With several processes, each has only a share of val, so no mistakes are shown.
 
     Args:
-        pictures: number of training pictures to show, plain and augmented; 0: none.
+        pictures: number of training samples to show, pictures also augmented; 0: none.
         mistakes: number of the worst mistakes on val to show; 0: none, and no confusion matrix.
     """
 
@@ -78,10 +78,18 @@ class Dashboard(Callback):
                 self._show_examples(writer, trainer.datamodule)
 
     def _show_examples(self, writer: Any, data: Any) -> None:
-        number = data.num_samples["train"]
+        # imported here: a run without TensorBoard does not wait for matplotlib
+        from headstart.display.by_sample import view_of
+        from headstart.display.samples import Entry
+
+        number, samples = data.num_samples["train"], data.samples
         positions = torch.linspace(0, number - 1, min(self.pictures, number)).long().tolist()
         plain = _batch(data.inputs("train", positions))
         if plain is None:
+            indices = [data.splits["train"][position] for position in positions]
+            labels = ([samples.classes[c] for c in samples.classes_of(index)] for index in indices)
+            entries = [Entry(samples.load(i), names) for i, names in zip(indices, labels, strict=True)]
+            view_of(entries[0].sample).add_to(writer, "train/examples", entries, "class", 0)
             return
         writer.add_image("pictures/plain", _grid(plain), 0)
         if data.in_two_parts(data.train_transform)[1] is not data.in_two_parts(data.eval_transform)[1]:
@@ -137,7 +145,8 @@ class Dashboard(Callback):
     def _show_mistakes(self, writer: Any, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         # imported here: a run without TensorBoard does not wait for matplotlib
         from headstart.display import figures
-        from headstart.display.contact_sheet import contact_sheet, is_picture, mistake_tile
+        from headstart.display.by_sample import as_shown, view_of
+        from headstart.display.samples import mistake_entry
         from headstart.metrics import per_class
         from headstart.metrics.mistakes import worst_mistakes
         from headstart.metrics.predictions import Predictions
@@ -152,10 +161,11 @@ class Dashboard(Callback):
             matrix = per_class.confusion_matrix(predictions)
             writer.add_figure("val/confusion_matrix", figures.confusion(matrix, task.classes), step)
         shown = worst_mistakes(predictions)[: self.mistakes]
-        inputs = [data.eval_transform(data.samples.load(data.splits["val"][each.position])) for each in shown]
-        if shown and is_picture(inputs[0]):
-            tiles = list(map(mistake_tile, inputs, shown))
-            writer.add_figure("val/worst_mistakes", contact_sheet(tiles, 6, "worst mistakes on val"), step)
+        raw = [data.samples.load(data.splits["val"][mistake.position]) for mistake in shown]
+        samples = [as_shown(each, data.eval_transform) for each in raw]
+        if samples:
+            entries = list(map(mistake_entry, samples, shown))
+            view_of(samples[0]).add_to(writer, "val/worst_mistakes", entries, "worst mistakes on val", step)
 
 
 def _writer(trainer: pl.Trainer) -> Any:

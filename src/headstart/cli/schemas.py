@@ -120,14 +120,16 @@ class EvaluateConfig(CheckpointConfig):
     """The settings of `src/evaluate.py`."""
 
     split: str = setting("test", "the split of the data", choices=("train", "val", "test"))
-    worst: int = setting(24, "number of the worst mistakes shown in mistakes.png; 0: none", at_least=0)
+    worst: int = setting(
+        24, "number of the worst mistakes shown in mistakes.png, or mistakes.html for texts; 0: none", at_least=0
+    )
     calibrate: bool = setting(False, "fit the temperature of the probabilities on val, and save it in the checkpoint")
     explain: Union[bool, int] = setting(  # noqa: UP007
-        False, 'heat maps of the pixels that led to the 8 worst mistakes; needs pip install -e ".[explain]"',
+        False, 'which pixels or words led to the 8 worst mistakes; needs pip install -e ".[explain]"',
         example="8", at_least=0,
     )  # fmt: skip
     neighbours: Union[bool, int] = setting(  # noqa: UP007
-        False, "the 5 training pictures nearest to each of the 8 worst mistakes", example="5", at_least=0
+        False, "the 5 training samples nearest to each of the 8 worst mistakes", example="5", at_least=0
     )
     embedding: bool = setting(False, "the features of all samples in two dimensions, also in TensorBoard's projector")
     label_errors: bool = setting(
@@ -254,7 +256,7 @@ class ServeConfig(CheckpointConfig):
     )  # fmt: skip
     port: int = setting(8000, "port of the page; 0: any free one", at_least=0, at_most=65535)
     top_k: int = setting(5, "number of classes in an answer", at_least=1)
-    max_mb: float = setting(20, "largest size of a picture file, in megabytes", above=0)
+    max_mb: float = setting(20, "largest size of a picture, in megabytes; of a text at most 1", above=0)
     max_megapixels: float = setting(
         50, "largest width x height of a picture, in millions; a small file can hold a picture that fills the memory",
         above=0,
@@ -286,7 +288,7 @@ class ReportConfig(RunConfig):
     """The settings of `src/report.py`."""
 
     run: str = setting(MISSING, "a run directory, or last: the run that was started last", example="<run>")
-    examples: int = setting(4, "number of training pictures shown of each class; 0: none", at_least=0)
+    examples: int = setting(4, "number of training samples shown of each class; 0: none", at_least=0)
     worst: int = setting(12, "number of the worst mistakes shown of each split; 0: none", at_least=0)
     license: str = setting("other", "license of the model in the model card, such as apache-2.0 or mit")
     title: str | None = setting(

@@ -6,9 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from headstart.display.figures import shortened
-from headstart.metrics.mistakes import Mistake
-
 TILE_INCHES = 1.9  # width and height of a picture
 SMALL_PICTURE_SIDE = 64
 """Pixels. Smaller pictures are enlarged without smoothing, so that every pixel is visible."""
@@ -29,12 +26,6 @@ class Tile:
     caption: str
     overlay: Tensor | None = None
     colour: str = "black"
-
-
-def mistake_tile(picture: Tensor, mistake: Mistake) -> Tile:
-    """A picture with its true class, the predicted one and the probability of that."""
-    classes = f"true: {shortened(mistake.true)}\npredicted: {shortened(mistake.predicted)}"
-    return Tile(picture, f"{classes}\nwith {mistake.probability:.3f}", colour="firebrick")
 
 
 def contact_sheet(tiles: list[Tile], columns: int, title: str) -> Figure:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 from torch import Tensor
 
+from headstart.files import replacing
 from headstart.metrics.predictions import Predictions
 
 DPI = 120
@@ -193,6 +195,12 @@ def _drawn_classes(predictions: Predictions) -> list[int]:
 def _class_truth_and_scores(predictions: Predictions, c: int) -> tuple[np.ndarray, np.ndarray]:
     truth = predictions.truth[:, c] if predictions.multi_label else predictions.targets == c
     return truth.numpy(), predictions.probabilities[:, c].numpy()
+
+
+def save(file: Path, figure: Figure) -> None:
+    """Writes a figure; complete or not at all."""
+    with replacing(file, binary=True) as stream:
+        figure.savefig(stream, format="png", dpi=DPI)
 
 
 def shortened(name: str, length: int = 24) -> str:

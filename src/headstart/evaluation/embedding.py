@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headstart.display.figures import MAX_CLASSES_WITH_OWN_COLOUR, shortened
 from headstart.files import write_table
+from headstart.metrics.mistakes import with_texts
 from headstart.metrics.predictions import Predictions
 
 MOST_FOR_TSNE = 5_000
@@ -84,7 +85,13 @@ def write_embedding(file: Path, points: np.ndarray, predictions: Predictions) ->
     write_table(file, [["path", "true", "x", "y"], *rows])
 
 
-def write_projector(folder: Path, features: Tensor, predictions: Predictions, pictures: Tensor | None) -> None:
+def write_projector(
+    folder: Path,
+    features: Tensor,
+    predictions: Predictions,
+    pictures: Tensor | None,
+    texts: Sequence[str] | None = None,
+) -> None:
     """Writes the features for TensorBoard's projector tab, where they can be rotated and searched.
 
     Args:
@@ -92,12 +99,14 @@ def write_projector(folder: Path, features: Tensor, predictions: Predictions, pi
         features: `(samples, num_features)`.
         predictions: of the samples.
         pictures: a small picture of each sample, uint8 `(samples, 3, side, side)`; None for points.
+        texts: of each sample, short; None: the samples are no texts.
     """
     # imported here: TensorBoard is slow to import, and nothing else in this file needs it
     from torch.utils.tensorboard import SummaryWriter
 
-    rows = [(path, *predictions.true_and_predicted_names(place)) for place, path in enumerate(predictions.paths)]
-    plain = [[" ".join(word.encode(errors="replace").decode().split()) or "-" for word in row] for row in rows]
+    rows = [[path, *predictions.true_and_predicted_names(place)] for place, path in enumerate(predictions.paths)]
+    header, *table = with_texts([["path", "true", "predicted"], *rows], texts)
+    plain = [[" ".join(word.encode(errors="replace").decode().split()) or "-" for word in row] for row in table]
     with SummaryWriter(str(folder)) as writer:
         shown = None if pictures is None else pictures / 255
-        writer.add_embedding(features, plain, shown, metadata_header=["path", "true", "predicted"])
+        writer.add_embedding(features, plain, shown, metadata_header=header)

@@ -17,13 +17,15 @@ from headstart.cli.schemas import AS_IN_RUN, EvaluateConfig
 from headstart.data.module import DataModule
 from headstart.data.trained_run import data_config, known_split, load_data
 from headstart.display.tables import show
+from headstart.display.texts import mistakes_table
 from headstart.errors import UsageError
 from headstart.evaluation import inspection
 from headstart.evaluation.evaluation_files import Evaluation, clear, metrics_table, write_tables_and_figures
-from headstart.evaluation.inspection import Inspection
+from headstart.evaluation.inspection import Inspection, texts_of
 from headstart.files import as_json, replacing
 from headstart.metrics.calibration import calibration_error, fit_temperature
 from headstart.metrics.intervals import bootstrap_intervals, resampled_metric, statistics_of
+from headstart.metrics.mistakes import worst_mistakes
 from headstart.metrics.predictions import Predictions
 from headstart.runs.directory import Run
 from headstart.runs.evaluations import read_evaluation, weights_id
@@ -32,6 +34,8 @@ from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objectives import CALIBRATION_BINS
 
 log = logging.getLogger(__name__)
+LISTED_MISTAKES = 5
+"""Texts with the worst mistakes that the terminal shows."""
 
 
 def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
@@ -101,8 +105,13 @@ def write_evaluation(
         "temperature": task.objective.temperature,
     }
     clear(folder)
-    write_tables_and_figures(folder, evaluation)
+    mistakes = worst_mistakes(evaluation.predictions)
+    texts = texts_of(data, cfg.split, [mistake.position for mistake in mistakes])
+    write_tables_and_figures(folder, evaluation, texts)
     show(metrics_table(f"{cfg.split}, {len(evaluation.predictions):,} samples", evaluation))
+    if texts and cfg.worst:
+        listed = mistakes[:LISTED_MISTAKES]
+        show(mistakes_table(listed, texts[: len(listed)], f"worst mistakes, {len(listed)} of {len(mistakes):,}"))
     features = collector.features if collector.wants_features else None
     Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).write()
     log.info("tables and figures: %s", folder)

@@ -2,11 +2,11 @@
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from headstart.display import figures
@@ -43,24 +43,30 @@ class Evaluation:
 
 def clear(folder: Path) -> None:
     """Removes the files of an earlier evaluation, so that all files of the folder are of the same model."""
-    for pattern in ("*.png", "*.csv", evaluation_file(folder).name):
+    for pattern in ("*.png", "*.csv", "*.html", evaluation_file(folder).name):
         for file in folder.glob(pattern):
             file.unlink()
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
-def write_tables_and_figures(folder: Path, evaluation: Evaluation) -> None:
-    """Writes the tables and figures that need only the predictions; the JSON file comes last."""
+def write_tables_and_figures(folder: Path, evaluation: Evaluation, texts: Sequence[str] | None = None) -> None:
+    """Writes the tables and figures that need only the predictions; the JSON file comes last.
+
+    Args:
+        folder: of the files.
+        evaluation: the numbers.
+        texts: of each mistake, the worst first; None: the samples are no texts.
+    """
     predictions = evaluation.predictions
     rows = per_class.class_rows(predictions)
     content = evaluation.facts | {"metrics": _with_limits(evaluation), "classes": rows}
     write_predictions(predictions_file(folder), predictions)
-    write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions))
+    write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions), texts)
     write_table(folder / "metrics.csv", _metric_rows(evaluation))
     per_class.write_classes(folder / "classes.csv", rows)
     if predictions.multi_label:
         counts = {name: [row[name] for row in rows] for name in per_class.COUNT_COLUMNS}
-        save(folder / "confusion.png", figures.label_confusion(counts, predictions.classes))
+        figures.save(folder / "confusion.png", figures.label_confusion(counts, predictions.classes))
     else:
         content["confused"] = per_class.confused_pairs(predictions)
         pairs = [pair.values() for pair in content["confused"]]
@@ -68,10 +74,10 @@ def write_tables_and_figures(folder: Path, evaluation: Evaluation) -> None:
         if len(predictions.classes) <= per_class.MOST_CLASSES_IN_MATRIX:
             matrix = per_class.confusion_matrix(predictions)
             per_class.write_confusion(folder / "confusion.csv", matrix, predictions.classes)
-            save(folder / "confusion.png", figures.confusion(matrix, predictions.classes))
+            figures.save(folder / "confusion.png", figures.confusion(matrix, predictions.classes))
     content["ece"] = _draw_reliability(folder, evaluation)
-    save(folder / "roc.png", figures.roc(predictions))
-    save(folder / "precision_recall.png", figures.precision_recall(predictions))
+    figures.save(folder / "roc.png", figures.roc(predictions))
+    figures.save(folder / "precision_recall.png", figures.precision_recall(predictions))
     with replacing(evaluation_file(folder)) as stream:
         stream.write(as_json(content))
 
@@ -84,14 +90,8 @@ def _draw_reliability(folder: Path, evaluation: Evaluation) -> dict[str, float]:
     bins = {name: reliability_bins(predictions, evaluation.bins) for name, predictions in shown.items()}
     errors = {name: calibration_error(predictions, evaluation.bins) for name, predictions in shown.items()}
     axis = "share of samples with the label" if evaluation.predictions.multi_label else "accuracy"
-    save(folder / "reliability.png", figures.reliability(bins, errors, axis))
+    figures.save(folder / "reliability.png", figures.reliability(bins, errors, axis))
     return {name or "all": error for name, error in errors.items()}
-
-
-def save(file: Path, figure: Figure) -> None:
-    """Writes a figure; complete or not at all."""
-    with replacing(file, binary=True) as stream:
-        figure.savefig(stream, format="png", dpi=figures.DPI)
 
 
 def _with_limits(evaluation: Evaluation) -> dict[str, dict[str, float]]:

@@ -1,7 +1,7 @@
-"""Figures and tables about the mistakes of a model: heat maps, nearest training samples, features, label errors."""
+"""Figures and tables about the mistakes of a model: explanations, nearest training samples, features, label errors."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,32 +19,33 @@ from headstart.backbones.base import Backbone
 from headstart.caching.features import features_of
 from headstart.cli.schemas import AS_IN_RUN
 from headstart.data.module import DataModule
-from headstart.display.contact_sheet import Tile, contact_sheet, is_picture, mistake_tile
-from headstart.display.figures import shortened
+from headstart.display.by_sample import as_shown, view_of
+from headstart.display.contact_sheet import is_picture
+from headstart.display.figures import save
+from headstart.display.samples import Entry, SampleView, mistake_entry
+from headstart.display.texts import excerpt
 from headstart.errors import UsageError
 from headstart.evaluation.embedding import draw_embedding, in_two_dimensions, write_embedding, write_projector
-from headstart.evaluation.evaluation_files import save
-from headstart.evaluation.explanations import explain, require_captum
+from headstart.evaluation.explanations.attribution import require_captum
+from headstart.evaluation.explanations.by_input import explanation_for
 from headstart.evaluation.label_errors import find_label_errors, require_cleanlab, write_label_errors
 from headstart.files import write_table
 from headstart.heads.logistic_regression import out_of_fold
 from headstart.metrics.intervals import describe_no_mistake
-from headstart.metrics.mistakes import Mistake, worst_mistakes
+from headstart.metrics.mistakes import Mistake, with_texts, worst_mistakes
 from headstart.metrics.predictions import Predictions
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
-COLUMNS = 6
-"""Number of columns in a sheet of pictures."""
-MAPS = 12
-"""Number of heat maps if explain=true gives no number."""
+EXPLANATIONS = 12
+"""Number of explained mistakes if explain=true gives no number."""
 NEIGHBOURS = 5
 """Number of neighbours if neighbours=true gives no number."""
 MISTAKES_WITH_NEIGHBOURS = 8
 PROJECTED, PROJECTED_SIDE = 4096, 32
 """TensorBoard's projector shows up to 4,096 samples as pictures of 32 x 32 pixels; more samples are points."""
 SUSPECTS = 36
-"""Suspected label errors on the sheet of pictures; the table has all."""
+"""Suspected label errors that are shown; the table has all."""
 
 
 @dataclass
@@ -77,14 +78,18 @@ class Inspection:
         """Writes the files."""
         if not self.mistakes:
             log.info("%s: %s", self.split, describe_no_mistake(len(self.predictions)))
-        elif is_picture(self._input(self.split, self.mistakes[0].position)):
+        elif self._view.can_show:
             self._show_mistakes()
         else:
-            log.warning("the samples are not pictures: mistakes.csv lists the mistakes, no figure shows them")
+            log.warning("mistakes.csv lists the mistakes; only pictures and texts are also shown")
         if self.cfg.embedding:
             self._show_embedding()
         if self.cfg.label_errors:
             self._show_label_errors()
+
+    @cached_property
+    def _view(self) -> SampleView:
+        return view_of(self._sample(self.split, 0))
 
     @cached_property
     def mistakes(self) -> list[Mistake]:
@@ -93,63 +98,68 @@ class Inspection:
 
     def _show_mistakes(self) -> None:
         if shown := self.mistakes[: self.cfg.worst]:
-            tiles = [self._tile(mistake) for mistake in shown]
             title = f"worst mistakes, {len(shown)} of {len(self.mistakes)}"
-            save(self.folder / "mistakes.png", contact_sheet(tiles, COLUMNS, title))
-        if number := _number(self.cfg.explain, MAPS):
-            self._show_maps(self.mistakes[:number])
+            self._view.write(self.folder / "mistakes", [[self._entry(mistake)] for mistake in shown], title)
+        if number := _number(self.cfg.explain, EXPLANATIONS):
+            self._show_explanations(self.mistakes[:number])
         if number := _number(self.cfg.neighbours, NEIGHBOURS):
             self._show_neighbours(self.mistakes[:MISTAKES_WITH_NEIGHBOURS], number)
 
-    def _show_maps(self, mistakes: Sequence[Mistake]) -> None:
-        """Each mistake next to its heat map: which pixels led to the prediction."""
-        device = self.trainer.strategy.root_device
-        self.task.to(device)
-        tiles = []
+    def _show_explanations(self, mistakes: Sequence[Mistake]) -> None:
+        """Each mistake, and which parts of the sample led to the prediction."""
+        preprocess, samples = self.task.backbone.preprocess, [self._sample(self.split, m.position) for m in mistakes]
+        explain = explanation_for(preprocess, samples[0])
+        self.task.to(self.trainer.strategy.root_device)
+        found: list[Any] = []
         for start in range(0, len(mistakes), self.data.batch_size):
-            batch = mistakes[start : start + self.data.batch_size]
-            pictures = torch.stack([self._input(self.split, m.position) for m in batch])
-            maps = explain(self.task, self.task.backbone, pictures.to(device), [m.shown_class for m in batch])
-            for mistake, picture, heat in zip(batch, pictures, maps, strict=True):
-                name = shortened(self.predictions.classes[mistake.shown_class], 18)
-                tiles += [self._tile(mistake), Tile(picture, f"what led to\n{name}", heat)]
-        save(
-            self.folder / "explanations.png",
-            contact_sheet(tiles, COLUMNS, "worst mistakes, and which pixels led to the prediction"),
-        )
+            batch = slice(start, start + self.data.batch_size)
+            classes = [mistake.shown_class for mistake in mistakes[batch]]
+            found += explain(self.task, self.task.backbone, samples[batch], classes)
+        entries = [
+            [mistake_entry(sample, mistake, each, self.predictions.classes[mistake.shown_class])]
+            for mistake, sample, each in zip(mistakes, samples, found, strict=True)
+        ]
+        title = f"worst mistakes, and which {self._view.parts} led to the prediction"
+        self._view.write(self.folder / "explanations", entries, title)
+        if (rows := self._view.explanation_rows([entry for (entry,) in entries])) is not None:
+            write_table(self.folder / "explanations.csv", rows)
 
     def _show_neighbours(self, mistakes: Sequence[Mistake], number: int) -> None:
-        """Each mistake, then the training pictures with the nearest features (cosine, centred on their mean)."""
+        """Each mistake, then the training samples with the nearest features (cosine, centred on their mean)."""
         train = self._train_features
         mean = train.mean(dim=0)
         positions = [mistake.position for mistake in mistakes]
         similarity = normalize(self.features[positions] - mean) @ normalize(train - mean).T
-        if self.split == "train":  # a picture is not its own neighbour
+        if self.split == "train":  # a sample is not its own neighbour
             similarity[range(len(positions)), positions] = -2
         values, nearest = similarity.topk(min(number, len(train)), dim=1)
-        tiles, rows = [], [["path", "true", "predicted", "rank", "neighbour", "class", "similarity"]]
+        groups, rows = [], [["path", "true", "predicted", "rank", "neighbour", "class", "similarity"]]
         paths = paths_of(self.data, "train")
         for mistake, similarities, places in zip(mistakes, values.tolist(), nearest.tolist(), strict=True):
-            tiles.append(self._tile(mistake))
+            groups.append([self._entry(mistake)])
             for rank, (value, place) in enumerate(zip(similarities, places, strict=True), start=1):
                 name = self._names("train", place)
-                tiles.append(Tile(self._input("train", place), f"{shortened(name)}\nsimilarity {value:.2f}"))
+                lines = (name, f"similarity {value:.2f}")
+                groups[-1].append(Entry(self._sample("train", place), lines, paths[place]))
                 rows.append(
                     [mistake.path, mistake.true, mistake.predicted, str(rank), paths[place], name, f"{value:.4f}"]
                 )
-        write_table(self.folder / "neighbours.csv", rows)
-        title = "worst mistakes, each with the nearest training pictures"
-        save(self.folder / "neighbours.png", contact_sheet(tiles, nearest.shape[1] + 1, title))
+        texts = texts_of(self.data, "train", nearest.flatten().tolist())
+        write_table(self.folder / "neighbours.csv", with_texts(rows, texts, "neighbour_text"))
+        title = f"worst mistakes, each with the nearest training {self.task.backbone.preprocess.sample_name}s"
+        self._view.write(self.folder / "neighbours", groups, title)
 
     def _show_embedding(self) -> None:
         points, method = in_two_dimensions(self.features, self.data.seed)
         write_embedding(self.folder / "embedding.csv", points, self.predictions)
         save(self.folder / "embedding.png", draw_embedding(points, method, self.predictions))
         number, small = len(self.features), None
-        if number <= PROJECTED and is_picture(self._input(self.split, 0)):
+        if number <= PROJECTED and is_picture(self._sample(self.split, 0)):
             shrink = Resize((PROJECTED_SIDE, PROJECTED_SIDE))
-            small = torch.stack([shrink(self._input(self.split, position)) for position in range(number)])
-        write_projector(self.folder / "tensorboard", self.features, self.predictions, small)
+            small = torch.stack([shrink(self._sample(self.split, position)) for position in range(number)])
+        texts = texts_of(self.data, self.split, range(number))
+        short = None if texts is None else [excerpt(text) for text in texts]
+        write_projector(self.folder / "tensorboard", self.features, self.predictions, small, short)
 
     def _show_label_errors(self) -> None:
         """Suspected label errors of the training samples, from features that were not trained on these labels."""
@@ -163,22 +173,24 @@ class Inspection:
         assert logits is not None, "check_data has counted the samples of each class"
         errors = find_label_errors(logits.softmax(dim=1), targets, self.task.classes)
         agreed = (logits.argmax(dim=1) == targets).float().mean().item()
-        write_label_errors(self.folder / "label_errors.csv", errors, paths_of(self.data, "train"))
+        paths = paths_of(self.data, "train")
+        texts = texts_of(self.data, "train", [error.position for error in errors])
+        write_label_errors(self.folder / "label_errors.csv", errors, paths, texts)
         log.info(
             "%d of %d training labels may be wrong; the model that suspects them agrees with %.1f %% of all labels: "
             "the lower this share, the more suspicions are false",
             *(len(errors), len(targets), 100 * agreed),
         )
-        if errors and is_picture(self._input("train", 0)):
-            tiles = [
-                Tile(
-                    self._input("train", e.position),
-                    f"given: {shortened(e.given)}\nsuggested: {shortened(e.suggested)}, by {-e.score:.2f}",
+        if shown := errors[:SUSPECTS]:
+            samples = [self._sample("train", error.position) for error in shown]
+            entries = [
+                Entry(
+                    sample, (f"given: {e.given}", f"suggested: {e.suggested}", f"by {-e.score:.2f}"), paths[e.position]
                 )
-                for e in errors[:SUSPECTS]
+                for e, sample in zip(shown, samples, strict=True)
             ]
-            title = f"suspected labels, {len(tiles)} of {len(errors)}"
-            save(self.folder / "label_errors.png", contact_sheet(tiles, COLUMNS, title))
+            title = f"suspected labels, {len(shown)} of {len(errors)}"
+            view_of(samples[0]).write(self.folder / "label_errors", [[entry] for entry in entries], title)
 
     @cached_property
     def _train_features(self) -> Tensor:
@@ -190,16 +202,16 @@ class Inspection:
         cache = self.trained.cache
         return instantiate(cache.activations) if cache and cache.activations else None
 
-    def _input(self, split: str, position: int) -> Any:
-        """A sample as the network gets it."""
-        return self.data.eval_transform(self.data.samples.load(self.data.splits[split][position]))
+    def _sample(self, split: str, position: int) -> Any:
+        """A sample as it is shown."""
+        return as_shown(self.data.samples.load(self.data.splits[split][position]), self.data.eval_transform)
 
     def _names(self, split: str, position: int) -> str:
         samples = self.data.samples
         return "|".join(samples.classes[c] for c in samples.classes_of(self.data.splits[split][position]))
 
-    def _tile(self, mistake: Mistake) -> Tile:
-        return mistake_tile(self._input(self.split, mistake.position), mistake)
+    def _entry(self, mistake: Mistake) -> Entry:
+        return mistake_entry(self._sample(self.split, mistake.position), mistake)
 
 
 def check(cfg: DictConfig) -> None:
@@ -224,7 +236,7 @@ def check_data(cfg: DictConfig, task: ClassificationTask, data: DataModule) -> N
     """Checks the settings that depend on the data.
 
     Raises:
-        UsageError: `label_errors` does not work with these data.
+        UsageError: `label_errors` or `explain` does not work with these data.
     """
     if cfg.label_errors and task.objective.multi_label:
         raise UsageError("label_errors=true needs one class per sample, and these have several labels: leave it out")
@@ -233,11 +245,22 @@ def check_data(cfg: DictConfig, task: ClassificationTask, data: DataModule) -> N
             "label_errors predicts each sample from the others of its class, but a class has a single training sample: "
             "add some, or leave label_errors out"
         )
+    if cfg.explain and data.num_samples[cfg.split]:
+        first = as_shown(data.samples.load(data.splits[cfg.split][0]), data.eval_transform)
+        explanation_for(task.backbone.preprocess, first)
 
 
 def paths_of(data: DataModule, split: str) -> list[str]:
     """The path of each sample of a split, relative to the root of the data; the name if the sample is not a file."""
     return [data.samples.names[index] for index in data.splits[split]]
+
+
+def texts_of(data: DataModule, split: str, positions: Iterable[int]) -> list[str] | None:
+    """The texts at these positions of a split; None if there is none, or if the samples are no texts."""
+    indices = [data.splits[split][position] for position in positions]
+    if not indices or not isinstance(data.samples.load(indices[0]), str):
+        return None
+    return [data.samples.load(index) for index in indices]
 
 
 def starting_backbone(trained: DictConfig, task: ClassificationTask) -> Backbone:

@@ -7,6 +7,7 @@ method "C+NR").
 """
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from headstart.errors import UsageError
 from headstart.files import write_table
+from headstart.metrics.mistakes import with_texts
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,16 @@ def find_label_errors(probabilities: Tensor, targets: Tensor, classes: list[str]
     return sorted(found, key=lambda error: error.score)
 
 
-def write_label_errors(file: Path, errors: list[LabelError], paths: list[str]) -> None:
-    """Writes `path,given,suggested,score`, the most likely errors first; `paths`: of all samples of the split."""
-    rows = ([paths[e.position], e.given, e.suggested, f"{e.score:.6f}"] for e in errors)
-    write_table(file, [["path", "given", "suggested", "score"], *rows])
+def write_label_errors(
+    file: Path, errors: list[LabelError], paths: list[str], texts: Sequence[str] | None = None
+) -> None:
+    """Writes `path,given,suggested,score`, the most likely errors first.
+
+    Args:
+        file: a CSV file.
+        errors: the rows.
+        paths: of all samples of the split.
+        texts: of each error, for the column `text`; None: there is no such column.
+    """
+    rows = [[paths[e.position], e.given, e.suggested, f"{e.score:.6f}"] for e in errors]
+    write_table(file, with_texts([["path", "given", "suggested", "score"], *rows], texts))

@@ -1,32 +1,29 @@
-"""The web application: a page to drop a picture on, and the endpoint that it calls."""
+"""The web application: a page to give an input, and the endpoint that it calls."""
 
 import asyncio
-import base64
 import io
 import threading
 from collections.abc import Collection
 from importlib import resources
 from typing import Any
 
-import numpy as np
 import torch
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from lightning_fabric.utilities import move_data_to_device
-from matplotlib import colormaps
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
-from torch import Tensor, nn
+from torch import nn
 
-from headstart.evaluation.explanations import explain
 from headstart.inference.batches import prepared
 from headstart.inference.classifier import Classifier
 from headstart.inference.guards import BODY_SECONDS, WAITING, names_of_this_machine, why_refused
-from headstart.inputs.base import UnreadableInput
+from headstart.inference.served_kind import ServedKind
+from headstart.inference.served_pictures import ServedPictures
+from headstart.inference.served_texts import ServedTexts
+from headstart.inputs.base import Preprocess, UnreadableInput
 
-NOT_PICTURES = ("text/", "application/json", "application/x-www-form-urlencoded", "multipart/")
 HEADERS = {
     # the page loads nothing from other sites, and other sites may not show it in a frame
     "Content-Security-Policy": "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
@@ -47,24 +44,25 @@ class Model:
     def __init__(self, classifier: Classifier, device: torch.device, max_pixels: int | None = None):
         self.max_pixels = max_pixels
         self.classifier, self.device = classifier.to(device), device
+        self.kind = served_kind(classifier.preprocess)
         # class names may be invalid text
         self.names = [name.encode(errors="replace").decode() for name in classifier.classes]
         self.lock = threading.Lock()
 
     def __call__(self, body: bytes, top_k: int, with_map: bool) -> dict[str, Any]:
-        """The most probable classes of a picture file and, if `with_map`, a heat map for the first one.
+        """The most probable classes of an input and, if `with_map`, what led to the first one.
 
         Raises:
-            UnreadableInput: the bytes are not a picture, or cannot be decoded correctly.
+            UnreadableInput: the bytes are no input for this model, or cannot be decoded correctly.
         """
         with self.lock:
             preprocess = self.classifier.preprocess
             if self.max_pixels is not None:
                 preprocess.refuse_large(io.BytesIO(body), self.max_pixels)
-            picture = preprocess.collate([prepared(io.BytesIO(body), preprocess)])
-            picture = move_data_to_device(picture, self.device)
+            batch = preprocess.collate([prepared(io.BytesIO(body), preprocess)])
+            batch = move_data_to_device(batch, self.device)
             with torch.inference_mode():
-                (found,) = self.classifier(picture).float().cpu()
+                (found,) = self.classifier(batch).float().cpu()
             values, places = found.topk(min(top_k, len(self.names)))
             answer: dict[str, Any] = {
                 "classes": [
@@ -73,23 +71,14 @@ class Model:
                 ]
             }
             if with_map:
-                answer["map"] = self._map(picture, int(places[0]))
+                network = nn.Sequential(self.classifier.backbone, self.classifier.head)
+                answer |= self.kind.explained(network, self.classifier.backbone, body, batch, int(places[0]))
         return answer
 
-    def _map(self, picture: Tensor, chosen: int) -> str:
-        """The heat map of a class over the picture, as the data URI of a PNG."""
-        network = nn.Sequential(self.classifier.backbone, self.classifier.head)
-        (found,) = explain(network, self.classifier.backbone, picture, [chosen])
-        stream = io.BytesIO()
-        Image.fromarray(_overlaid(picture[0].cpu(), found)).save(stream, "PNG")
-        return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
-
-def _overlaid(picture: Tensor, heat: Tensor) -> np.ndarray:
-    """A picture `(3, height, width)` under a heat map `(height, width)` from 0 to 1: uint8 `(height, width, 3)`."""
-    share = (0.15 + 0.45 * heat.clamp(0, 1))[..., None].numpy()
-    colours = 255 * colormaps["inferno"](heat.numpy())[..., :3]
-    return ((1 - share) * picture.permute(1, 2, 0).numpy() + share * colours).round().astype(np.uint8)
+def served_kind(preprocess: Preprocess) -> ServedKind:
+    """The kind of input of a model: texts, else pictures."""
+    return ServedTexts() if preprocess.hub_task == "text-classification" else ServedPictures()
 
 
 def build_app(model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Collection[str] = ()) -> FastAPI:
@@ -97,14 +86,16 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Colle
 
     Args:
         model: makes the predictions.
-        max_bytes: size limit of a picture file; a larger request is rejected before it is read completely.
+        max_bytes: size limit of a file or a text; a larger request is rejected before it is read completely.
         top_k: number of classes in an answer.
-        maps: whether heat maps are available.
+        maps: whether explanations are available.
         hosts: names under which the page is reached, besides the names of this machine.
     """
     names = names_of_this_machine() | {name.lower() for name in hosts}
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    html = (resources.files(__package__) / "page.html").read_text(encoding="utf-8")
+    kind = model.kind
+    max_bytes = min(max_bytes, kind.most_bytes or max_bytes)
+    html = (resources.files(__package__) / kind.page).read_text(encoding="utf-8")
     waiting = 0
     facts = {"MAX_BYTES": str(max_bytes), "MAPS": "true" if maps else "false"}
     for name, value in facts.items():
@@ -133,32 +124,32 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Colle
     @app.post("/predict")
     async def predict(request: Request, map: bool = False) -> dict[str, Any]:
         if map and not maps:
-            raise HTTPException(400, 'heat maps need the library captum: pip install -e ".[explain]"')
-        kind = request.headers.get("content-type", "").lower()
-        if kind.startswith(NOT_PICTURES):
-            raise HTTPException(415, f"{kind} is not a picture: send only the bytes of the file, as image/jpeg")
+            raise HTTPException(400, f'{kind.explanations} need the library captum: pip install -e ".[explain]"')
+        given = request.headers.get("content-type", "").lower()
+        if not kind.accepts(given):
+            raise HTTPException(415, f"{given} is not a {kind.noun}: {kind.send}")
         try:
-            body = await asyncio.wait_for(_limited(request, max_bytes), BODY_SECONDS)
+            body = await asyncio.wait_for(_limited(request, max_bytes, kind.noun), BODY_SECONDS)
         except asyncio.TimeoutError as error:
-            raise HTTPException(408, f"the picture did not arrive within {BODY_SECONDS} s") from error
-        nonlocal waiting  # only complete pictures count, or a few slow uploads would keep all others out
+            raise HTTPException(408, f"the {kind.noun} did not arrive within {BODY_SECONDS} s") from error
+        nonlocal waiting  # only complete requests count, or a few slow uploads would keep all others out
         if waiting >= WAITING:
-            raise HTTPException(503, "too many pictures are waiting: try again later", {"Retry-After": "1"})
+            raise HTTPException(503, f"too many {kind.noun}s are waiting: try again later", {"Retry-After": "1"})
         waiting += 1
         try:
             return await run_in_threadpool(model, body, top_k, map)
         except UnreadableInput as error:
-            raise HTTPException(422, f"this picture cannot be read: {error.reason}") from error
+            raise HTTPException(422, f"this {kind.noun} cannot be read: {error.reason}") from error
         finally:
             waiting -= 1
 
     return app
 
 
-async def _limited(request: Request, most: int) -> bytes:
+async def _limited(request: Request, most: int, noun: str) -> bytes:
     """The body of a request; rejected as soon as it is too large, even if its header gives another length."""
     length = request.headers.get("content-length", "0")
-    too_large = HTTPException(413, f"the picture is larger than {most / 1e6:g} MB")
+    too_large = HTTPException(413, f"the {noun} is larger than {most / 1e6:g} MB")
     if length.isdigit() and int(length) > most:
         raise too_large
     body = bytearray()
@@ -170,5 +161,5 @@ async def _limited(request: Request, most: int) -> bytes:
     except ClientDisconnect as error:  # the client does not read the answer; without this an error would be logged
         raise HTTPException(400, "the request was interrupted") from error
     if not body:
-        raise HTTPException(400, "the request is empty: send the bytes of a picture")
+        raise HTTPException(400, f"the request is empty: send the bytes of a {noun}")
     return bytes(body)

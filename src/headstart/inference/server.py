@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 
 from headstart.cli.schemas import host_names
 from headstart.errors import UsageError
-from headstart.evaluation.explanations import has_captum
+from headstart.evaluation.explanations.attribution import has_captum
+from headstart.evaluation.explanations.by_input import can_explain
 from headstart.inference.app import Model, build_app
 from headstart.inference.classifier import Classifier
 from headstart.inference.guards import CONNECTIONS, TimedProtocol
@@ -27,10 +28,10 @@ def serve(cfg: DictConfig, path: Path) -> None:
     """
     task, _ = checkpoint.load_task(path)
     model = Model(Classifier(task), device_of(cfg.accelerator), round(cfg.max_megapixels * 1e6))
-    maps = has_captum()
+    maps = has_captum() and can_explain(task.backbone.preprocess)
     app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps, host_names(cfg))
-    if not maps:
-        log.info('heat maps are off: they need pip install -e ".[explain]"')
+    if not has_captum():
+        log.info('explanations (map=true) are off: they need pip install -e ".[explain]"')
     limits = {"http": TimedProtocol, "limit_concurrency": CONNECTIONS}
     config = uvicorn.Config(app, host=cfg.host, port=cfg.port, log_level="warning", **limits)
     try:

@@ -1,5 +1,6 @@
 """The worst mistakes: the wrong predictions with the highest probabilities."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,20 @@ def _label_mistake(predictions: Predictions, position: int) -> Mistake:
     return Mistake(position, predictions.paths[position], *names, confidence[label].item(), label)
 
 
-def write_mistakes(file: Path, mistakes: list[Mistake]) -> None:
-    """Writes the columns `path,true,predicted,probability`, the worst mistake first."""
-    rows = ([m.path, m.true, m.predicted, f"{m.probability:.6f}"] for m in mistakes)
-    write_table(file, [["path", "true", "predicted", "probability"], *rows])
+def write_mistakes(file: Path, mistakes: list[Mistake], texts: Sequence[str] | None = None) -> None:
+    """Writes the columns `path,true,predicted,probability`, the worst mistake first.
+
+    Args:
+        file: a CSV file.
+        mistakes: the rows.
+        texts: of each mistake, for the column `text`; None: there is no such column.
+    """
+    rows = [[m.path, m.true, m.predicted, f"{m.probability:.6f}"] for m in mistakes]
+    write_table(file, with_texts([["path", "true", "predicted", "probability"], *rows], texts))
+
+
+def with_texts(rows: list[list[str]], texts: Sequence[str] | None, name: str = "text") -> list[list[str]]:
+    """A table with one more column; `texts` has one less entry than the table has rows; None: the table as it is."""
+    if texts is None:
+        return rows
+    return [[*row, text] for row, text in zip(rows, [name, *texts], strict=True)]

@@ -103,7 +103,7 @@ def contents(
     cfg: DictConfig, run: Run, trained: DictConfig, task: ClassificationTask, data: DataModule | str
 ) -> dict[str, Any]:
     """The values of the templates."""
-    card = data_card(run, trained, task.classes, data, cfg.examples)
+    card = data_card(run, trained, task.classes, data, task.backbone.preprocess, cfg.examples)
     training = training_card(run, trained, task)
     found = [results_of(run, split, task, data, cfg.worst) for split in ("test", "val")]
     network = trained.model.get("name") or type(task.backbone).__name__
@@ -123,6 +123,7 @@ def contents(
         "listed": LISTED,
         "multi_label": task.objective.multi_label,
         "input": task.backbone.preprocess.describe()["summary"],
+        "export_files": list(task.backbone.preprocess.files_beside()),
         "hub_task": task.backbone.preprocess.hub_task,
         "sample_name": task.backbone.preprocess.sample_name,
     }

@@ -1,13 +1,12 @@
-"""The data of a run: counts, origin and sizes, example pictures, unreadable files and duplicates."""
+"""The data of a run: counts, origin and sizes, examples, unreadable files and duplicates."""
 
 import csv
 import io
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from markupsafe import Markup
 from omegaconf import DictConfig
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
@@ -17,13 +16,14 @@ from headstart.data.samples import Samples, loader_of
 from headstart.data.splits import leaks
 from headstart.display.contact_sheet import SMALL_PICTURE_SIDE, is_picture
 from headstart.display.page import data_uri
+from headstart.inputs.base import Preprocess
 from headstart.inputs.images.files import size_of
+from headstart.report import texts
+from headstart.report.sampling import MEASURED, evenly
 from headstart.runs.directory import Run
 
 SIDE = 144
 """Height and width of an example, in pixels."""
-MEASURED = 1000
-"""At most this number of pictures, evenly spaced, are read to measure their sizes."""
 CLASSES_WITH_EXAMPLES = 20
 LISTED = 20
 """At most this number of classes and unreadable files are listed; the tables of the run have all."""
@@ -40,8 +40,10 @@ class DataCard:
         counts: split -> number of samples of each class.
         totals: split -> number of samples; with several labels per sample, less than the sum of `counts`.
         origins: split -> where its samples come from, in words.
-        sizes: sizes of the pictures in words; None if the samples are not pictures or cannot be read.
+        sizes: sizes of the pictures or texts in words; None if the samples are neither or cannot be read.
+        lengths: histogram of the lengths of texts; None if the samples are no texts or cannot be read.
         examples: class -> pictures as data URIs.
+        texts: class -> beginnings of texts.
         bad: unreadable files and the reasons.
         leaks: `splits` and `classes` -> pairs of names with identical content in two of them.
         checked: whether the samples could be checked for identical content.
@@ -55,14 +57,18 @@ class DataCard:
     totals: dict[str, int]
     origins: dict[str, str]
     sizes: str | None = None
+    lengths: Markup | None = None
     examples: dict[str, list[str]] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
     bad: list[tuple[str, str]] = field(default_factory=list)
     leaks: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     checked: bool = False
     missing: str | None = None
 
 
-def data_card(run: Run, trained: DictConfig, classes: list[str], data: DataModule | str, examples: int) -> DataCard:
+def data_card(
+    run: Run, trained: DictConfig, classes: list[str], data: DataModule | str, preprocess: Preprocess, examples: int
+) -> DataCard:
     """The card of a run's data.
 
     Args:
@@ -70,7 +76,8 @@ def data_card(run: Run, trained: DictConfig, classes: list[str], data: DataModul
         trained: the config of the run.
         classes: names in the order of the model's outputs.
         data: set up; or the reason why they cannot be read: then the samples are counted in the run's split file.
-        examples: number of example pictures per class.
+        preprocess: of the model.
+        examples: number of examples per class.
     """
     name = trained.data._target_.rpartition(".")[2]
     card = DataCard(name, trained.data.get("root"), classes, {}, {}, {}, bad=_bad_files(run.bad_files_file))
@@ -80,8 +87,9 @@ def data_card(run: Run, trained: DictConfig, classes: list[str], data: DataModul
     else:
         card.counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
         card.totals = {split: data.num_samples[split] for split in card.counts}
-        card.sizes = _sizes(data)
-        card.examples = _examples(data, examples)
+        summary, card.lengths = texts.lengths(data, preprocess)
+        card.sizes = f"{summary[0].upper()}{summary[1:]}" if summary else _sizes(data)
+        _add_examples(card, data, examples)
         card.checked = data.samples.digests is not None
         card.leaks = leaks(data.samples, data.splits)
     brought = None if isinstance(data, str) else data.brought
@@ -149,29 +157,27 @@ def _sizes(data: DataModule) -> str | None:
         return None
     by_area = sorted(found, key=lambda size: (size[0] * size[1], size))
     if by_area[0] == by_area[-1]:
-        return f"all {by_area[0][0]} x {by_area[0][1]} pixels"
+        return f"Pictures: all {by_area[0][0]} x {by_area[0][1]} pixels"
     sizes = [f"{width} x {height}" for width, height in (by_area[0], by_area[len(by_area) // 2], by_area[-1])]
     of = "" if len(chosen) == len(indices) else f" ({len(chosen):,} pictures measured)"
-    return f"from {sizes[0]} to {sizes[2]} pixels, the median has {sizes[1]}{of}"
+    return f"Pictures: from {sizes[0]} to {sizes[2]} pixels, the median has {sizes[1]}{of}"
 
 
-def _examples(data: DataModule, number: int) -> dict[str, list[str]]:
-    """Training pictures of each class, evenly spaced; for at most `CLASSES_WITH_EXAMPLES` classes."""
-    if not number or not data.splits["train"] or not is_picture(data.samples.load(data.splits["train"][0])):
-        return {}
+def _add_examples(card: DataCard, data: DataModule, number: int) -> None:
+    """Adds training samples of each class, evenly spaced; for at most `CLASSES_WITH_EXAMPLES` classes."""
+    first = data.samples.load(data.splits["train"][0]) if number and data.splits["train"] else None
+    if not isinstance(first, str) and not is_picture(first):
+        return
     members: dict[int, list[int]] = {}
     for index in data.splits["train"]:
         for c in data.samples.classes_of(index):
             members.setdefault(c, []).append(index)
-    shown = sorted(members)[:CLASSES_WITH_EXAMPLES]
-    return {data.classes[c]: [thumbnail_of(data.samples, i) for i in evenly(members[c], number)] for c in shown}
-
-
-def evenly(items: list[Any], number: int) -> list[Any]:
-    """The given number of items, evenly spaced; all items if there are fewer."""
-    if len(items) <= number:
-        return items
-    return [items[int(place)] for place in np.linspace(0, len(items) - 1, number)]
+    for c in sorted(members)[:CLASSES_WITH_EXAMPLES]:
+        shown = evenly(members[c], number)
+        if isinstance(first, str):
+            card.texts[data.classes[c]] = texts.examples_of(data, shown)
+        else:
+            card.examples[data.classes[c]] = [thumbnail_of(data.samples, index) for index in shown]
 
 
 def thumbnail_of(samples: Samples, index: int) -> str:

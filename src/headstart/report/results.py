@@ -10,12 +10,14 @@ from markupsafe import Markup
 
 from headstart.data.module import DataModule
 from headstart.display import figures
+from headstart.display.contact_sheet import is_picture
 from headstart.display.page import data_uri, inline_svg, style
 from headstart.files import relative_to_cwd
 from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.intervals import describe_no_mistake
 from headstart.metrics.predictions import Predictions, read_predictions
 from headstart.report.data_card import thumbnail_of
+from headstart.report.texts import PageEntries, mistake_entries, other_entries, read_rows
 from headstart.runs.directory import Run
 from headstart.runs.evaluations import predictions_file
 from headstart.tasks.classification import ClassificationTask
@@ -68,13 +70,17 @@ class Metric:
 
 @dataclass
 class ShownMistake:
-    """One wrong prediction; `picture` is a data URI, None if the sample is not a picture or cannot be read."""
+    """One wrong prediction; `picture` is a data URI, None if the sample is not a picture or cannot be read.
+
+    `entry` holds the values for the template of texts; None if the sample is no text.
+    """
 
     path: str
     true: str
     predicted: str
     probability: float
     picture: str | None
+    entry: dict[str, Any] | None = None
 
 
 @dataclass
@@ -94,6 +100,7 @@ class SplitResults:
         mistakes: the worst ones.
         num_mistakes: number of all mistakes.
         pictures: data URI and caption.
+        texts: caption and groups of entries for the template of texts.
     """
 
     split: str
@@ -108,6 +115,7 @@ class SplitResults:
     mistakes: list[ShownMistake] = field(default_factory=list)
     num_mistakes: int = 0
     pictures: list[tuple[str, str]] = field(default_factory=list)
+    texts: list[tuple[str, PageEntries]] = field(default_factory=list)
 
 
 def results_of(
@@ -146,6 +154,8 @@ def results_of(
     if worst:
         files = [(folder / name, label) for name, label in PICTURES.items()]
         found.pictures += [(data_uri(f.read_bytes(), "png"), label) for f, label in files if f.is_file()]
+        entries = {mistake.path: mistake.entry for mistake in found.mistakes if mistake.entry}
+        found.texts = other_entries(folder, entries, worst)
     return found
 
 
@@ -204,16 +214,17 @@ def _calibration(predictions: Predictions, split: str) -> Markup:
 
 def _mistakes(file: Path, split: str, data: DataModule | str, worst: int) -> tuple[list[ShownMistake], int]:
     """The worst mistakes, and the number of all mistakes."""
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_rows(file)
     place = {} if isinstance(data, str) else {data.samples.names[i]: i for i in data.splits[split]}
+    entries = mistake_entries(file.parent, rows[:worst])
     shown_mistakes = []
     for row in rows[:worst]:
-        index = place.get(row["path"])
+        index, path = place.get(row["path"]), row["path"]
         picture = None
-        if index is not None and getattr(data.samples.load(index), "ndim", 0) == 3:
+        if index is not None and path not in entries and is_picture(data.samples.load(index)):
             picture = thumbnail_of(data.samples, index)
+        probability = float(row["probability"])
         shown_mistakes.append(
-            ShownMistake(row["path"], row["true"], row["predicted"], float(row["probability"]), picture)
+            ShownMistake(path, row["true"], row["predicted"], probability, picture, entries.get(path))
         )
     return shown_mistakes, len(rows)

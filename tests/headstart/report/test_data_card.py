@@ -5,7 +5,8 @@ from omegaconf import OmegaConf
 
 from headstart.data.samples import Samples
 from headstart.data.splits import leaks
-from headstart.report.data_card import evenly, origin
+from headstart.report.data_card import origin
+from headstart.report.sampling import evenly
 
 PLAN = {
     "shots_per_class": None, "train_fraction": 1.0, "num_folds": None, "fold": None,

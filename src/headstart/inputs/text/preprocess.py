@@ -52,7 +52,16 @@ class TextPreprocess(Preprocess):
 
     def __call__(self, raw: str) -> Tensor:
         """One text -> its tokens, int64 `(tokens,)`, at most `max_length`."""
-        return torch.tensor(self._encoder.encode(raw).ids)
+        return torch.tensor(self.encoding(raw).ids)
+
+    def encoding(self, raw: str) -> Any:
+        """The `tokenizers.Encoding` of a text: tokens, their words and their places in the text."""
+        return self._encoder.encode(raw)
+
+    def token_id(self, names: Iterable[str]) -> int | None:
+        """The number of the first of these tokens that the tokenizer has."""
+        found = (self._encoder.token_to_id(name) for name in names)
+        return next((number for number in found if number is not None), None)
 
     def collate(self, inputs: Sequence[Tensor]) -> Tensor:
         """Tokens of several texts -> int64 `(batch, tokens of the longest)`, filled up with `pad`."""

@@ -5,9 +5,8 @@ map `(batch, channels, height, width)`; gradient times activation, summed over t
 Draelos and Carin 2020, https://arxiv.org/abs/2011.08891), if it is a sequence of tokens as in a vision transformer.
 """
 
-import importlib.util
 import math
-import warnings
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,29 +14,19 @@ from torch.nn import functional
 
 from headstart.backbones.base import Backbone
 from headstart.errors import UsageError
+from headstart.evaluation.explanations.attribution import ChosenLogit, gradients, require_captum
 
 COARSEST = 4
 """Least height and width of a feature map. If the last one is smaller (small pictures), an earlier one is used."""
 
 
-def has_captum() -> bool:
-    """Whether the library for heat maps is installed."""
-    return importlib.util.find_spec("captum") is not None
-
-
-def require_captum() -> None:
-    """Raises a UsageError if the library is not installed."""
-    if not has_captum():
-        raise UsageError('explain needs the library captum: pip install -e ".[explain]", or leave explain out')
-
-
-def explain(network: nn.Module, backbone: Backbone, pictures: Tensor, classes: list[int]) -> Tensor:
+def explain(network: nn.Module, backbone: Backbone, pictures: Iterable[Tensor], classes: list[int]) -> Tensor:
     """How much each pixel raises the logit of a class.
 
     Args:
         network: pictures -> logits `(batch, num_outputs)`; a single logit belongs to class 1, its negative to class 0.
         backbone: the part of the network that the map is taken from.
-        pictures: uint8 `(batch, 3, height, width)`, on the network's device.
+        pictures: uint8 `(3, height, width)` each, all of one size, on any device.
         classes: one class index per picture.
 
     Returns:
@@ -47,34 +36,20 @@ def explain(network: nn.Module, backbone: Backbone, pictures: Tensor, classes: l
         UsageError: captum is not installed, or no layer of the backbone has spatial positions.
     """
     require_captum()
-    layer, tokens = _layer_with_places(backbone, pictures[:1])
-    chosen = torch.tensor(classes, device=pictures.device)
-    maps = _attributed(_Chosen(network), layer, tokens, pictures / 255, chosen)
-    enlarged = functional.interpolate(maps[:, None], pictures.shape[-2:], mode="bilinear")[:, 0]
+    device = next(network.parameters()).device
+    batch = torch.stack(list(pictures)).to(device)
+    layer, tokens = _layer_with_places(backbone, batch[:1])
+    chosen = torch.tensor(classes, device=device)
+    maps = _attributed(ChosenLogit(network), layer, tokens, batch / 255, chosen)
+    enlarged = functional.interpolate(maps[:, None], batch.shape[-2:], mode="bilinear")[:, 0]
     return (enlarged / enlarged.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).cpu()
-
-
-class _Chosen(nn.Module):
-    """The logit of the class that is given for each picture."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, pictures: Tensor, chosen: Tensor) -> Tensor:
-        logits = self.network(pictures)
-        if logits.shape[1] == 1:
-            return logits[:, 0] * (2 * chosen - 1)
-        return logits.gather(1, chosen[:, None])[:, 0]
 
 
 def _attributed(network: nn.Module, layer: nn.Module, tokens: bool, pictures: Tensor, chosen: Tensor) -> Tensor:
     """The positive part of captum's attribution, `(batch, rows, columns)`."""
     from captum.attr import LayerGradCam, LayerGradientXActivation
 
-    with torch.enable_grad(), warnings.catch_warnings():
-        # captum also requests gradients of the pictures, and warns about it
-        warnings.filterwarnings("ignore", "Input Tensor .* did not already require gradients")
+    with gradients():
         if not tokens:
             return (
                 LayerGradCam(network, layer).attribute(pictures, additional_forward_args=chosen)[:, 0].relu().detach()

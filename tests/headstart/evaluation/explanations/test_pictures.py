@@ -7,7 +7,8 @@ from torch import nn
 from headstart.backbones.base import Backbone
 from headstart.backbones.torchvision import TorchvisionBackbone
 from headstart.errors import UsageError
-from headstart.evaluation.explanations import explain, require_captum
+from headstart.evaluation.explanations.attribution import require_captum
+from headstart.evaluation.explanations.pictures import explain
 
 pytest.importorskip("captum")
 
