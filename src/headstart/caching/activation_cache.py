@@ -1,4 +1,4 @@
-"""Runs the frozen layers once per picture: a stage is trained from their cached outputs (activations)."""
+"""Runs the frozen layers once per sample: a stage is trained from their cached outputs (activations)."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -28,15 +28,15 @@ class ActivationCache(Callback):
     The results are kept on disk, one row per sample, under a fingerprint of everything they depend on. The next stage,
     run or sweep job that needs them reads them. `val` is always cached, `train` if it is not augmented. The order, the
     batches and the random numbers of a run do not change; its numbers differ by rounding, because BatchNorm is folded
-    into convolutions. If the cache cannot serve a stage, the stage is trained from pictures, and the log says why.
+    into convolutions. If the cache cannot serve a stage, the stage is trained from its inputs, and the log says why.
 
     Place it behind the strategy: it follows the strategy's stages.
 
     Args:
         root: the folder of all stores, shared with the picture cache.
         max_gb: size limit of this folder in gigabytes (10^9 bytes); stores that were used longest ago are removed.
-        views: number of fixed augmented versions of each training picture, the same in every run. They replace the new
-            versions of every epoch, so the frozen layers run once per version. None: augmented pictures are not cached.
+        views: number of fixed augmented versions of each training sample, the same in every run. They replace the new
+            versions of every epoch, so the frozen layers run once per version. None: augmented samples are not cached.
 
     Attributes:
         passes: samples that this process has sent through frozen layers.
@@ -46,7 +46,7 @@ class ActivationCache(Callback):
 
     def __init__(self, root: str, max_gb: float = 20, views: int | None = None):
         if views is not None and views < 1:
-            raise UsageError(f"cache.views={views}: give a number of versions of each picture, 1 or more, or null")
+            raise UsageError(f"cache.views={views}: give a number of versions of each sample, 1 or more, or null")
         self.root, self.limit, self.views = Path(root).expanduser(), limit_in_bytes(max_gb), views
         self.passes = 0
         self.stage: int | None = None
@@ -62,16 +62,16 @@ class ActivationCache(Callback):
         self._follow(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Switches back to pictures, for tests and predictions after training."""
+        """Switches back to inputs, for tests and predictions after training."""
         self._end(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Switches back to pictures."""
+        """Switches back to inputs."""
         self._end(trainer, pl_module)
 
     def _end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.stage, self.digests = None, {}
-        _back_to_pictures(trainer, task)
+        _back_to_inputs(trainer, task)
 
     def _follow(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Serves the strategy's stage if it is a new one."""
@@ -79,7 +79,7 @@ class ActivationCache(Callback):
         if strategy.progress.stage == self.stage or trainer.should_stop:
             return
         self.stage = strategy.progress.stage
-        _back_to_pictures(trainer, task)
+        _back_to_inputs(trainer, task)
         groups, before = settled_prefix(task), self.decided.get(self.stage)
         if not groups:
             return
@@ -136,7 +136,7 @@ class ActivationCache(Callback):
         data.cached_activations.update(rows)
 
     def _digests_of(self, data: DataModule, split: str) -> list[str]:
-        """The digests of a split's samples; for pictures in memory they are computed once per run."""
+        """The digests of a split's samples; for samples in memory they are computed once per run."""
         if split not in self.digests:
             self.digests[split] = fingerprint.of_samples(data.samples, data.splits[split])
         return self.digests[split]
@@ -158,8 +158,8 @@ def settled_prefix(task: pl.LightningModule) -> int:
 def _later_prefixes(trainer: pl.Trainer, groups: int, random: bool) -> list[int]:
     """Lengths (in layer groups, below `groups`, ascending) of the prefixes that stay frozen until a later stage.
 
-    Stages count that begin before the run ends and use the same pictures. If these are `random` (augmented or mixed),
-    a stage with a closed-form head uses other pictures than the other stages.
+    Stages count that begin before the run ends and use the same inputs. If these are `random` (augmented or mixed),
+    a stage with a closed-form head uses other inputs than the other stages.
     """
     strategy, max_epochs = strategy_of(trainer), trainer.max_epochs or 0
     now, names = strategy.progress.stage, [group.name for group in trainer.lightning_module.layer_groups]
@@ -176,7 +176,7 @@ def _later_prefixes(trainer: pl.Trainer, groups: int, random: bool) -> list[int]
 def _inputs_of_views(
     data: DataModule, digests: list[str], views: int, split: str, positions: Sequence[int]
 ) -> Iterable[Any]:
-    """Batches of augmented training pictures, `views` per sample, seeded by their digests; plain ones of `val`."""
+    """Batches of augmented training inputs, `views` per sample, seeded by their digests; plain ones of `val`."""
     if split != "train":
         return data.inputs(split, positions)
     seeds = [int(digests[place][:15], 16) for place in positions]
@@ -189,8 +189,8 @@ def _why_train_changes(augmented: bool, mixed: bool) -> str | None:
         return "mixing makes new samples in every epoch (to cache them, give mixing=null)"
     if augmented:
         return (
-            "augmentation makes new pictures in every epoch "
-            "(to cache them, give augmentation=none, or cache.views=8 for 8 versions of each picture)"
+            "augmentation makes new samples in every epoch "
+            "(to cache them, give augmentation=none, or cache.views=8 for 8 versions of each sample)"
         )
     return None
 
@@ -227,7 +227,7 @@ def _is_whole(trainer: pl.Trainer, split: str) -> bool:
     return is_whole
 
 
-def _back_to_pictures(trainer: pl.Trainer, task: pl.LightningModule) -> None:
+def _back_to_inputs(trainer: pl.Trainer, task: pl.LightningModule) -> None:
     task.forward_from(None)
     if isinstance(trainer.datamodule, DataModule):
         trainer.datamodule.cached_activations.clear()

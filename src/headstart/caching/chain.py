@@ -1,4 +1,4 @@
-"""Computes the rows of several frozen prefixes in one pass: each layer group runs once per picture for all stages."""
+"""Computes the rows of several frozen prefixes in one pass: each layer group runs once per sample for all stages."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -37,13 +37,13 @@ class Cut:
 class Chain:
     """Finds or computes the rows of a stage and, while it computes, also the rows of later stages.
 
-    It goes from pictures to the shortest prefix, from its rows to the next prefix, and so on to the stage's own. If a
+    It goes from inputs to the shortest prefix, from its rows to the next prefix, and so on to the stage's own. If a
     shorter prefix fails, the log says so, and the later stage tries it again. The store of a prefix is the same for
     each way to compute its rows. All processes of a run must make the same calls.
 
     Args:
-        trainer: its module has the backbone, its data module the pictures.
-        inputs: split and positions -> batches of pictures at these positions, in this order.
+        trainer: its module has the backbone, its data module the samples.
+        inputs: split and positions -> batches of inputs at these positions, in this order.
         digests: split -> the digests of its samples, in their order.
         root: the folder of all stores.
         limit: bytes that all stores together may take.
@@ -51,7 +51,7 @@ class Chain:
         sort: as for `Filler`.
 
     Attributes:
-        passes: samples whose picture this process has sent through a prefix.
+        passes: samples that this process has sent through a prefix.
     """
 
     def __init__(
@@ -137,14 +137,14 @@ class Chain:
         return sum(map(len, self.digests.values())) * layout.row_bytes(values)
 
     def _computed(self, cut: Cut, filler: Filler, source: Rows | None) -> dict[str, StoredRows]:
-        """The rows of a prefix, computed from the rows of a shorter prefix, or from pictures if `source` is None."""
+        """The rows of a prefix, computed from the rows of a shorter prefix, or from inputs if `source` is None."""
         if source:
             groups, rows = source
             try:
                 _, between, _ = in_parts(self.backbone, [groups, cut.groups])
                 return filler.filled_rows(between, partial(_batches, rows, self.data.batch_size), must_pay=False)
             except NoCleanCutError as reason:
-                log.info("activations behind %d groups are computed from pictures: %s", cut.groups, reason)
+                log.info("activations behind %d groups are computed from the inputs: %s", cut.groups, reason)
         try:
             return filler.filled_rows(cut.prefix, self.inputs, self.must_pay)
         finally:

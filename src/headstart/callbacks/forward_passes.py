@@ -55,6 +55,6 @@ class ForwardPassCounter(Callback):
 
 
 def passes_of(trainer: pl.Trainer) -> int:
-    """Pictures that all processes of a run have sent through the network."""
+    """Samples that all processes of a run have sent through the network."""
     (counter,) = (callback for callback in trainer.callbacks if isinstance(callback, ForwardPassCounter))
     return counter.share * trainer.world_size

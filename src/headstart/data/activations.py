@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Activations(NamedTuple):
-    """The output of the frozen layer groups, one row per sample; its own type, so that it is not taken for pictures.
+    """The output of the frozen layer groups, one row per sample; its own type, so that it is not taken for inputs.
 
     It is a named tuple because Lightning moves named tuples to the device.
     """

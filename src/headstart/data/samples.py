@@ -174,7 +174,7 @@ def _check_classes(samples: Samples, train: list[int]) -> None:
     if empty:
         raise UsageError(
             f"no readable training sample of class {listed(empty)}: add some, or remove the class "
-            "(for a folder of pictures: delete the empty folder)"
+            "(delete the folder if it is empty)"
         )
     if len(samples.classes) < 2:
         raise UsageError(f"there is only one class, {samples.classes[0]!r}: a classifier needs at least two")

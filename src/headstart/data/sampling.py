@@ -1,7 +1,7 @@
 """The order of training samples: it depends only on the seed, the epoch and the place in the epoch.
 
 So an interrupted run continues exactly, also in the middle of an epoch and with another number of loader processes.
-The order is the same for batches of pictures and for batches of cached activations.
+The order is the same for batches of inputs and for batches of cached activations.
 """
 
 from collections.abc import Callable, Iterator, Sequence

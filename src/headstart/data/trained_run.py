@@ -1,4 +1,4 @@
-"""The data of a trained run with the same splits as in training, or other pictures with the same class names."""
+"""The data of a trained run with the same splits as in training, or other samples with the same class names."""
 
 import logging
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def data_config(trained: DictConfig, changes: DictConfig, run: Run | None) -> Di
     if changes.root is None:
         split_file = known_split(run)
         config.split_file = None if split_file is None else str(split_file)
-    else:  # the splits of the run are for its own pictures
+    else:  # the splits of the run are for its own samples
         config.update({"split_file": None, "val_fraction": 0, "test_fraction": 0, "train_fraction": 1})
         config.update({"shots_per_class": None, "fold": None, "num_folds": None})
     return config
@@ -48,15 +48,15 @@ def load_data(
 ) -> DataModule:
     """The data, set up, with the classes and the preprocessing of a trained model.
 
-    If the pictures are only in class folders, without split folders, all are used as `split`. But if they are the run's
-    own pictures in another place, they keep their splits: otherwise the model would be evaluated on training pictures.
+    If the samples are only in class folders, without split folders, all are used as `split`. But if they are the run's
+    own samples in another place, they keep their splits: otherwise the model would be evaluated on training samples.
 
     Args:
         config: the `data` part of a config.
         classes: names in the order of the model's outputs.
         preprocess: of the model.
         split: the split that will be used.
-        run: the run, to recognise its own pictures.
+        run: the run, to recognise its own samples.
         download: whether missing data may be downloaded.
     """
     # in two steps, because what instantiate() gets is a config to it: `${...}` in a class name would be evaluated

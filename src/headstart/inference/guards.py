@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 BODY_SECONDS = 30
-"""A picture must arrive within this time."""
+"""A sample must arrive within this time."""
 HEADER_SECONDS = 15
 """A connection must begin a request within this time, and after an answer the next one."""
 WAITING = 8
-"""Pictures that may wait for their answer; further requests are refused at once."""
+"""Samples that may wait for their answer; further requests are refused at once."""
 CONNECTIONS = 64
 """Simultaneous connections; further ones are refused at once."""
 

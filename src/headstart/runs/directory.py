@@ -137,7 +137,7 @@ class Run:
         Args:
             split: train, val or test.
             checkpoint: name of the evaluated checkpoint.
-            other_data: path of other pictures; None: the run's own pictures.
+            other_data: path of other data; None: the run's own data.
             test_time: the test-time augmentation, such as `with_mirror_image`, or `plain`; None: as in the run.
         """
         other = "" if other_data is None else f"_on_{Path(other_data).name}"

@@ -187,7 +187,7 @@ def test_where_two_cuts_at_once_are_not_possible_rows_come_from_pictures(fit, se
     monkeypatch.setattr(chain, "in_parts", refuse)
     with caplog.at_level(logging.INFO):
         _, cache = fit(*GRADUAL)
-    assert "activations behind 3 groups are computed from pictures: the code is tangled" in caplog.text
+    assert "activations behind 3 groups are computed from the inputs: the code is tangled" in caplog.text
     assert seen == {name: SAMPLES * times for name, times in zip(GROUPS, (4, 3, 2, 1), strict=True)}
     assert cache.passes == 4 * SAMPLES
 
