@@ -45,11 +45,17 @@ def metadata(
         "to_be_done_after": _steps_after(classifier) if only_weights else [],
         "temperature": classifier.objective.temperature,
         "test_time": None if classifier.test_time is None else _function_of(classifier.test_time).__name__,
-        # without `weights`: others cannot use it, and it may be a path
-        "model": {key: value for key, value in model.items() if key != "weights"},
+        "model": _shareable(model),
         "metrics": _metrics(path),
         "versions": {name: v for name in PACKAGES if (v := _version(name))},
     }
+
+
+def _shareable(model: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a network without paths of this machine and without `weights`, which others cannot use."""
+    found = {key: value for key, value in model.items() if key != "weights"}
+    name = found.get("name")
+    return found | {"name": Path(name).name} if name and Path(name).expanduser().is_absolute() else found
 
 
 def _function_of(test_time: Any) -> Any:

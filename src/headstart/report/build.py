@@ -106,7 +106,8 @@ def contents(
     card = data_card(run, trained, task.classes, data, task.backbone.preprocess, cfg.examples)
     training = training_card(run, trained, task)
     found = [results_of(run, split, task, data, cfg.worst) for split in ("test", "val")]
-    network = trained.model.get("name") or type(task.backbone).__name__
+    # without the folder or the owner, if it is a path or a name on a hub
+    network = Path(trained.model.get("name") or type(task.backbone).__name__).name
     return {
         "title": cfg.title or f"{network} on {card.name}",
         "license": cfg.license,
