@@ -68,10 +68,11 @@ class Facts:
 
 @dataclass
 class Recommendation:
-    """Settings with their reasons, and warnings about the data."""
+    """Settings with their reasons, warnings about the data, and whether the network has BatchNorm (`Facts`)."""
 
     settings: list[Setting]
     notes: list[str] = field(default_factory=list)
+    batch_norm: bool = True
 
 
 def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
@@ -103,7 +104,7 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
     notes = warnings(facts)
     if cfg.trainer.max_time and not limited:
         notes.append("trainer.max_time ends the run, but the number of epochs is fitted to it on one device only")
-    return Recommendation(settings, notes)
+    return Recommendation(settings, notes, facts.batch_norm)
 
 
 def hold_nothing_out(cfg: DictConfig, data: DataModule) -> Setting | None:
@@ -161,13 +162,13 @@ def _fits(model: DictConfig, setting: Setting) -> bool:
         return False
 
 
-def recipe_summary(cfg: DictConfig) -> str:
-    """The settings that do not depend on the data, in one sentence."""
+def recipe_summary(cfg: DictConfig, batch_norm: bool = True) -> str:
+    """The settings that do not depend on the data, in one sentence; `batch_norm`: as in `Facts`."""
     parts = [cfg[part]._target_.rpartition(".")[2] for part in NAMED_PARTS if cfg[part]]
     if cfg.model.get("weights") is not None:
         found = "learning rate by a range test" if cfg.lr_find else f"learning rate {cfg.optimizer.lr:g}"
         backbone = f"{cfg.task.backbone_lr_ratio:g} times that for the backbone"
-        how = f"{found}, {backbone}, BatchNorm {cfg.finetuning.batch_norm}"
+        how = f"{found}, {backbone}" + (f", BatchNorm {cfg.finetuning.batch_norm}" if batch_norm else "")
     else:
         how = "everything is trained from random weights"
     end = ", all epochs are run unless validation finds no mistake" if cfg.finetuning.get("patience") is None else ""

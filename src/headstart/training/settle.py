@@ -173,7 +173,7 @@ def settle_by_data(cfg: DictConfig, data: DataModule, before: list[Setting]) -> 
     data.weighting = cfg.data.class_weights
     settings = [*before, *recommendation.settings]
     reasons = [f"{setting.key}={setting.value}: {setting.reason}" for setting in settings]
-    sentences = [auto.recipe_summary(cfg), *recommendation.notes, *reasons]
+    sentences = [auto.recipe_summary(cfg, recommendation.batch_norm), *recommendation.notes, *reasons]
     if rank_zero_only.rank == 0:
         for sentence in sentences:
             log.info(sentence)
