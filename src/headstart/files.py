@@ -168,6 +168,16 @@ def write_table(file: Path, rows: Iterable[Sequence[Any]]) -> None:
         csv.writer(stream).writerows(rows)
 
 
+@contextmanager
+def large_fields() -> Iterator[None]:
+    """Lets the csv module read fields above 131,072 characters."""
+    before = csv.field_size_limit(2**30)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def as_json(content: Any) -> str:
     """JSON that every language reads: NaN and infinite numbers become null."""
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,11 +1,21 @@
 """Encoders that `transformers` builds, for all kinds that `bert.py` does not know."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from headstart.errors import UsageError
+from headstart.backbones.weights import StateDict
+from headstart.errors import UsageError, listed
+
+NOT_TAKEN = {
+    *("model_type", "auto_map", "trust_remote_code", "dtype", "torch_dtype", "name_or_path", "_name_or_path"),
+    *("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"),
+    *("quantization_config", "device_map", "_commit_hash"),
+}
+"""Settings of a `config.json` that are not used: they choose code, which may come from a hub, or another precision."""
 
 
 class AnyEncoder(nn.Module):
@@ -24,32 +34,80 @@ class AnyEncoder(nn.Module):
         longest: the most tokens that it takes.
 
     Raises:
-        UsageError: `transformers` is missing or does not know this kind of network.
+        UsageError: `transformers` is missing, or cannot build this kind of network.
     """
 
     def __init__(self, config: Mapping[str, Any], name: str, reason: str):
         super().__init__()
+        self.name, self.reason, self.kind = name, reason, config.get("model_type", "")
+        net = self._built({key: value for key, value in config.items() if key not in NOT_TAKEN})
+        found = json.loads(json.dumps(net.config.to_dict(), default=str))  # plain data, as in config.json
+        self.settings = {key: value for key, value in found.items() if key not in NOT_TAKEN}
+        self.settings["model_type"] = self.kind
+        if net.config.pad_token_id is None:
+            raise UsageError(f"{name}: its config.json has no pad_token_id, so texts of a batch cannot be filled up")
+        self.pad, self.hidden_size = net.config.pad_token_id, net.config.hidden_size
+        self._take(net)
+        self.longest = _most_tokens(self.inner, net.config)
+
+    def _built(self, settings: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """The network of `transformers`, with random weights or those of a file."""
         try:
             from transformers import AutoConfig, AutoModel
         except ImportError as error:
-            raise UsageError(f'{name} ({reason}) needs transformers: pip install -e ".[transformers]"') from error
-        given = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
+            needs = f'{self.name} ({self.reason}) needs transformers: pip install -e ".[transformers]"'
+            raise UsageError(needs) from error
         try:
-            found = AutoConfig.for_model(config.get("model_type", ""), **given)
-            net = AutoModel.from_config(found)
-        except (ValueError, KeyError, TypeError, ImportError) as error:
-            line = (str(error).splitlines() or [""])[0]
-            raise UsageError(f"{name} ({reason}): transformers cannot build it: {line}") from error
-        self.inner = net.get_encoder() if found.is_encoder_decoder else net
+            config = AutoConfig.for_model(self.kind, **settings)
+            options = {"attn_implementation": "eager", "dtype": torch.float32}
+            net = AutoModel.from_config(config, trust_remote_code=False, **options)
+            if state is None:
+                return net
+            net, found = type(net).from_pretrained(
+                None, config=config, state_dict=dict(state), output_loading_info=True, **options
+            )
+        except (ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError, AssertionError) as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UsageError(f"{self.name} ({self.reason}): transformers cannot build it: {line}") from error
+        missing = [name for name in found["missing_keys"] if "pooler" not in name and not name.startswith("decoder.")]
+        if missing or found.get("mismatched_keys"):
+            wrong = listed(sorted(missing) or [str(each) for each in found["mismatched_keys"]])
+            raise UsageError(f"the weights do not fit {self.name}: missing or of another shape: {wrong}")
+        return net
+
+    def load_published(self, state: StateDict) -> None:
+        """Loads weights with the names of `transformers`; those of the pretraining's head are left out.
+
+        Raises:
+            UsageError: tensors are missing or have another shape.
+        """
+        settings = {key: value for key, value in self.settings.items() if key != "model_type"}
+        self._take(self._built(settings, state))
+
+    def _take(self, net: nn.Module) -> None:
+        self.inner = net.get_encoder() if net.config.is_encoder_decoder else net
         if isinstance(getattr(self.inner, "pooler", None), nn.Module):
             self.inner.pooler = None  # unused; DDP would wait for its gradient
-        self.settings = found.to_dict()
-        self.pad = found.pad_token_id or 0
-        self.hidden_size = found.hidden_size
-        self.longest = getattr(found, "max_position_embeddings", None) or 10**6
+        self.train()
+
+    @property
+    def token_embedding(self) -> nn.Module:
+        """The embedding of the tokens."""
+        return self.inner.get_input_embeddings()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens, int64 `(batch, length)` -> one vector per token, `(batch, length, hidden_size)`; padding is zero."""
         is_token = tokens.ne(self.pad)
         hidden = self.inner(input_ids=tokens, attention_mask=is_token.long()).last_hidden_state
         return hidden * is_token[..., None]
+
+
+def _most_tokens(net: nn.Module, config: Any) -> int:
+    """The number of positions, without those before the first token of a text; a large number if there is no limit."""
+    most = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 0
+    places = [
+        m for name, m in net.named_modules() if name.endswith("position_embeddings") and hasattr(m, "padding_idx")
+    ]
+    if places and places[0].padding_idx is not None:
+        most -= places[0].padding_idx + 1
+    return most if most > 0 else 10**6

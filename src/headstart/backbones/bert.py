@@ -73,6 +73,7 @@ class Architecture:
 
         Raises:
             ValueError: it describes another network; the message says what is different.
+            TypeError: settings are missing, or contradict each other.
         """
         kind = config.get("model_type")
         if kind not in KINDS:
@@ -88,7 +89,10 @@ class Architecture:
         if kind != "electra":
             given.pop("embedding_size", None)
         known = {field.name: given[field.name] for field in fields(cls) if given.get(field.name) is not None}
-        return cls(**known | {"pad_token_id": pad, "position_offset": offset})
+        found = cls(**known | {"pad_token_id": pad, "position_offset": offset})
+        if found.hidden_size % found.num_attention_heads or not 0 <= pad < found.vocab_size:
+            raise TypeError("hidden_size, num_attention_heads, vocab_size and pad_token_id do not fit together")
+        return found
 
     @property
     def longest(self) -> int:
@@ -104,6 +108,11 @@ class Bert(nn.Module):
         self.embeddings = _Embeddings(sizes)
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(_Layer(sizes) for _ in range(sizes.num_hidden_layers))})
         self.apply(_initialise)
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """The embedding of the tokens."""
+        return self.embeddings.word_embeddings
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens, int64 `(batch, length)` -> one vector per token, `(batch, length, hidden_size)`; padding is zero."""

@@ -61,7 +61,9 @@ class ModelFiles:
         try:
             from transformers import AutoTokenizer
 
-            return AutoTokenizer.from_pretrained(self.folder or self.name).backend_tokenizer.to_str()
+            return AutoTokenizer.from_pretrained(
+                self.folder or self.name, trust_remote_code=False
+            ).backend_tokenizer.to_str()
         except ImportError as error:
             raise UsageError(
                 f'{self.name} has no {TOKENIZER}; to make one, type pip install -e ".[transformers]"'

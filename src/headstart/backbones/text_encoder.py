@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from headstart.backbones.base import Backbone
@@ -56,8 +57,11 @@ class TextEncoder(Backbone):
             raise UsageError(f"model.pooling={pooling} does not exist{nearest(pooling, POOLING)} Use one of {POOLING}.")
         files = ModelFiles(name)
         self.pooling = pooling
-        self.net, self.architecture, self.num_features, longest = _network(architecture or files.config(), name)
+        given = files.config() if architecture is None else _plain(architecture)
+        self.net, self.architecture, self.num_features, longest = _network(given, name)
         self.pad = self.architecture.get("pad_token_id") or 0
+        if longest < SHORTEST:
+            raise UsageError(f"{name} takes at most {longest} tokens: give the name of another encoder")
         if max_length is not None and not SHORTEST <= max_length <= longest:
             raise UsageError(
                 f"model.max_length={max_length}: give a number of tokens from {SHORTEST} to {longest}, the most that "
@@ -66,12 +70,27 @@ class TextEncoder(Backbone):
         self.max_length = max_length or min(USUAL_LENGTH, longest)
         if architecture is None:  # a checkpoint has its own preprocessing
             self.preprocess = TextPreprocess(files.tokenizer(), self.max_length, self.pad)
+            self._check_vocabulary(name)
         self.blocks = [f"net.{block}" for block in _blocks(self.net)]
         self.pretrained = weights is not None
         if weights is not None:
             self._load(files, weights)
         if lora_rank is not None:
             add_low_rank(self.net, lora_rank)
+
+    @property
+    def token_embedding(self) -> nn.Module:
+        """The embedding of the tokens."""
+        return self.net.token_embedding
+
+    def _check_vocabulary(self, name: str) -> None:
+        """Raises a UsageError if the tokenizer has tokens that the network does not know."""
+        tokens, known = self.preprocess.vocabulary_size, self.token_embedding.num_embeddings
+        if tokens > known:
+            raise UsageError(
+                f"{name}: its tokenizer has {tokens:,} tokens, its network knows {known:,}: tokenizer.json and "
+                "config.json are of different models"
+            )
 
     def _load(self, files: ModelFiles, weights: str) -> None:
         if weights == "DEFAULT":
@@ -83,13 +102,13 @@ class TextEncoder(Backbone):
                 f"model.weights={weights}: give DEFAULT for the published ones, the path of a file or of an earlier "
                 "run, or null for random weights"
             )
-        if all(key.startswith("net.") for key in state):
+        if state and all(key.startswith("net.") for key in state):  # of an earlier run
             state = StateDict({key.removeprefix("net."): tensor for key, tensor in merged(state).items()})
+            load_strictly(self.net, state, str(weights))
         elif isinstance(self.net, Bert):
-            state = StateDict(renamed(state))
+            load_strictly(self.net, StateDict(renamed(state)), str(weights), ignore=NOT_IN_THE_ENCODER)
         else:
-            state = _inner(state, self.net)
-        load_strictly(self.net, state, str(weights), ignore=NOT_IN_THE_ENCODER)
+            self.net.load_published(state)
 
     @property
     def rebuild(self) -> dict[str, Any]:
@@ -121,8 +140,13 @@ def _network(config: Mapping[str, Any], name: str) -> tuple[nn.Module, dict[str,
         net = AnyEncoder(config, name, str(reason))
         return net, net.settings, net.hidden_size, net.longest
     except TypeError as error:
-        raise UsageError(f"{name}: its config.json is not complete: {error}") from error
+        raise UsageError(f"{name}: its config.json cannot be used: {error}") from error
     return Bert(sizes), asdict(sizes) | {"model_type": config["model_type"]}, sizes.hidden_size, sizes.longest
+
+
+def _plain(architecture: Any) -> dict[str, Any]:
+    """The settings as plain data: Hydra gives them as a config, which other libraries do not accept."""
+    return OmegaConf.to_container(architecture) if OmegaConf.is_config(architecture) else dict(architecture)
 
 
 def _blocks(net: nn.Module) -> list[str]:
@@ -132,11 +156,3 @@ def _blocks(net: nn.Module) -> list[str]:
         return []
     name, layers = max(lists, key=lambda found: len(found[1]))
     return [f"{name}.{place}" for place in range(len(layers))]
-
-
-def _inner(state: StateDict, net: nn.Module) -> StateDict:
-    """The tensors of a file under the names of the network, which files of other tasks give a prefix."""
-    wanted = set(net.state_dict())
-    prefixes = {key.partition(".")[0] + "." for key in state} | {""}
-    prefix = max(prefixes, key=lambda p: len(wanted & {f"inner.{key.removeprefix(p)}" for key in state}))
-    return StateDict({f"inner.{key.removeprefix(prefix)}": tensor for key, tensor in state.items()})

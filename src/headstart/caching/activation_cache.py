@@ -124,7 +124,7 @@ class ActivationCache(Callback):
         if by_view:
             wanted["train"] = fingerprint.of_views(data.train_transform, wanted["train"], self.views)
             inputs = partial(_inputs_of_views, data, wanted["train"], self.views)
-        order = {} if by_view else {"sort": data.longest_first}  # a view is no position of the split
+        order = {} if by_view else {"sort": data.order_to_compute}  # a view is no position of the split
         chain = Chain(trainer, inputs, wanted, self.root, self.limit, must_pay, **order)
         try:
             rest, rows = chain.rows(groups, _later_prefixes(trainer, groups, augmentable or task.mixing is not None))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
+from headstart.callbacks.logit_collector import in_order
 from headstart.cli.overrides import command_line_overrides
 from headstart.errors import UsageError
 from headstart.metrics.scores import is_better
@@ -56,6 +57,7 @@ class Dashboard(Callback):
         self.best: float | None = None
         self.logits: list[Tensor] = []
         self.best_logits = torch.empty(0)
+        self.positions: list[int] = []  # of these logits in the split
 
     def state_dict(self) -> dict[str, Any]:
         """Whether the examples were shown, and the best score; not the logits, which may be large."""
@@ -114,7 +116,10 @@ class Dashboard(Callback):
             return
         score = float(trainer.callback_metrics[pl_module.monitor])
         if is_better(score, self.best, pl_module.monitor):
-            self.best, self.best_logits = score, torch.cat(self.logits) if self.logits else torch.empty(0)
+            self.best = score
+            self.best_logits, self.positions = torch.empty(0), []
+            if self.logits:
+                self.best_logits, self.positions = in_order(self.logits, trainer.val_dataloaders)
 
     @rank_zero_only
     def on_kept(self, trainer: pl.Trainer, kept: Kept | None, metrics: dict[str, float]) -> None:
@@ -153,15 +158,15 @@ class Dashboard(Callback):
 
         data, step = trainer.datamodule, trainer.global_step
         objective = task.objective
-        names = [data.samples.names[index] for index in data.splits["val"]]
-        targets = data.targets("val", range(len(self.best_logits)))
+        indices = [data.splits["val"][position] for position in self.positions]
+        names, targets = [data.samples.names[index] for index in indices], data.targets("val", self.positions)
         probabilities = objective.probabilities(self.best_logits.to(task.device)).cpu()
         predictions = Predictions(names, task.classes, targets, probabilities, objective.multi_label)
         if not objective.multi_label and len(task.classes) <= per_class.MOST_CLASSES_IN_MATRIX:
             matrix = per_class.confusion_matrix(predictions)
             writer.add_figure("val/confusion_matrix", figures.confusion(matrix, task.classes), step)
         shown = worst_mistakes(predictions)[: self.mistakes]
-        raw = [data.samples.load(data.splits["val"][mistake.position]) for mistake in shown]
+        raw = [data.samples.load(indices[mistake.position]) for mistake in shown]
         samples = [as_shown(each, data.eval_transform) for each in raw]
         if samples:
             entries = list(map(mistake_entry, samples, shown))

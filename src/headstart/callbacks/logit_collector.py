@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 
 class LogitCollector(Callback):
@@ -22,14 +23,13 @@ class LogitCollector(Callback):
         self._clear()
 
     def _clear(self) -> None:
-        self._positions: list[int] = []
         self._logits: list[Tensor] = []
         self._features: list[Tensor] = []
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Adds a hook to the head, which gives the features without computing them again."""
         self._clear()
-        self._positions = list(trainer.test_dataloaders.batch_sampler.sampler)  # in the order of the batches
+        self._loader = trainer.test_dataloaders
         self._handle = pl_module.head.register_forward_pre_hook(self._keep)
 
     def _keep(self, head: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -45,7 +45,9 @@ class LogitCollector(Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Removes the hook, and puts the rows in the order of the samples."""
         self._handle.remove()
-        self._logits, self._features = self._in_order(self._logits), self._in_order(self._features)
+        self._logits, self._features = (
+            [in_order(rows, self._loader)[0]] if rows else [] for rows in (self._logits, self._features)
+        )
 
     @property
     def has_logits(self) -> bool:
@@ -63,10 +65,15 @@ class LogitCollector(Callback):
         assert self.wants_features, "give features=True to keep the features"
         return self._features[0]
 
-    def _in_order(self, batches: list[Tensor]) -> list[Tensor]:
-        """One batch of all rows, sorted by the position of their samples in the split."""
-        if not batches:
-            return []
-        rows = torch.cat(batches)
-        positions = torch.tensor(self._positions[: len(rows)])
-        return [rows if (positions.diff() > 0).all() else rows[positions.argsort()]]
+
+def in_order(batches: list[Tensor], loader: DataLoader) -> tuple[Tensor, list[int]]:
+    """The rows of all batches, sorted by the position of their samples in the split, and these positions.
+
+    Args:
+        batches: rows in the order in which the loader gave the samples; some of the last batches may be missing.
+        loader: of plain samples of a split (`DataModule.loader`).
+    """
+    rows = torch.cat(batches)
+    positions = torch.tensor(list(loader.batch_sampler.sampler)[: len(rows)])
+    order = positions.argsort()
+    return rows[order], positions[order].tolist()

@@ -77,12 +77,12 @@ class TrainConfig:
 class OtherData:
     """How the data may differ from those of the run; null: as in the run."""
 
-    root: str | None = setting(None, "folder of the pictures; default: as in the run", example="<folder>")
+    root: str | None = setting(None, "folder or file of the data; default: as in the run", example="<folder>")
     batch_size: int | None = setting(
-        None, "number of pictures in a batch; default: as in the run", example="32", at_least=1
+        None, "number of samples in a batch; default: as in the run", example="32", at_least=1
     )
     num_workers: int | None = setting(
-        None, "number of processes that load pictures; default: as in the run", example="2", at_least=0
+        None, "number of processes that load samples; default: as in the run", example="2", at_least=0
     )
 
 
@@ -125,7 +125,7 @@ class EvaluateConfig(CheckpointConfig):
     )
     calibrate: bool = setting(False, "fit the temperature of the probabilities on val, and save it in the checkpoint")
     explain: Union[bool, int] = setting(  # noqa: UP007
-        False, 'which pixels or words led to the 8 worst mistakes; needs pip install -e ".[explain]"',
+        False, 'which pixels or words led to the worst mistakes; needs pip install -e ".[explain]"',
         example="8", at_least=0,
     )  # fmt: skip
     neighbours: Union[bool, int] = setting(  # noqa: UP007
@@ -168,10 +168,10 @@ class PredictConfig(CheckpointConfig):
     )  # fmt: skip
     top_k: int = setting(5, "number of classes per sample, the most probable first", at_least=1)
     batch_size: int | None = setting(
-        None, "number of pictures in a batch; default: as in the run", example="32", at_least=1
+        None, "number of samples in a batch; default: as in the run", example="32", at_least=1
     )
     num_workers: int | None = setting(
-        None, "number of processes that load pictures; default: chosen for this machine", example="2", at_least=0
+        None, "number of processes that load samples; default: chosen for this machine", example="2", at_least=0
     )
     trainer: PredictTrainer = field(default_factory=PredictTrainer)
 

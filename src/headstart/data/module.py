@@ -236,9 +236,10 @@ class DataModule(pl.LightningDataModule):
         return kind(self.samples, indices, self.load_with(self.samples, deterministic), random)
 
     def loader(self, split: str, training: bool = False) -> CachedLoader:
-        """Batches of one split: every sample once, in order and plain; for `training` shuffled and augmented.
+        """Batches of one split: every sample once and plain; for `training` shuffled and augmented.
 
-        Each process gets a share of the samples.
+        Each process gets a share of the samples. Plain samples are in order or, if their inputs have different lengths,
+        sorted by length.
 
         Yields:
             inputs `(batch, ...)`, and targets `(batch,)` or, for multi-label data, `(batch, num_classes)`.
@@ -286,7 +287,9 @@ class DataModule(pl.LightningDataModule):
         If inputs have different lengths, the longest come first.
         """
         rank, world_size = self._processes
-        order = self.longest_first(split, list(range(self.num_samples[split])))
+        order = list(range(self.num_samples[split]))
+        if self.trainer is None or getattr(self.trainer, f"limit_{split}_batches", 1.0) == 1.0:
+            order = self.longest_first(split, order)  # a part of the split must not be its longest samples
         # DDP synchronises buffers in the first forward pass after training: every process needs a batch, so the few
         # samples of a split that has fewer samples than processes are repeated
         order *= -(-world_size // len(order))
@@ -298,6 +301,15 @@ class DataModule(pl.LightningDataModule):
         if lengths is None:
             return positions
         return [positions[place] for place in sorted(range(len(positions)), key=lengths.__getitem__, reverse=True)]
+
+    def order_to_compute(self, split: str, positions: list[int]) -> list[int]:
+        """The same positions, sorted by length, but with a batch of all lengths first: it shows the size of a row."""
+        ordered = self.longest_first(split, positions)
+        if ordered is positions:
+            return positions
+        first = ordered[:: max(len(ordered) // self.batch_size, 1)][: self.batch_size]
+        chosen = set(first)
+        return first + [position for position in ordered if position not in chosen]
 
     def lengths(self, indices: list[int]) -> list[int] | None:
         """The length of the input of each of these samples of the pool; None if all inputs have the same size."""

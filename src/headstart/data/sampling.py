@@ -52,7 +52,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: of order and augmentation.
         weights: `(num_samples,)`, to draw in these proportions with replacement; None: every sample once.
         lengths: `(num_samples,)`, the length of each sample; None: all have the same size. Batches are made of samples
-            of similar lengths, so little is padded. Which samples these are depends on seed and epoch alone.
+            of similar lengths, so little is padded. Their order depends only on seed, epoch, lengths, and the number of
+            samples per batch of all processes.
         batch_size: samples per batch and process; only with `lengths`.
         rank: of this process.
         world_size: number of processes.
@@ -107,14 +108,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
         Each part of `BATCHES_SORTED` batches is sorted by length, then the order of the batches is random. The batch
         with the longest sample comes first: if the memory is too small for it, the first step shows it. A last, smaller
-        batch stays last.
+        batch stays last; its samples are of any length, so that short ones are not always in it.
         """
         size = self.batch_size * self.world_size
+        whole = len(order) // size * size
+        last = sorted(order[whole:], key=self.lengths.__getitem__, reverse=True)
         batches: list[list[int]] = []
-        for start in range(0, len(order), size * BATCHES_SORTED):
-            part = sorted(order[start : start + size * BATCHES_SORTED], key=self.lengths.__getitem__, reverse=True)
+        for start in range(0, whole, size * BATCHES_SORTED):
+            part = order[start : min(start + size * BATCHES_SORTED, whole)]
+            part.sort(key=self.lengths.__getitem__, reverse=True)
             batches += [part[place : place + size] for place in range(0, len(part), size)]
-        last = batches.pop() if len(batches[-1]) < size else []
         batches = [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
         if batches:
             longest = max(range(len(batches)), key=lambda place: self.lengths[batches[place][0]])

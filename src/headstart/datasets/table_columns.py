@@ -12,7 +12,7 @@ from headstart.inputs.text.tables import TEXT_NAMES
 log = logging.getLogger(__name__)
 
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "y")
-"""The same for the label."""
+"""Usual names of the column with the label."""
 MOST_WORDS = 3
 """Number of words that the name of a column has at most."""
 

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from headstart.data.module import leave_signals_to_the_run, loader_workers
 from headstart.inputs.base import Preprocess, Unlabelled, UnreadableInput
 
-BATCHES_SORTED = 16
-"""Number of batches whose samples are sorted by length together."""
+WINDOW = 16
+"""Number of batches that are read, sorted by length and written together."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class _Chunks:
             if self.size == 1 or chunk[0][1].raw is None or self.preprocess.lengths([chunk[0][1].raw]) is None:
                 yield chunk
                 continue
-            chunk += islice(self.samples, self.size * (BATCHES_SORTED - 1))
+            chunk += islice(self.samples, self.size * (WINDOW - 1))
             lengths = self.preprocess.lengths(sample.raw or "" for _, sample in chunk)
             order = sorted(range(len(chunk)), key=lengths.__getitem__, reverse=True)
             for start in range(0, len(order), self.size):

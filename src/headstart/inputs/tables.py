@@ -11,17 +11,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from headstart.errors import UsageError, listed, nearest
+from headstart.files import large_fields
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.opening import MAX_BYTES, open_file
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
 """Endings of tables. A `.txt` file needs tabs between its columns."""
+LINES_COMPARED = 100
 DELIMITERS = ",;\t"
 """Delimiters that a `.csv` file may have; the first one counts if two are equally frequent."""
 MOST_REREAD = 20
@@ -162,11 +163,11 @@ def _from_tabs(file: Path, text: str) -> Table:
 def _from_csv(file: Path, text: str) -> Table:
     """Columns as in RFC 4180: a value in quotes may hold the delimiter and line breaks, and a quote that is doubled."""
     lines = list(io.StringIO(text.replace("\0", NUL), newline=""))
-    delimiter = _delimiter(next((line for line in lines if line.strip()), ""))
+    delimiter = _delimiter([line for line in lines if line.strip()][:LINES_COMPARED])
     rows: list[tuple[int, list[str]]] = []
     bad: dict[int, str] = {}
     start = reread = 0
-    with _large_fields():
+    with large_fields():
         while start < len(lines):
             reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
             begin = start
@@ -196,20 +197,19 @@ def _quote_reason(error: str) -> str:
     return error
 
 
-def _delimiter(line: str) -> str:
-    """The delimiter that is most frequent in the first line, outside quotes."""
-    outside = re.sub('"[^"]*"', "", line)
-    return max(DELIMITERS, key=outside.count)
+def _delimiter(lines: list[str]) -> str:
+    """The delimiter of a table: the one in the first line, outside quotes.
 
+    If there are several, it is the one of which most lines have the same number as the first; then the most frequent.
+    """
+    outside = [re.sub('"[^"]*"', "", line) for line in lines] or [""]
+    found = [each for each in DELIMITERS if each in outside[0]] or [DELIMITERS[0]]
 
-@contextmanager
-def _large_fields() -> Iterator[None]:
-    """Lets the csv module read fields above 131,072 characters."""
-    before = csv.field_size_limit(MAX_BYTES)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+    def alike(delimiter: str) -> tuple[int, int]:
+        number = outside[0].count(delimiter)
+        return sum(line.count(delimiter) == number for line in outside), number
+
+    return max(found, key=alike)
 
 
 def _same_width(file: Path, rows: Iterable[tuple[int, Sequence[str]]], bad: dict[int, str]) -> Table:

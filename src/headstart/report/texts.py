@@ -13,6 +13,7 @@ from headstart.data.module import SPLITS, DataModule
 from headstart.display.page import inline_svg, style
 from headstart.display.samples import Entry
 from headstart.display.texts import excerpt, page_entry
+from headstart.files import large_fields
 from headstart.inputs.base import Preprocess
 from headstart.inputs.text.preprocess import TextPreprocess
 from headstart.inputs.text.words import Word
@@ -102,5 +103,5 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     """The rows of a table of an evaluation; none if there is no such file."""
     if not file.is_file():
         return []
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream, large_fields():
         return list(csv.DictReader(stream))

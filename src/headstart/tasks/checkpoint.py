@@ -120,9 +120,12 @@ def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
     content = read(path)
     facts = content["hyper_parameters"]
     config, preprocess = translated(facts["config"]), renamed_parts(facts["preprocess"])
-    check_section("preprocess", preprocess)
+    # not the tokenizer: its vocabulary may have "${", and its text is never resolved
+    check_section("preprocess", {key: value for key, value in preprocess.items() if key != "tokenizer"})
     # settings that the config left open because the weights define them, such as the image size
     saved = {key: value for key, value in preprocess.items() if key in config.model and key != "_target_"}
+    if "architecture" in config.model and config.model.architecture is None:
+        raise UsageError(f"{path} does not hold the architecture of its network: give another checkpoint")
     backbone = instantiate(config.model, **saved | {"weights": None})
     backbone.preprocess = from_saved_form(preprocess)
     backbone.pretrained = facts["pretrained"]

@@ -6,6 +6,8 @@ import pytest
 import safetensors.torch
 import tiny_text
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from headstart.backbones.bert import Architecture, Bert
 from headstart.backbones.parts import in_two_parts
@@ -54,7 +56,8 @@ def test_it_is_cut_behind_each_layer_to_the_bit_and_padding_is_zero():
 KINDS = {
     "bert": {}, "roberta": {}, "electra": {"embedding_size": 8},
     "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
-    "mpnet": {}, "deberta-v2": {},
+    "mpnet": {}, "deberta-v2": {}, "albert": {"embedding_size": 16},
+    "modernbert": {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
 }  # fmt: skip
 
 
@@ -67,17 +70,52 @@ def test_it_computes_what_transformers_computes(kind, tmp_path):
             "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
         }  # fmt: skip
     torch.manual_seed(0)
-    theirs = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **sizes | KINDS[kind])).eval()
-    theirs.save_pretrained(tmp_path)
+    config = transformers.AutoConfig.for_model(kind, **sizes | KINDS[kind])
+    with_head = transformers.AutoModelForMaskedLM.from_config(config).eval()
+    with_head.save_pretrained(tmp_path)
+    theirs = with_head.base_model
     (tmp_path / "tokenizer.json").write_text(tiny_text.tokenizer().to_str())
     ours = TextEncoder(str(tmp_path)).eval()
-    assert isinstance(ours.net, Bert) == (kind not in ("mpnet", "deberta-v2"))
+    assert isinstance(ours.net, Bert) == (kind in ("bert", "roberta", "electra", "distilbert"))
     tokens = torch.randint(5, 40, (3, 12))
     tokens[0, 7:] = tokens[1, 3:] = ours.pad
     mask = tokens.ne(ours.pad)
     expected = theirs(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
     assert torch.allclose(ours.net(tokens)[mask], expected[mask], atol=2e-6)
     assert torch.allclose(ours(tokens)[2], expected[2].mean(dim=0), atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "mpnet"])
+def test_a_network_of_transformers_is_saved_as_plain_data_and_built_again(kind, tmp_path):
+    """As by Hydra, from the config in a checkpoint, and saved a second time."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.AutoConfig.for_model(kind, **sizes | KINDS[kind], intermediate_size=32)
+    config.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(tiny_text.tokenizer().to_str())
+    first = TextEncoder(str(tmp_path), weights=None)
+    saved = OmegaConf.create({"_target_": f"{TextEncoder.__module__}.TextEncoder", "name": "gone", "weights": None})
+    again = instantiate(saved, **json.loads(json.dumps(first.rebuild)))
+    assert again.rebuild == json.loads(json.dumps(first.rebuild))
+    assert not any(OmegaConf.is_config(value) for value in again.rebuild["architecture"].values())
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_received_architecture_does_not_choose_code_or_precision(key, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.AutoConfig.for_model("mpnet", **sizes, intermediate_size=32).to_dict()
+    config |= {key: "someone/kernel", "dtype": "bfloat16", "auto_map": {"AutoModel": "someone/code--x.Y"}}
+    net = TextEncoder("x/y", weights=None, architecture=config)
+    assert next(net.parameters()).dtype == torch.float32
+    assert "someone" not in json.dumps(net.rebuild)
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder):
+    config = tiny_text.ARCHITECTURE | {"vocab_size": 20}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=r"its network knows 20: tokenizer\.json and "):
+        TextEncoder(str(folder), weights=None)
 
 
 def test_weights_come_from_a_folder_a_file_and_an_earlier_backbone(folder, tmp_path):

@@ -316,3 +316,12 @@ def test_a_part_of_an_epoch_of_similar_lengths_is_skipped_as_of_any_other():
     part = EpochSampler(len(LENGTHS), 5, lengths=LENGTHS, batch_size=4)
     part.start = 40
     assert list(part) == list(whole)[40:]
+
+
+def test_no_sample_is_always_in_the_last_batch_because_it_is_short():
+    last = set()
+    for epoch in range(12):
+        sampler = EpochSampler(9, 5, lengths=[3, *range(10, 18)], batch_size=4)
+        sampler.set_epoch(epoch)
+        last.add(positions(sampler)[-1])
+    assert len(last) > 3

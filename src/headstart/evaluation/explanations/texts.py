@@ -38,7 +38,7 @@ def explain(network: nn.Module, backbone: Backbone, texts: list[str], classes: l
     require_captum()
     preprocess = backbone.preprocess
     assert isinstance(preprocess, TextPreprocess)
-    layer = _token_embedding(backbone)
+    layer = backbone.token_embedding
     found = []
     for text, chosen in zip(texts, classes, strict=True):
         baseline = blanked(preprocess, text)
@@ -66,8 +66,3 @@ def _attributed(network: nn.Module, layer: nn.Module, tokens: Tensor, baseline: 
             internal_batch_size=max(1, AT_ONCE // len(tokens)),
         )
     return shares.detach().sum(dim=2)[0].tolist()
-
-
-def _token_embedding(backbone: Backbone) -> nn.Embedding:
-    """The embedding with the most rows, which is that of the tokens; the others are of places and of types."""
-    return max((m for m in backbone.modules() if isinstance(m, nn.Embedding)), key=lambda m: m.num_embeddings)

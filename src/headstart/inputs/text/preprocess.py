@@ -29,7 +29,8 @@ LEARNING_RATE = 5e-4
 class TextPreprocess(Preprocess):
     """Text -> tokens, cut at the end if there are too many.
 
-    Words that look like a special token, such as `[SEP]`, are ordinary text.
+    Words that look like a special token, such as `[SEP]`, are ordinary text. (Tokenizers of the kind Unigram, such as
+    that of XLM-RoBERTa, still know these words.)
 
     Args:
         tokenizer: the content of `tokenizer.json`, so that a checkpoint needs no other file.
@@ -52,7 +53,7 @@ class TextPreprocess(Preprocess):
 
     def __call__(self, raw: str) -> Tensor:
         """One text -> its tokens, int64 `(tokens,)`, at most `max_length`."""
-        return torch.tensor(self.encoding(raw).ids)
+        return torch.tensor(self.encoding(raw).ids, dtype=torch.int64)
 
     def encoding(self, raw: str) -> Any:
         """The `tokenizers.Encoding` of a text: tokens, their words and their places in the text."""
@@ -80,16 +81,22 @@ class TextPreprocess(Preprocess):
     def _encoder(self) -> Any:
         return _encoder(self.tokenizer, self.max_length)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens."""
+        return self._encoder.get_vocab_size()
+
     def example(self, number: int) -> Tensor:
         """Random tokens, int64 `(number, length)`, without padding."""
         length = min(self.max_length, LONGEST_EXAMPLE)
-        ids = torch.randint(0, self._encoder.get_vocab_size(), (number, length))
-        return ids.where(ids != self.pad, self.pad + 1)
+        ids = torch.randint(0, self.vocabulary_size, (number, length))
+        return ids.where(ids != self.pad, self.pad + 1 if self.pad == 0 else self.pad - 1)
 
     def raw_example(self, seed: int) -> str:
         """Some words of the vocabulary, another number of them for each seed."""
         generator = random.Random(seed)
-        words = [word for word in self._encoder.get_vocab() if word.isalpha()]
+        vocabulary = self._encoder.get_vocab()
+        words = [word for word in vocabulary if word.isalpha()] or list(vocabulary)
         return " ".join(generator.choices(sorted(words), k=generator.randint(1, self.max_length)))
 
     def companion(self, raw: str) -> str:
@@ -134,7 +141,7 @@ class TextPreprocess(Preprocess):
         return {"tokenizer.json": self.tokenizer}
 
     def suggest(self, raw: Sequence[Any]) -> list[Setting]:
-        """No augmentation, and half of the usual learning rate (docs/accuracy.md)."""
+        """No augmentation, and a lower learning rate (docs/texts.md)."""
         lr = Setting("optimizer.lr", LEARNING_RATE, "encoders of texts are fine-tuned with lower learning rates")
         return [*super().suggest(raw), lr]
 
@@ -143,7 +150,7 @@ class TextPreprocess(Preprocess):
         lengths = self.full_lengths(raw)
         cut = sum(length > self.max_length for length in lengths)
         share = f"{100 * cut / len(lengths):.3g} % are cut" if cut else "none is cut"
-        longest = statistics.quantiles(lengths, n=100)[-1] if len(lengths) > 1 else lengths[0]
+        longest = statistics.quantiles(lengths, n=100, method="inclusive")[-1] if len(lengths) > 1 else lengths[0]
         return (
             f"tokens per text: median {statistics.median(lengths):.0f}, 99 % have at most {longest:.0f}; {share} "
             f"(model.max_length={self.max_length})"

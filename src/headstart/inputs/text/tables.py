@@ -1,5 +1,6 @@
 """Texts without labels in the rows of a table."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from headstart.errors import UsageError, listed
 from headstart.inputs.base import Unlabelled
 from headstart.inputs.tables import Table, read_table
 
+log = logging.getLogger(__name__)
 TEXT_NAMES = ("text", "sentence", "review", "content", "question", "title", "comment", "tweet", "message", "body")
 """Usual names of the column with the text; the first one that a table has counts."""
 
@@ -37,6 +39,8 @@ def _with_column(table: Table, column: str | int | None) -> tuple[Table, int]:
         return table, 0
     if table.names is None and _is_header(table.rows[0].values, column):
         table = table.with_header()
+    elif table.names is None:
+        log.info("%s: no known header (%s), so the first row is a text, too", table.file, ", ".join(TEXT_NAMES))
     if column is not None:
         return table, table.position("column", column)
     names = [name.lower() for name in table.names or ()]
