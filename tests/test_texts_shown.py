@@ -86,6 +86,17 @@ def test_tensorboard_has_tables_of_texts_and_no_pictures(run):
     assert "true: " in shown(events, "val/worst_mistakes/text_summary")
 
 
+def test_the_mistakes_in_tensorboard_are_those_of_an_evaluation(run):
+    """The batches are sorted by length: the logits must be put in the order of the labels."""
+    evaluate(asked("evaluate", f"run={run}", "split=val"), find_checkpoint(str(run)))
+    mistakes = rows(run / "evaluation_val/mistakes.csv")
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    table = shown(events, "val/worst_mistakes/text_summary").splitlines()[2:]
+    assert len(table) == min(len(mistakes), 12)
+    assert all(any(row["text"] in line for line in table) for row in mistakes[: len(table)])
+
+
 def shown(events, tag):
     return events.Tensors(tag)[0].tensor_proto.string_val[0].decode()
 
