@@ -54,9 +54,11 @@ class AnyEncoder(nn.Module):
         """The network of `transformers`, with random weights or those of a file."""
         try:
             from transformers import AutoConfig, AutoModel
+            from transformers.utils import logging as words_of_transformers
         except ImportError as error:
             needs = f'{self.name} ({self.reason}) needs transformers: pip install -e ".[transformers]"'
             raise UsageError(needs) from error
+        words_of_transformers.disable_progress_bar()  # reading a file takes a second
         try:
             config = AutoConfig.for_model(self.kind, **settings)
             options = {"attn_implementation": "eager", "dtype": torch.float32}
