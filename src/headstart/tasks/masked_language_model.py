@@ -65,9 +65,7 @@ class MaskedLanguageModelTask(Task):
         given = {"mixing": mixing, "test_time": test_time, "data.class_weights": class_weights}
         given["head"] = None if getattr(head, "func", LinearHead) is LinearHead else head
         if unused := [name for name, value in given.items() if value is not None]:
-            raise UsageError(
-                f"a language model has no setting {' and '.join(unused)}: leave out {' and '.join(unused)}"
-            )
+            raise UsageError(f"a language model has no use for {' and '.join(unused)}: leave it out")
         super().__init__(backbone=backbone, head=backbone.language_model_head(), objective=TrueTokens(), **options)
         self.mask_fraction = mask_fraction
 

@@ -34,7 +34,7 @@ class MaskedText(TextPreprocess):
         seed: the choice depends on it and on the text only; None: on the state of torch's generator.
 
     Raises:
-        UsageError: a fraction out of range; or, when a text is masked, the tokenizer has no mask token.
+        UsageError: a fraction out of range, or the tokenizer has no mask token.
     """
 
     fraction: float = 0.15
@@ -43,6 +43,11 @@ class MaskedText(TextPreprocess):
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
             raise UsageError(f"task.mask_fraction={self.fraction}: give a number between 0 and 1, such as 0.15")
+        if self.token_id(MASK_TOKENS) is None:
+            raise UsageError(
+                f"the tokenizer of this model has no mask token ({' or '.join(MASK_TOKENS)}), so its network cannot "
+                "predict masked tokens: choose another one, such as model=minilm or model=bert"
+            )
 
     def __call__(self, raw: str) -> Tensor:
         """One text -> int64 `(tokens, 2)`: the token that the network gets, and the one to predict or `NO_TARGET`."""
@@ -53,15 +58,15 @@ class MaskedText(TextPreprocess):
 
     def masked(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Tokens, int64 `(tokens,)` -> as `__call__`."""
-        known = _vocabulary(self.tokenizer)
-        places = (~torch.isin(tokens, known.special)).nonzero().flatten()
+        special, ordinary = _vocabulary(self.tokenizer)
+        places = (~torch.isin(tokens, special)).nonzero().flatten()
         number = min(max(round(self.fraction * len(places)), 1), len(places))
         chosen = places[torch.randperm(len(places), generator=generator)[:number]]
         fate = torch.rand(number, generator=generator)
-        other = known.ordinary[torch.randint(len(known.ordinary), (number,), generator=generator)]
+        other = ordinary[torch.randint(len(ordinary), (number,), generator=generator)]
         given, targets = tokens.clone(), torch.full_like(tokens, NO_TARGET)
         targets[chosen] = tokens[chosen]
-        given[chosen] = torch.where(fate < MASKED, known.mask, tokens[chosen])
+        given[chosen] = torch.where(fate < MASKED, self.token_id(MASK_TOKENS), tokens[chosen])
         is_random = (fate >= MASKED) & (fate < MASKED + RANDOM)
         given[chosen[is_random]] = other[is_random]
         return torch.stack([given, targets], dim=1)
@@ -75,24 +80,10 @@ class MaskedText(TextPreprocess):
         }
 
 
-@dataclass(frozen=True)
-class _Vocabulary:
-    """The mask token, the special tokens, the mask token among them, and all others."""
-
-    mask: int
-    special: Tensor
-    ordinary: Tensor
-
-
 @lru_cache(maxsize=8)
-def _vocabulary(tokenizer: str) -> _Vocabulary:
+def _vocabulary(tokenizer: str) -> tuple[Tensor, Tensor]:
+    """The special tokens of a tokenizer, and all others, each in ascending order."""
     encoder = encoder_of(tokenizer, None)
-    mask = next((place for name in MASK_TOKENS if (place := encoder.token_to_id(name)) is not None), None)
-    if mask is None:
-        raise UsageError(
-            f"the tokenizer of this model has no mask token ({' or '.join(MASK_TOKENS)}), so its network cannot "
-            "predict masked tokens: choose another one, such as model=minilm or model=bert"
-        )
-    special = {place for place, token in encoder.get_added_tokens_decoder().items() if token.special} | {mask}
-    ordinary = sorted(set(encoder.get_vocab().values()) - special)
-    return _Vocabulary(mask, torch.tensor(sorted(special)), torch.tensor(ordinary))
+    special = {number for number, token in encoder.get_added_tokens_decoder().items() if token.special}
+    ordinary = set(encoder.get_vocab().values()) - special
+    return torch.tensor(sorted(special)), torch.tensor(sorted(ordinary))
