@@ -20,6 +20,7 @@ from headstart.errors import UsageError, nearest
 from headstart.heads.language_model import LanguageModelHead
 from headstart.inputs.text.masking import MaskedText
 from headstart.inputs.text.preprocess import SHORTEST, TextPreprocess
+from headstart.inputs.transforms import SplitTransform
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +130,15 @@ class TextEncoder(Backbone):
             return self.net.embeddings.word_embeddings
         return self.net.inner.get_input_embeddings()
 
-    def masked(self, fraction: float, seed: int | None) -> MaskedText:
-        """The preprocessing, and after it a mask on this fraction of the tokens; arguments as in `MaskedText`."""
-        return MaskedText(**asdict(self.preprocess), fraction=fraction, seed=seed)
+    def masked(self, fraction: float, seed: int) -> tuple[SplitTransform, MaskedText]:
+        """The preprocessing with a mask on a fraction of the tokens: a new one each time, and one that stays the same.
+
+        Args:
+            fraction: of the tokens of a text.
+            seed: of the masks that stay the same.
+        """
+        new, fixed = (MaskedText(**asdict(self.preprocess), fraction=fraction, seed=each) for each in (None, seed))
+        return SplitTransform(self.preprocess, new.masked), fixed
 
     def language_model_head(self) -> LanguageModelHead:
         """A head that predicts tokens, for `word_embeddings`: from the file of the weights if it is there, else new."""

@@ -73,8 +73,7 @@ class MaskedLanguageModelTask(Task):
         self, augmentation: Callable[[Preprocess], Transform] | None, seed: int
     ) -> tuple[Transform, Preprocess]:
         """As in `Task`: other masks in every epoch of training, the same ones in every evaluation."""
-        new, fixed = (self.backbone.masked(self.mask_fraction, fixed) for fixed in (None, seed))
-        return new, fixed
+        return self.backbone.masked(self.mask_fraction, seed)
 
     def outputs(self, batch: tuple[dict[str, Tensor], Any]) -> tuple[Tensor, Tensor]:
         """Scores `(masked tokens, vocabulary)` of the tokens at the masked places, and the true tokens there."""

@@ -50,9 +50,9 @@ def settle(given: DictConfig) -> Settled:
     resume_from = checkpoint_to_resume(cfg)
     if resume_from:
         refuse_other_length(cfg, resume_from)
+    refuse_other_task(cfg)
     settle_machine(cfg)
     check_trainer(cfg)
-    refuse_other_task(cfg)
     refuse_other_labels(cfg)
     data = build_data(cfg)
     refuse_unlabelled(cfg, data)

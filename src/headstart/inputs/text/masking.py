@@ -49,15 +49,15 @@ class MaskedText(TextPreprocess):
                 "predict masked tokens: choose another one, such as model=minilm or model=bert"
             )
 
-    def __call__(self, raw: str) -> Tensor:
-        """One text -> int64 `(tokens, 2)`: the token that the network gets, and the one to predict or `NO_TARGET`."""
+    def __call__(self, raw: str) -> tuple[Tensor, Tensor]:
+        """One text -> the tokens for the network, and the tokens to predict or `NO_TARGET`, each int64 `(tokens,)`."""
         generator = None
         if self.seed is not None:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, int(digest(raw), 16)))
         return self.masked(super().__call__(raw), generator)
 
-    def masked(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Tokens, int64 `(tokens,)` -> as `__call__`."""
+    def masked(self, tokens: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """The same for a text that is tokens already, int64 `(tokens,)`."""
         special, ordinary = _vocabulary(self.tokenizer)
         places = (~torch.isin(tokens, special)).nonzero().flatten()
         number = min(max(round(self.fraction * len(places)), 1), len(places))
@@ -69,14 +69,14 @@ class MaskedText(TextPreprocess):
         given[chosen] = torch.where(fate < MASKED, self.token_id(MASK_TOKENS), tokens[chosen])
         is_random = (fate >= MASKED) & (fate < MASKED + RANDOM)
         given[chosen[is_random]] = other[is_random]
-        return torch.stack([given, targets], dim=1)
+        return given, targets
 
-    def collate(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    def collate(self, inputs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """Several texts -> `tokens` and `targets`, int64 `(batch, tokens of the longest)`."""
-        given, targets = ([each[:, column] for each in inputs] for column in (0, 1))
+        given, targets = zip(*inputs, strict=True)
         return {
             "tokens": super().collate(given),
-            "targets": pad_sequence(targets, batch_first=True, padding_value=NO_TARGET),
+            "targets": pad_sequence(list(targets), batch_first=True, padding_value=NO_TARGET),
         }
 
 
