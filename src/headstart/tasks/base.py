@@ -123,7 +123,7 @@ class Task(pl.LightningModule):
     def transforms(
         self, augmentation: Callable[[Preprocess], Transform] | None, seed: int
     ) -> tuple[Transform, Preprocess]:
-        """What turns raw samples into inputs for training, and what does it for evaluation.
+        """The transforms of raw samples into inputs, one for training and one for evaluation.
 
         Args:
             augmentation: preprocessing -> transform with random changes; None: no augmentation.

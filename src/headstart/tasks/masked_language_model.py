@@ -73,6 +73,8 @@ class MaskedLanguageModelTask(Task):
         self, augmentation: Callable[[Preprocess], Transform] | None, seed: int
     ) -> tuple[Transform, Preprocess]:
         """As in `Task`: other masks in every epoch of training, the same ones in every evaluation."""
+        if augmentation:
+            augmentation(self.backbone.preprocess)  # refuses one for pictures; there is none for texts
         return self.backbone.masked(self.mask_fraction, seed)
 
     def outputs(self, batch: tuple[dict[str, Tensor], Any]) -> tuple[Tensor, Tensor]:

@@ -204,6 +204,7 @@ def test_a_run_is_no_classifier(configured, tmp_path):
         (["auto=true"], "type experiment=adapt_language_model"),
         (["report=true"], "report=true is for classifiers"),
         (["head=mlp"], "no use for head"),
+        (["augmentation=flip_crop"], "augmentation=none"),
         (["mixing=mixup"], "no use for mixing"),
         (["task.mask_fraction=0"], "task.mask_fraction=0"),
         (["monitor=val/f1_macro"], "monitor=val/f1_macro is no metric of this task"),
