@@ -123,13 +123,6 @@ class TextEncoder(Backbone):
         """The same -> one vector per token, `(batch, length, num_features)`, zero at the padding."""
         return self.net(tokens)
 
-    @property
-    def word_embeddings(self) -> nn.Embedding:
-        """The layer that gives each token of the vocabulary its first vector."""
-        if isinstance(self.net, Bert):
-            return self.net.embeddings.word_embeddings
-        return self.net.inner.get_input_embeddings()
-
     def masked(self, fraction: float, seed: int) -> tuple[SplitTransform, MaskedText]:
         """The preprocessing with a mask on a fraction of the tokens: a new one each time, and one that stays the same.
 
@@ -141,8 +134,8 @@ class TextEncoder(Backbone):
         return SplitTransform(self.preprocess, new.masked), fixed
 
     def language_model_head(self) -> LanguageModelHead:
-        """A head that predicts tokens, for `word_embeddings`: from the file of the weights if it is there, else new."""
-        vocabulary, width = self.word_embeddings.weight.shape
+        """A head that predicts tokens, for `token_embedding`: from the file of the weights if it is there, else new."""
+        vocabulary, width = self.token_embedding.weight.shape
         activation = ACTIVATIONS.get(self.architecture.get("hidden_act", "gelu"), nn.GELU)()
         head = LanguageModelHead(self.num_features, width, vocabulary, activation)
         if self.source is None:

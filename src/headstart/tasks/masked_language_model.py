@@ -82,7 +82,7 @@ class MaskedLanguageModelTask(Task):
         inputs, _ = batch
         places = inputs["targets"] >= 0
         hidden = self.backbone.vectors(inputs["tokens"])[places]  # first, because the vocabulary is large
-        return self.head(hidden, self.backbone.word_embeddings.weight), inputs["targets"][places]
+        return self.head(hidden, self.backbone.token_embedding.weight), inputs["targets"][places]
 
 
 class TrueTokens(nn.Module):

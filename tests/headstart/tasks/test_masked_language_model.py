@@ -61,7 +61,7 @@ def test_the_loss_falls_and_the_encoder_starts_a_classifier(configured, pretrain
     before = TextEncoder(str(pretrained))
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, state[f"backbone.{name}"])
-    assert not torch.equal(loaded.word_embeddings.weight, before.word_embeddings.weight)
+    assert not torch.equal(loaded.token_embedding.weight, before.token_embedding.weight)
 
 
 def test_labelled_texts_are_used_without_their_labels(composed, tmp_path):
@@ -75,7 +75,7 @@ def test_outputs_are_the_masked_places_only(configured):
     batch = next(iter(data.val_dataloader()))
     logits, targets = task.outputs(batch)
     hidden = task.backbone.net(batch[0]["tokens"])
-    everywhere = task.head(hidden, task.backbone.word_embeddings.weight)
+    everywhere = task.head(hidden, task.backbone.token_embedding.weight)
     assert logits.shape == (len(targets), 64)
     assert torch.allclose(logits, everywhere[batch[0]["targets"] >= 0], atol=1e-5)
     whole = functional.cross_entropy(everywhere.flatten(0, 1), batch[0]["targets"].flatten())
@@ -185,7 +185,7 @@ def test_it_is_the_network_of_transformers(tmp_path):
     (tmp_path / "tokenizer.json").write_text(tiny_text.tokenizer().to_str())
     backbone = TextEncoder(str(tmp_path)).eval()
     tokens = torch.randint(5, 30, (2, 7))
-    ours = backbone.language_model_head()(backbone.vectors(tokens), backbone.word_embeddings.weight)
+    ours = backbone.language_model_head()(backbone.vectors(tokens), backbone.token_embedding.weight)
     assert torch.allclose(ours, theirs(input_ids=tokens).logits, atol=1e-5)
 
 
