@@ -17,6 +17,8 @@ NEEDS = {
     "data/text_folder.yaml": ["data.root=texts"],
     "data/text_table.yaml": ["data.root=texts.tsv"],
     "experiment/ulmfit.yaml": ["data.root=texts.tsv"],
+    "data/text_lines.yaml": ["data.root=texts.txt"],
+    "experiment/adapt_language_model.yaml": ["data.root=texts.txt"],
     "model/torchvision.yaml": ["model.name=resnet18"],
     "model/transformers.yaml": ["model.name=some/encoder"],
     "hparams_search/optuna.yaml": None,  # needs the extra; see below
@@ -62,5 +64,5 @@ def test_no_yaml_is_left_out_of_the_groups():
 
 @pytest.mark.parametrize("group", sorted(path.parent.name for path in CONF.glob(f"*/{BASE}.yaml")))
 def test_a_base_file_is_refused_when_it_is_chosen(group, composed):
-    with pytest.raises(UsageError, match=rf"{group}(\.objective must be given| has no _target_: choose a file)"):
+    with pytest.raises(UsageError, match=f"{group} has no _target_: choose a file"):
         check_config(composed(f"{group}={BASE}"))

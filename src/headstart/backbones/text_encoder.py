@@ -1,5 +1,6 @@
 """Encoders of texts from the Hugging Face hub, from a folder, or from an earlier run."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,12 +11,18 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from headstart.backbones.base import Backbone
-from headstart.backbones.bert import NOT_IN_THE_ENCODER, Architecture, Bert, renamed, token_mask
+from headstart.backbones.bert import ACTIVATIONS, NOT_IN_THE_ENCODER, Architecture, Bert, renamed, token_mask
 from headstart.backbones.hub import ModelFiles
 from headstart.backbones.low_rank import add_low_rank, merged
+from headstart.backbones.pretraining_head import head_of_pretraining
 from headstart.backbones.weights import StateDict, load_state_dict_file, load_strictly, looks_like_path, read_weights
 from headstart.errors import UsageError, nearest
+from headstart.heads.language_model import LanguageModelHead
+from headstart.inputs.text.masking import MaskedText
 from headstart.inputs.text.preprocess import SHORTEST, TextPreprocess
+from headstart.inputs.transforms import SplitTransform
+
+log = logging.getLogger(__name__)
 
 POOLING = ("mean", "cls", "max")
 USUAL_LENGTH = 256
@@ -73,6 +80,7 @@ class TextEncoder(Backbone):
             self._check_vocabulary(name)
         self.blocks = [f"net.{block}" for block in _blocks(self.net)]
         self.pretrained = weights is not None
+        self.source = None if weights is None else (files, weights)
         if weights is not None:
             self._load(files, weights)
         if lora_rank is not None:
@@ -93,15 +101,7 @@ class TextEncoder(Backbone):
             )
 
     def _load(self, files: ModelFiles, weights: str) -> None:
-        if weights == "DEFAULT":
-            state = load_state_dict_file(files.weights())
-        elif looks_like_path(weights):
-            state = read_weights(Path(weights).expanduser())
-        else:
-            raise UsageError(
-                f"model.weights={weights}: give DEFAULT for the published ones, the path of a file or of an earlier "
-                "run, or null for random weights"
-            )
+        state = _state(files, weights)
         if state and all(key.startswith("net.") for key in state):  # of an earlier run
             state = StateDict({key.removeprefix("net."): tensor for key, tensor in merged(state).items()})
             load_strictly(self.net, state, str(weights))
@@ -117,7 +117,45 @@ class TextEncoder(Backbone):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Tokens, filled up with the padding token at the end -> features `(batch, num_features)`."""
-        return pooled(self.net(inputs), self.pooling)
+        return pooled(self.vectors(inputs), self.pooling)
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """The same -> one vector per token, `(batch, length, num_features)`, zero at the padding."""
+        return self.net(tokens)
+
+    def masked(self, fraction: float, seed: int) -> tuple[SplitTransform, MaskedText]:
+        """The preprocessing with a mask on a fraction of the tokens: a new one each time, and one that stays the same.
+
+        Args:
+            fraction: of the tokens of a text.
+            seed: of the masks that stay the same.
+        """
+        new, fixed = (MaskedText(**asdict(self.preprocess), fraction=fraction, seed=each) for each in (None, seed))
+        return SplitTransform(self.preprocess, new.masked), fixed
+
+    def language_model_head(self) -> LanguageModelHead:
+        """A head that predicts tokens, for `token_embedding`: from the file of the weights if it is there, else new."""
+        vocabulary, width = self.token_embedding.weight.shape
+        activation = ACTIVATIONS.get(self.architecture.get("hidden_act", "gelu"), nn.GELU)()
+        head = LanguageModelHead(self.num_features, width, vocabulary, activation)
+        if self.source is None:
+            return head
+        if known := head_of_pretraining(renamed(_state(*self.source))):
+            load_strictly(head, StateDict(known), f"{self.source[1]} (head of the pretraining)")
+        log.info("the head of the language model %s", "is that of the pretraining" if known else "is new")
+        return head
+
+
+def _state(files: ModelFiles, weights: str) -> StateDict:
+    """The tensors that `weights` names."""
+    if weights == "DEFAULT":
+        return load_state_dict_file(files.weights())
+    if looks_like_path(weights):
+        return read_weights(Path(weights).expanduser())
+    raise UsageError(
+        f"model.weights={weights}: give DEFAULT for the published ones, the path of a file or of an earlier "
+        "run, or null for random weights"
+    )
 
 
 def pooled(hidden: Tensor, pooling: str) -> Tensor:

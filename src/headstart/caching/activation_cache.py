@@ -81,7 +81,7 @@ class ActivationCache(Callback):
         self.stage = strategy.progress.stage
         _back_to_inputs(trainer, task)
         groups, before = settled_prefix(task), self.decided.get(self.stage)
-        if not groups:
+        if not groups or not task.takes_activations:
             return
         if before is False:
             log.info("the activations of the frozen layers are not cached, as before the interruption")

@@ -16,6 +16,7 @@ from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.finetuning.base import strategy_of
 from headstart.heads.logistic_regression import solve
+from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
 ROWS_PER_READ = 1024
@@ -33,6 +34,11 @@ class ClosedFormHead(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raises a UsageError before the training if head or loss have no closed-form head."""
         if stage == "fit" and any(planned.closed_form for planned in strategy_of(trainer).plan):
+            if not isinstance(pl_module, ClassificationTask):
+                raise UsageError(
+                    "only a classifier has a closed-form head: use another strategy, such as finetuning=unfreeze_at or "
+                    "finetuning=full (for lp_ft: finetuning.solve_head=false)"
+                )
             last_layer(pl_module.head)
             _refuse_focal(pl_module.objective)
 

@@ -19,6 +19,7 @@ from headstart.errors import UsageError
 from headstart.metrics.scores import is_better
 from headstart.runs.hyperparameters import is_hyperparameter, key_of
 from headstart.runs.kept import Kept
+from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
 LAYOUT = {
@@ -41,7 +42,8 @@ class Dashboard(Callback):
     """Shows example samples at the start; settings with results, confusion matrix and mistakes on val at the end.
 
     It runs no extra validation: it keeps the logits of the best one. It does nothing without a TensorBoard logger or
-    with `fast_dev_run`. With several processes, each has only a share of val, so no mistakes are shown.
+    with `fast_dev_run`. With several processes, each has only a share of val, so no mistakes are shown; only a
+    classifier has any.
 
     Args:
         pictures: number of training samples to show, pictures also augmented; 0: none.
@@ -107,8 +109,11 @@ class Dashboard(Callback):
     ) -> None:
         """Keeps the logits of a batch."""
         kept = sum(batch.numel() for batch in self.logits)
-        if self.mistakes and trainer.world_size == 1 and trainer.state.fn == "fit" and kept < MOST_LOGITS:
+        if self._shows_mistakes(trainer, pl_module) and trainer.state.fn == "fit" and kept < MOST_LOGITS:
             self.logits.append(outputs.detach().float().cpu())
+
+    def _shows_mistakes(self, trainer: pl.Trainer, task: pl.LightningModule) -> bool:
+        return bool(self.mistakes) and trainer.world_size == 1 and isinstance(task, ClassificationTask)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keeps the logits of the best validation."""
@@ -143,7 +148,7 @@ class Dashboard(Callback):
         if len(self.best_logits):
             with isolate_rng():
                 self._show_mistakes(writer, trainer, pl_module)
-        elif self.mistakes and self.best is not None and trainer.world_size == 1:
+        elif self._shows_mistakes(trainer, pl_module) and self.best is not None:
             log.info("TensorBoard shows no mistakes: the best validation was before the interruption")
         writer.flush()
 

@@ -19,7 +19,8 @@ class Samples:
     Attributes:
         names: a stable, unique name per sample (a path relative to the root); the split file uses it.
         targets: a class index per sample; for multi-label data a list of `len(classes)` zeros and ones.
-        classes: class names; `targets` index into them.
+        classes: class names; `targets` index into them. Samples without labels have no classes, and each target is an
+            empty list.
         load: index -> raw sample, for pictures a uint8 RGB tensor `(3, height, width)`. Must be picklable.
         digests: a hash of each sample's content, to find the same sample in two splits; None if not known.
         copies_together: whether samples with the same content stay together when splits are cut.
@@ -168,7 +169,7 @@ def _translate(split: str, samples: Samples, classes: list[str], owner: str) -> 
 
 
 def _check_classes(samples: Samples, train: list[int]) -> None:
-    """Raises a UsageError if a class has no training sample, or if there is only one class."""
+    """Raises a UsageError if a class has no training sample, or if there is only one class; none is allowed."""
     present = {c for index in train for c in samples.classes_of(index)}
     empty = [name for i, name in enumerate(samples.classes) if i not in present]
     if empty:
@@ -176,5 +177,5 @@ def _check_classes(samples: Samples, train: list[int]) -> None:
             f"no readable training sample of class {listed(empty)}: add some, or remove the class "
             "(delete the folder if it is empty)"
         )
-    if len(samples.classes) < 2:
+    if len(samples.classes) == 1:
         raise UsageError(f"there is only one class, {samples.classes[0]!r}: a classifier needs at least two")

@@ -122,6 +122,8 @@ class SplitPlan:
 
     def _shots(self, samples: Samples, indices: list[int], shots: int) -> set[int]:
         """`shots` samples of each class; for multi-label data at least `shots` per label, the rarest label first."""
+        if not samples.classes:
+            raise UsageError(f"data.shots_per_class={shots}: the data have no labels; give data.train_fraction=<share>")
         members = defaultdict(list)
         for index in indices:
             for c in samples.classes_of(index):

@@ -8,11 +8,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError
-from headstart.files import UnreadableError, read_torch_file
+from headstart.files import UnreadableError, read_torch_file, relative_to_cwd
 from headstart.inputs.base import from_saved_form, saved_form
 from headstart.runs.directory import LAST, PROBE, Run, checkpoints_in
 from headstart.runs.earlier import renamed_parts, translated
 from headstart.runs.trust import check_section
+from headstart.tasks.base import Task
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.from_config import task_from_config
@@ -20,7 +21,7 @@ from headstart.tasks.from_config import task_from_config
 log = logging.getLogger(__name__)
 
 
-def describe(task: ClassificationTask, config: DictConfig) -> dict[str, Any]:
+def describe(task: Task, config: DictConfig) -> dict[str, Any]:
     """The facts that a checkpoint holds in addition to the weights, such as config and class names; plain data."""
     plain = OmegaConf.to_container(config, resolve=True)
     plain["model"] |= task.backbone.rebuild
@@ -113,7 +114,21 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def load_task(path: Path) -> tuple[ClassificationTask, DictConfig]:
-    """The trained task, in eval mode, and the config of its run, from a checkpoint.
+    """The trained classifier, in eval mode, and the config of its run, from a checkpoint.
+
+    Raises:
+        UsageError: as `load_any_task`; or it is the checkpoint of another task.
+    """
+    task, config = load_any_task(path)
+    if isinstance(task, ClassificationTask):
+        return task, config
+    run = Run.of(path)
+    use = task.afterwards.format(run=path if run is None else relative_to_cwd(run.folder))
+    raise UsageError(f"{path} holds no classifier ({type(task).__name__}), so there are no classes to predict: {use}")
+
+
+def load_any_task(path: Path) -> tuple[Task, DictConfig]:
+    """The same for any task.
 
     The backbone is built with random weights, then gets those in the file: nothing is downloaded.
     """

@@ -1,32 +1,17 @@
-"""The LightningModule: a pretrained backbone, a new head, and what they are trained for."""
+"""The task of a classifier: one of N classes, or several labels, for each sample."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MetricCollection
 
 from headstart.backbones.base import Backbone
 from headstart.data.activations import Activations
-from headstart.errors import UsageError, as_usage_error, nearest
-from headstart.metrics.mean_loss import MeanLoss
-from headstart.optim.learning_rates import (
-    VALIDATION,
-    Schedule,
-    build_scheduler,
-    lr_ratios,
-    open_horizon,
-    parameter_groups,
-)
+from headstart.errors import as_usage_error
+from headstart.tasks.base import Task
 
 
-class ClassificationTask(pl.LightningModule):
+class ClassificationTask(Task):
     """Inputs -> logits `(batch, num_outputs)`; trained, validated and tested on `(inputs, targets)` batches.
 
     Nothing here knows what an input is: a picture batch, or a dict of token tensors.
@@ -35,21 +20,14 @@ class ClassificationTask(pl.LightningModule):
         backbone: inputs -> features `(batch, num_features)`.
         head: called with `in_features` and `num_outputs`, gives the new last layers.
         objective: called with `num_classes` and `class_weights`; defines the meaning of the logits.
-        optimizer: a partial of a torch optimizer; its `lr` is the learning rate of the head.
-        scheduler: a partial of a torch scheduler; None for constant learning rates.
         classes: class names in the order of the outputs.
         class_weights: weight of each class in the loss.
-        backbone_lr_ratio: learning rate of the last block, relative to the head. A backbone without pretrained
-            weights has the learning rate of the head.
-        layer_lr_decay: learning rate of each layer group, relative to the group above it.
-        unfreeze_warmup_steps: if a layer group is unfrozen after the first step, its learning rate rises to its
-            scheduled value over this number of optimizer steps; 0: no rise.
         mixing: called with `num_classes`; returns a function that mixes the samples and targets of a training batch
             (`mixing=` in the config). Training metrics compare each mixed sample with the class that has the larger
             share. None: no mixing.
         test_time: a batch of inputs -> several versions of it (`test_time=` in the config). In tests and predictions
             the logits are the mean over the versions. None: the batch alone.
-        monitor: the metric that ReduceLROnPlateau watches.
+        options: other arguments of `Task`.
     """
 
     def __init__(
@@ -58,57 +36,21 @@ class ClassificationTask(pl.LightningModule):
         backbone: Backbone,
         head: Callable[..., nn.Module],
         objective: Callable[..., nn.Module],
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler] | None,
         classes: Sequence[str],
         class_weights: Sequence[float] | None = None,
-        backbone_lr_ratio: float = 0.1,
-        layer_lr_decay: float = 1.0,
-        unfreeze_warmup_steps: int = 0,
         mixing: Callable[..., Callable[[Any, Tensor], tuple[Any, Tensor]]] | None = None,
         test_time: Callable[[Any], Sequence[Any]] | None = None,
-        monitor: str = "val/loss",
+        **options: Any,
     ):
-        super().__init__()
-        self.forward_from(None)
-        self.classes, self.monitor = list(classes), monitor
-        self.class_weights = None if class_weights is None else list(class_weights)
         with as_usage_error("task.objective"):
-            self.objective = objective(num_classes=len(self.classes), class_weights=class_weights)
-        self.mixing = None if mixing is None else mixing(num_classes=len(self.classes))
-        self.test_time = test_time
-        self.backbone = backbone
+            meaning = objective(num_classes=len(classes), class_weights=class_weights)
+        mix = None if mixing is None else mixing(num_classes=len(classes))
         with as_usage_error("head"):
-            self.head = head(in_features=backbone.num_features, num_outputs=self.objective.num_outputs)
-        self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.layer_groups = backbone.layer_groups()
-        pretrained = backbone.pretrained
-        self.lr_ratios = lr_ratios(
-            self.layer_groups, backbone_lr_ratio if pretrained else 1.0, layer_lr_decay if pretrained else 1.0
+            new = head(in_features=backbone.num_features, num_outputs=meaning.num_outputs)
+        super().__init__(
+            backbone=backbone, head=new, objective=meaning, classes=classes, class_weights=class_weights, **options
         )
-        # Modules that train() leaves in eval mode; the strategy sets them
-        self.kept_in_eval: list[nn.Module] = []
-        # Lightning's own mean over processes rounds the number of samples down: 9 on two processes count as 8
-        self.train_loss, self.val_loss, self.test_loss = MeanLoss(), MeanLoss(), MeanLoss()
-        self.train_metrics = self.objective.training_metrics().clone(prefix="train/")
-        self.val_metrics = self.objective.evaluation_metrics().clone(prefix="val/")
-        self.test_metrics = self.objective.evaluation_metrics().clone(prefix="test/")
-        self._check_monitor()
-        if unfreeze_warmup_steps < 0:
-            raise UsageError(
-                f"task.unfreeze_warmup_steps={unfreeze_warmup_steps}: give a number of optimizer steps, 0 or more"
-            )
-        self.unfreeze_warmup_steps = unfreeze_warmup_steps
-        # Epochs in which nothing is trained, such as those of a closed-form head; the schedule does not count them
-        self.epochs_without_steps = 0
-
-    def _check_monitor(self) -> None:
-        known = ["val/loss", *self.val_metrics.keys()]
-        if self.monitor not in known:
-            raise UsageError(
-                f"monitor={self.monitor} is no metric of this task{nearest(self.monitor, known)}: "
-                f"choose one of {', '.join(known)}"
-            )
+        self.mixing, self.test_time = mix, test_time
 
     def forward(self, inputs: Any) -> Tensor:
         """Inputs as the data set yields them, or activations of frozen groups -> logits `(batch, num_outputs)`."""
@@ -117,64 +59,20 @@ class ClassificationTask(pl.LightningModule):
             return self.head(self.rest(inputs.values))
         return self.head(self.backbone(inputs))
 
-    def forward_from(self, rest: nn.Module | None) -> None:
-        """Sets the layers that turn cached activations into features; None if there are no cached activations."""
-        # not as a submodule: its layers already have a name in the backbone
-        object.__setattr__(self, "rest", rest)
-
-    def train(self, mode: bool = True) -> "ClassificationTask":
-        """Like `nn.Module.train`, but frozen modules stay in eval mode.
-
-        In train mode, a frozen BatchNorm would normalise with the statistics of the batch and change its own. A frozen
-        dropout or stochastic depth would be random.
-        """
-        super().train(mode)
-        for module in self.kept_in_eval:
-            module.training = False
-        return self
-
-    def training_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
-        """The loss of one batch. A callback logs the metrics (`callbacks/training_metrics.py`)."""
+    def outputs(self, batch: tuple[Any, Tensor]) -> tuple[Tensor, Tensor]:
+        """The logits of a batch, and its targets."""
         inputs, targets = batch
+        return self(inputs), targets
+
+    def training_outputs(self, batch: tuple[Any, Tensor]) -> tuple[Tensor, Tensor]:
+        """The same, of mixed samples if the run mixes them."""
         # a closed-form head is computed from samples that are not mixed, or from cached activations of them
-        if self.mixing and self._is_trained():
-            inputs, targets = self.mixing(inputs, targets)
-        logits = self(inputs)
-        loss = self.objective.loss(logits, targets)
-        counted = self.objective.hard_targets(targets)
-        self.train_metrics.update(self.objective.probabilities(logits.detach()), counted)
-        self.train_loss.update(loss.detach(), self.objective.batch_weight(targets))
-        return loss.requires_grad_()  # Lightning calls backward even if nothing is trained
+        return self.outputs(self.mixing(*batch) if self.mixing and self._is_trained() else batch)
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Lightning's hook. If nothing is trained, only the closure runs: a gradient scaler would find no gradients."""
-        if self._is_trained():
-            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        else:
-            optimizer_closure()
-
-    def _is_trained(self) -> bool:
-        # the head first: it is trained in most cases, so that the search ends there
-        return any(parameter.requires_grad for part in (self.head, self.backbone) for parameter in part.parameters())
-
-    def validation_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
-        """Adds one batch to the validation metrics; its logits `(batch, num_outputs)` are for callbacks."""
-        logits = self(batch[0])
-        self._evaluate(batch, logits, self.val_metrics, self.val_loss)
-        return logits
-
-    def test_step(self, batch: tuple[Any, Tensor], _: int) -> Tensor:
-        """Adds one batch to the test metrics; its logits `(batch, num_outputs)` are for callbacks."""
-        logits = self.tested_logits(batch[0])
-        self._evaluate(batch, logits, self.test_metrics, self.test_loss)
-        return logits
-
-    def _evaluate(
-        self, batch: tuple[Any, Tensor], logits: Tensor, metrics: MetricCollection, mean_loss: MeanLoss
-    ) -> None:
-        _, targets = batch
-        metrics.update(self.objective.probabilities(logits), targets)
-        mean_loss.update(self.objective.loss(logits, targets), self.objective.batch_weight(targets))
+    def tested_outputs(self, batch: tuple[Any, Tensor]) -> tuple[Tensor, Tensor]:
+        """The same, averaged over the versions of `test_time`."""
+        inputs, targets = batch
+        return self.tested_logits(inputs), targets
 
     def predict_step(self, batch: Any, _: int) -> Tensor:
         """Probabilities `(batch, num_classes)` of a batch of inputs, with or without targets."""
@@ -184,87 +82,6 @@ class ClassificationTask(pl.LightningModule):
     def tested_logits(self, inputs: Any) -> Tensor:
         """Logits `(batch, num_outputs)` for tests and predictions: the mean over the versions of `test_time`."""
         return mean_logits(self, self.test_time, inputs)
-
-    def configure_optimizers(self) -> Any:
-        """Named optimizer groups for all layer groups, also for those that are frozen now."""
-        groups = parameter_groups(self.layer_groups, self.head, self.make_optimizer, self.lr_ratios)
-        with as_usage_error("optimizer"):
-            optimizer = self.make_optimizer(groups)
-        schedule = Schedule(
-            optimizer, *self._build_scheduler(optimizer), unfreeze_warmup_steps=self.unfreeze_warmup_steps
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
-
-    def _build_scheduler(self, optimizer: Optimizer) -> tuple[Any, ...]:
-        """The scheduler and its interval; nothing for constant learning rates.
-
-        Raises:
-            UsageError: the scheduler needs validations, and this run has none.
-        """
-        if self.make_scheduler is None:
-            return ()
-        total_steps = self._total_steps() if open_horizon(self.make_scheduler) else None
-        with as_usage_error("scheduler"):
-            scheduler, interval = build_scheduler(self.make_scheduler, optimizer, total_steps)
-        if interval == VALIDATION and not self.trainer.enable_validation:
-            raise UsageError(
-                f"the scheduler watches {self.monitor}, but this run validates nothing: "
-                "choose another scheduler, or validate (data.val_fraction=0.15, without trainer.limit_val_batches=0)"
-            )
-        return scheduler, interval
-
-    def _total_steps(self) -> int:
-        """Optimizer steps of the run."""
-        steps = self.trainer.estimated_stepping_batches
-        if not 0 <= steps < float("inf"):  # -1: Lightning's answer for data without a length
-            raise UsageError(
-                "this scheduler must know the length of the run: give trainer.max_epochs (trainer.max_steps if the "
-                "data have no length), or choose scheduler=step, plateau or none"
-            )
-        if self.epochs_without_steps:
-            self.trainer.fit_loop.setup_data()  # with trainer.max_steps the length of an epoch is not known before
-            per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-            steps -= self.epochs_without_steps * per_epoch
-        return max(int(steps), 0)
-
-    def lr_scheduler_step(self, scheduler: Schedule, metric: Any) -> None:
-        """After every optimizer step. The hooks below report epochs and validations; `Schedule` explains why."""
-        scheduler.step()
-
-    def on_train_start(self) -> None:
-        """Starts the schedule: the strategy has frozen its layer groups by now."""
-        self.lr_schedulers().begin()
-
-    def on_train_epoch_end(self) -> None:
-        """Reports the end of an epoch to the schedule, before checkpoints are written; not after an interruption."""
-        if self.trainer.is_last_batch:
-            self.lr_schedulers().epoch_ended()
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the metrics, and reports the score to the schedule, except in a run that only validates."""
-        # here and not in each step, because Lightning takes a millisecond for each logged metric
-        self.log("val/loss", self.val_loss, prog_bar=True)
-        self.log_dict(self.val_metrics)
-        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
-            self.lr_schedulers().validated(self._score())
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the metrics."""
-        self.log("test/loss", self.test_loss)
-        self.log_dict(self.test_metrics)
-
-    def _score(self) -> float:
-        """The monitored metric, the same in every process.
-
-        torchmetrics keeps the result, so Lightning does not compute it again.
-        """
-        metrics = {"val/loss": self.val_loss, **dict(self.val_metrics.items(copy_state=False))}
-        return metrics[self.monitor].compute().item()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the metrics of the saved weights, as plain numbers."""
-        metrics = self.trainer.callback_metrics
-        checkpoint["metrics"] = {name: torch.as_tensor(value).item() for name, value in metrics.items()}
 
 
 def mean_logits(

@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from headstart.backbones.base import Backbone
-from headstart.tasks.classification import ClassificationTask
+from headstart.tasks.base import Task
 
 PARTS = ("head", "optimizer", "scheduler", "mixing", "test_time")
 """Sections of the config whose objects are arguments of the task; null: None."""
@@ -14,7 +14,7 @@ PARTS = ("head", "optimizer", "scheduler", "mixing", "test_time")
 
 def task_from_config(
     cfg: DictConfig, backbone: Backbone, classes: Sequence[str], class_weights: Sequence[float] | None
-) -> ClassificationTask:
+) -> Task:
     """Builds the task around a backbone.
 
     Args:

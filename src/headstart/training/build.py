@@ -24,8 +24,8 @@ from headstart.data.samples import loaders
 from headstart.errors import UsageError
 from headstart.finetuning.base import refuse_sharding
 from headstart.tasks import checkpoint
+from headstart.tasks.base import Task
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
-from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.from_config import task_from_config
 from headstart.training.loggers import build_logger
 
@@ -47,14 +47,14 @@ def editable_copy(cfg: DictConfig) -> DictConfig:
     return copied
 
 
-def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = None) -> ClassificationTask:
+def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = None) -> Task:
     """The task for the classes of the data, new or from a checkpoint; gives the data the transforms of the model.
 
     Raises:
         UsageError: the checkpoint has other classes, or the task is for another number of labels per sample.
     """
     if resume_from:
-        task, _ = checkpoint.load_task(resume_from)
+        task, _ = checkpoint.load_any_task(resume_from)
         task.objective.temperature = 1.0  # it was fitted to the old weights, and training changes them
         if task.classes != data.classes:
             raise UsageError(
@@ -64,14 +64,12 @@ def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = Non
     else:
         backbone = instantiate(cfg.model)
         task = task_from_config(cfg, backbone, data.classes, data.class_weights())
-    if task.objective.multi_label != data.samples.multi_label:
+    if task.needs_labels and task.objective.multi_label != data.samples.multi_label:
         have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
         raise UsageError(f"the data have {have} per sample: use task={want}")
     if not resume_from:
         task.backbone.preprocess = task.backbone.preprocess.fit_to(loaders(data.samples.load))
-    preprocess = task.backbone.preprocess
-    augmentation = instantiate(cfg.augmentation)
-    data.connect(augmentation(preprocess) if augmentation else preprocess, preprocess)
+    data.connect(*task.transforms(instantiate(cfg.augmentation), data.seed))
     task.save_hyperparameters(checkpoint.describe(task, cfg))
     return task
 

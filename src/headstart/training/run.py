@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
@@ -23,7 +24,7 @@ from headstart.files import as_json, relative_to_cwd, replacing
 from headstart.runs.directory import Run
 from headstart.runs.kept import Kept, kept_epoch
 from headstart.tasks import checkpoint
-from headstart.tasks.classification import ClassificationTask
+from headstart.tasks.base import Task
 from headstart.training.build import build_task, build_trainer, editable_copy
 from headstart.training.loggers import finish_wandb
 from headstart.training.restart import connect_again
@@ -152,13 +153,18 @@ def refuse_occupied(run: Run, cfg: DictConfig) -> None:
 
 @rank_zero_only
 def show_data(data: DataModule) -> None:
-    """Prints the number of samples of each class in each split."""
+    """Prints the number of samples of each class in each split, or of each split if there are no classes."""
+    if not data.classes:
+        log.info(
+            "samples without labels: %s", ", ".join(f"{n:,} {split}" for split, n in data.num_samples.items() if n)
+        )
+        return
     counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
     show(data_table(data.classes, counts))
 
 
 @rank_zero_only
-def show_inputs(data: DataModule, task: ClassificationTask) -> None:
+def show_inputs(data: DataModule, task: Task) -> None:
     """Prints what the preprocessing says about some training samples."""
     train = data.splits["train"]
     chosen = train[:: max(len(train) // SAMPLES_LOADED, 1)]
@@ -167,7 +173,7 @@ def show_inputs(data: DataModule, task: ClassificationTask) -> None:
 
 
 @rank_zero_only
-def write_config_and_classes(run: Run, cfg: DictConfig, task: ClassificationTask) -> None:
+def write_config_and_classes(run: Run, cfg: DictConfig, task: Task) -> None:
     """Writes the config (only `paths` is resolved, so that other interpolations still work) and the class map."""
     written = editable_copy(cfg)
     written.paths = OmegaConf.to_container(cfg.paths, resolve=True)
@@ -179,7 +185,7 @@ def write_config_and_classes(run: Run, cfg: DictConfig, task: ClassificationTask
         stream.write(as_json(class_map))
 
 
-def summarise(cfg: DictConfig, trainer: pl.Trainer, task: ClassificationTask, data: DataModule) -> Result:
+def summarise(cfg: DictConfig, trainer: pl.Trainer, task: Task, data: DataModule) -> Result:
     """The validation metrics of the best epoch, and the test metrics of its weights."""
     validates = bool(trainer.limit_val_batches)
     watched = cfg.monitor if validates else None
@@ -228,4 +234,5 @@ def write_result(run: Run, result: Result, seconds: float) -> None:
         stream.write(as_json(content))
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
-    log.info("%.0f s; evaluate again with: python src/evaluate.py run=%s", seconds, relative_to_cwd(run.folder))
+    task = get_class(result.cfg.task._target_)
+    log.info("%.0f s; %s", seconds, task.afterwards.format(run=relative_to_cwd(run.folder)))

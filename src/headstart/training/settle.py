@@ -50,10 +50,12 @@ def settle(given: DictConfig) -> Settled:
     resume_from = checkpoint_to_resume(cfg)
     if resume_from:
         refuse_other_length(cfg, resume_from)
+    refuse_other_task(cfg)
     settle_machine(cfg)
     check_trainer(cfg)
     refuse_other_labels(cfg)
     data = build_data(cfg)
+    refuse_unlabelled(cfg, data)
     make_paths_absolute(cfg)
     chosen = auto.hold_nothing_out(cfg, data) if cfg.auto and cfg.resume is None else None
     if chosen:
@@ -106,12 +108,38 @@ def refuse_other_length(cfg: DictConfig, resume_from: Path) -> None:
         )
 
 
+def refuse_other_task(cfg: DictConfig) -> None:
+    """Refuses settings that only classifiers have, for a task without labels; before the data are read.
+
+    Raises:
+        UsageError: says what to type.
+    """
+    task = get_class(cfg.task._target_)
+    if task.needs_labels:
+        return
+    if cfg.auto:
+        raise UsageError(
+            f"the default recipe (finetuning=auto) is for classifiers: type experiment={task.recipe}, or name a "
+            "strategy, such as finetuning=unfreeze_at"
+        )
+    if cfg.report:
+        raise UsageError("report=true is for classifiers: leave it out")
+
+
+def refuse_unlabelled(cfg: DictConfig, data: DataModule) -> None:
+    """Raises a UsageError if the task needs labels and the data have none."""
+    if get_class(cfg.task._target_).needs_labels and not data.classes:
+        raise UsageError("the data have no labels, which a classifier needs: give data with labels")
+
+
 def refuse_other_labels(cfg: DictConfig) -> None:
     """Refuses a task for several labels per sample if the data set always has one; before the data are read.
 
     Raises:
         UsageError: says which task to use.
     """
+    if "objective" not in cfg.task:
+        return
     objective = get_class(cfg.task.objective._target_)
     if get_class(cfg.data._target_).one_label and getattr(objective, "multi_label", False):
         raise UsageError("the data have one class per sample: use task=classification")

@@ -12,6 +12,7 @@ from headstart.metrics.scores import goodness, is_better, no_mistake
         (0.5, 0.5, "val/acc", False),
         (0.5, 0.6, "val/loss", True),
         (0.6, 0.5, "ece", False),
+        (9.0, 10.0, "val/perplexity", True),
         (0.1, None, "val/acc", True),
         (0.1, math.nan, "val/acc", True),
         (math.nan, None, "val/loss", False),

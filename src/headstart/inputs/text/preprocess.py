@@ -74,12 +74,12 @@ class TextPreprocess(Preprocess):
 
     def full_lengths(self, raw: Iterable[str]) -> list[int]:
         """The number of tokens of each text before it is cut."""
-        encoder = _encoder(self.tokenizer, None)
+        encoder = encoder_of(self.tokenizer, None)
         return [len(encoder.encode(text).ids) for text in raw]
 
     @property
     def _encoder(self) -> Any:
-        return _encoder(self.tokenizer, self.max_length)
+        return encoder_of(self.tokenizer, self.max_length)
 
     @property
     def vocabulary_size(self) -> int:
@@ -158,7 +158,7 @@ class TextPreprocess(Preprocess):
 
 
 @functools.lru_cache(maxsize=8)
-def _encoder(tokenizer: str, max_length: int | None) -> Any:
+def encoder_of(tokenizer: str, max_length: int | None) -> Any:
     """The tokenizer; `max_length` None: texts are not cut."""
     try:
         from tokenizers import Tokenizer
