@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 
 import pytest
 import torch
@@ -26,11 +27,21 @@ def asked(name, *overrides):
         return compose(name, list(overrides))
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the run is kept, so that it is trained once; each test has a copy."""
+    return tmp_path_factory.mktemp("kept") / "run"
+
+
 @pytest.fixture
-def run(quick, tmp_path, monkeypatch):
+def run(quick, kept, tmp_path, monkeypatch):
     """A run with some mistakes."""
     monkeypatch.setenv("HEADSTART_TRUST", "tiny_text")
-    train(on_reviews(quick("optimizer.lr=0.01", "trainer.max_epochs=3"), tmp_path, wrong=8))
+    if kept.exists():
+        shutil.copytree(kept, tmp_path / "run")
+    else:
+        train(on_reviews(quick("optimizer.lr=0.01", "trainer.max_epochs=3"), tmp_path, wrong=8))
+        shutil.copytree(tmp_path / "run", kept)
     return tmp_path / "run"
 
 
