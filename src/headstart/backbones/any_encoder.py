@@ -37,6 +37,8 @@ class AnyEncoder(nn.Module):
         UsageError: `transformers` is missing, or cannot build this kind of network.
     """
 
+    not_in_fingerprint = frozenset({"name", "reason"})  # they are for messages
+
     def __init__(self, config: Mapping[str, Any], name: str, reason: str):
         super().__init__()
         self.name, self.reason, self.kind = name, reason, config.get("model_type", "")

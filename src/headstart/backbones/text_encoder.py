@@ -49,6 +49,7 @@ class TextEncoder(Backbone):
     """
 
     variable_length = True
+    not_in_fingerprint = frozenset({"source"})  # the same weights from another place give the same rows
 
     def __init__(
         self,

@@ -167,7 +167,11 @@ def _settings(value: Any) -> dict[str, Any]:
 
 
 def _of_module(module: nn.Module, above: list[Any]) -> Iterator[bytes]:
-    """A module: its code, settings, tensors and parts; not its train or eval mode."""
+    """A module: its code, settings, tensors and parts; not its train or eval mode.
+
+    A module with attributes that do not change what it computes, such as a file name, names them in
+    `not_in_fingerprint`.
+    """
     if any(getattr(module, hooks) for hooks in HOOKS):
         raise NoFingerprintError(f"a hook on {type(module).__name__} may change what it computes")
     if isinstance(module, fx.GraphModule):
@@ -175,7 +179,9 @@ def _of_module(module: nn.Module, above: list[Any]) -> Iterator[bytes]:
         yield from _code_of(node.target for node in module.graph.nodes if node.op == "call_function")
     else:
         yield from _importable(type(module))
-        own = {name: value for name, value in vars(module).items() if name not in COMMON}
+        left_out = COMMON | getattr(module, "not_in_fingerprint", frozenset())
+        # sorted, because the order in which a module got its attributes changes nothing
+        own = {name: value for name, value in sorted(vars(module).items()) if name not in left_out}
         yield from _pieces(own, above)
     for tensors in (module._parameters, module._buffers, module._modules):
         yield from _pieces(dict(tensors), above)
@@ -238,8 +244,13 @@ def _with_inner(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _is_installed(module: str) -> bool:
-    """Whether a module belongs to an installed package, whose code changes only with its version."""
+    """Whether a module belongs to an installed package, whose code changes only with its version.
+
+    A module that is compiled into another one has no file, such as `torch._C._nn`: then the file of that one counts.
+    """
     file = getattr(sys.modules.get(module), "__file__", None) or ""
+    if not file and "." in module:
+        return _is_installed(module.rpartition(".")[0])
     return bool({"site-packages", "dist-packages"} & set(Path(file).parts))
 
 

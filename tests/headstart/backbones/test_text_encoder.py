@@ -12,7 +12,10 @@ from omegaconf import OmegaConf
 from headstart.backbones.bert import Architecture, Bert
 from headstart.backbones.parts import in_two_parts
 from headstart.backbones.text_encoder import TextEncoder
+from headstart.caching.fingerprint import of_prefix
+from headstart.data.samples import Samples
 from headstart.errors import UsageError
+from headstart.inputs.text.files import Texts, digest
 
 TEXTS = ["a superb film", "the actor was very awful and the ending is quite a scene", "music"]
 
@@ -135,6 +138,28 @@ def test_a_checkpoint_needs_no_folder(folder):
     built.load_state_dict(first.state_dict())
     tokens = batch(first)
     assert torch.equal(first.eval()(tokens), built.eval()(tokens))
+
+
+def fingerprint(net, preprocess):
+    return of_prefix(net, preprocess, Samples(["a"], [0], ["x"], Texts(["a"]), [digest("a")]), torch.device("cpu"))
+
+
+def test_cached_rows_are_found_again_wherever_the_weights_came_from(folder):
+    """Rows of a training run serve its evaluation, which builds the network from the checkpoint."""
+    first = TextEncoder(str(folder))
+    again = TextEncoder("gone/away", weights=None, **json.loads(json.dumps(first.rebuild)))
+    again.load_state_dict(first.state_dict())
+    again.preprocess, again.pretrained = first.preprocess, first.pretrained
+    assert fingerprint(first, first.preprocess) == fingerprint(again, first.preprocess)
+
+
+def test_rows_of_a_network_of_transformers_are_found_by_the_next_run(folder):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.AutoConfig.for_model("mpnet", **sizes, intermediate_size=32)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    first, again = TextEncoder(str(folder)), TextEncoder(str(folder))
+    assert fingerprint(first, first.preprocess) == fingerprint(again, first.preprocess)
 
 
 @pytest.mark.parametrize(
