@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from headstart.data.module import DataModule, one_of
-from headstart.data.samples import Samples
+from headstart.data.samples import Loader, Samples
 from headstart.datasets import bad_samples
 from headstart.datasets.folder_layout import check_classes, find_splits, refuse_file, tell_ignored
 from headstart.errors import UsageError, nearest_path
@@ -115,6 +115,22 @@ class ClassFolders(DataModule):
         bad_samples.refuse_or_warn(description, self.on_bad)
         self.bad |= {self.name(path): reason for path, reason in bad.items()}
         bad_samples.write_list(self.split_file, self.bad)
+
+    def as_samples(
+        self, kept: Collection[Path], labelled: dict[Path, str], classes: list[str], load: Loader, digests: list[str]
+    ) -> Samples:
+        """The samples of the files that can be read.
+
+        Args:
+            kept: these files, in order.
+            labelled: the class of each file.
+            classes: class names in order.
+            load: position in `kept` -> raw sample.
+            digests: of the files in `kept`.
+        """
+        position = {name: index for index, name in enumerate(classes)}
+        targets = [position[labelled[path]] for path in kept]
+        return Samples([self.name(path) for path in kept], targets, classes, load, digests)
 
     def name(self, path: Path) -> str:
         """The name of a sample: the path of its file relative to `root`."""

@@ -40,14 +40,8 @@ class ImageFolder(ClassFolders):
         kept = [path for path in labelled if path not in result.bad]
         if not kept:
             raise UsageError(f"{folder} has no picture that can be read (of {len(labelled)} files): put some there")
-        position = {name: index for index, name in enumerate(classes)}
-        return Samples(
-            names=[self.name(path) for path in kept],
-            targets=[position[labelled[path]] for path in kept],
-            classes=classes,
-            load=PictureFiles([str(path) for path in kept], grey_bits=result.grey_bits),
-            digests=[result.digests[path] for path in kept],
-        )
+        load = PictureFiles([str(path) for path in kept], grey_bits=result.grey_bits)
+        return self.as_samples(kept, labelled, classes, load, [result.digests[path] for path in kept])
 
     def _scan_file(self, folder: Path) -> Path | None:
         """One file per split folder, because each scan replaces the list of bad files beside it."""

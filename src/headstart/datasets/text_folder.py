@@ -1,6 +1,7 @@
 """A folder of text files with one sub-folder per class."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from headstart.data.samples import Samples
@@ -48,15 +49,9 @@ class TextFolder(ClassFolders):
             self.leave_out(bad, bad_samples.describe(named, len(labelled), "texts"))
         if not texts:
             raise UsageError(f"{folder} has no text that can be read (of {len(labelled)} .txt files): put some there")
-        position = {name: index for index, name in enumerate(classes)}
-        return Samples(
-            names=[self.name(path) for path in texts],
-            targets=[position[labelled[path]] for path in texts],
-            classes=classes,
-            load=Texts(list(texts.values())),
-            digests=[digest(text) for text in texts.values()],
-            copies_together=True,
-        )
+        found = list(texts.values())
+        samples = self.as_samples(list(texts), labelled, classes, Texts(found), list(map(digest, found)))
+        return replace(samples, copies_together=True)
 
 
 def _read(files: list[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
