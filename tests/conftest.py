@@ -27,10 +27,11 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path, monkeypatch):
-    """No test reads or writes a person's caches, data or logs."""
+def _own_environment(tmp_path, monkeypatch):
+    """No test reads or writes a person's caches, data or logs, or sees what an entry point left for Hydra."""
     for name in ("LOGS", "DATA", "CACHE"):
         monkeypatch.setenv(f"HEADSTART_{name}", str(tmp_path / name.lower()))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
 
 @pytest.fixture
