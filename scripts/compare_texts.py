@@ -10,6 +10,8 @@ texts and are judged once on all of `--test`; none of them sees `--test` before.
     tfidf         logistic regression on TF-IDF of words and pairs of words, penalty by cross-validation
     embeddings    logistic regression on the frozen, mean-pooled features of the encoder, penalty by cross-validation
     trainer       `transformers.Trainer` with its defaults: 3 epochs, batches of 8, learning rate 5e-5, falling linearly
+    setfit        SetFit with its defaults: an epoch over pairs of texts, then logistic regression; only if it is named,
+                  because the number of pairs grows with the square of the number of texts
 
 Each result is a line of `<out>/results.jsonl` with the accuracy, the seconds of the whole process, and its peak memory;
 existing results are not run again. The table has mean (lowest to highest) over the draws.
@@ -35,7 +37,7 @@ OURS = {
     "full": ["finetuning=full", "trainer.max_epochs=21"],
     "ulmfit": ["experiment=ulmfit"],
 }
-OTHERS = ("tfidf", "embeddings", "trainer")
+OTHERS = ("tfidf", "embeddings", "trainer", "setfit")
 Rows = list[tuple[str, str]]
 
 
@@ -92,6 +94,8 @@ def other(method: str, folder: Path, model: str, seed: int) -> float:
     (texts, labels), (tested, expected) = zip(*train, strict=True), zip(*test, strict=True)
     if method == "trainer":
         return with_trainer(texts, labels, tested, expected, folder, model, seed)
+    if method == "setfit":
+        return with_setfit(texts, labels, tested, expected, folder, model, seed)
     from sklearn.linear_model import LogisticRegressionCV
 
     if method == "tfidf":
@@ -154,6 +158,18 @@ def with_trainer(texts, labels, tested, expected, folder: Path, model: str, seed
     return right.float().mean().item()
 
 
+def with_setfit(texts, labels, tested, expected, folder: Path, model: str, seed: int) -> float:
+    """SetFit (Tunstall and others, 2022, arXiv 2209.11055) with the defaults of its library."""
+    from datasets import Dataset
+    from setfit import SetFitModel, Trainer, TrainingArguments
+
+    net = SetFitModel.from_pretrained(model, labels=sorted(set(labels)))
+    arguments = TrainingArguments(str(folder / "setfit"), seed=seed, report_to="none", save_strategy="no")
+    rows = Dataset.from_dict({"text": list(texts), "label": list(labels)})
+    Trainer(net, arguments, train_dataset=rows).train()
+    return sum(map(str.__eq__, net.predict(list(tested)), expected)) / len(expected)
+
+
 def table(results: list[dict]) -> str:
     """Markdown: a row per method, a column per number of labels."""
     cells: dict = defaultdict(list)
@@ -184,7 +200,7 @@ def main() -> None:
     parser.add_argument("--model", help="folder of the encoder, as the Hugging Face hub has it")
     parser.add_argument("--labels", type=int, nargs="+", default=[100], help="0: all")
     parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", default=[*OURS, *OTHERS], choices=[*OURS, *OTHERS])
+    parser.add_argument("--methods", nargs="+", default=[*OURS, *OTHERS[:-1]], choices=[*OURS, *OTHERS])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--other", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
