@@ -9,8 +9,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_text import CLASSES, DECISIVE, on_reviews
+from toy_texts import Tokens
 
 from headstart.cli.conf_files import CONF
+from headstart.errors import UsageError
 from headstart.evaluation.evaluate import evaluate
 from headstart.evaluation.explanations.attribution import has_captum
 from headstart.report.build import report
@@ -95,6 +97,9 @@ def test_tensorboard_has_tables_of_texts_and_no_pictures(run):
     assert any(f"| {name} |" in examples for name in CLASSES)
     assert "val/worst_mistakes/text_summary" in events.Tags()["tensors"]
     assert "true: " in shown(events, "val/worst_mistakes/text_summary")
+    settings = (run / "tensorboard/hparams.yaml").read_text()
+    assert "max_length" in settings
+    assert "tokenizer:" not in settings, "the tokenizer is in the checkpoint, and no setting"
 
 
 def test_the_mistakes_in_tensorboard_are_those_of_an_evaluation(run):
@@ -224,3 +229,9 @@ def test_a_long_text_is_refused_though_a_picture_of_that_size_is_not(run):
     pictures = served_kind(ImagePreprocess(16, 16))
     assert pictures.most_bytes is None
     assert not pictures.accepts("text/plain")
+    with pytest.raises(UsageError, match="serve is for pictures and texts, not for a sound of this model"):
+        served_kind(Sounds())
+
+
+class Sounds(Tokens):
+    sample_name, hub_task = "sound", "audio-classification"

@@ -13,11 +13,13 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 GB = 10**9  # bytes
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # first bytes of a file of torch.save: since torch 1.6, and before
 FOLDER_ATTRIBUTE = 0x10  # marks a record of a zip archive as a folder
 
@@ -166,6 +168,21 @@ def write_table(file: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Writes a CSV file, complete or not at all. The first row holds the names of the columns."""
     with replacing(file) as stream:
         csv.writer(stream).writerows(rows)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One more column for a table: its name, and a value for each row."""
+
+    name: str
+    values: Sequence[str]
+
+
+def with_column(rows: list[list[str]], column: Column | None) -> list[list[str]]:
+    """A table with one more column at the end; the first row holds the names. None: the table as it is."""
+    if column is None:
+        return rows
+    return [[*row, value] for row, value in zip(rows, [column.name, *column.values], strict=True)]
 
 
 @contextmanager

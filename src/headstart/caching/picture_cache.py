@@ -108,7 +108,7 @@ class NotPicturesError(Exception):
 
 
 class OtherInputError(NotPicturesError):
-    """The samples are of another kind, such as texts: not worth a word."""
+    """The samples are of another kind: not worth a word."""
 
 
 class CachedPictures:

@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from headstart.cli.overrides import command_line_overrides
 from headstart.cli.settings import check_settings, setting
 from headstart.errors import UsageError
+from headstart.files import TABLE_SUFFIXES
 from headstart.runs.hyperparameters import key_of
 
 COMPONENTS = (
@@ -187,6 +188,12 @@ def check_predict(cfg: DictConfig) -> None:
     if len(inputs) > 1:
         listed = ",".join(override.partition("=")[2] for override in inputs)
         raise UsageError(f"{' '.join(inputs)}: only the last would count; type input=[{listed}]")
+    given = cfg.input if OmegaConf.is_list(cfg.input) else [cfg.input]
+    if cfg.column is not None and not any(str(each).lower().endswith(TABLE_SUFFIXES) for each in given):
+        raise UsageError(
+            f"column={cfg.column} is for tables ({', '.join(TABLE_SUFFIXES)}), and input={cfg.input} names none: leave "
+            "it out"
+        )
     _refuse_folder(cfg.output, "predictions.csv")
     if cfg.output is not None and row_format(cfg.format, cfg.output) not in ROW_FORMATS:
         endings = ", ".join(f".{name}" for name in ROW_FORMATS)

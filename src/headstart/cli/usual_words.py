@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from headstart.files import TABLE_SUFFIXES
 from headstart.runs.hyperparameters import key_of
 
 SETTINGS = {
@@ -27,8 +28,6 @@ SETTINGS = {
     "trainer": ("device", "accelerator"),
 }
 """What to type -> words for it in other tools."""
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-"""Endings of tables of texts."""
 HERE = {word: setting for setting, words in SETTINGS.items() for word in words}
 
 
@@ -52,7 +51,7 @@ def translations(arguments: list[str]) -> Iterator[str]:
 
 def _data_set(root: str) -> str:
     """The data set for a path of a person's own data."""
-    return "data=text_table" if root.lower().endswith(TABLES) else "data=image_folder"
+    return "data=text_table" if root.lower().endswith(TABLE_SUFFIXES) else "data=image_folder"
 
 
 def _translation(setting: str, value: str) -> str:

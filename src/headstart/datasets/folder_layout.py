@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from headstart.errors import UsageError, listed
+from headstart.files import TABLE_SUFFIXES
 from headstart.inputs.folders import ARCHIVES, is_junk
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
-from headstart.inputs.tables import TABLE_SUFFIXES
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from headstart.data.module import DataModule, one_of
 from headstart.data.samples import Samples
 from headstart.datasets import bad_samples
 from headstart.errors import UsageError, nearest_path
+from headstart.files import TABLE_SUFFIXES
 from headstart.inputs.base import Unlabelled, UnreadableInput
 from headstart.inputs.folders import ARCHIVES, files_below
-from headstart.inputs.tables import TABLE_SUFFIXES
 from headstart.inputs.text.files import Texts, decoded, digest, lines_of, usable
 from headstart.inputs.text.preprocess import TextPreprocess
 from headstart.inputs.text.tables import rows_of
@@ -71,7 +71,7 @@ class TextLines(DataModule):
         if self.root.is_dir():
             yield from _files(self.root)
             return
-        is_table = self.root.suffix.lower() in {*TABLE_SUFFIXES} - TextPreprocess.suffixes
+        is_table = self.root.suffix.lower() in TABLE_SUFFIXES
         source = str(self.root)
         for each in rows_of(source, self.text_column) if is_table else lines_of(source):
             yield Unlabelled(f"{self.root.name}:{each.name.rpartition(':')[2]}", each.raw, each.reason)

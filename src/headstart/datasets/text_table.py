@@ -12,7 +12,7 @@ from headstart.datasets.folder_layout import by_split
 from headstart.datasets.table_columns import Columns, find_columns
 from headstart.errors import UsageError, listed, nearest_path
 from headstart.inputs.folders import ARCHIVES, is_junk
-from headstart.inputs.tables import TABLE_SUFFIXES, Row, Table, read_table
+from headstart.inputs.tables import READABLE, Row, Table, read_table
 from headstart.inputs.text.files import Texts, digest
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class TextTable(DataModule):
         if not self.root.is_dir():
             raise UsageError(
                 f"data.root={self.root}: no such file or folder{nearest_path(self.root) or '.'} Give a table "
-                f"({', '.join(TABLE_SUFFIXES)}), or a folder with the tables train, val and test"
+                f"({', '.join(READABLE)}), or a folder with the tables train, val and test"
             )
         tables = tables_in(self.root)
         found = by_split(tables, lambda path: path.stem)
@@ -113,7 +113,7 @@ class TextTable(DataModule):
             )
 
     def _no_tables(self, others: list[str]) -> str:
-        found = f"data.root={self.root} has no table train, val or test ({', '.join(TABLE_SUFFIXES)})"
+        found = f"data.root={self.root} has no table train, val or test ({', '.join(READABLE)})"
         if others:
             return f"{found}, but {listed(others)}: give one of them, such as data.root={self.root / others[0]}"
         return f"{found}. For one folder of .txt files per class, type data=text_folder data.root={self.root}"
@@ -224,7 +224,7 @@ def tables_in(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in TABLE_SUFFIXES and path.is_file() and not is_junk(path.name)
+        if path.suffix.lower() in READABLE and path.is_file() and not is_junk(path.name)
     ]
 
 

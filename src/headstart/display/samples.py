@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from headstart.metrics.mistakes import Mistake
 
@@ -41,6 +41,8 @@ class SampleView:
     can_show = False
     parts = "parts"
     """The word for the parts of a sample that an explanation weights."""
+    column: ClassVar[str | None] = None
+    """The name of a column with the samples themselves; None: the cells of a table cannot hold them."""
 
     def write(self, file: Path, groups: Sequence[Sequence[Entry]], title: str) -> None:
         """Writes a figure or a page with samples.

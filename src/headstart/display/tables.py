@@ -1,9 +1,13 @@
 """Tables for the terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
 from headstart.errors import printable
+from headstart.files import Column
+from headstart.metrics.mistakes import Mistake
 
 
 def show(table: Table) -> None:
@@ -30,3 +34,22 @@ def data_table(classes: list[str], counts: dict[str, list[int]], limit: int = 20
     table.add_section()
     table.add_row("all", *(f"{sum(row):,}" for row in counts.values()))
     return table
+
+
+def mistakes_table(mistakes: Sequence[Mistake], contents: Column, title: str) -> Table:
+    """Mistakes as a table for a terminal of 80 columns; `contents` holds the beginning of each sample."""
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for name in ("true", "predicted"):
+        table.add_column(name, max_width=14, overflow="fold")
+    table.add_column("prob.", justify="right", no_wrap=True)
+    table.add_column(contents.name, overflow="fold")
+    for mistake, content in zip(mistakes, contents.values, strict=True):
+        names = (excerpt(name, 24) for name in (mistake.true, mistake.predicted))
+        table.add_row(*names, f"{mistake.probability:.3f}", excerpt(content, 110))
+    return table
+
+
+def excerpt(text: str, most: int = 200) -> str:
+    """The beginning of a text on one line, at most this number of characters."""
+    line = " ".join(text[: 4 * most].split())
+    return line if len(line) <= most else line[: most - 3].rstrip() + "..."

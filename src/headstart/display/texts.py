@@ -1,16 +1,14 @@
-"""Shows samples that are texts: as pages, with the words that led to a prediction in colour, and as tables."""
+"""Shows samples that are texts: as pages, with the words that led to a prediction in colour, and in TensorBoard."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from headstart.display.page import escape_markdown, write_page
 from headstart.display.samples import Entry, SampleView
+from headstart.display.tables import excerpt
 from headstart.inputs.text.words import Word
-from headstart.metrics.mistakes import Mistake
 
 TEMPLATE = "texts.html"
 LONGEST = 1500
@@ -42,6 +40,7 @@ class TextView(SampleView):
 
     can_show = True
     parts = "words"
+    column = "text"
 
     def write(self, file: Path, groups: Sequence[Sequence[Entry]], title: str) -> None:
         """Writes `<file>.html`."""
@@ -76,12 +75,6 @@ def page_entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def excerpt(text: str, most: int = 200) -> str:
-    """The beginning of a text on one line, at most this number of characters."""
-    line = " ".join(text[: 4 * most].split())
-    return line if len(line) <= most else line[: most - 3].rstrip() + "..."
-
-
 def pieces(text: str, words: Sequence[Word], most: int = LONGEST) -> list[Piece]:
     """The beginning of a text, cut into its words and what stands between them.
 
@@ -100,7 +93,9 @@ def pieces(text: str, words: Sequence[Word], most: int = LONGEST) -> list[Piece]
         found.append(Piece(text[word.start : word.end], round(word.weight / largest, 3)))
         place = word.end
     rest = text[place:most]
-    unread = rest.lstrip() if words and place == words[-1].end else ""
+    # tokenizers leave out single accents and invisible characters; that is no cut
+    was_cut = bool(words) and place == words[-1].end and any(map(str.isalnum, rest))
+    unread = rest.lstrip() if was_cut else ""
     if space := rest[: len(rest) - len(unread)]:
         found.append(Piece(space))
     if unread:
@@ -116,16 +111,3 @@ def main_words(text: str, words: Sequence[Word]) -> dict[str, list[str]]:
         "for": [name for weight, name in named if weight > NEGLIGIBLE][:NAMED],
         "against": [name for weight, name in named if weight < -NEGLIGIBLE][:NAMED],
     }
-
-
-def mistakes_table(mistakes: Sequence[Mistake], texts: Sequence[str], title: str) -> Table:
-    """Mistakes as a table for a terminal of 80 columns."""
-    table = Table(title=title, title_justify="left", show_lines=True)
-    for name in ("true", "predicted"):
-        table.add_column(name, max_width=14, overflow="fold")
-    table.add_column("prob.", justify="right", no_wrap=True)
-    table.add_column("text", overflow="fold")
-    for mistake, text in zip(mistakes, texts, strict=True):
-        names = (excerpt(name, 24) for name in (mistake.true, mistake.predicted))
-        table.add_row(*names, f"{mistake.probability:.3f}", excerpt(text, 110))
-    return table

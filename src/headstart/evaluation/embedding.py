@@ -11,8 +11,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from headstart.display.figures import MAX_CLASSES_WITH_OWN_COLOUR, shortened
-from headstart.files import write_table
-from headstart.metrics.mistakes import with_texts
+from headstart.files import Column, with_column, write_table
 from headstart.metrics.predictions import Predictions
 
 MOST_FOR_TSNE = 5_000
@@ -90,7 +89,7 @@ def write_projector(
     features: Tensor,
     predictions: Predictions,
     pictures: Tensor | None,
-    texts: Sequence[str] | None = None,
+    contents: Column | None = None,
 ) -> None:
     """Writes the features for TensorBoard's projector tab, where they can be rotated and searched.
 
@@ -99,13 +98,13 @@ def write_projector(
         features: `(samples, num_features)`.
         predictions: of the samples.
         pictures: a small picture of each sample, uint8 `(samples, 3, side, side)`; None for points.
-        texts: of each sample, short; None: the samples are no texts.
+        contents: the samples, short, for one more column.
     """
     # imported here: TensorBoard is slow to import, and nothing else in this file needs it
     from torch.utils.tensorboard import SummaryWriter
 
     rows = [[path, *predictions.true_and_predicted_names(place)] for place, path in enumerate(predictions.paths)]
-    header, *table = with_texts([["path", "true", "predicted"], *rows], texts)
+    header, *table = with_column([["path", "true", "predicted"], *rows], contents)
     plain = [[" ".join(word.encode(errors="replace").decode().split()) or "-" for word in row] for row in table]
     with SummaryWriter(str(folder)) as writer:
         shown = None if pictures is None else pictures / 255

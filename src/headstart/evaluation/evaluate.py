@@ -16,13 +16,12 @@ from headstart.cli.check import check_config
 from headstart.cli.schemas import AS_IN_RUN, EvaluateConfig
 from headstart.data.module import DataModule
 from headstart.data.trained_run import data_config, known_split, load_data
-from headstart.display.tables import show
-from headstart.display.texts import mistakes_table
+from headstart.display.tables import mistakes_table, show
 from headstart.errors import UsageError
 from headstart.evaluation import inspection
 from headstart.evaluation.evaluation_files import Evaluation, clear, metrics_table, write_tables_and_figures
-from headstart.evaluation.inspection import Inspection, texts_of
-from headstart.files import as_json, replacing
+from headstart.evaluation.inspection import Inspection, contents_of
+from headstart.files import Column, as_json, replacing
 from headstart.metrics.calibration import calibration_error, fit_temperature
 from headstart.metrics.intervals import bootstrap_intervals, resampled_metric, statistics_of
 from headstart.metrics.mistakes import worst_mistakes
@@ -35,7 +34,7 @@ from headstart.tasks.objectives import CALIBRATION_BINS
 
 log = logging.getLogger(__name__)
 LISTED_MISTAKES = 5
-"""Texts with the worst mistakes that the terminal shows."""
+"""The worst mistakes that the terminal shows, if the samples fit into a table."""
 
 
 def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
@@ -106,12 +105,13 @@ def write_evaluation(
     }
     clear(folder)
     mistakes = worst_mistakes(evaluation.predictions)
-    texts = texts_of(data, cfg.split, [mistake.position for mistake in mistakes])
-    write_tables_and_figures(folder, evaluation, texts)
+    contents = contents_of(data, cfg.split, [mistake.position for mistake in mistakes])
+    write_tables_and_figures(folder, evaluation, contents)
     show(metrics_table(f"{cfg.split}, {len(evaluation.predictions):,} samples", evaluation))
-    if texts and cfg.worst:
+    if contents and cfg.worst:
         listed = mistakes[:LISTED_MISTAKES]
-        show(mistakes_table(listed, texts[: len(listed)], f"worst mistakes, {len(listed)} of {len(mistakes):,}"))
+        title = f"worst mistakes, {len(listed)} of {len(mistakes):,}"
+        show(mistakes_table(listed, Column(contents.name, contents.values[: len(listed)]), title))
     features = collector.features if collector.wants_features else None
     Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).write()
     log.info("tables and figures: %s", folder)

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from headstart.display import figures
-from headstart.files import as_json, replacing, write_table
+from headstart.files import Column, as_json, replacing, write_table
 from headstart.metrics import per_class
 from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
@@ -49,19 +48,19 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
-def write_tables_and_figures(folder: Path, evaluation: Evaluation, texts: Sequence[str] | None = None) -> None:
+def write_tables_and_figures(folder: Path, evaluation: Evaluation, contents: Column | None = None) -> None:
     """Writes the tables and figures that need only the predictions; the JSON file comes last.
 
     Args:
         folder: of the files.
         evaluation: the numbers.
-        texts: of each mistake, the worst first; None: the samples are no texts.
+        contents: the sample of each mistake, the worst first.
     """
     predictions = evaluation.predictions
     rows = per_class.class_rows(predictions)
     content = evaluation.facts | {"metrics": _with_limits(evaluation), "classes": rows}
     write_predictions(predictions_file(folder), predictions)
-    write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions), texts)
+    write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions), contents)
     write_table(folder / "metrics.csv", _metric_rows(evaluation))
     per_class.write_classes(folder / "classes.csv", rows)
     if predictions.multi_label:

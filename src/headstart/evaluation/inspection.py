@@ -23,16 +23,16 @@ from headstart.display.by_sample import as_shown, view_of
 from headstart.display.contact_sheet import is_picture
 from headstart.display.figures import save
 from headstart.display.samples import Entry, SampleView, mistake_entry
-from headstart.display.texts import excerpt
+from headstart.display.tables import excerpt
 from headstart.errors import UsageError
 from headstart.evaluation.embedding import draw_embedding, in_two_dimensions, write_embedding, write_projector
 from headstart.evaluation.explanations.attribution import require_captum
 from headstart.evaluation.explanations.by_input import explanation_for
 from headstart.evaluation.label_errors import find_label_errors, require_cleanlab, write_label_errors
-from headstart.files import write_table
+from headstart.files import Column, with_column, write_table
 from headstart.heads.logistic_regression import out_of_fold
 from headstart.metrics.intervals import describe_no_mistake
-from headstart.metrics.mistakes import Mistake, with_texts, worst_mistakes
+from headstart.metrics.mistakes import Mistake, worst_mistakes
 from headstart.metrics.predictions import Predictions
 from headstart.tasks.classification import ClassificationTask
 
@@ -144,8 +144,8 @@ class Inspection:
                 rows.append(
                     [mistake.path, mistake.true, mistake.predicted, str(rank), paths[place], name, f"{value:.4f}"]
                 )
-        texts = texts_of(self.data, "train", nearest.flatten().tolist())
-        write_table(self.folder / "neighbours.csv", with_texts(rows, texts, "neighbour_text"))
+        contents = contents_of(self.data, "train", nearest.flatten().tolist(), "neighbour_")
+        write_table(self.folder / "neighbours.csv", with_column(rows, contents))
         title = f"worst mistakes, each with the nearest training {self.task.backbone.preprocess.sample_name}s"
         self._view.write(self.folder / "neighbours", groups, title)
 
@@ -157,8 +157,8 @@ class Inspection:
         if number <= PROJECTED and is_picture(self._sample(self.split, 0)):
             shrink = Resize((PROJECTED_SIDE, PROJECTED_SIDE))
             small = torch.stack([shrink(self._sample(self.split, position)) for position in range(number)])
-        texts = texts_of(self.data, self.split, range(number))
-        short = None if texts is None else [excerpt(text) for text in texts]
+        contents = contents_of(self.data, self.split, range(number))
+        short = contents and Column(contents.name, [excerpt(each) for each in contents.values])
         write_projector(self.folder / "tensorboard", self.features, self.predictions, small, short)
 
     def _show_label_errors(self) -> None:
@@ -174,8 +174,8 @@ class Inspection:
         errors = find_label_errors(logits.softmax(dim=1), targets, self.task.classes)
         agreed = (logits.argmax(dim=1) == targets).float().mean().item()
         paths = paths_of(self.data, "train")
-        texts = texts_of(self.data, "train", [error.position for error in errors])
-        write_label_errors(self.folder / "label_errors.csv", errors, paths, texts)
+        contents = contents_of(self.data, "train", [error.position for error in errors])
+        write_label_errors(self.folder / "label_errors.csv", errors, paths, contents)
         log.info(
             "%d of %d training labels may be wrong; the model that suspects them agrees with %.1f %% of all labels: "
             "the lower this share, the more suspicions are false",
@@ -255,12 +255,18 @@ def paths_of(data: DataModule, split: str) -> list[str]:
     return [data.samples.names[index] for index in data.splits[split]]
 
 
-def texts_of(data: DataModule, split: str, positions: Iterable[int]) -> list[str] | None:
-    """The texts at these positions of a split; None if there is none, or if the samples are no texts."""
+def contents_of(data: DataModule, split: str, positions: Iterable[int], prefix: str = "") -> Column | None:
+    """The samples at these positions of a split as a column; None if there is none, or if no table can hold them.
+
+    Args:
+        data: whose samples.
+        split: its split.
+        positions: in the split.
+        prefix: of the column's name.
+    """
     indices = [data.splits[split][position] for position in positions]
-    if not indices or not isinstance(data.samples.load(indices[0]), str):
-        return None
-    return [data.samples.load(index) for index in indices]
+    name = view_of(data.samples.load(indices[0])).column if indices else None
+    return None if name is None else Column(f"{prefix}{name}", [data.samples.load(index) for index in indices])
 
 
 def starting_backbone(trained: DictConfig, task: ClassificationTask) -> Backbone:

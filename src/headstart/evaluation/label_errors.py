@@ -7,7 +7,6 @@ method "C+NR").
 """
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import UsageError
-from headstart.files import write_table
-from headstart.metrics.mistakes import with_texts
+from headstart.files import Column, with_column, write_table
 
 
 @dataclass(frozen=True)
@@ -69,16 +67,14 @@ def find_label_errors(probabilities: Tensor, targets: Tensor, classes: list[str]
     return sorted(found, key=lambda error: error.score)
 
 
-def write_label_errors(
-    file: Path, errors: list[LabelError], paths: list[str], texts: Sequence[str] | None = None
-) -> None:
+def write_label_errors(file: Path, errors: list[LabelError], paths: list[str], contents: Column | None = None) -> None:
     """Writes `path,given,suggested,score`, the most likely errors first.
 
     Args:
         file: a CSV file.
         errors: the rows.
         paths: of all samples of the split.
-        texts: of each error, for the column `text`; None: there is no such column.
+        contents: the sample of each error, for one more column.
     """
     rows = [[paths[e.position], e.given, e.suggested, f"{e.score:.6f}"] for e in errors]
-    write_table(file, with_texts([["path", "given", "suggested", "score"], *rows], texts))
+    write_table(file, with_column([["path", "given", "suggested", "score"], *rows], contents))

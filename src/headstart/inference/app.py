@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from torch import nn
 
+from headstart.errors import UsageError
 from headstart.inference.batches import prepared
 from headstart.inference.classifier import Classifier
 from headstart.inference.guards import BODY_SECONDS, WAITING, names_of_this_machine, why_refused
@@ -24,6 +25,8 @@ from headstart.inference.served_pictures import ServedPictures
 from headstart.inference.served_texts import ServedTexts
 from headstart.inputs.base import Preprocess, UnreadableInput
 
+KINDS: dict[str, type[ServedKind]] = {"image-classification": ServedPictures, "text-classification": ServedTexts}
+"""`Preprocess.hub_task` -> how such inputs are served."""
 HEADERS = {
     # the page loads nothing from other sites, and other sites may not show it in a frame
     "Content-Security-Policy": "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
@@ -77,8 +80,14 @@ class Model:
 
 
 def served_kind(preprocess: Preprocess) -> ServedKind:
-    """The kind of input of a model: texts, else pictures."""
-    return ServedTexts() if preprocess.hub_task == "text-classification" else ServedPictures()
+    """The kind of input of a model.
+
+    Raises:
+        UsageError: there is no page for it.
+    """
+    if preprocess.hub_task not in KINDS:
+        raise UsageError(f"serve is for pictures and texts, not for a {preprocess.sample_name} of this model")
+    return KINDS[preprocess.hub_task]()
 
 
 def build_app(model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Collection[str] = ()) -> FastAPI:

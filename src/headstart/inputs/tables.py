@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from headstart.errors import UsageError, listed, nearest
-from headstart.files import large_fields
+from headstart.files import TABLE_SUFFIXES, large_fields
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.opening import MAX_BYTES, open_file
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
-"""Endings of tables. A `.txt` file needs tabs between its columns."""
+READABLE = (*TABLE_SUFFIXES, ".txt")
+"""Endings of files that are read as tables. A `.txt` file needs tabs between its columns."""
 LINES_COMPARED = 100
 DELIMITERS = ",;\t"
 """Delimiters that a `.csv` file may have; the first one counts if two are equally frequent."""
@@ -117,8 +117,8 @@ def read_table(file: Path) -> Table:
         UsageError: the file cannot be opened, is too large, or is no table.
     """
     suffix = file.suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
-        raise UsageError(f"{file} is no table: give a file that ends in {', '.join(TABLE_SUFFIXES)}")
+    if suffix not in READABLE:
+        raise UsageError(f"{file} is no table: give a file that ends in {', '.join(READABLE)}")
     try:
         with open_file(file) as stream:
             if suffix == ".parquet":

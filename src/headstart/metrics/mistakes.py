@@ -1,12 +1,11 @@
 """The worst mistakes: the wrong predictions with the highest probabilities."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from headstart.files import write_table
+from headstart.files import Column, with_column, write_table
 from headstart.metrics.predictions import Predictions
 
 
@@ -55,20 +54,13 @@ def _label_mistake(predictions: Predictions, position: int) -> Mistake:
     return Mistake(position, predictions.paths[position], *names, confidence[label].item(), label)
 
 
-def write_mistakes(file: Path, mistakes: list[Mistake], texts: Sequence[str] | None = None) -> None:
+def write_mistakes(file: Path, mistakes: list[Mistake], contents: Column | None = None) -> None:
     """Writes the columns `path,true,predicted,probability`, the worst mistake first.
 
     Args:
         file: a CSV file.
         mistakes: the rows.
-        texts: of each mistake, for the column `text`; None: there is no such column.
+        contents: the sample of each mistake, for one more column.
     """
     rows = [[m.path, m.true, m.predicted, f"{m.probability:.6f}"] for m in mistakes]
-    write_table(file, with_texts([["path", "true", "predicted", "probability"], *rows], texts))
-
-
-def with_texts(rows: list[list[str]], texts: Sequence[str] | None, name: str = "text") -> list[list[str]]:
-    """A table with one more column; `texts` has one less entry than the table has rows; None: the table as it is."""
-    if texts is None:
-        return rows
-    return [[*row, text] for row, text in zip(rows, [name, *texts], strict=True)]
+    write_table(file, with_column([["path", "true", "predicted", "probability"], *rows], contents))

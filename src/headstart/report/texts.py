@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from headstart.data.module import SPLITS, DataModule
 from headstart.display.page import inline_svg, style
 from headstart.display.samples import Entry
-from headstart.display.texts import excerpt, page_entry
+from headstart.display.tables import excerpt
+from headstart.display.texts import page_entry
 from headstart.files import large_fields
 from headstart.inputs.base import Preprocess
 from headstart.inputs.text.preprocess import TextPreprocess

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.parsing import AttributeDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -99,6 +100,13 @@ class Task(pl.LightningModule):
         self.unfreeze_warmup_steps = unfreeze_warmup_steps
         # Epochs in which nothing is trained, such as those of a closed-form head; the schedule does not count them
         self.epochs_without_steps = 0
+
+    @property
+    def hparams_initial(self) -> AttributeDict:
+        """What Lightning gives to the loggers: no files of the input, such as a tokenizer of hundreds of kilobytes."""
+        found, files = super().hparams_initial, self.backbone.preprocess.files_beside().values()
+        found["preprocess"] = {key: value for key, value in found.get("preprocess", {}).items() if value not in files}
+        return found
 
     def _check_monitor(self) -> None:
         known = ["val/loss", *self.val_metrics.keys()]

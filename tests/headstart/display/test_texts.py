@@ -7,7 +7,9 @@ from rich.console import Console
 from headstart.display.by_sample import view_of
 from headstart.display.pictures import PictureView
 from headstart.display.samples import Entry, SampleView
-from headstart.display.texts import LONGEST, Piece, TextView, excerpt, main_words, mistakes_table, pieces
+from headstart.display.tables import excerpt, mistakes_table
+from headstart.display.texts import LONGEST, Piece, TextView, main_words, pieces
+from headstart.files import Column
 from headstart.inputs.text.words import Word
 from headstart.metrics.mistakes import Mistake
 
@@ -29,6 +31,8 @@ def test_what_the_network_did_not_read_is_marked():
     assert pieces("good ", [Word(0, 4, 1.0)]) == [Piece("good", 1.0), Piece(" ")], (
         "a space at the end is nothing to read"
     )
+    accent = "\N{COMBINING ACUTE ACCENT}"
+    assert all(piece.is_read for piece in pieces(f"good {accent}", [Word(0, 4, 1.0)])), "tokenizers may drop accents"
 
 
 def test_only_the_beginning_of_a_long_text_is_shown():
@@ -76,7 +80,7 @@ def test_a_text_never_becomes_markdown():
 def test_mistakes_fit_into_80_columns():
     mistakes = [Mistake(0, "x", "Donaudampfschifffahrt" * 3, "[bold]b", 0.987, 1)] * 2
     stream = io.StringIO()
-    table = mistakes_table(mistakes, ["a long text " * 40, "[red]short"], "worst mistakes")
+    table = mistakes_table(mistakes, Column("text", ["a long text " * 40, "[red]short"]), "worst mistakes")
     Console(file=stream, width=80, markup=False).print(table)
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= 80

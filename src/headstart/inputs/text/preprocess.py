@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from headstart.errors import UsageError
+from headstart.files import TABLE_SUFFIXES
 from headstart.inputs.base import Length, Preprocess, Setting, Unlabelled
-from headstart.inputs.tables import TABLE_SUFFIXES
 from headstart.inputs.text.files import decoded, lines_of, usable
 from headstart.inputs.text.tables import rows_of
 
@@ -113,7 +113,7 @@ class TextPreprocess(Preprocess):
 
     def samples_in(self, source: str | BinaryIO, column: str | int | None = None) -> Iterator[Unlabelled]:
         """Each line of a text file or of standard input, or each row of a table."""
-        if isinstance(source, str) and Path(source).suffix.lower() in {*TABLE_SUFFIXES} - self.suffixes:
+        if isinstance(source, str) and Path(source).suffix.lower() in TABLE_SUFFIXES:
             return rows_of(source, column)
         return lines_of(source)
 
