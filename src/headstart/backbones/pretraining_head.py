@@ -19,7 +19,12 @@ NAMES = {"dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias"}
 
 
 def head_of_pretraining(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file under the names of `LanguageModelHead`; empty if the file does not have all of them."""
+    """The tensors of a file under the names of `LanguageModelHead`; empty if the file does not have all of them.
+
+    The head in an earlier run has these names already.
+    """
+    if state.keys() == NAMES:
+        return dict(state)
     found = {
         ours + name.removeprefix(theirs): tensor
         for ours, others in PARTS.items()

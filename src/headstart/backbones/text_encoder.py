@@ -141,18 +141,18 @@ class TextEncoder(Backbone):
         head = LanguageModelHead(self.num_features, width, vocabulary, activation)
         if self.source is None:
             return head
-        if known := head_of_pretraining(renamed(_state(*self.source))):
-            load_strictly(head, StateDict(known), f"{self.source[1]} (head of the pretraining)")
-        log.info("the head of the language model %s", "is that of the pretraining" if known else "is new")
+        if known := head_of_pretraining(renamed(_state(*self.source, part="head"))):
+            load_strictly(head, StateDict(known), f"{self.source[1]} (head of a language model)")
+        log.info("the head of the language model %s", "comes from model.weights" if known else "is new")
         return head
 
 
-def _state(files: ModelFiles, weights: str) -> StateDict:
-    """The tensors that `weights` names."""
+def _state(files: ModelFiles, weights: str, part: str = "backbone") -> StateDict:
+    """The tensors that `weights` names; `part`: as in `read_weights`."""
     if weights == "DEFAULT":
         return load_state_dict_file(files.weights())
     if looks_like_path(weights):
-        return read_weights(Path(weights).expanduser())
+        return read_weights(weights, part)
     raise UsageError(
         f"model.weights={weights}: give DEFAULT for the published ones, the path of a file or of an earlier "
         "run, or null for random weights"

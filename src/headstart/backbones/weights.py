@@ -33,10 +33,14 @@ def looks_like_path(weights: str | Path) -> bool:
     return isinstance(weights, Path) or path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1 or path.exists()
 
 
-def read_weights(source: str | Path) -> StateDict:
-    """Tensors by name, from a file or from an earlier run: a checkpoint or its folder gives the backbone.
+def read_weights(source: str | Path, part: str = "backbone") -> StateDict:
+    """Tensors by name, from a file or from an earlier run: a checkpoint or its folder gives one part of the model.
 
     A checkpoint of another LightningModule gives its state dict.
+
+    Args:
+        source: path of the file, or of the folder of the run.
+        part: of an earlier run: `backbone` or `head`.
 
     Raises:
         UsageError: no such file, no weights in it, or damaged.
@@ -51,7 +55,7 @@ def read_weights(source: str | Path) -> StateDict:
             )
         path = best
     content = _read(path)
-    return _backbone_of_run(content) or _state_dict_in(content, path)
+    return _part_of_run(content, part) or _state_dict_in(content, path)
 
 
 def load_state_dict_file(path: str | Path) -> StateDict:
@@ -149,10 +153,10 @@ def fetch(url: str) -> Path:
     return path
 
 
-def _backbone_of_run(content: Any) -> StateDict | None:
-    """The backbone in a checkpoint of Headstart; None if the file has no part of this name."""
+def _part_of_run(content: Any, part: str) -> StateDict | None:
+    """A part of the model in a checkpoint of Headstart; None if the file has no part of this name."""
     state = content.get("state_dict") if isinstance(content, dict) else None
-    prefix = "backbone."
+    prefix = f"{part}."
     found = {name.removeprefix(prefix): v for name, v in (state or {}).items() if name.startswith(prefix)}
     return _ordered(found) if found else None
 

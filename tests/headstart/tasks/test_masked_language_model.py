@@ -62,6 +62,8 @@ def test_the_loss_falls_and_the_encoder_starts_a_classifier(configured, pretrain
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, state[f"backbone.{name}"])
     assert not torch.equal(loaded.token_embedding.weight, before.token_embedding.weight)
+    for name, tensor in loaded.language_model_head().state_dict().items():
+        assert torch.equal(tensor, state[f"head.{name}"]), "a second adaptation goes on with the same head"
 
 
 def test_labelled_texts_are_used_without_their_labels(composed, tmp_path):
