@@ -16,6 +16,7 @@ NEEDS = {
     "data/image_folder.yaml": ["data.root=pictures"],
     "data/text_folder.yaml": ["data.root=texts"],
     "data/text_table.yaml": ["data.root=texts.tsv"],
+    "data/table.yaml": ["data.root=labels.csv"],
     "experiment/ulmfit.yaml": ["data.root=texts.tsv"],
     "data/text_lines.yaml": ["data.root=texts.txt"],
     "experiment/adapt_language_model.yaml": ["data.root=texts.txt"],

@@ -32,7 +32,8 @@ BOUNDS: dict[str, tuple[float, float | None]] = {
 """Setting -> least and largest value, both whole numbers if the setting is one; None: no largest value."""
 LOGGERS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 """Class of a logger -> the library that it needs in addition; the extra of the same name installs it."""
-ROOTS = {"ImageFolder": "folder", "TextFolder": "folder", "TextTable": "file or folder", "TextLines": "file or folder"}
+ROOTS = dict.fromkeys(("ImageFolder", "TextFolder"), "folder")
+ROOTS |= dict.fromkeys(("PictureTable", "TextTable", "TextLines"), "file or folder")
 """Class of a data set that needs an existing `data.root` -> what it is."""
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 NO_LOW_RANK = "finetuning=lora trains low-rank updates, and the backbone has none: add model.lora_rank=8"

@@ -28,6 +28,7 @@ SETTINGS = {
     "trainer": ("device", "accelerator"),
 }
 """What to type -> words for it in other tools."""
+PICTURE_NAME = re.compile(rb"\.(jpe?g|png|tiff?|bmp|webp|gif)\b", re.IGNORECASE)
 HERE = {word: setting for setting, words in SETTINGS.items() for word in words}
 
 
@@ -50,8 +51,15 @@ def translations(arguments: list[str]) -> Iterator[str]:
 
 
 def _data_set(root: str) -> str:
-    """The data set for a path of a person's own data."""
-    return "data=text_table" if root.lower().endswith(TABLE_SUFFIXES) else "data=image_folder"
+    """The data set for a path of a person's own data; a table of pictures has names of pictures at its beginning."""
+    if not root.lower().endswith(TABLE_SUFFIXES):
+        return "data=image_folder"
+    try:
+        with Path(root).expanduser().open("rb") as file:
+            names_pictures = PICTURE_NAME.search(file.read(10_000))
+    except OSError:
+        return "data=table (pictures) or data=text_table (texts), and"
+    return "data=table" if names_pictures else "data=text_table"
 
 
 def _translation(setting: str, value: str) -> str:

@@ -24,6 +24,8 @@ class Samples:
         load: index -> raw sample, for pictures a uint8 RGB tensor `(3, height, width)`. Must be picklable.
         digests: a hash of each sample's content, to find the same sample in two splits; None if not known.
         copies_together: whether samples with the same content stay together when splits are cut.
+        groups: the group of each sample, such as a patient: all its samples stay together when splits are cut. None:
+            there are no groups.
     """
 
     names: Sequence[str]
@@ -32,6 +34,7 @@ class Samples:
     load: Loader
     digests: Sequence[str] | None = None
     copies_together: bool = False
+    groups: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -101,6 +104,7 @@ def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> t
     names: list[str] = []
     targets: list[Any] = []
     digests: list[str] = []
+    groups: list[str] = []
     starts: list[int] = []
     origin: dict[str, list[int]] = {}
     for split, samples in parts.items():
@@ -110,11 +114,14 @@ def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> t
         names += samples.names
         targets += _translate(split, samples, classes, "train" if known_classes is None else "the model")
         digests += samples.digests or []
+        groups += samples.groups or []
     if len(set(names)) < len(names):
         raise ValueError("two samples have the same name: a data set must name every sample of all splits differently")
     load = _Chained([samples.load for samples in parts.values()], starts)
     together = any(samples.copies_together for samples in parts.values())
-    joined = Samples(names, targets, classes, load, digests if len(digests) == len(names) else None, together)
+    joined = Samples(
+        names, targets, classes, load, digests if len(digests) == len(names) else None, together, groups or None
+    )
     if known_classes is None:
         _check_classes(joined, origin["train"])
     return joined, origin

@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.samples import Samples
-from headstart.errors import UsageError
+from headstart.errors import UsageError, listed
 from headstart.files import write_table
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
+FEW = 10
+"""Samples that a combination of labels needs, to be stratified by itself."""
+Strata = dict[tuple[int, ...], list[int]]
+"""Class, or combination of labels -> indices of its samples."""
 COLUMNS = ["split", "name", "class", "digest"]
 
 
@@ -86,7 +90,18 @@ class SplitPlan:
         return {"train": self._subset(samples, train), "val": val, "test": test}
 
     def _cut(self, samples: Samples, indices: list[int], share: float, name: str) -> tuple[list[int], list[int]]:
-        """The indices that stay and those that are cut off: at least one sample of each class, but never its last."""
+        """The indices that stay and the ones that are cut off.
+
+        At least one sample of each class is cut off, but never its last. With groups, a class may have none.
+        """
+        if samples.groups is not None:
+            cut = _cut_groups(self._strata(samples, indices), samples, share)
+            if not cut:
+                raise UsageError(
+                    f"cannot cut a {name} split from {len(indices)} training samples: the groups of data.group_by are "
+                    f"too few or too large. Give data.{name}_fraction=0, or a {name} split of your own"
+                )
+            return [i for i in indices if i not in cut], [i for i in indices if i in cut]
         strata = _distinct(self._strata(samples, indices), samples)
         cut = _with_copies(_take(strata, share, leave=1), indices, samples)
         if not cut:
@@ -105,10 +120,22 @@ class SplitPlan:
                 f"data.num_folds={self.num_folds}: the smallest class has only {fewest} samples; "
                 "give at most as many folds"
             )
+        if samples.groups is not None:
+            val = self._fold_of_groups(samples, indices)
+            return [i for i in indices if i not in val], [i for i in indices if i in val]
         strata = _distinct(self._strata(samples, indices), samples)
         dealt = [index for members in strata.values() for index in members]
         val = _with_copies(set(dealt[self.fold :: self.num_folds]), indices, samples)
         return [i for i in indices if i not in val], [i for i in indices if i in val]
+
+    def _fold_of_groups(self, samples: Samples, indices: list[int]) -> set[int]:
+        """Fold `self.fold`: each fold is cut from what the folds before it leave; the last one is what is left."""
+        left, found = indices, set()
+        for fold in range(self.fold + 1):
+            left = [index for index in left if index not in found]
+            others = self.num_folds - fold
+            found = set(left) if others == 1 else _cut_groups(self._strata(samples, left), samples, 1 / others)
+        return found
 
     def _subset(self, samples: Samples, indices: list[int]) -> list[int]:
         """The training samples that `train_fraction` or `shots_per_class` leaves."""
@@ -141,16 +168,21 @@ class SplitPlan:
             kept.update(random.choice(others, missing, replace=False).tolist() if missing else ())
         return kept
 
-    def _strata(self, samples: Samples, indices: list[int]) -> dict[int, list[int]]:
+    def _strata(self, samples: Samples, indices: list[int]) -> Strata:
         """The samples of each class in random order.
 
-        Multi-label samples count under their rarest label (-1: no label): not all labels can be balanced, and rare
-        labels need it most.
+        Multi-label samples count under their combination of labels. Combinations with fewer than `FEW` samples count
+        under their rarest label: not all can be balanced, and rare labels need it most.
         """
-        frequency = _frequency(samples, indices)
+        frequency, combinations = _frequency(samples, indices), Counter()
+        if samples.multi_label:
+            combinations = Counter(tuple(samples.classes_of(index)) for index in indices)
         strata = defaultdict(list)
         for index in indices:
-            strata[min(samples.classes_of(index), key=frequency.__getitem__, default=-1)].append(index)
+            labels = tuple(samples.classes_of(index))
+            if samples.multi_label and combinations[labels] < FEW:
+                labels = (min(labels, key=frequency.__getitem__, default=-1),)
+            strata[labels].append(index)
         random = np.random.default_rng(self.seed)
         return {c: random.permutation(members).tolist() for c, members in sorted(strata.items())}
 
@@ -159,7 +191,7 @@ def _frequency(samples: Samples, indices: list[int]) -> Counter[int]:
     return Counter(c for index in indices for c in samples.classes_of(index))
 
 
-def _distinct(strata: dict[int, list[int]], samples: Samples) -> dict[int, list[int]]:
+def _distinct(strata: Strata, samples: Samples) -> Strata:
     """The first sample of each content if copies stay together, else all samples; without classes that have none left.
 
     The order does not change: data without copies get the same splits in both cases.
@@ -182,7 +214,48 @@ def _with_copies(chosen: set[int], indices: list[int], samples: Samples) -> set[
     return {index for index in indices if samples.digests[index] in contents}
 
 
-def _take(strata: dict[int, list[int]], share: float, leave: int = 0) -> set[int]:
+def _cut_groups(strata: Strata, samples: Samples, share: float) -> set[int]:
+    """Whole groups that hold about `share` of each stratum, and never the last sample of one.
+
+    Groups are tried in random order, large ones first; a group is cut off if that brings the numbers closer to the
+    wanted ones. Samples with the same content are in one group if copies stay together.
+    """
+    place = {index: row for row, members in enumerate(strata.values()) for index in members}
+    counts: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(len(strata)))
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, group in _components(list(place), samples).items():
+        counts[group][place[index]] += 1
+        members[group].append(index)
+    sizes = np.array([len(each) for each in strata.values()])
+    have, cut = np.zeros(len(strata)), set()
+    for group in sorted(counts, key=lambda group: -counts[group].sum()):
+        after = have + counts[group]
+        is_closer = (((after - share * sizes) ** 2 - (have - share * sizes) ** 2) / sizes).sum() < 0
+        if is_closer and not ((after >= sizes) & (counts[group] > 0)).any():
+            have = after
+            cut.update(members[group])
+    return cut
+
+
+def _components(indices: list[int], samples: Samples) -> dict[int, int]:
+    """Index of a sample -> number of its group; groups that share a content are one, if copies stay together."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
+        return key
+
+    groups = {index: f"group {samples.groups[index]}" for index in indices}
+    if samples.copies_together and samples.digests:
+        for index, group in groups.items():
+            parent[root(f"content {samples.digests[index]}")] = root(group)
+    roots = {index: root(group) for index, group in groups.items()}
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(roots.values()))}
+    return {index: numbers[name] for index, name in roots.items()}
+
+
+def _take(strata: Strata, share: float, leave: int = 0) -> set[int]:
     """The first samples of each stratum: at least one, at most all but `leave`, together about `share` of all."""
     sizes = np.array([len(members) for members in strata.values()])
     wanted, most = share * sizes, sizes - leave
@@ -303,13 +376,25 @@ def are_all_in(rows: list[Row], samples: Samples) -> bool:
 
 
 def warn_of_leaks(samples: Samples, splits: dict[str, list[int]]) -> None:
-    """Warns if the same content is in two splits or in two classes: scores on it mean nothing."""
+    """Warns if the same content is in two splits or in two classes, or a group in two splits: scores mean nothing."""
+    if shared := shared_groups(samples, splits):
+        log.warning(
+            "%d groups have samples in two splits, such as %s: scores will mislead", len(shared), listed(shared, 3)
+        )
     for kind, found in leaks(samples, splits).items():
         if found:
             log.warning(
                 "%d samples with identical content are in two %s, the first pair is %s = %s: scores will mislead",
                 len(found), kind, *found[0],
             )  # fmt: skip
+
+
+def shared_groups(samples: Samples, splits: dict[str, list[int]]) -> list[str]:
+    """The groups with samples in two splits, sorted."""
+    if samples.groups is None:
+        return []
+    places = Counter(group for indices in splits.values() for group in {samples.groups[i] for i in indices})
+    return sorted(group for group, number in places.items() if number > 1)
 
 
 def leaks(samples: Samples, splits: dict[str, list[int]]) -> dict[str, list[tuple[str, str]]]:

@@ -21,8 +21,8 @@ SPLIT_NAMES = {
 """Names of split folders and files, alone or as in `test_set`, `training-images` or `valdata`."""
 BESIDE_TRAIN = {"val": ("dev", "eval", "evaluation"), "test": ("holdout",)}
 """Names of splits only beside a `train` folder or file: otherwise they could be classes."""
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
-"""Endings of files that hold rows, perhaps file names and labels."""
+TABLES = (".json", ".xlsx", ".xls", ".ods")
+"""Endings of files that hold rows, and that are not read."""
 ENDING = r"[-_. ]?(sets?|data|dataset|images?|imgs?|pictures?|photos?|split|folder)?"
 
 
@@ -38,6 +38,12 @@ def by_split(paths: Sequence[Path], name: Callable[[Path], str]) -> dict[str, li
         for split, names in BESIDE_TRAIN.items():
             found[split] += [path for path in paths if path not in found[split] and _reads_like(name(path), names)]
     return found
+
+
+def split_named(value: str) -> str | None:
+    """The split that a value names, such as `val` for `valid` or `dev`; None: none."""
+    names = {split: (*SPLIT_NAMES[split], *BESIDE_TRAIN.get(split, ())) for split in SPLIT_NAMES}
+    return next((split for split, known in names.items() if _reads_like(value.strip(), known)), None)
 
 
 def _reads_like(name: str, names: tuple[str, ...]) -> bool:
@@ -63,10 +69,11 @@ def _kind_and_advice(file: Path, things: str) -> str:
     suffix = file.suffix.lower()
     if suffix in ARCHIVES:
         return "an archive: unpack it, and give the folder that it makes"
-    if things == "texts" and suffix in TABLE_SUFFIXES:
-        return f"a file: if it is a table of texts, type data=text_table data.root={file}"
+    if suffix in TABLE_SUFFIXES:
+        data = "text_table" if things == "texts" else "table"
+        return f"a file: if it is a table of {things} and their labels, type data={data} data.root={file}"
     if suffix in TABLES:
-        return f"a table: labels are read from folders: put the {things} into one folder per class"
+        return f"a table that is not read: save it as .csv, and type data=table data.root={file.with_suffix('.csv')}"
     if suffix in PICTURE_SUFFIXES:
         return f"one picture: give the folder that has one sub-folder per class, perhaps {file.parent.parent}"
     return "a file: give a folder with one sub-folder per class"

@@ -1,20 +1,46 @@
-"""Finds the columns of a table that hold the text and the label, and whether its first row is a header."""
+"""Finds the columns of a table that hold the samples and the labels, and whether its first row is a header."""
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.errors import UsageError
 from headstart.inputs.tables import Table
-from headstart.inputs.text.tables import TEXT_NAMES
 
 log = logging.getLogger(__name__)
 
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "y")
 """Usual names of the column with the label."""
+SPLIT_NAME = "split"
+"""Usual name of a column with the split of each row."""
 MOST_WORDS = 3
 """Number of words that the name of a column has at most."""
+COMPARED = 100
+"""Rows whose values show what a column holds."""
+TRUTH = {"0": 0, "1": 1, "false": 0, "true": 1, "0.0": 0, "1.0": 1}
+"""Values of a column of 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The column with the samples of one kind.
+
+    Attributes:
+        key: the setting that names the column.
+        word: the word for its values.
+        names: usual names of the column, the first one that a table has counts.
+        looks_right: whether a value is of this kind; None: all values are.
+    """
+
+    key: str
+    word: str
+    names: Sequence[str]
+    looks_right: Callable[[str], bool] | None = None
+
+    def fits(self, values: Sequence[str]) -> bool:
+        """Whether the first values of a column are of this kind; False if all values of all columns would be."""
+        return self.looks_right is not None and len(values) > 0 and all(map(self.looks_right, values[:COMPARED]))
 
 
 @dataclass(frozen=True)
@@ -22,122 +48,153 @@ class Columns:
     """Names of columns, or positions from 0.
 
     Attributes:
-        text: the column with the text.
+        sample: the column with the samples.
         labels: the column with the label, or several columns of 0 and 1.
         header: whether the first row of a CSV or TSV file holds the names.
     """
 
-    text: int | str
+    sample: int | str
     labels: tuple[int | str, ...]
     header: bool
 
-    def find(self, table: Table) -> tuple[Table, int, list[int]]:
-        """The table with its names, the position of the text, and the positions of the labels.
+    def find(self, table: Table, key: str) -> tuple[Table, int, list[int]]:
+        """The table with its names, the position of the samples, and the positions of the labels.
+
+        Args:
+            table: as it was read.
+            key: the setting that names the column with the samples.
 
         Raises:
             UsageError: the table has no such column.
         """
         if self.header and table.names is None:
             table = table.with_header()
-        text = table.position("data.text_column", self.text)
-        return table, text, [table.position("data.label_column", label) for label in self.labels]
+        sample = table.position(key, self.sample)
+        return table, sample, [table.position("data.label_column", label) for label in self.labels]
 
 
 def find_columns(
     table: Table,
-    text: int | str | None,
+    content: Content,
+    sample: int | str | None,
     labels: Sequence[int | str] | None,
     header: bool | None,
     classes: Collection[str] | None = None,
+    others: Mapping[str, int | str] | None = None,
 ) -> Columns:
-    """The columns with the text and the labels. The log says which ones they are.
+    """The columns with the samples and the labels. The log says which ones they are.
 
     Args:
         table: as it was read.
-        text: the column that is given; None: find it.
-        labels: the columns that are given; None: find one.
+        content: the kind of samples.
+        sample: the column that is given; None: find it.
+        labels: the columns that are given; None: find them.
         header: whether the first row holds the names; None: find out.
         classes: the classes of an existing model.
+        others: setting -> the column that it names, which holds neither samples nor labels.
 
     Raises:
         UsageError: the table is empty, or the columns cannot be found; the message says what to type.
     """
     if not table.rows:
         raise UsageError(f"{table.file} has no row that can be used{_first_reason(table)}")
+    search = _Search(content, sample, labels, others or {}, classes)
     if table.names is None:
-        name = next((given for given in (text, *(labels or ())) if isinstance(given, str)), None)
+        given = (sample, *(labels or ()), *search.others.values())
+        name = next((column for column in given if isinstance(column, str)), None)
         if header is None:
-            header = name is not None or is_header(table, text, labels, classes)
+            header = name is not None or search.finds_header(table)
         if name is not None and not header:
             raise UsageError(f"data.header=false: without a header, give the position of {name!r}, from 0")
         if header:
             table = table.with_header()
-    places = None if labels is None else [table.position("data.label_column", label) for label in labels]
-    place = None if text is None else table.position("data.text_column", text)
-    place, places = _complete(table, place, places, classes)
+    place, places = search.columns(table)
     if place in places:
-        raise UsageError(f"data.text_column and data.label_column are both {_shown(table, place)} of {table.file}")
-    _tell(table, place, places, bool(header))
+        raise UsageError(f"{content.key} and data.label_column are both {_shown(table, place)} of {table.file}")
+    _tell(table, content, place, places, bool(header))
     return Columns(_key(table, place), tuple(_key(table, each) for each in places), bool(header))
 
 
-def is_header(
-    table: Table, text: int | str | None, labels: Sequence[int | str] | None, classes: Collection[str] | None
-) -> bool:
-    """Whether the first row of a table holds the names of the columns.
+@dataclass(frozen=True)
+class _Search:
+    """The search for the columns of a table; the arguments are described at `find_columns`."""
 
-    It does if a value is a usual name (`TEXT_NAMES`, `LABEL_NAMES`) that its column does not hold again. It also does
-    if its label occurs in no other row, while every other label occurs at least twice or is one of `classes`, and its
-    text has at most three words.
-    """
-    first, rest = table.rows[0].values, Table(table.file, table.rows[1:])
-    usual = {*TEXT_NAMES, *LABEL_NAMES}
-    for index, value in enumerate(first):
-        if value.strip().lower() in usual and value not in rest.column(index):
-            return True
-    if not rest.rows:
-        return False
-    try:
-        place, places = _complete(
-            rest,
-            None if text is None else rest.position("data.text_column", text),
-            None if labels is None else [rest.position("data.label_column", label) for label in labels],
-            classes,
-        )
-    except UsageError:
-        return False
-    if len(places) > 1:  # columns of 0 and 1
-        return not any(first[index].strip() in ("0", "1") for index in places)
-    counts = Counter(rest.column(places[0]))
-    is_label = first[places[0]] in counts or first[places[0]] in (classes or ())
-    others_are = all(count > 1 or label in (classes or ()) for label, count in counts.items())
-    return not is_label and others_are and len(first[place].split()) <= MOST_WORDS
+    content: Content
+    sample: int | str | None
+    labels: Sequence[int | str] | None
+    others: Mapping[str, int | str]
+    classes: Collection[str] | None
+
+    def finds_header(self, table: Table) -> bool:
+        """Whether the first row of a table holds the names of the columns.
+
+        It does if a value is a usual name (of the samples or labels) that its column does not hold again, or if only
+        the first value of a column is no sample of this kind. It also does if its label occurs in no other row, while
+        every other label occurs at least twice or is a class of the model, and its text has at most three words.
+        """
+        first, rest = table.rows[0].values, Table(table.file, table.rows[1:])
+        usual = {*self.content.names, *LABEL_NAMES}
+        for index, value in enumerate(first):
+            if value.strip().lower() in usual and value not in rest.column(index):
+                return True
+        if not rest.rows:
+            return False
+        if samples := [index for index in range(rest.width) if self.content.fits(rest.column(index))]:
+            return not any(self.content.looks_right(first[index]) for index in samples)
+        try:
+            place, places = self.columns(rest)
+        except UsageError:
+            return False
+        if len(places) > 1:  # columns of 0 and 1
+            return not any(first[index].strip() in ("0", "1") for index in places)
+        counts, known = Counter(rest.column(places[0])), self.classes or ()
+        is_label = first[places[0]] in counts or first[places[0]] in known
+        others_are = all(count > 1 or label in known for label, count in counts.items())
+        return not is_label and others_are and len(first[place].split()) <= MOST_WORDS
+
+    def columns(self, table: Table) -> tuple[int, list[int]]:
+        """The positions of the samples and the labels; what is not given is found.
+
+        Raises:
+            UsageError: they cannot be found.
+        """
+        taken = [table.position(key, other) for key, other in self.others.items()]
+        taken += [index for index, name in enumerate(table.names or ()) if name.lower() == SPLIT_NAME]
+        labels = None
+        if self.labels is not None:
+            labels = [table.position("data.label_column", label) for label in self.labels]
+        if self.sample is not None:
+            sample = table.position(self.content.key, self.sample)
+        else:
+            sample = self._find_sample(table, [*taken, *(labels or [])])
+        if labels is None:
+            label = _by_name(table, LABEL_NAMES, [*taken, *([] if sample is None else [sample])])
+            labels = None if label is None else [label]
+        if table.width == 2 and sample is None and labels is None:
+            label = _label_of_two(table, self.classes)
+            labels = None if label is None else [label]
+        left = [index for index in range(table.width) if index not in (*taken, *(labels or ()), sample)]
+        if sample is None and labels is not None and len(left) == 1:
+            sample = left[0]
+        if sample is not None and labels is None:
+            labels = _labels_among(table, left)
+        if sample is None or labels is None:
+            raise UsageError(_question(table, self.content, sample, labels))
+        return sample, labels
+
+    def _find_sample(self, table: Table, taken: Collection[int]) -> int | None:
+        by_name = _by_name(table, self.content.names, taken)
+        if self.content.looks_right is None:
+            return by_name
+        fitting = [i for i in range(table.width) if i not in taken and self.content.fits(table.column(i))]
+        return fitting[0] if len(fitting) == 1 else by_name
 
 
-def _complete(
-    table: Table, text: int | None, labels: list[int] | None, classes: Collection[str] | None
-) -> tuple[int, list[int]]:
-    """The positions of the text and the labels; those that are not given are found.
-
-    Raises:
-        UsageError: they cannot be found.
-    """
-    if text is None:
-        text = _by_name(table, TEXT_NAMES, labels or [])
-    if labels is None:
-        label = _by_name(table, LABEL_NAMES, [] if text is None else [text])
-        labels = None if label is None else [label]
-    if table.width == 2 and text is None and labels is None:
-        label = _label_of_two(table, classes)
-        labels = None if label is None else [label]
-    left = [index for index in range(table.width) if index not in (labels or [])]
-    if text is None and labels is not None and len(left) == 1:
-        text = left[0]
-    if table.width == 2 and text is not None and labels is None:
-        labels = [1 - text]
-    if text is None or labels is None:
-        raise UsageError(_question(table, text, labels))
-    return text, labels
+def _labels_among(table: Table, left: list[int]) -> list[int] | None:
+    """The only column that is left, or all of them if each holds only 0 and 1; None: neither."""
+    if len(left) == 1 or (left and all({v.strip().lower() for v in table.column(i)} <= TRUTH.keys() for i in left)):
+        return left
+    return None
 
 
 def _by_name(table: Table, usual: Sequence[str], taken: Collection[int]) -> int | None:
@@ -158,10 +215,10 @@ def _label_of_two(table: Table, classes: Collection[str] | None) -> int | None:
     return different.index(min(different))
 
 
-def _question(table: Table, text: int | None, labels: list[int] | None) -> str:
+def _question(table: Table, content: Content, sample: int | None, labels: list[int] | None) -> str:
     """Lists the columns with an example of each, and says what to type."""
     missing = [
-        *(["data.text_column=<column with the text>"] if text is None else []),
+        *([f"{content.key}=<column with the {content.word}>"] if sample is None else []),
         *(["data.label_column=<column with the label>"] if labels is None else []),
     ]
     examples = table.rows[0].values if table.rows else ("",) * table.width
@@ -190,12 +247,14 @@ def _key(table: Table, index: int) -> int | str:
     return table.names[index] if unique else index
 
 
-def _tell(table: Table, text: int, labels: list[int], header: bool) -> None:
+def _tell(table: Table, content: Content, sample: int, labels: list[int], header: bool) -> None:
     names = " and ".join(_shown(table, label) for label in labels)
+    kind = "label" if len(labels) == 1 else "labels"
     first = ""
     if table.unit == "line" and table.file.suffix.lower() not in (".jsonl", ".ndjson"):
         first = "; the first line is a header" if header else "; there is no header"
-    log.info("%s: the text is in %s, the label in %s%s", table.file.name, _shown(table, text), names, first)
+    place = _shown(table, sample)
+    log.info("%s: the %s is in %s, the %s in %s%s", table.file.name, content.word, place, kind, names, first)
 
 
 def _first_reason(table: Table) -> str:

@@ -19,7 +19,10 @@ OURS = [setting for setting in SETTINGS if "." in setting and setting not in ("d
         ("batch=16", "batch=16: type data.batch_size=16"),
         ("pretrained=false", "pretrained=false: type model.weights=null"),
         ("pretrained=True", "pretrained=True: leave it out, weights are pretrained here"),
-        ("data=my/train.TSV", "data=my/train.TSV: type data=text_table data.root=my/train.TSV"),
+        (
+            "data=my/train.TSV",
+            "data=my/train.TSV: type data=table (pictures) or data=text_table (texts), and data.root=my/train.TSV",
+        ),
         ("data=my/pictures", "data=my/pictures: type data=image_folder data.root=my/pictures"),
         ("data.root=my/pictures", "data.root=my/pictures: type data=image_folder data.root=my/pictures"),
         ("arch=resnet50", "arch=resnet50: type model=resnet50"),
@@ -39,6 +42,12 @@ def test_the_answer(typed, told, composed):
     with pytest.raises(HydraException) as refused:
         composed(typed)
     assert explain(refused.value, "train", [typed]) == told
+
+
+def test_the_beginning_of_a_table_says_what_it_holds(tmp_path):
+    for content, data in (("a nice film\tpos\n", "text_table"), ("file,label\nx/1.JPG,cat\n", "table")):
+        (file := tmp_path / "train.csv").write_text(content)
+        assert list(translations([f"data={file}"])) == [f"data={file}: type data={data} data.root={file}"]
 
 
 def test_a_key_that_is_added_gets_the_same_answer(composed):

@@ -185,6 +185,75 @@ def test_labels_are_spread():
         assert len(assigned[split]) == 75
 
 
+def test_combinations_of_labels_are_spread():
+    """Two labels that are nested: a split by the rarest label alone would not see the combination."""
+    targets = [[1, 0, 0]] * 40 + [[1, 1, 0]] * 40 + [[1, 1, 1]] * 20 + [[0, 0, 0]] * 100
+    data = Samples([f"{i:04d}" for i in range(200)], targets, ["a", "b", "c"], str)
+    found = plan(val_fraction=0.1, test_fraction=0).assign(data, {"train": list(range(200))})
+    assert Counter(sum(targets[i]) for i in found["val"]) == {1: 4, 2: 4, 3: 2, 0: 10}
+
+
+def grouped(sizes: list[int], classes: int = 2, **options) -> Samples:
+    """One group of each size; half of the groups have class 0, and so on."""
+    groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    targets = [number % classes for number, size in enumerate(sizes) for _ in range(size)]
+    names = [f"{i:04d}" for i in range(len(groups))]
+    return Samples(names, targets, [f"c{c}" for c in range(classes)], str, groups=groups, **options)
+
+
+def splits_of(data: Samples, found: dict[str, list[int]]) -> dict[str, set[str]]:
+    """The splits in which each group is."""
+    where: dict[str, set[str]] = {group: set() for group in data.groups}
+    for split, indices in found.items():
+        for index in indices:
+            where[data.groups[index]].add(split)
+    return where
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_groups_stay_together_and_the_shares_are_met(seed):
+    data = grouped([3, 5, 2, 8, 4, 4, 7, 1, 6, 2] * 6)
+    found = plan(seed=seed).assign(data, {"train": list(range(len(data)))})
+    assert all(len(splits) == 1 for splits in splits_of(data, found).values())
+    for split in ("val", "test"):
+        assert len(found[split]) / len(data) == pytest.approx(0.15, abs=0.02)
+        share = sum(data.targets[i] for i in found[split]) / len(found[split])
+        assert share == pytest.approx(sum(data.targets) / len(data), abs=0.08)
+    other = plan(seed=seed + 1).assign(data, {"train": list(range(len(data)))})
+    assert other["val"] != found["val"]
+
+
+def test_folds_of_groups_partition_the_data():
+    data = grouped([3, 5, 2, 4] * 5)
+    folds = [plan(num_folds=4, fold=k, test_fraction=0).assign(data, {"train": list(range(len(data)))})
+             for k in range(4)]  # fmt: skip
+    assert sorted(i for fold in folds for i in fold["val"]) == list(range(len(data)))
+    for fold in folds:
+        assert all(len(splits) == 1 for splits in splits_of(data, fold).values())
+        assert len(fold["val"]) / len(data) == pytest.approx(0.25, abs=0.08)
+
+
+def test_groups_with_the_same_content_are_one_group():
+    data = grouped([2] * 20, copies_together=True, digests=[f"d{i // 4}" for i in range(40)])
+    found = plan().assign(data, {"train": list(range(40))})
+    where = {}
+    for split, indices in found.items():
+        for index in indices:
+            where.setdefault(data.digests[index], set()).add(split)
+    assert all(len(splits) == 1 for splits in where.values())
+
+
+def test_the_only_group_of_a_class_stays_in_training():
+    with pytest.raises(UsageError, match=r"the groups of data\.group_by are too few or too large"):
+        plan(test_fraction=0).assign(grouped([20, 20]), {"train": list(range(40))})
+
+
+def test_a_group_in_two_splits_is_reported(caplog):
+    data = grouped([2, 2, 2])
+    splits.warn_of_leaks(data, {"train": [0, 1, 2], "val": [3], "test": [4, 5]})
+    assert "1 groups have samples in two splits, such as 'g1'" in caplog.text
+
+
 def test_shots_of_labels():
     data = labels()
     few = assign(data, val_fraction=0, test_fraction=0, shots_per_class=5)["train"]

@@ -86,7 +86,8 @@ def test_a_folder_doubled_by_unpacking(laid_out):
     ("name", "told"),
     [
         ("photos.zip", "is an archive: unpack it, and give the folder that it makes"),
-        ("labels.csv", "is a table: labels are read from folders"),
+        ("labels.csv", "is a file: if it is a table of pictures and their labels, type data=table data.root="),
+        ("labels.xlsx", "is a table that is not read: save it as .csv, and type data=table data.root="),
         ("cats/1.jpg", "is one picture: give the folder that has one sub-folder per class, perhaps "),
         ("notes.txt", "is a file: give a folder"),
     ],

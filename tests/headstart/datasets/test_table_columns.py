@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from headstart.datasets.table_columns import Columns, find_columns
+from headstart.datasets.text_table import TextTable
 from headstart.errors import UsageError
 from headstart.inputs.tables import Row, Table
 
@@ -13,7 +14,7 @@ def table(*lines: str, names=None) -> Table:
 
 
 def found(*lines, text=None, labels=None, header=None, classes=None, names=None) -> Columns:
-    return find_columns(table(*lines, names=names), text, labels, header, classes)
+    return find_columns(table(*lines, names=names), TextTable.content, text, labels, header, classes)
 
 
 LINES = ["a good film|pos", "a bad film|neg", "a long film|neg", "a short film|pos", "no film at all|neg"]
@@ -127,7 +128,7 @@ def test_given_columns_that_cannot_be(options, message):
 
 def test_no_rows():
     with pytest.raises(UsageError, match=r"x\.csv has no row that can be used \(line 3: not UTF-8\)"):
-        find_columns(Table(Path("x.csv"), [], {3: "not UTF-8"}), None, None, None)
+        find_columns(Table(Path("x.csv"), [], {3: "not UTF-8"}), TextTable.content, None, None, None)
 
 
 def test_the_log_says_it_in_one_line(caplog):

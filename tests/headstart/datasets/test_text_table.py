@@ -72,7 +72,7 @@ def test_the_columns_of_the_other_files_are_found_by_name(tmp_path):
     message = refusal(tmp_path)
     assert "data.label_column=label:" in message
     assert "test.csv has no such column" in message
-    assert message.endswith("if its texts have no labels, rename it to unlabelled_test.csv")
+    assert message.endswith("if its samples have no labels, rename it to unlabelled_test.csv")
     (tmp_path / "test.csv").rename(tmp_path / "unlabelled_test.csv")
     assert ready(tmp_path).brought == {"train"}
 

@@ -1,0 +1,185 @@
+"""Pictures with labels in a table."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headstart.datasets.picture_table import PictureTable
+from headstart.errors import UsageError
+
+
+def pictures(folder: Path, number: int, ending: str = ".png") -> list[str]:
+    """Names of new pictures, no two alike."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"p{i:02d}{ending}" for i in range(number)]
+    for i, name in enumerate(names):
+        pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name, format="PNG")
+    return names
+
+
+def put(file: Path, *rows: tuple) -> Path:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    return file
+
+
+def ready(root: Path, **options) -> PictureTable:
+    data = PictureTable(root=str(root), num_workers=0, **options)
+    data.setup()
+    data.connect(torch.Tensor.contiguous, torch.Tensor.contiguous)
+    return data
+
+
+def refusal(root: Path, **options) -> str:
+    with pytest.raises(UsageError) as caught:
+        ready(root, **options)
+    return str(caught.value)
+
+
+def labelled(names: list[str]) -> list[tuple[str, str]]:
+    return [(name, ("cat", "dog")[i % 2]) for i, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("header", [(), (("image", "label"),), (("photo_of", "animal"),)])
+def test_a_table_without_settings(tmp_path, header):
+    names = pictures(tmp_path, 20)
+    data = ready(put(tmp_path / "labels.csv", *header, *labelled(names)))
+    assert data.classes == ["cat", "dog"]
+    assert sorted(data.samples.names) == names
+    assert sum(data.num_samples.values()) == 20
+    assert data.num_samples["val"] >= 2
+    position = data.samples.names.index("p07.png")
+    assert data.samples.classes[data.samples.targets[position]] == "dog"
+    assert data.samples.load(position).shape == (3, 8, 8)
+
+
+def test_a_folder_of_tables_and_of_pictures_whose_names_lack_the_ending(tmp_path):
+    names = pictures(tmp_path / "images", 12, ".jpg")
+    rows = [(i, Path(name).stem, label) for i, (name, label) in enumerate(labelled(names))]
+    for file, part in (("train", rows[:8]), ("test", rows[8:])):
+        put(tmp_path / f"{file}.csv", ("row", "id", "label"), *part)
+    data = ready(tmp_path, images=str(tmp_path / "images"), val_fraction=0)
+    assert data.num_samples == {"train": 8, "val": 0, "test": 4}
+    assert refusal(tmp_path, images=str(tmp_path / "imges")).startswith(f"data.images={tmp_path / 'imges'}: no such")
+    assert "give data.images=<the folder that the file names are relative to>" in refusal(tmp_path)
+
+
+def test_columns_of_zeros_and_ones_are_labels(tmp_path, caplog):
+    caplog.set_level("INFO")
+    names = pictures(tmp_path, 30)
+    rows = [(name, i % 2, int(i % 3 == 0), 0 if i % 5 else 1) for i, name in enumerate(names)]
+    data = ready(put(tmp_path / "labels.csv", ("file", "a", "c", "b"), *rows))
+    assert data.samples.multi_label
+    assert data.classes == ["a", "b", "c"]
+    position = data.samples.names.index("p15.png")
+    assert data.samples.targets[position] == [1, 1, 1]
+    assert "the file name is in column 'file', the labels in column 'a' and column 'c' and column 'b'" in caplog.text
+    one = ready(tmp_path / "labels.csv", label_column="a")
+    assert not one.samples.multi_label
+    assert one.classes == ["0", "1"]
+
+
+def test_separated_labels(tmp_path):
+    names = pictures(tmp_path, 20)
+    rows = [(name, ("red; round", "round", "")[i % 3]) for i, name in enumerate(names)]
+    data = ready(put(tmp_path / "labels.csv", ("image", "labels"), *rows), label_separator=";")
+    assert data.classes == ["red", "round"]
+    assert data.samples.targets[data.samples.names.index("p02.png")] == [0, 0]
+
+
+@pytest.mark.parametrize("given", [None, "part"])
+def test_a_column_of_splits(tmp_path, given, caplog):
+    names = pictures(tmp_path, 12)
+    rows = [(*pair, ("train", "valid", "Test")[min(i // 4, 2)]) for i, pair in enumerate(labelled(names))]
+    file = put(tmp_path / "labels.csv", ("image", "label", given or "split"), *rows)
+    data = ready(file, split_column=given)
+    assert data.num_samples == {"train": 4, "val": 4, "test": 4}
+    assert [data.samples.names[i] for i in data.splits["test"]] == names[8:]
+    put(file, ("image", "label", given or "split"), *rows, ("p00.png", "cat", "later"))
+    if given:
+        ready(file, split_column=given)
+        assert "labels.csv:14: split 'later', which is none of train, val, test" in caplog.text
+    else:  # a column that happens to have this name
+        assert ready(file).brought == {"train"}
+
+
+def test_groups_stay_together(tmp_path):
+    names = pictures(tmp_path, 40)
+    rows = [(*pair, f"patient {i // 4}") for i, pair in enumerate(labelled(names))]
+    file = put(tmp_path / "labels.csv", ("image", "label", "patient"), *rows)
+    data = ready(file, group_by="patient", val_fraction=0.2)
+    where = {}
+    for split, indices in data.splits.items():
+        for index in indices:
+            where.setdefault(data.samples.groups[index], set()).add(split)
+    assert len(where) == 10
+    assert all(len(splits) == 1 for splits in where.values())
+    assert data.num_samples["val"] == 8
+    assert "did you mean 'patient'" in refusal(file, group_by="patent")
+    put(file, ("image", "label", "patient"), *rows[:-1], (*rows[-1][:2], ""))
+    assert ready(file, group_by="patient").bad == {"labels.csv:41": "empty group"}
+
+
+def test_each_row_that_cannot_be_used_is_named(tmp_path, caplog):
+    names = pictures(tmp_path, 12)
+    (tmp_path / "p03.png").write_bytes(b"no picture")
+    rows = [
+        *labelled(names),
+        ("gone.png", "cat"),
+        ("p00.png", "dog"),
+        ("p01.png", "dog"),
+        ("p02.png", ""),
+        ("p04.png",),
+    ]
+    data = ready(put(tmp_path / "labels.csv", ("image", "label"), *rows))
+    contradiction = "the labels of its picture differ: cat in line 2, dog in line 15"
+    assert data.bad == {
+        "labels.csv:2": contradiction,
+        "labels.csv:5": "p03.png: not a picture (text?)",
+        "labels.csv:14": f"no file {tmp_path / 'gone.png'}",
+        "labels.csv:15": contradiction,
+        "labels.csv:17": "empty label",
+        "labels.csv:18": "1 columns in place of 2",
+    }
+    assert len(data.samples) == 10
+    assert "6 of 16 rows cannot be used" in caplog.text
+    assert "labels.csv:5: p03.png: not a picture (text?)" in refusal(tmp_path / "labels.csv", on_bad="error")
+
+
+def test_labels_that_training_does_not_have(tmp_path):
+    names = pictures(tmp_path, 12)
+    put(tmp_path / "train.csv", ("image", "label"), *labelled(names[:8]))
+    put(tmp_path / "test.csv", ("image", "label"), *labelled(names[8:11]), (names[11], "dgo"))
+    told = "test.csv:5: the label 'dgo' (1 rows), which train does not have, did you mean 'dog'?"
+    assert refusal(tmp_path).startswith(told)
+    assert "which the model does not have" in refusal(tmp_path / "test.csv", classes=["cat", "dog"])
+
+
+def test_a_picture_in_two_tables_is_a_leak_that_is_reported(tmp_path, caplog):
+    names = pictures(tmp_path, 10)
+    put(tmp_path / "train.csv", ("image", "label"), *labelled(names))
+    put(tmp_path / "test.csv", ("image", "label"), *labelled(names[:4]))
+    data = ready(tmp_path, val_fraction=0)
+    assert "4 samples with identical content are in two splits" in caplog.text
+    assert "p00.png (test.csv:2)" in data.samples.names
+
+
+def test_json_lines(tmp_path):
+    names = pictures(tmp_path, 12)
+    lines = [f'{{"file_name": "{name}", "label": "{label}"}}\n' for name, label in labelled(names)]
+    (tmp_path / "metadata.jsonl").write_text("".join(lines))
+    assert len(ready(tmp_path / "metadata.jsonl").samples) == 12
+
+
+@pytest.mark.real
+def test_solar_cells_need_no_settings(real):
+    data = ready(real / "data/solar_cells")
+    assert data.classes == ["certain", "defective", "polycrystalline", "suspect"]
+    assert data.num_samples["test"] == 656
+    assert data.num_samples["train"] + data.num_samples["val"] == 1968
+    assert not data.bad
