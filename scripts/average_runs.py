@@ -145,7 +145,8 @@ def main() -> None:
         shutil.copy(file, out.folder / file.name)
     out.checkpoints_folder.mkdir()
     kept = {key: contents[0][key] for key in ("epoch", "global_step", "pytorch-lightning_version", "hyper_parameters")}
-    kept["hyper_parameters"].pop("temperature", None)  # it was fitted for the weights of one run
+    for name in ("temperature", "thresholds"):  # they were fitted for the weights of one run
+        kept["hyper_parameters"].pop(name, None)
     saved = kept | {"state_dict": state, "metrics": metrics, "averaged": [str(runs[index].folder) for index in joined]}
     SafeCheckpointIO().save_checkpoint(saved, out.best)
     for run, content in found:

@@ -133,6 +133,29 @@ def test_several_labels_can_be_asked_about_too(quick, tmp_path):
         evaluated(tmp_path / "run", "label_errors=true")
 
 
+def test_thresholds_of_labels_are_chosen_on_val_kept_and_used(quick, tmp_path, caplog):
+    caplog.set_level("INFO")
+    words = ("data.num_samples=300", "data.num_classes=3", "data.val_fraction=0.4", "finetuning=probe")
+    result = train(quick("task=multilabel", "data.multi_label=true", *words))
+    assert "thresholds of the labels, with the best F1 on val: class_0 0." in caplog.text
+    path = tmp_path / "run/checkpoints/best.ckpt"
+    task, _ = checkpoint.load_task(path)
+    thresholds = task.objective.thresholds
+    assert len(thresholds) == 3
+    assert thresholds != [0.5] * 3
+    again = evaluated(tmp_path / "run")
+    assert again["test/f1_macro"] == pytest.approx(result.metrics["test/f1_macro"], abs=1e-6)
+    folder = tmp_path / "run/evaluation_test"
+    scores = [float(row["f1"] or "nan") for row in rows(folder / "classes.csv")]
+    assert sum(scores) / 3 == pytest.approx(again["test/f1_macro"], abs=1e-3)
+    assert [float(row["threshold"]) for row in rows(folder / "classes.csv")] == pytest.approx(thresholds, abs=1e-4)
+    for row in rows(folder / "predictions.csv"):
+        above = [f"class_{c}" for c in range(3) if float(row[f"p(class_{c})"]) > thresholds[c]]
+        assert row["predicted"] == "|".join(above)
+    # weights that are trained further have no thresholds until that training has ended
+    assert build_task(quick(), build_data(quick()), None).objective.thresholds is None
+
+
 def test_features_are_found_where_training_left_them(quick, tmp_path, caplog):
     caplog.set_level("INFO")
     train(quick(*UNSURE, "finetuning=probe"))

@@ -163,6 +163,7 @@ def test_what_the_logits_mean_goes_along(form, trained, tmp_path):
     run = trained("task=multilabel", "data.multi_label=true", "data.num_classes=3")
     about = exported(run, form)
     assert about["several_labels"]
+    assert about["thresholds"] == [0.5] * 3
     assert about["output"]["shape"] == ["batch", 3]
     assert (run / "export" / f"best{ENDINGS[form]}").is_file()
 

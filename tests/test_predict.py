@@ -92,6 +92,9 @@ def test_rows_are_the_networks_own_answers_in_order(overrides, trained, folder, 
         assert told == sorted(told, reverse=True)
         if "task=multilabel" not in overrides:
             assert sum(told) == pytest.approx(1, abs=1e-5)
+            assert "labels" not in row
+        else:
+            assert row["labels"] == [f"class_{c}" for c, value in enumerate(values) if value > 0.5]
 
 
 def test_top_k_formats_and_the_ending_of_the_output(trained, folder, tmp_path):
@@ -101,6 +104,16 @@ def test_top_k_formats_and_the_ending_of_the_output(trained, folder, tmp_path):
     assert list(first) == ["file", "class_1", "probability_1", "class_2", "probability_2", "error"]
     assert predicted(run, f"input={folder}", f"output={tmp_path}/out.dat", "format=json")
     assert len(json.loads((tmp_path / "out.dat").read_text())[0]["predictions"]) == 3
+
+
+def test_rows_name_the_labels_above_their_thresholds(trained, folder, tmp_path):
+    run = trained("task=multilabel", "data.multi_label=true", "data.num_classes=3")
+    checkpoint.keep_thresholds(run / "checkpoints/best.ckpt", [0.0, 1.0, 0.0])
+    assert predicted(run, f"input={folder}", f"output={tmp_path}/out.csv", "top_k=1")
+    found = rows(tmp_path / "out.csv")
+    assert list(found[0]) == ["file", "labels", "class_1", "probability_1", "error"]
+    assert {row["labels"] for row in found} == {"class_0|class_2", ""}
+    assert all(bool(row["labels"]) != bool(row["error"]) for row in found)
 
 
 def test_the_batch_size_changes_nothing(trained, folder, tmp_path):

@@ -12,10 +12,13 @@ from torch.utils.data import DataLoader
 class LogitCollector(Callback):
     """Keeps the logits of a test, and if wanted the features, in the order of the samples, on the CPU in fp32.
 
-    Only for one process: with several, each would have only its share.
+    With several processes, each has only its share.
 
     Args:
         features: whether to keep the inputs of the head, too; of a batch that passes twice (mirrored), the first ones.
+
+    Attributes:
+        positions: of the samples in the split, known after the test.
     """
 
     def __init__(self, features: bool = False):
@@ -25,6 +28,7 @@ class LogitCollector(Callback):
     def _clear(self) -> None:
         self._logits: list[Tensor] = []
         self._features: list[Tensor] = []
+        self.positions: list[int] = []
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Adds a hook to the head, which gives the features without computing them again."""
@@ -45,9 +49,11 @@ class LogitCollector(Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Removes the hook, and puts the rows in the order of the samples."""
         self._handle.remove()
-        self._logits, self._features = (
-            [in_order(rows, self._loader)[0]] if rows else [] for rows in (self._logits, self._features)
-        )
+        if self._logits:
+            logits, self.positions = in_order(self._logits, self._loader)
+            self._logits = [logits]
+        if self._features:
+            self._features = [in_order(self._features, self._loader)[0]]
 
     @property
     def has_logits(self) -> bool:

@@ -197,6 +197,9 @@ class DataModule(pl.LightningDataModule):
     def weights_by_class(self, weighting: str) -> list[float]:
         """Weights in the order of `classes`; their mean over the training samples is 1.
 
+        With several labels per sample: weights of the samples with the label, relative to the samples without it; for
+        `balanced` their number without it, divided by their number with it.
+
         Args:
             weighting: `balanced` (inverse frequency) or `sqrt` (its square root).
 
@@ -206,6 +209,9 @@ class DataModule(pl.LightningDataModule):
         if absent := [name for name, n in zip(self.classes, self.class_counts(), strict=True) if n == 0]:
             raise UsageError(f"data.class_weights={weighting}: no training sample of class {listed(absent)}")
         counts = torch.tensor(self.class_counts(), dtype=torch.float64)
+        if self.samples.multi_label:
+            ratios = (self.num_samples["train"] - counts) / counts
+            return (ratios if weighting == "balanced" else ratios.sqrt()).tolist()
         weights = (1 / counts) if weighting == "balanced" else (1 / counts).sqrt()
         return (weights * counts.sum() / (weights * counts).sum()).tolist()
 

@@ -248,7 +248,7 @@ def _key(table: Table, index: int) -> int | str:
 
 
 def _tell(table: Table, content: Content, sample: int, labels: list[int], header: bool) -> None:
-    names = " and ".join(_shown(table, label) for label in labels)
+    names = _shown(table, labels[0]) if len(labels) == 1 else f"{len(labels)} columns"
     kind = "label" if len(labels) == 1 else "labels"
     first = ""
     if table.unit == "line" and table.file.suffix.lower() not in (".jsonl", ".ndjson"):

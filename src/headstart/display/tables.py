@@ -21,8 +21,15 @@ def show(table: Table) -> None:
     Console(stderr=True, markup=False, emoji=False).print(table)
 
 
-def data_table(classes: list[str], counts: dict[str, list[int]], limit: int = 20) -> Table:
-    """A table of the samples of each class in each split, with the first `limit` classes."""
+def data_table(classes: list[str], counts: dict[str, list[int]], totals: dict[str, int], limit: int = 20) -> Table:
+    """A table of the samples of each class in each split, with the first `limit` classes.
+
+    Args:
+        classes: their names.
+        counts: split -> samples of each class.
+        totals: split -> samples; a sample may have several classes, or none.
+        limit: number of classes.
+    """
     table = Table(title="samples", title_justify="left")
     table.add_column("class")
     for split in counts:
@@ -32,7 +39,7 @@ def data_table(classes: list[str], counts: dict[str, list[int]], limit: int = 20
     if len(classes) > limit:
         table.add_row(f"... {len(classes) - limit} more", *("" for _ in counts))
     table.add_section()
-    table.add_row("all", *(f"{sum(row):,}" for row in counts.values()))
+    table.add_row("all", *(f"{totals[split]:,}" for split in counts))
     return table
 
 

@@ -102,6 +102,7 @@ def write_evaluation(
         "samples": len(evaluation.predictions),
         "test_time": task.test_time is not None,
         "temperature": task.objective.temperature,
+        "thresholds": task.objective.thresholds,
     }
     clear(folder)
     mistakes = worst_mistakes(evaluation.predictions)
@@ -184,7 +185,8 @@ def predict(task: ClassificationTask, data: DataModule, split: str, logits: Tens
     targets = data.targets(split, range(len(logits)))
     probabilities = task.objective.probabilities(logits)
     paths = inspection.paths_of(data, split)
-    return Predictions(paths, task.classes, targets, probabilities, task.objective.multi_label)
+    objective = task.objective
+    return Predictions(paths, task.classes, targets, probabilities, objective.multi_label, objective.thresholds)
 
 
 def with_intervals(

@@ -145,8 +145,10 @@ def on_raw(network: Any, classifier: Classifier, raw: bool) -> Answer:
 def check(reference: Answer, exported: Answer, samples: ParitySamples, classifier: Classifier) -> Parity:
     """Compares checkpoint and export on all samples."""
     targets = samples.targets() if samples.real else None
-    multi_label = classifier.objective.multi_label
-    return compare(reference, exported, samples, classifier.preprocess.companion, targets, multi_label)
+    meaning = classifier.objective
+    return compare(
+        reference, exported, samples, classifier.preprocess.companion, targets, meaning.multi_label, meaning.thresholds
+    )
 
 
 def refuse_difference(cfg: DictConfig, parity: Parity) -> None:

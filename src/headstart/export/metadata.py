@@ -44,6 +44,7 @@ def metadata(
         "to_be_done_before": description["steps_before"] + normalise,
         "to_be_done_after": _steps_after(classifier) if only_weights else [],
         "temperature": classifier.objective.temperature,
+        "thresholds": classifier.objective.thresholds,
         "test_time": None if classifier.test_time is None else _function_of(classifier.test_time).__name__,
         "model": _shareable(model),
         "metrics": _metrics(path),

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class Parity:
 @torch.inference_mode()
 def compare(
     reference: Answer, exported: Answer, samples: Iterable[Any], companion: Callable[[Any], Any],
-    targets: Tensor | None, multi_label: bool,
+    targets: Tensor | None, multi_label: bool, thresholds: Sequence[float] | None = None,
 ) -> Parity:  # fmt: skip
     """Runs both networks on each sample, and the export also on batches of two.
 
@@ -46,6 +46,7 @@ def compare(
         companion: a sample -> another one that fits into one batch with it.
         targets: class indices `(n,)`, or zeros and ones `(n, num_classes)`.
         multi_label: whether a sample may have several labels.
+        thresholds: of the labels; None: 0.5.
     """
     pairs = []
     batched = 0.0
@@ -55,7 +56,7 @@ def compare(
         separate = torch.cat([reference(two[:1]), reference(two[1:])])
         batched = max(batched, _largest(separate, exported(two)), key=_nan_last)
     ours, theirs = (torch.stack(side) for side in zip(*pairs, strict=True))
-    decided = decide(ours, multi_label), decide(theirs, multi_label)
+    decided = decide(ours, multi_label, thresholds), decide(theirs, multi_label, thresholds)
     same = decided[0] == decided[1]
     agreement = (same.all(dim=1) if multi_label else same).float().mean().item()
     accuracy = None
@@ -65,9 +66,11 @@ def compare(
     return Parity(max(_largest(ours, theirs), batched, key=_nan_last), agreement, len(pairs), accuracy)
 
 
-def decide(probabilities: Tensor, multi_label: bool) -> Tensor:
+def decide(probabilities: Tensor, multi_label: bool, thresholds: Sequence[float] | None = None) -> Tensor:
     """Probabilities `(n, num_classes)` -> predicted classes `(n,)`, or zeros and ones `(n, num_classes)`."""
-    return (probabilities > 0.5).long() if multi_label else probabilities.argmax(dim=1)
+    if not multi_label:
+        return probabilities.argmax(dim=1)
+    return (probabilities > torch.tensor(thresholds or [0.5])).long()
 
 
 def _largest(a: Tensor, b: Tensor) -> float:

@@ -73,6 +73,9 @@ class Model:
                     for value, place in zip(values.tolist(), places.tolist(), strict=True)
                 ]
             }
+            (labels,) = self.classifier.labels(found[None])
+            if labels is not None:
+                answer["labels"] = [name.encode(errors="replace").decode() for name in labels]
             if with_map:
                 network = nn.Sequential(self.classifier.backbone, self.classifier.head)
                 answer |= self.kind.explained(network, self.classifier.backbone, body, batch, int(places[0]))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from headstart.backbones.low_rank import merge
@@ -30,6 +31,17 @@ class Classifier(nn.Module):
         With one class per sample they sum to 1, also with a single sigmoid unit. Several labels are independent.
         """
         return self.objective.probabilities(mean_logits(self._logits, self.test_time, inputs))
+
+    def labels(self, probabilities: Tensor) -> list[list[str] | None]:
+        """The names of the labels above their threshold, for each sample; None: the model gives one class.
+
+        Args:
+            probabilities: `(samples, num_classes)`.
+        """
+        if not self.objective.multi_label:
+            return [None] * len(probabilities)
+        present = probabilities > torch.tensor(self.objective.thresholds or [0.5])
+        return [[name for name, on in zip(self.classes, row, strict=True) if on] for row in present.tolist()]
 
     def _logits(self, inputs: Any) -> Tensor:
         return self.head(self.backbone(inputs))

@@ -88,7 +88,7 @@ def predict(cfg: DictConfig, path: Path) -> bool:
     tally = Tally(f"{shown}s" if shown else "files")
     hidden = cfg.output is None and sys.stdout.isatty()  # otherwise the bar would appear between the rows
     with opened(cfg.output) as stream, progress_bar("Predicting", found.total, tally.name, hidden=hidden) as bar:
-        writer = FORMATS[row_format(cfg.format, cfg.output)](stream, top_k, shown)
+        writer = FORMATS[row_format(cfg.format, cfg.output)](stream, top_k, shown, model.objective.multi_label)
         try:
             classify(fabric, model, samples, top_k, writer, tally, bar)
         finally:
@@ -124,7 +124,7 @@ def classify(
     waiting: dict[int, Prediction] = {}
     due = 0
     for batch in samples:
-        predictions = rows(batch, probabilities(fabric, network, batch.inputs), model.classes, top_k)
+        predictions = rows(batch, probabilities(fabric, network, batch.inputs), model, top_k)
         waiting.update(zip(batch.places, predictions, strict=True))
         ready = []
         while due in waiting:
@@ -142,13 +142,17 @@ def probabilities(fabric: Fabric, network: nn.Module, inputs: Any) -> Tensor:
     return torch.empty(0, 0) if inputs is None else network(fabric.to_device(inputs)).float().cpu()
 
 
-def rows(batch: Batch, probabilities: Tensor, classes: list[str], top_k: int) -> list[Prediction]:
+def rows(batch: Batch, probabilities: Tensor, model: Classifier, top_k: int) -> list[Prediction]:
     """One row per sample of the batch, usable or not, in its order."""
-    best = zip(*_ranked(probabilities, top_k), strict=True)
+    best = zip(*_ranked(probabilities, top_k), model.labels(probabilities), strict=True)
     found = []
     for sample in batch.samples:
-        ranked = () if sample.reason is not None else [(classes[c], p) for p, c in zip(*next(best), strict=True)]
-        found.append(Prediction(sample.name, ranked, sample.reason, sample.raw))
+        if sample.reason is not None:
+            found.append(Prediction(sample.name, (), sample.reason, sample=sample.raw))
+            continue
+        values, places, labels = next(best)
+        ranked = [(model.classes[c], p) for p, c in zip(values, places, strict=True)]
+        found.append(Prediction(sample.name, ranked, None, labels, sample.raw))
     return found
 
 

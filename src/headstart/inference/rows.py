@@ -23,12 +23,14 @@ class Prediction:
         file: the name of its file as given; with the line if the file holds several samples.
         ranked: class names and their probabilities, the most probable first; empty for an unreadable sample.
         error: why it cannot be read, or None.
+        labels: names of the labels above their threshold; None: the model gives one class.
         sample: the sample itself, if the rows show it.
     """
 
     file: str
     ranked: Sequence[tuple[str, float]] = ()
     error: str | None = None
+    labels: Sequence[str] | None = None
     sample: str | None = None
 
 
@@ -39,10 +41,11 @@ class RowWriter(ABC):
         stream: a text stream, opened with `newline=""`.
         top_k: number of classes per row.
         shown: name of the column or field with the sample itself; None: there is none.
+        several: whether there is a column or field with the labels above their threshold.
     """
 
-    def __init__(self, stream: TextIO, top_k: int, shown: str | None = None):
-        self.stream, self.top_k, self.shown = stream, top_k, shown
+    def __init__(self, stream: TextIO, top_k: int, shown: str | None = None, several: bool = False):
+        self.stream, self.top_k, self.shown, self.several = stream, top_k, shown, several
         self.any = False
         self._write(self.opening())
 
@@ -74,19 +77,24 @@ class RowWriter(ABC):
 
 
 class CSVRows(RowWriter):
-    """`file,class_1,probability_1,...,error`; for an unreadable file all fields but `file` and `error` are empty."""
+    """`file,class_1,probability_1,...,error`; for an unreadable file all fields but `file` and `error` are empty.
+
+    With several labels per sample there is a column `labels`: the ones above their threshold, as `a|b`.
+    """
 
     def opening(self) -> str:
         """The header."""
         columns = [f"{name}_{rank}" for rank in range(1, self.top_k + 1) for name in ("class", "probability")]
-        return _csv_line(["file", *([self.shown] if self.shown else []), *columns, "error"])
+        labels = ["labels"] if self.several else []
+        return _csv_line(["file", *([self.shown] if self.shown else []), *labels, *columns, "error"])
 
     def row(self, prediction: Prediction) -> str:
         """One line, or more if the name of the file has line breaks."""
         fields = [value for name, p in prediction.ranked for value in (name, f"{p:.{DIGITS}g}")]
         fields += [""] * (2 * self.top_k - len(fields))
         sample = [prediction.sample or ""] if self.shown else []
-        return _csv_line([prediction.file, *sample, *fields, prediction.error or ""])
+        labels = ["|".join(prediction.labels or ())] if self.several else []
+        return _csv_line([prediction.file, *sample, *labels, *fields, prediction.error or ""])
 
 
 class JSONLines(RowWriter):
@@ -127,7 +135,8 @@ def _csv_line(fields: Sequence[str]) -> str:
 def _json(prediction: Prediction, shown: str | None) -> str:
     ranked = [{"class": name, "probability": float(f"{p:.{DIGITS}g}")} for name, p in prediction.ranked]
     sample = {shown: prediction.sample} if shown else {}
-    content = {"file": prediction.file, **sample, "predictions": ranked, "error": prediction.error}
+    labels = {} if prediction.labels is None else {"labels": list(prediction.labels)}
+    content = {"file": prediction.file, **sample, **labels, "predictions": ranked, "error": prediction.error}
     text = json.dumps(content, ensure_ascii=False)
     try:
         text.encode()

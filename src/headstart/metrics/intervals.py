@@ -83,6 +83,7 @@ def statistics_of(predictions: Predictions, losses: Tensor, weights: Tensor, bin
         by_label = (predictions.answer == predictions.truth).float().mean(dim=1)
         found |= {"acc": lambda n: _mean(by_label, n), "acc_exact": lambda n: _mean(right, n)}
         found["f1_macro"] = lambda n: _f1(*_label_counts(predictions, n)).mean(dim=0)
+        found["map"] = lambda n: _average_precisions(predictions.probabilities, predictions.truth, n).nanmean(dim=0)
     else:
         found |= {"acc": lambda n: _mean(right, n), "acc_macro": lambda n: _macro(_recall, predictions, n)}
         found["f1_macro"] = lambda n: _macro(_f1, predictions, n)
@@ -161,6 +162,25 @@ def _auroc_macro(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
         for classes in few.split(max(1, MAX_POSITIVES_AT_A_TIME // int(number[few].max()))):
             areas[classes] = _aurocs_by_pairs(scores[:, classes].T, truth[:, classes].T, counts)
     return areas.nanmean(dim=0)
+
+
+def _average_precisions(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+    """The average precision of each label in each draw, `(labels, draws)`; NaN without positives or negatives.
+
+    The mean of the precision over the positives, each at the threshold of its own score: scikit-learn's
+    `average_precision_score`.
+    """
+    rows = []
+    for score, true in zip(scores.T, truth.T, strict=True):
+        values, order = score.sort(descending=True)
+        drawn = counts[order]
+        hits = (drawn * true[order, None]).cumsum(dim=0)
+        last = torch.searchsorted(-values, -values, right=True) - 1  # equal scores have one threshold
+        precision = hits[last] / drawn.cumsum(dim=0)[last].clamp_min(1)
+        number, total = hits[-1], drawn.sum(dim=0)
+        rows.append((precision * drawn * true[order, None]).sum(dim=0) / number)
+        rows[-1][number >= total] = torch.nan
+    return torch.stack(rows)
 
 
 def _auroc_by_sorting(scores: Tensor, truth: Tensor, counts: Tensor) -> Tensor:

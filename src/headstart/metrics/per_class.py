@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import multilabel_confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import average_precision_score, multilabel_confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
 from headstart.files import write_table
@@ -22,7 +22,10 @@ MOST_CLASSES_IN_MATRIX = 1000
 
 
 def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
-    """One row per class, with the keys `CLASS_COLUMNS`. An undefined score, such as 0 of 0 samples, is None."""
+    """One row per class, with the keys `CLASS_COLUMNS`. An undefined score, such as 0 of 0 samples, is None.
+
+    With several labels per sample there are also `average_precision` and `threshold`.
+    """
     if predictions.multi_label:
         answers = predictions.truth.numpy(), predictions.answer.numpy()
     else:
@@ -33,13 +36,20 @@ def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
     *scores, support = precision_recall_fscore_support(*answers, labels=labels, zero_division=np.nan)
     columns = (column.tolist() for column in (support, found, missed, wrong, *scores))
     rows = zip(predictions.classes, *columns, strict=True)
-    return [dict(zip(CLASS_COLUMNS, (None if value != value else value for value in row), strict=True)) for row in rows]
+    defined = ([None if value != value else value for value in row] for row in rows)
+    found = [dict(zip(CLASS_COLUMNS, row, strict=True)) for row in defined]
+    if predictions.multi_label:
+        for c, row in enumerate(found):
+            truth, scores = predictions.truth[:, c].numpy(), predictions.probabilities[:, c].numpy()
+            row["average_precision"] = float(average_precision_score(truth, scores)) if truth.any() else None
+            row["threshold"] = predictions.thresholds[c] if predictions.thresholds else 0.5
+    return found
 
 
 def write_classes(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes the rows of `class_rows` as CSV; None is an empty cell."""
     shown = [[f"{value:.4f}" if isinstance(value, float) else value for value in row.values()] for row in rows]
-    write_table(file, [CLASS_COLUMNS, *shown])
+    write_table(file, [list(rows[0]), *shown])
 
 
 def confusion_matrix(predictions: Predictions) -> Tensor:

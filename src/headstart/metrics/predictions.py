@@ -25,6 +25,7 @@ class Predictions:
         targets: class indices `(samples,)`; with several labels per sample zeros and ones `(samples, classes)`.
         probabilities: `(samples, classes)`.
         multi_label: whether a sample may have any number of labels.
+        thresholds: a label counts as present above this probability, for each label; None: above 0.5.
     """
 
     paths: Sequence[str]
@@ -32,6 +33,7 @@ class Predictions:
     targets: Tensor
     probabilities: Tensor
     multi_label: bool
+    thresholds: Sequence[float] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -45,9 +47,9 @@ class Predictions:
 
     @cached_property
     def answer(self) -> Tensor:
-        """Booleans `(samples, classes)`: the most probable class, or all labels with a probability above 0.5."""
+        """Booleans `(samples, classes)`: the most probable class, or all labels above their threshold."""
         if self.multi_label:
-            return self.probabilities > 0.5
+            return self.probabilities > torch.tensor(self.thresholds or [0.5])
         return torch.nn.functional.one_hot(self.predicted, len(self.classes)).bool()
 
     @cached_property
@@ -78,8 +80,15 @@ def write_predictions(file: Path, predictions: Predictions) -> None:
     write_table(file, _rows(predictions))
 
 
-def read_predictions(file: Path, classes: list[str], multi_label: bool) -> Predictions | None:
-    """Reads the table of `write_predictions`; None if it lacks the probabilities of some classes."""
+def read_predictions(
+    file: Path, classes: list[str], multi_label: bool, thresholds: Sequence[float] | None = None
+) -> Predictions | None:
+    """Reads the table of `write_predictions`; None if it lacks the probabilities of some classes.
+
+    Args:
+        file: the table.
+        classes, multi_label, thresholds: as in `Predictions`.
+    """
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = list(csv.DictReader(stream))
     columns = [f"p({name})" for name in classes]
@@ -92,7 +101,7 @@ def read_predictions(file: Path, classes: list[str], multi_label: bool) -> Predi
         targets = torch.tensor([[int(name in names) for name in classes] for names in found])
     else:
         targets = torch.tensor([place[row["true"]] for row in rows])
-    return Predictions([row["path"] for row in rows], classes, targets, probabilities, multi_label)
+    return Predictions([row["path"] for row in rows], classes, targets, probabilities, multi_label, thresholds)
 
 
 def _rows(predictions: Predictions) -> Iterator[Sequence[str]]:

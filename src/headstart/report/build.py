@@ -115,7 +115,7 @@ def contents(
         "version": headstart.__version__,
         "run": run,
         "shown_run": relative_to_cwd(run.folder),
-        "headline": ("acc", "acc_exact", "f1_macro", "auroc_macro", "ece"),
+        "headline": ("acc", "acc_exact", "map", "f1_macro", "auroc_macro", "ece"),
         "network": network,
         "data": card,
         "training": training,

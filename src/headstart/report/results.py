@@ -27,6 +27,7 @@ LABELS = {
     "acc": "accuracy",
     "acc_macro": "accuracy, mean over classes",
     "acc_exact": "all labels right",
+    "map": "mean average precision",
     "f1_macro": "F1, mean over classes",
     "auroc_macro": "AUROC, mean over classes",
     "ece": "calibration error (ECE)",
@@ -144,7 +145,9 @@ def results_of(
     found.classes = found.classes[:MOST_CLASSES_IN_TABLE]
     found.confused = content.get("confused", [])[:MOST_CONFUSED]
     _add_confusion(found, folder, classes)
-    predictions = read_predictions(predictions_file(folder), classes, "confused" not in content)
+    predictions = read_predictions(
+        predictions_file(folder), classes, "confused" not in content, content.get("thresholds")
+    )
     if predictions is not None:
         found.calibration = _calibration(predictions, split)
     elif (folder / "reliability.png").is_file():  # with many classes, the table does not have all probabilities

@@ -186,9 +186,13 @@ class Task(pl.LightningModule):
 
     def _evaluate(self, outputs: tuple[Tensor, Tensor], metrics: MetricCollection, mean_loss: MeanLoss) -> Tensor:
         logits, targets = outputs
-        metrics.update(self.objective.probabilities(logits), targets)
+        metrics.update(self.scores(logits), targets)
         mean_loss.update(self.objective.loss(logits, targets), self.objective.batch_weight(targets))
         return logits
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """The probabilities that the metrics of evaluation get."""
+        return self.objective.probabilities(logits)
 
     def configure_optimizers(self) -> Any:
         """Named optimizer groups for all layer groups, also for those that are frozen now."""

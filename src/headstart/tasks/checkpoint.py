@@ -32,6 +32,7 @@ def describe(task: Task, config: DictConfig) -> dict[str, Any]:
         "pretrained": task.backbone.pretrained,
         "class_weights": task.class_weights,
         "temperature": task.objective.temperature,
+        "thresholds": getattr(task.objective, "thresholds", None),
     }
 
 
@@ -147,8 +148,21 @@ def load_any_task(path: Path) -> tuple[Task, DictConfig]:
     task = task_from_config(config, backbone, facts["classes"], facts["class_weights"])
     task.load_state_dict(content["state_dict"])
     task.objective.temperature = facts.get("temperature", 1.0)
+    if facts.get("thresholds") is not None:
+        task.objective.thresholds = facts["thresholds"]
     task.save_hyperparameters(facts)
     return task.eval(), config
+
+
+def keep_thresholds(path: Path, thresholds: list[float]) -> None:
+    """Writes the threshold of each label into a checkpoint, where `load_task` reads it.
+
+    Raises:
+        UsageError: the checkpoint cannot be read or written.
+    """
+    content = read(path)
+    content["hyper_parameters"]["thresholds"] = thresholds
+    SafeCheckpointIO().save_checkpoint(content, path)
 
 
 def keep_temperature(path: Path, temperature: float, error: float | None = None) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from headstart.backbones.base import Backbone
 from headstart.data.activations import Activations
 from headstart.errors import as_usage_error
+from headstart.metrics.thresholds import moved
 from headstart.tasks.base import Task
 
 
@@ -73,6 +74,13 @@ class ClassificationTask(Task):
         """The same, averaged over the versions of `test_time`."""
         inputs, targets = batch
         return self.tested_logits(inputs), targets
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """The probabilities; with thresholds, moved so that each threshold is at 0.5, where metrics expect it."""
+        found = super().scores(logits)
+        if self.objective.thresholds is None:
+            return found
+        return moved(found, found.new_tensor(self.objective.thresholds))
 
     def predict_step(self, batch: Any, _: int) -> Tensor:
         """Probabilities `(batch, num_classes)` of a batch of inputs, with or without targets."""

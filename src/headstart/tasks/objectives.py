@@ -43,6 +43,7 @@ class Softmax(nn.Module):
     """
 
     multi_label = False
+    thresholds = None
 
     def __init__(
         self,
@@ -101,6 +102,7 @@ class OneSigmoid(nn.Module):
 
     num_outputs = 1
     multi_label = False
+    thresholds = None
 
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, focal_gamma: float = 0.0):
         super().__init__()
@@ -149,11 +151,16 @@ class MultiLabel(nn.Module):
 
     Args:
         num_classes: N.
-        class_weights: weight of each label in the loss.
+        class_weights: weight of the samples that have the label, for each label in the loss.
         focal_gamma: 0: cross-entropy; 1 or more: focal loss.
+
+    Attributes:
+        thresholds: a label counts as present above this probability, for each label; None: above 0.5. They are chosen
+            when the training has ended (`evaluation/thresholds.py`), and kept in the checkpoint.
     """
 
     multi_label = True
+    thresholds: list[float] | None = None
 
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, focal_gamma: float = 0.0):
         super().__init__()
@@ -166,9 +173,9 @@ class MultiLabel(nn.Module):
         """Mean loss of logits `(batch, N)` against zeros and ones, or shares between 0 and 1, `(batch, N)`."""
         if self.focal_gamma:
             absent, present = _focal_losses(logits, self.focal_gamma)
-            losses = (1 - targets) * absent + targets * present
-            return (losses if self.weight is None else losses * self.weight).mean()
-        return functional.binary_cross_entropy_with_logits(logits, targets.to(logits), self.weight)
+            present = present if self.weight is None else present * self.weight
+            return ((1 - targets) * absent + targets * present).mean()
+        return functional.binary_cross_entropy_with_logits(logits, targets.to(logits), pos_weight=self.weight)
 
     def batch_weight(self, targets: Tensor) -> int:
         """Weight of this batch in the mean loss over batches: the number of its samples."""
@@ -187,7 +194,10 @@ class MultiLabel(nn.Module):
         return MetricCollection({"acc": metrics.MultilabelAccuracy(self.num_classes, average="micro", **UNCHECKED)})
 
     def evaluation_metrics(self) -> MetricCollection:
-        """Metrics over probabilities and 0 or 1, each `(batch, N)`; `acc` counts labels, `acc_exact` whole samples."""
+        """Metrics over probabilities and 0 or 1, each `(batch, N)`.
+
+        `acc` counts labels, `acc_exact` whole samples; `map` is the mean average precision.
+        """
         n = self.num_classes
         return MetricCollection(
             {
@@ -195,6 +205,7 @@ class MultiLabel(nn.Module):
                 "acc_exact": metrics.MultilabelExactMatch(n, **UNCHECKED),
                 "f1_macro": metrics.MultilabelF1Score(n, average="macro", **UNCHECKED),
                 "auroc_macro": PresentLabelsAUROC(n, average="none", **UNCHECKED),
+                "map": PresentLabelsAP(n, average="none", **UNCHECKED),
             }
         )
 
@@ -213,6 +224,14 @@ class PresentClassesAUROC(metrics.MulticlassAUROC):
 
 class PresentLabelsAUROC(metrics.MultilabelAUROC):
     """The same for several labels per sample."""
+
+    def compute(self) -> Tensor:
+        """The mean; NaN if there is no such label."""
+        return _mean_of_present(super().compute(), dim_zero_cat(self.target))
+
+
+class PresentLabelsAP(metrics.MultilabelAveragePrecision):
+    """Mean average precision over the labels that have both positive and negative samples."""
 
     def compute(self) -> Tensor:
         """The mean; NaN if there is no such label."""

@@ -56,6 +56,7 @@ class Facts:
         fewest_val: validation samples of the rarest class.
         batch_norm: whether a pretrained backbone with BatchNorm is trained.
         run_length: of this kind of input; None: the default.
+        several_labels: whether a sample may have any number of labels.
     """
 
     num_train: int
@@ -64,6 +65,7 @@ class Facts:
     fewest_val: int
     batch_norm: bool = False
     run_length: Length | None = None
+    several_labels: bool = False
 
 
 @dataclass
@@ -202,7 +204,10 @@ def facts_of(data: DataModule, batch_norm: bool, run_length: Length | None = Non
         batch_norm, run_length: as in `Facts`.
     """
     num_val, val_counts = data.num_samples["val"], data.class_counts("val")
-    return Facts(data.num_samples["train"], data.class_counts(), num_val, min(val_counts), batch_norm, run_length)
+    several = data.samples.multi_label
+    return Facts(
+        data.num_samples["train"], data.class_counts(), num_val, min(val_counts), batch_norm, run_length, several
+    )
 
 
 def decide(
@@ -243,11 +248,15 @@ def decide(
         reason = f"the network has BatchNorm, and there are {per_class:.0f} samples per class"
         found.append(Setting("task.backbone_lr_ratio", HIGHER_LR_RATIO, reason))
     most, fewest = max(facts.counts), min(facts.counts)
+    if facts.several_labels:  # thresholds for each label do what class weights would
+        if facts.num_val and "monitor" not in given:
+            found.append(Setting("monitor", "val/map", "accuracy over all labels hides the rare ones"))
+        return found
     is_unbalanced = most > UNBALANCED * fewest > 0
     if is_unbalanced and "data.class_weights" not in given:
         reason = f"the largest class has {most / fewest:.0f} times as many samples as the smallest"
         found.append(Setting("data.class_weights", "balanced", reason))
-    if monitor != "val/acc" or sum(facts.counts) != facts.num_train:  # the settings below are for one class per sample
+    if monitor != "val/acc":
         return found
     if is_unbalanced and "monitor" not in given:
         # by plain accuracy, a model that never predicts a rare class can be the best

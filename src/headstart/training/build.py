@@ -56,6 +56,8 @@ def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = Non
     if resume_from:
         task, _ = checkpoint.load_any_task(resume_from)
         task.objective.temperature = 1.0  # it was fitted to the old weights, and training changes them
+        if getattr(task.objective, "thresholds", None) is not None:
+            task.objective.thresholds = None
         if task.classes != data.classes:
             raise UsageError(
                 f"{resume_from} was trained on the classes {task.classes}, but the data have {data.classes}: "

@@ -20,11 +20,13 @@ from headstart.cli.run import terminated_as_interrupted
 from headstart.data.module import SPLITS, DataModule
 from headstart.display.tables import data_table, show
 from headstart.errors import UsageError
+from headstart.evaluation.thresholds import choose_thresholds
 from headstart.files import as_json, relative_to_cwd, replacing
 from headstart.runs.directory import Run
 from headstart.runs.kept import Kept, kept_epoch
 from headstart.tasks import checkpoint
 from headstart.tasks.base import Task
+from headstart.tasks.classification import ClassificationTask
 from headstart.training.build import build_task, build_trainer, editable_copy
 from headstart.training.loggers import finish_wandb
 from headstart.training.restart import connect_again
@@ -160,7 +162,7 @@ def show_data(data: DataModule) -> None:
         )
         return
     counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
-    show(data_table(data.classes, counts))
+    show(data_table(data.classes, counts, data.num_samples))
 
 
 @rank_zero_only
@@ -214,6 +216,8 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: Task, data: DataModule
     for callback in trainer.callbacks:
         if hasattr(callback, "on_kept"):  # our own hook: the model and its validation metrics are known now
             callback.on_kept(trainer, model, metrics)
+    if path and data.num_samples["val"] and isinstance(task, ClassificationTask) and task.objective.multi_label:
+        choose_thresholds(trainer, task, data, Path(path))
     if cfg.test and data.num_samples["test"]:
         (tested,) = trainer.test(task, datamodule=data, ckpt_path=path or None, verbose=False)
         metrics |= tested

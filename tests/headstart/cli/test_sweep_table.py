@@ -12,7 +12,7 @@ from headstart.display.tables import data_table, show
 
 
 def test_class_names_are_shown_as_they_are(capsys):
-    show(data_table(["[bold]x", ":cat:"], {"train": [1, 2]}))
+    show(data_table(["[bold]x", ":cat:"], {"train": [1, 2]}, {"train": 3}))
     told = capsys.readouterr().err
     assert "[bold]x" in told
     assert ":cat:" in told
@@ -20,7 +20,7 @@ def test_class_names_are_shown_as_they_are(capsys):
 
 def test_control_characters_of_all_tables_are_not_sent_to_the_terminal(tmp_path, capsys):
     """A class name could clear the screen."""
-    show(data_table(["\x1b[2Jx"], {"train": [1]}))
+    show(data_table(["\x1b[2Jx"], {"train": [1]}, {"train": 1}))
     show(learning_table("\x1b[2Jtitle", [("\x1b[2Jgroup", "", "", "", "")] * 3))
     job(tmp_path, 0, "data.root=a\x1b[2Jb")
     sweep.show(tmp_path, "val/acc")

@@ -290,6 +290,13 @@ def test_class_weights():
     assert ready(**sizes, class_weights="sqrt").class_weights() == pytest.approx([100 / sum(roots) / r for r in roots])
 
 
+def test_class_weights_of_labels_make_samples_with_and_without_them_count_alike():
+    data = ready(sizes=(10, 30), multi_label=True, class_weights="balanced", val_fraction=0, test_fraction=0)
+    assert data.class_weights() == pytest.approx([3, 0])
+    data = ready(sizes=(10, 30), multi_label=True, class_weights="sqrt", val_fraction=0, test_fraction=0)
+    assert data.class_weights() == pytest.approx([3**0.5, 0])
+
+
 def test_class_weights_count_the_training_samples_alone():
     data = ready(sizes=(60, 20), shots_per_class=5, class_weights="balanced")
     assert data.class_weights() == pytest.approx([1, 1])

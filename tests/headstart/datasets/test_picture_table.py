@@ -78,7 +78,7 @@ def test_columns_of_zeros_and_ones_are_labels(tmp_path, caplog):
     assert data.classes == ["a", "b", "c"]
     position = data.samples.names.index("p15.png")
     assert data.samples.targets[position] == [1, 1, 1]
-    assert "the file name is in column 'file', the labels in column 'a' and column 'c' and column 'b'" in caplog.text
+    assert "the file name is in column 'file', the labels in 3 columns" in caplog.text
     one = ready(tmp_path / "labels.csv", label_column="a")
     assert not one.samples.multi_label
     assert one.classes == ["0", "1"]

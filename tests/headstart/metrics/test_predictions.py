@@ -90,8 +90,8 @@ def test_labels_are_counted_each():
 def test_a_label_that_nobody_has_and_nobody_predicts_has_no_scores():
     found = Predictions(["0"], ["x", "y"], torch.tensor([[1, 0]]), torch.tensor([[0.9, 0.2]]), True)
     assert [list(row.values()) for row in class_rows(found)] == [
-        ["x", 1, 1, 0, 0, 1, 1, 1],
-        ["y", 0, 0, 0, 0, None, None, None],
+        ["x", 1, 1, 0, 0, 1, 1, 1, 1, 0.5],
+        ["y", 0, 0, 0, 0, None, None, None, None, 0.5],
     ]
 
 

@@ -93,6 +93,16 @@ def test_multi_label_metrics():
     result = {name: value.item() for name, value in metrics.compute().items()}
     assert result["acc"] == pytest.approx(0.75)
     assert result["acc_exact"] == pytest.approx(0.5)
+    assert result["map"] == pytest.approx(1)
+
+
+def test_weights_of_labels_weigh_the_samples_that_have_them():
+    """One positive among four samples with a weight of 3 has as much influence as the three negatives."""
+    logits = torch.zeros(4, 1, requires_grad=True)
+    MultiLabel(1, [3.0]).loss(logits, torch.tensor([[1], [0], [0], [0]])).backward()
+    assert logits.grad.sum().item() == pytest.approx(0)
+    focal = MultiLabel(1, [3.0], focal_gamma=2).loss(torch.zeros(4, 1), torch.tensor([[1], [0], [0], [0]]))
+    assert focal.item() == pytest.approx(6 / 4 * 0.25 * 0.6931, rel=1e-3)
 
 
 def every_objective(**options):

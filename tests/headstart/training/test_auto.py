@@ -96,8 +96,11 @@ UNEVEN = {"data.class_weights": "balanced", "monitor": "val/acc_macro"}
         ),
         ({"counts": [500, 100]}, {"trainer.max_epochs": 28}),
         ({"counts": [500, 0]}, {"trainer.max_epochs": 31}),
-        ({"counts": [500, 60], "num_train": 520}, {"trainer.max_epochs": 31, "data.class_weights": "balanced"}),
-        ({"counts": [500, 500], "num_train": 600}, {"trainer.max_epochs": 28}),
+        (
+            {"counts": [500, 60], "num_train": 520, "several_labels": True},
+            {"trainer.max_epochs": 31, "monitor": "val/map"},
+        ),
+        ({"counts": [500, 60], "num_train": 520, "several_labels": True, "num_val": 0}, {"trainer.max_epochs": 31}),
     ],
     ids=str,
 )
@@ -114,7 +117,7 @@ def test_settings(facts, expected):
         (30, {}, 0.98),
         (0, {}, None),
         (200, {"counts": [500, 10]}, None),  # goes by another metric
-        (200, {"num_train": 150}, None),  # several labels a sample
+        (200, {"several_labels": True}, None),
     ],
 )
 def test_a_head_that_cannot_be_told_from_a_better_model_is_enough(num_val, more, goal, monkeypatch):
