@@ -1,5 +1,6 @@
 """What every test can ask for. Nothing here needs the network, a GPU or real data."""
 
+import logging
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see headstart/cli/run.py
@@ -32,6 +33,12 @@ def _own_environment(tmp_path, monkeypatch):
     for name in ("LOGS", "DATA", "CACHE"):
         monkeypatch.setenv(f"HEADSTART_{name}", str(tmp_path / name.lower()))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    yield
+    # an entry point lets Hydra add some, whose stream is closed when the test has ended
+    for handler in [
+        each for each in logging.root.handlers if type(each) in (logging.StreamHandler, logging.FileHandler)
+    ]:
+        logging.root.removeHandler(handler)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from headstart.cli.check import GIVEN_BY_CODE, call_parameters, check_config
 from headstart.cli.conf_files import BASE, CONF
 from headstart.cli.schemas import CACHES, COMPONENTS, ROOTS
 from headstart.errors import UsageError
+from headstart.runs import trust
 
 FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
 # Files that only make sense together with others
@@ -27,11 +28,13 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_every_file_composes_and_fits_the_signatures(file, composed):
+def test_every_file_composes_fits_the_signatures_and_may_be_saved(file, composed):
     extra = NEEDS.get(file.as_posix(), [])
     if extra is None or file.stem == BASE:  # what the other files of a group are built on
         pytest.skip("not to be chosen itself")
-    check_config(composed(f"{file.parent.name}={file.stem}", *extra))
+    cfg = composed(f"{file.parent.name}={file.stem}", *extra)
+    check_config(cfg)
+    trust.check_config(OmegaConf.to_container(cfg) | {"paths": OmegaConf.to_container(cfg.paths, resolve=True)})
 
 
 def test_optuna_search_composes(composed):

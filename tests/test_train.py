@@ -216,6 +216,7 @@ def test_a_relative_root_is_kept_absolute(composed, tmp_path, monkeypatch):
     assert cfg.data.root == str(tmp_path / "pictures")
 
 
+@pytest.mark.slow
 def test_an_image_size_that_came_from_the_weights_is_kept(quick, tmp_path):
     """A ViT's state dict says its own size; rebuilt without weights it must have it too."""
     from torchvision.models import vit_b_32
@@ -235,19 +236,19 @@ def test_without_a_checkpoint_of_the_best_the_last_weights_are_tested(quick, cap
 
 
 @pytest.mark.parametrize("callbacks", ["default", "ema"])
-def test_without_validation_the_last_epoch_is_kept(callbacks, composed, tmp_path, caplog):
+def test_without_validation_the_last_epoch_is_kept(callbacks, quick, tmp_path, caplog):
     words = (
-        "data=digits", "data.val_fraction=0", "trainer=cpu", "finetuning=full", "scheduler=none",
-        "trainer.limit_train_batches=3", "trainer.enable_progress_bar=false", f"callbacks={callbacks}",
+        "data.val_fraction=0", "finetuning=full", "scheduler=none", "trainer.limit_train_batches=3",
+        f"callbacks={callbacks}",
     )  # fmt: skip
-    result = train(composed(*words, "trainer.max_epochs=2"))
+    result = train(quick(*words))
     assert result.score is None
     assert "there are no validation samples: nothing chooses the best epoch" in caplog.text
     best, last = (checkpoint.read(tmp_path / f"run/checkpoints/{name}.ckpt") for name in ("best", "last"))
     assert best["global_step"] == last["global_step"] == 6
     again = evaluated(tmp_path / "run")
     assert again == pytest.approx({k: v for k, v in result.metrics.items() if k.startswith("test/")}, abs=1e-6)
-    train(composed(*words, "trainer.max_epochs=3", f"resume={tmp_path / 'run'}"))
+    train(quick(*words, "trainer.max_epochs=3", f"resume={tmp_path / 'run'}"))
     assert checkpoint.read(tmp_path / "run/checkpoints/best.ckpt")["global_step"] == 9
 
 

@@ -6,7 +6,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from headstart.cli import resolvers
-from headstart.cli.conf_files import choices_by_group
 from headstart.errors import UsageError
 from headstart.runs.earlier import translated
 from headstart.runs.trust import RESOLVERS, check_config, check_places, check_section, is_buildable
@@ -115,15 +114,6 @@ def test_a_resumed_run_writes_into_its_own_folder(key, value, composed, tmp_path
 def test_a_saved_config_does_not_decide_what_is_downloaded(saved):
     data = {"_target_": "headstart.datasets.cats_dogs.CatsDogs", "url": "http://elsewhere/x.zip", "sha256": "0"}
     assert set(translated(saved() | {"data": data}).data) == {"_target_"}
-
-
-def test_every_file_of_conf_may_be_saved(saved):
-    for group, names in choices_by_group().items():
-        if group in ("hydra", "experiment", "hparams_search"):  # no part is chosen here
-            continue
-        for name in names:
-            extra = ["model.name=resnet18"] if (group, name) == ("model", "torchvision") else []
-            check_config(saved(f"{group}={name}", *extra))
 
 
 @pytest.mark.parametrize(

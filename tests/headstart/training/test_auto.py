@@ -254,12 +254,14 @@ def told_of(monkeypatch, *metrics):
     monkeypatch.setattr("pytorch_lightning.Trainer.validate", lambda *_, **__: [next(said)])
 
 
-def test_a_run_settles_what_is_open_and_keeps_the_best(quick, tmp_path, caplog):
+def test_a_run_settles_what_is_open_and_keeps_the_best(quick, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("headstart.training.auto.MOST_EPOCHS", 4)
+    monkeypatch.setattr("headstart.training.auto.FEWEST_EPOCHS", 2)
     cfg = quick(*AUTO)
     with caplog.at_level(logging.INFO):
         result = train(cfg)
-    assert OmegaConf.load(tmp_path / "run/config.yaml").trainer.max_epochs == 31
-    assert "trainer.max_epochs=31: 1 for the linear probe" in (tmp_path / "run/auto.txt").read_text()
+    assert OmegaConf.load(tmp_path / "run/config.yaml").trainer.max_epochs == 5
+    assert "trainer.max_epochs=5: 1 for the linear probe" in (tmp_path / "run/auto.txt").read_text()
     assert "the smallest class has" not in caplog.text
     probe = checkpoint.read(tmp_path / "run/checkpoints/probe.ckpt")
     best = checkpoint.read(tmp_path / "run/checkpoints/best.ckpt")
@@ -304,6 +306,8 @@ def test_an_average_that_is_better_is_kept_and_tested(scores, quick, tmp_path, m
 )
 def test_the_lowest_loss_decides_between_equal_scores(average, tuned, winner, quick, tmp_path, monkeypatch, caplog):
     """The probe, which finds no mistake either, was kept first."""
+    monkeypatch.setattr("headstart.training.auto.MOST_EPOCHS", 3)
+    monkeypatch.setattr("headstart.training.auto.FEWEST_EPOCHS", 3)
     told_of(monkeypatch, average, tuned)
     with caplog.at_level(logging.INFO):
         train(quick(*AUTO, "callbacks.blend.shares=[0.5]", "test=false"))
