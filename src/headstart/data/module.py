@@ -148,8 +148,7 @@ class DataModule(pl.LightningDataModule):
         found = {split: self.dataset(split) for split in SPLITS}
         samples, origin = pool({s: d for s, d in found.items() if d is not None}, self.known_classes)
         self.brought = frozenset(origin)
-        if self.sampler == "balanced" and samples.multi_label:
-            raise UsageError("data.sampler=balanced needs one class per sample; multi-label data has none: use shuffle")
+        self._refuse_other_targets(samples)
         if self.split_file and self.split_file.exists():
             self.splits = splits.read(self.split_file, samples)
         else:
@@ -161,7 +160,17 @@ class DataModule(pl.LightningDataModule):
         self.samples, self._full_detail = samples, samples.load
         self._adapt_loaders()
 
+    def _refuse_other_targets(self, samples: Samples) -> None:
+        """Raises a UsageError for settings that the targets do not allow."""
+        if self.sampler == "balanced" and samples.multi_label:
+            raise UsageError("data.sampler=balanced needs one class per sample; multi-label data has none: use shuffle")
+        for key, given, none in (("sampler", self.sampler, "shuffle"), ("class_weights", self.weighting, "none")):
+            if samples.numbers and given != none:
+                raise UsageError(f"data.{key}={given} is for classes, and the data have numbers: use {none}")
+
     def _warn_of_absent_classes(self, samples: Samples) -> None:
+        if samples.numbers:
+            return
         for split in SPLITS:
             present = {c for index in self.splits[split] for c in samples.classes_of(index)}
             absent = [name for i, name in enumerate(samples.classes) if i not in present]
@@ -180,13 +189,15 @@ class DataModule(pl.LightningDataModule):
         return {split: len(self.splits.get(split, [])) for split in SPLITS}
 
     def class_counts(self, split: str = "train") -> list[int]:
-        """Samples of each class in a split, in the order of `classes`."""
+        """Samples of each class in a split, in the order of `classes`; for numbers, which every sample has, all."""
         assert self.samples is not None, "call setup() first"
+        if self.samples.numbers:
+            return [self.num_samples[split]] * len(self.classes)
         counts = Counter(c for index in self.splits.get(split, []) for c in self.samples.classes_of(index))
         return [counts[i] for i in range(len(self.classes))]
 
     def targets(self, split: str, positions: Sequence[int]) -> Tensor:
-        """The labels at these positions of a split: `(n,)`, or for multi-label data `(n, num_classes)`."""
+        """The labels at these positions of a split: `(n,)`, or for multi-label data and numbers `(n, num_classes)`."""
         assert self.samples is not None, "call setup() first"
         return torch.tensor([self.samples.targets[self.splits[split][position]] for position in positions])
 

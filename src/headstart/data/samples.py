@@ -1,5 +1,6 @@
 """Labelled samples before any transform; several sets of them are joined into one pool with one class map."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ class Samples:
 
     Attributes:
         names: a stable, unique name per sample (a path relative to the root); the split file uses it.
-        targets: a class index per sample; for multi-label data a list of `len(classes)` zeros and ones.
+        targets: a class index per sample; for multi-label data a list of `len(classes)` zeros and ones; for `numbers` a
+            list of `len(classes)` finite floats.
         classes: class names; `targets` index into them. Samples without labels have no classes, and each target is an
-            empty list.
+            empty list. For `numbers` the names of the numbers.
         load: index -> raw sample, for pictures a uint8 RGB tensor `(3, height, width)`. Must be picklable.
         digests: a hash of each sample's content, to find the same sample in two splits; None if not known.
         copies_together: whether samples with the same content stay together when splits are cut.
         groups: the group of each sample, such as a patient: all its samples stay together when splits are cut. None:
             there are no groups.
+        numbers: whether the targets are numbers instead of classes.
     """
 
     names: Sequence[str]
@@ -35,6 +38,7 @@ class Samples:
     digests: Sequence[str] | None = None
     copies_together: bool = False
     groups: Sequence[str] | None = None
+    numbers: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -42,12 +46,20 @@ class Samples:
     @property
     def multi_label(self) -> bool:
         """Whether a sample may have any number of labels instead of one class."""
-        return len(self) > 0 and not isinstance(self.targets[0], Integral)
+        return len(self) > 0 and not self.numbers and not isinstance(self.targets[0], Integral)
 
     def classes_of(self, index: int) -> list[int]:
-        """The class indices of a sample: one, or for multi-label data any number."""
+        """The class indices of a sample: one, for multi-label data any number; none if the targets are numbers."""
         target = self.targets[index]
+        if self.numbers:
+            return []
         return [target] if isinstance(target, Integral) else [i for i, on in enumerate(target) if on]
+
+    def label_of(self, index: int) -> str:
+        """The label of a sample in words: its class, its labels or its numbers, joined by `|`."""
+        if self.numbers:
+            return "|".join(f"{value:g}" for value in self.targets[index])
+        return "|".join(self.classes[c] for c in self.classes_of(index))
 
 
 @dataclass
@@ -119,23 +131,35 @@ def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> t
         raise ValueError("two samples have the same name: a data set must name every sample of all splits differently")
     load = _Chained([samples.load for samples in parts.values()], starts)
     together = any(samples.copies_together for samples in parts.values())
-    joined = Samples(
-        names, targets, classes, load, digests if len(digests) == len(names) else None, together, groups or None
-    )
+    known_digests = digests if len(digests) == len(names) else None
+    numbers = any(samples.numbers for samples in parts.values())
+    joined = Samples(names, targets, classes, load, known_digests, together, groups or None, numbers)
     if known_classes is None:
         _check_classes(joined, origin["train"])
     return joined, origin
 
 
 def _check_targets(split: str, samples: Samples) -> None:
-    """Raises a ValueError if a target is neither a class index nor, for multi-label data, a row of zeros and ones."""
+    """Raises a ValueError if a target is no class index, no row of zeros and ones, or no row of finite numbers."""
     n = len(samples.classes)
+    if samples.numbers:
+        _check_numbers(split, samples)
+        return
     is_allowed = _is_row if samples.multi_label else _is_index
     for name, target in zip(samples.names, samples.targets, strict=True):
         if not is_allowed(target, n):
             raise ValueError(
                 f"the target of {name!r} in {split} is {str(target)[:100]}: a data set must give a class index from 0 "
                 f"to {n - 1}, or for several labels per sample a list of {n} zeros and ones"
+            )
+
+
+def _check_numbers(split: str, samples: Samples) -> None:
+    for name, target in zip(samples.names, samples.targets, strict=True):
+        if len(target) != len(samples.classes) or not all(math.isfinite(value) for value in target):
+            raise ValueError(
+                f"the target of {name!r} in {split} is {str(target)[:100]}: a data set must give a list of "
+                f"{len(samples.classes)} finite numbers"
             )
 
 
@@ -154,6 +178,8 @@ def _translate(split: str, samples: Samples, classes: list[str], owner: str) -> 
     """The targets of one split as indices into the common class map, which comes from `owner`."""
     if list(samples.classes) == classes:
         return list(samples.targets)
+    if samples.numbers:
+        return _reordered(split, samples, classes, owner)
     position = {name: i for i, name in enumerate(classes)}
     used = {c for index in range(len(samples)) for c in samples.classes_of(index)}
     unknown = [samples.classes[c] for c in sorted(used) if samples.classes[c] not in position]
@@ -175,8 +201,25 @@ def _translate(split: str, samples: Samples, classes: list[str], owner: str) -> 
     return translated
 
 
+def _reordered(split: str, samples: Samples, classes: list[str], owner: str) -> list[list[float]]:
+    """The numbers of each sample in the order of `classes`."""
+    if missing := [name for name in classes if name not in samples.classes]:
+        raise UsageError(
+            f"{split} has no number {missing[0]!r}, which {owner} has{nearest(missing[0], samples.classes) or '.'} "
+            f"The numbers of {split} are {listed(samples.classes)}"
+        )
+    places = [list(samples.classes).index(name) for name in classes]
+    return [[target[place] for place in places] for target in samples.targets]
+
+
 def _check_classes(samples: Samples, train: list[int]) -> None:
-    """Raises a UsageError if a class has no training sample, or if there is only one class; none is allowed."""
+    """Raises a UsageError if a class has no training sample, or if there is only one class; none is allowed.
+
+    Numbers may not be the same in all training samples.
+    """
+    if samples.numbers:
+        _check_variety(samples, train)
+        return
     present = {c for index in train for c in samples.classes_of(index)}
     empty = [name for i, name in enumerate(samples.classes) if i not in present]
     if empty:
@@ -186,3 +229,13 @@ def _check_classes(samples: Samples, train: list[int]) -> None:
         )
     if len(samples.classes) == 1:
         raise UsageError(f"there is only one class, {samples.classes[0]!r}: a classifier needs at least two")
+
+
+def _check_variety(samples: Samples, train: list[int]) -> None:
+    """Raises a UsageError if a number has the same value in all training samples."""
+    for place, name in enumerate(samples.classes):
+        if len({samples.targets[index][place] for index in train}) < 2:
+            raise UsageError(
+                f"the number {name!r} has the same value in all {len(train)} training samples, so nothing can be "
+                "learned about it: leave it out"
+            )

@@ -1,4 +1,7 @@
-"""Assigns samples to splits: seeded, stratified, saved to a file, and checked for leaks."""
+"""Assigns samples to splits: seeded, stratified, saved to a file, and checked for leaks.
+
+Numbers are stratified by the first one, in parts of equal size: else a small split might lack low or high values.
+"""
 
 import csv
 import logging
@@ -19,6 +22,8 @@ FEW = 10
 Strata = dict[tuple[int, ...], list[int]]
 """Class, or combination of labels -> indices of its samples."""
 COLUMNS = ["split", "name", "class", "digest"]
+MOST_PARTS, FEWEST_IN_PART = 10, 20
+"""Numbers are stratified in at most this number of parts, each with at least this number of samples."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,9 @@ class SplitPlan:
 
     def _fold(self, samples: Samples, indices: list[int]) -> tuple[list[int], list[int]]:
         """The other folds together, and fold `self.fold`: each class is shuffled, then dealt to the folds in turn."""
-        fewest = min(_frequency(samples, indices).values(), default=0)
+        fewest = len(indices) if samples.numbers else min(_frequency(samples, indices).values(), default=0)
+        if fewest < self.num_folds and samples.numbers:
+            raise UsageError(f"data.num_folds={self.num_folds}: there are only {fewest} samples; give at most as many")
         if fewest < self.num_folds:
             raise UsageError(
                 f"data.num_folds={self.num_folds}: the smallest class has only {fewest} samples; "
@@ -151,6 +158,11 @@ class SplitPlan:
         """`shots` samples of each class; for multi-label data at least `shots` per label, the rarest label first."""
         if not samples.classes:
             raise UsageError(f"data.shots_per_class={shots}: the data have no labels; give data.train_fraction=<share>")
+        if samples.numbers:
+            raise UsageError(
+                f"data.shots_per_class={shots}: the data have numbers instead of classes; give "
+                "data.train_fraction=<share>"
+            )
         members = defaultdict(list)
         for index in indices:
             for c in samples.classes_of(index):
@@ -172,8 +184,11 @@ class SplitPlan:
         """The samples of each class in random order.
 
         Multi-label samples count under their combination of labels. Combinations with fewer than `FEW` samples count
-        under their rarest label: not all can be balanced, and rare labels need it most.
+        under their rarest label: not all can be balanced, and rare labels need it most. For numbers a stratum is a part
+        of the range of the first number.
         """
+        if samples.numbers:
+            return self._parts(samples, indices)
         frequency, combinations = _frequency(samples, indices), Counter()
         if samples.multi_label:
             combinations = Counter(tuple(samples.classes_of(index)) for index in indices)
@@ -183,6 +198,15 @@ class SplitPlan:
             if samples.multi_label and combinations[labels] < FEW:
                 labels = (min(labels, key=frequency.__getitem__, default=-1),)
             strata[labels].append(index)
+        return self._shuffled(strata)
+
+    def _parts(self, samples: Samples, indices: list[int]) -> Strata:
+        """The samples from the lowest to the highest first number, in parts of equal size, each in random order."""
+        ascending = sorted(indices, key=lambda index: samples.targets[index][0])
+        number = max(1, min(MOST_PARTS, len(indices) // FEWEST_IN_PART))
+        return self._shuffled({(part,): each.tolist() for part, each in enumerate(np.array_split(ascending, number))})
+
+    def _shuffled(self, strata: Strata) -> Strata:
         random = np.random.default_rng(self.seed)
         return {c: random.permutation(members).tolist() for c, members in sorted(strata.items())}
 
@@ -268,11 +292,9 @@ def _take(strata: Strata, share: float, leave: int = 0) -> set[int]:
 
 def write(path: Path, samples: Samples, splits: dict[str, list[int]]) -> None:
     """Writes one row per sample; the file is written completely or not at all."""
-    names, classes, digests = samples.names, samples.classes, samples.digests
+    names, digests = samples.names, samples.digests
     rows = (
-        (split, names[i], "|".join(classes[c] for c in samples.classes_of(i)), digests[i] if digests else "")
-        for split in splits
-        for i in splits[split]
+        (split, names[i], samples.label_of(i), digests[i] if digests else "") for split in splits for i in splits[split]
     )
     write_table(path, [COLUMNS, *rows])
 

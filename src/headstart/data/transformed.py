@@ -38,10 +38,10 @@ class Transformed(Dataset):
         return self.random(self.load(self.indices[position]))
 
     def target(self, position: int) -> Any:
-        """The label or labels of a sample."""
+        """The label, the labels or the numbers of a sample."""
         target = self.samples.targets[self.indices[position]]
         # a tensor, because a plain list would be collated label by label
-        return torch.tensor(target) if self.samples.multi_label else target
+        return torch.tensor(target) if self.samples.multi_label or self.samples.numbers else target
 
     def cached_batch(self, positions: Sequence[int], rows: Rows) -> tuple[Activations, Tensor]:
         """The batch of these samples, with cached activations as inputs."""

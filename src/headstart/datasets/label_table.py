@@ -12,7 +12,15 @@ from headstart.data.module import DataModule, one_of
 from headstart.data.samples import Loader, Samples
 from headstart.datasets import bad_samples
 from headstart.datasets.folder_layout import by_split, split_named
-from headstart.datasets.table_columns import SPLIT_NAME, TRUTH, Columns, Content, find_columns
+from headstart.datasets.table_columns import (
+    SPLIT_NAME,
+    TRUTH,
+    Columns,
+    Content,
+    FiniteNumbers,
+    find_columns,
+    finite_number,
+)
 from headstart.errors import UsageError, listed, nearest, nearest_path
 from headstart.inputs.folders import ARCHIVES, is_junk
 from headstart.inputs.tables import READABLE, Row, Table, read_table
@@ -22,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Labelled:
-    """A row that has usable labels: their names, and the group of the row (empty: no groups)."""
+    """A row that has usable labels: their names or the numbers, and the group of the row (empty: no groups)."""
 
     row: Row
     labels: tuple[str, ...]
@@ -61,10 +69,12 @@ class LabelTable(DataModule):
     Args:
         root: the file or folder.
         column: name of the column with the sample, or its position from 0; None: found (`find_columns`).
-        label_column: the same for the label. Several columns of 0 and 1: samples may have any number of labels.
+        label_column: the same for the label. Several columns of 0 and 1: samples may have any number of labels. With
+            `numbers`, one column or several that hold numbers.
         label_separator: text between the labels of a sample that may have any number of labels; None: one label.
         split_column: the column with `train`, `val` or `test`; None: a column `split`, if it holds nothing else.
         group_by: a column; all rows with the same value in it, such as a patient, stay in one split. None: no groups.
+        numbers: whether the labels are numbers instead of classes.
         header: whether the first row of a CSV or TSV file holds the names of the columns; None: found (`is_header`).
         on_bad: `leave_out` rows that cannot be used, or `error`.
         options: arguments of `DataModule`.
@@ -91,6 +101,7 @@ class LabelTable(DataModule):
         label_separator: str | None = None,
         split_column: int | str | None = None,
         group_by: int | str | None = None,
+        numbers: bool = False,
         header: bool | None = None,
         on_bad: str = "leave_out",
         **options: Any,
@@ -101,7 +112,7 @@ class LabelTable(DataModule):
             raise UsageError(f"data.header={header}: choose one of true, false, null")
         self.root, self.on_bad, self.header = Path(root).expanduser(), on_bad, header
         self.column, self.separator = column, label_separator
-        self.split_column, self.group_by = split_column, group_by
+        self.split_column, self.group_by, self.numbers = split_column, group_by, numbers
         self.label_columns = _as_tuple(label_column)
         self.several_columns = label_column is not None and not isinstance(label_column, (int, str))
         if label_separator is not None and (not label_separator or self.several_columns):
@@ -109,6 +120,8 @@ class LabelTable(DataModule):
                 f"data.label_separator={label_separator!r}: give the text between the labels of one column, such as "
                 "data.label_separator=';'"
             )
+        if label_separator is not None and numbers:
+            raise UsageError("data.label_separator is for labels, and data.numbers=true: leave it out")
         self.columns: Columns | None = None
         self.bad: dict[str, str] = {}
         self._parts: dict[str, Samples] | None = None
@@ -204,9 +217,8 @@ class LabelTable(DataModule):
     def _find_columns(self, table: Table) -> Columns:
         others = {"data.split_column": self.split_column, "data.group_by": self.group_by}
         given = {key: column for key, column in others.items() if column is not None}
-        columns = find_columns(
-            table, self.content, self.column, self.label_columns, self.header, self.known_classes, given
-        )
+        known = FiniteNumbers() if self.numbers else self.known_classes
+        columns = find_columns(table, self.content, self.column, self.label_columns, self.header, known, given)
         self.several_columns |= len(columns.labels) > 1
         return columns
 
@@ -261,7 +273,7 @@ class LabelTable(DataModule):
         usable: list[Labelled] = []
         for row in rows:
             try:
-                names = tuple(self._labels(table, row, labels))
+                names = tuple((self._numbers if self.numbers else self._labels)(table, row, labels))
                 usable.append(Labelled(row, names, "" if group is None else _group(row, group)))
             except ValueError as error:
                 bad[row.place] = str(error)
@@ -269,6 +281,18 @@ class LabelTable(DataModule):
         found = self.loadable(table, usable, column)
         bad |= found.bad
         return self._with_targets(table, found, labels, split)
+
+    def _numbers(self, table: Table, row: Row, columns: list[int]) -> list[str]:
+        """The numbers of a row, written so that equal numbers look the same.
+
+        Raises:
+            ValueError: a value is no finite number; the message is the reason.
+        """
+        found = {self._class_of(table, column): row.values[column].strip() for column in columns}
+        for name, value in found.items():
+            if finite_number(value) is None:
+                raise ValueError(f"{value!r} in the column {name}, which is no finite number")
+        return [repr(float(value)) for value in found.values()]
 
     def _labels(self, table: Table, row: Row, columns: list[int]) -> list[str]:
         """The names of the classes of a row.
@@ -297,7 +321,7 @@ class LabelTable(DataModule):
 
     def _check_known(self, table: Table, rows: list[Labelled]) -> None:
         """Refuses labels that neither the model nor the training samples have, by their rows."""
-        if self.known_classes is None and self._classes is None:
+        if self.numbers or (self.known_classes is None and self._classes is None):
             return
         owner, known = self._classes or ("the model", self.known_classes)
         unknown: dict[str, list[int]] = defaultdict(list)
@@ -315,20 +339,25 @@ class LabelTable(DataModule):
             )
 
     def _with_targets(self, table: Table, found: Loadable, columns: list[int], split: str) -> Samples:
-        named = [self._class_of(table, column) for column in columns] if self.several_columns else []
-        classes = sorted({*named, *(name for each in found.rows for name in each.labels)})
-        position = {name: index for index, name in enumerate(classes)}
-        if self.several_columns or self.separator is not None:
-            targets = [[int(name in each.labels) for name in classes] for each in found.rows]
+        named = [self._class_of(table, column) for column in columns]
+        if self.numbers:
+            classes, targets = named, [[float(number) for number in each.labels] for each in found.rows]
         else:
-            targets = [position[name] for (name,) in (each.labels for each in found.rows)]
+            classes, targets = self._classes_and_targets(named if self.several_columns else [], found.rows)
         if self._classes is None and split == "train":
             self._classes = ("train" if self.known_classes is None else "the model", self.known_classes or classes)
         groups = None if self.group_by is None else [each.group for each in found.rows]
         return Samples(
             names=found.names, targets=targets, classes=classes, load=found.load, digests=found.digests,
-            copies_together=self.copies_together, groups=groups,
+            copies_together=self.copies_together, groups=groups, numbers=self.numbers,
         )  # fmt: skip
+
+    def _classes_and_targets(self, columns: list[str], rows: list[Labelled]) -> tuple[list[str], list[Any]]:
+        classes = sorted({*columns, *(name for each in rows for name in each.labels)})
+        if self.several_columns or self.separator is not None:
+            return classes, [[int(name in each.labels) for name in classes] for each in rows]
+        position = {name: index for index, name in enumerate(classes)}
+        return classes, [position[name] for (name,) in (each.labels for each in rows)]
 
     def _leave_out(self, table: Table, bad: dict[int, str], kept: int) -> None:
         if not bad:

@@ -77,7 +77,7 @@ class PictureTable(LabelTable):
                 "give data.images=<the folder that the file names are relative to>"
             )
         kept = [each for each in rows if each.row.place not in bad]
-        kept, contradictory = _without_copies(table, kept, files)
+        kept, contradictory = _without_copies(table, kept, files, tuple if self.numbers else frozenset)
         result = scan_pictures([files[each.row.place] for each in kept], self._scan_file(table))
         bad |= contradictory
         bad |= {
@@ -118,15 +118,18 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _without_copies(
-    table: Table, rows: list[Labelled], files: dict[int, Path | None]
+    table: Table, rows: list[Labelled], files: dict[int, Path | None], compared: type
 ) -> tuple[list[Labelled], dict[int, str]]:
-    """The first row of each picture, and the rows of pictures whose labels differ, with the reason."""
+    """The first row of each picture, and the rows of pictures whose labels differ, with the reason.
+
+    Labels are `compared` as sets, numbers as tuples.
+    """
     by_file: dict[Path, list[Labelled]] = defaultdict(list)
     for each in rows:
         by_file[files[each.row.place]].append(each)
     kept, bad, copies = [], {}, 0
     for same in by_file.values():
-        if len({frozenset(each.labels) for each in same}) == 1:
+        if len({compared(each.labels) for each in same}) == 1:
             kept.append(same[0])
             copies += len(same) - 1
         else:

@@ -1,8 +1,10 @@
 """Finds the columns of a table that hold the samples and the labels, and whether its first row is a header."""
 
 import logging
+import math
+import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.errors import UsageError
@@ -41,6 +43,28 @@ class Content:
     def fits(self, values: Sequence[str]) -> bool:
         """Whether the first values of a column are of this kind; False if all values of all columns would be."""
         return self.looks_right is not None and len(values) > 0 and all(map(self.looks_right, values[:COMPARED]))
+
+
+def finite_number(text: str) -> float | None:
+    """The number that a text is; None if it is none, or not finite."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+class FiniteNumbers(Collection[str]):
+    """All texts that are finite numbers; in place of the classes of a column that holds numbers."""
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and finite_number(text) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        raise TypeError("there is no end of numbers")
+
+    def __len__(self) -> int:
+        return sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -90,7 +114,7 @@ def find_columns(
         sample: the column that is given; None: find it.
         labels: the columns that are given; None: find them.
         header: whether the first row holds the names; None: find out.
-        classes: the classes of an existing model.
+        classes: the classes of an existing model; `FiniteNumbers` if the labels are numbers.
         others: setting -> the column that it names, which holds neither samples nor labels.
 
     Raises:
@@ -130,7 +154,8 @@ class _Search:
 
         It does if a value is a usual name (of the samples or labels) that its column does not hold again, or if only
         the first value of a column is no sample of this kind. It also does if its label occurs in no other row, while
-        every other label occurs at least twice or is a class of the model, and its text has at most three words.
+        every other label occurs at least twice or is a class of the model, and its text has at most three words. If the
+        labels are numbers, it does if its label is none.
         """
         first, rest = table.rows[0].values, Table(table.file, table.rows[1:])
         usual = {*self.content.names, *LABEL_NAMES}
@@ -145,8 +170,9 @@ class _Search:
             place, places = self.columns(rest)
         except UsageError:
             return False
-        if len(places) > 1:  # columns of 0 and 1
-            return not any(first[index].strip() in ("0", "1") for index in places)
+        if len(places) > 1:  # columns of 0 and 1, or of numbers
+            values = self.classes if isinstance(self.classes, FiniteNumbers) else ("0", "1")
+            return not any(first[index].strip() in values for index in places)
         counts, known = Counter(rest.column(places[0])), self.classes or ()
         is_label = first[places[0]] in counts or first[places[0]] in known
         others_are = all(count > 1 or label in known for label, count in counts.items())
