@@ -30,6 +30,7 @@ class Solution:
         losses: penalty -> mean loss on held-out samples at the best temperature, as `_lowest_loss_and_factor` computes
             it; empty if no samples could be held out.
         held_out: logits and targets of the held-out samples with the chosen penalty; None if there were none.
+        method: in words.
     """
 
     weight: Tensor
@@ -37,6 +38,7 @@ class Solution:
     penalty: float
     losses: dict[float, float]
     held_out: tuple[Tensor, Tensor] | None = None
+    method: str = "logistic regression"
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def solve(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int, seed:
         num_outputs: number of logits per sample.
         seed: of the folds.
     """
-    centred, mean, scale = _scaled(features)
-    reduced, basis = _reduced(centred)
+    centred, mean, scale = centred_and_scaled(features)
+    reduced, basis = in_their_span(centred)
     tried = _try_penalties(reduced, targets, loss, num_outputs, seed)
     penalty = min(tried, key=lambda p: tried[p].loss, default=DEFAULT_PENALTY)
     best = tried.get(penalty)
@@ -96,7 +98,7 @@ def out_of_fold(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int,
     """
     if targets.ndim == 1 and 1 in targets.bincount():
         return None
-    reduced, _ = _reduced(_scaled(features)[0])
+    reduced, _ = in_their_span(centred_and_scaled(features)[0])
     tried = _try_penalties(reduced, targets, loss, num_outputs, seed)
     if not tried:
         return None
@@ -108,7 +110,7 @@ def out_of_fold(features: Tensor, targets: Tensor, loss: Loss, num_outputs: int,
     return logits
 
 
-def _scaled(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def centred_and_scaled(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Features centred and scaled to a mean squared norm of 1; the mean; and the number they were divided by."""
     mean = features.mean(dim=0)
     centred = features - mean
@@ -116,7 +118,7 @@ def _scaled(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return centred / scale, mean, scale
 
 
-def _reduced(features: Tensor) -> tuple[Tensor, Tensor | None]:
+def in_their_span(features: Tensor) -> tuple[Tensor, Tensor | None]:
     """The features in the space that their rows span, if it is smaller, and its basis. The optimum lies in it."""
     samples, size = features.shape
     if samples >= size:
