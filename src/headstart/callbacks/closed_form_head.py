@@ -15,15 +15,17 @@ from headstart.backbones.parts import InferenceCopy
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.finetuning.base import strategy_of
-from headstart.heads.logistic_regression import solve
 from headstart.tasks.classification import ClassificationTask
+from headstart.tasks.objective import Objective
 
 log = logging.getLogger(__name__)
 ROWS_PER_READ = 1024
 
 
 class ClosedFormHead(Callback):
-    """Sets the head to the logistic regression on the features of the plain (not augmented) training samples.
+    """Sets the head to the best linear layer on the features of the plain (not augmented) training samples.
+
+    The objective chooses the method: logistic regression for classes, ridge regression for numbers.
 
     The features come from the activation cache if it serves the stage; otherwise they are computed here. All processes
     get the solution of the first one.
@@ -36,7 +38,7 @@ class ClosedFormHead(Callback):
         if stage == "fit" and any(planned.closed_form for planned in strategy_of(trainer).plan):
             if not isinstance(pl_module, ClassificationTask):
                 raise UsageError(
-                    "only a classifier has a closed-form head: use another strategy, such as finetuning=unfreeze_at or "
+                    "this task has no closed-form head: use another strategy, such as finetuning=unfreeze_at or "
                     "finetuning=full (for lp_ft: finetuning.solve_head=false)"
                 )
             last_layer(pl_module.head)
@@ -58,18 +60,18 @@ class ClosedFormHead(Callback):
         objective = copy.deepcopy(task.objective)
         if data.sampler == "balanced":  # class weights have the same effect as drawing rare classes more often
             objective.weight = torch.tensor(data.weights_by_class("balanced"), device=task.device)
-        solution = solve(features, targets, objective.loss, layer.out_features, data.seed)
+        solution = objective.closed_form_head(features, targets, layer.out_features, data.seed)
         with torch.no_grad():
             layer.weight.copy_(trainer.strategy.broadcast(solution.weight))
             layer.bias.copy_(trainer.strategy.broadcast(solution.bias))
         held_out = ""
         if solution.held_out:  # with few samples, a better estimate than a small validation split
-            accuracy = _accuracy(task.objective, *solution.held_out)
+            score = _score(task.objective, *solution.held_out)
             loss = objective.loss(*solution.held_out).item()
-            held_out = f", held-out loss {loss:.3f}, accuracy {accuracy:.3f}"
+            held_out = f", held-out loss {loss:.3f}, {task.objective.main_score[1]} {score:.3f}"
         log.info(
-            "closed-form head: logistic regression on %d x %d features, penalty %.0e%s (%.1f s)",
-            *(*features.shape, solution.penalty, held_out, time.monotonic() - start),
+            "closed-form head: %s on %d x %d features, penalty %.0e%s (%.1f s)",
+            *(solution.method, *features.shape, solution.penalty, held_out, time.monotonic() - start),
         )
 
 
@@ -96,13 +98,13 @@ def _features(task: pl.LightningModule, data: DataModule, positions: Sequence[in
         return torch.cat([batch.float() for batch in batches])
 
 
-def _accuracy(objective: nn.Module, logits: Tensor, targets: Tensor) -> float:
+def _score(objective: Objective, logits: Tensor, targets: Tensor) -> float:
     metrics = objective.training_metrics().to(logits.device)
     metrics.update(objective.probabilities(logits), targets)
-    return metrics["acc"].compute().item()
+    return metrics[objective.main_score[0]].compute().item()
 
 
-def _refuse_focal(objective: nn.Module) -> None:
+def _refuse_focal(objective: Objective) -> None:
     """Raises a UsageError for the focal loss: it is not convex, so there is no single best head."""
     if gamma := getattr(objective, "focal_gamma", 0):
         raise UsageError(

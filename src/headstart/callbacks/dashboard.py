@@ -26,6 +26,7 @@ LAYOUT = {
     "training": {
         "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
         "accuracy": ["Multiline", ["^train/acc$", "^val/acc$"]],
+        "R2": ["Multiline", ["^train/r2$", "^val/r2$"]],
         "learning rates": ["Multiline", ["^lr/.*"]],
         "stage": ["Multiline", ["^stage$"]],
     }
@@ -40,6 +41,8 @@ PARTS = ("model", "finetuning", "optimizer", "scheduler", "augmentation", "mixin
 
 class Dashboard(Callback):
     """Shows example samples at the start; settings with results, confusion matrix and mistakes on val at the end.
+
+    For numbers, predicted against true values and the largest errors take the place of the last two.
 
     It runs no extra validation: it keeps the logits of the best one. It does nothing without a TensorBoard logger or
     with `fast_dev_run`. With several processes, each has only a share of val, so no mistakes are shown; only a
@@ -91,9 +94,10 @@ class Dashboard(Callback):
         plain = _batch(data.inputs("train", positions))
         if plain is None:
             indices = [data.splits["train"][position] for position in positions]
-            labels = ([samples.classes[c] for c in samples.classes_of(index)] for index in indices)
+            labels = [samples.label_of(index).split("|") for index in indices]
             entries = [Entry(samples.load(i), names) for i, names in zip(indices, labels, strict=True)]
-            view_of(entries[0].sample).add_to(writer, "train/examples", entries, "class", 0)
+            title = " | ".join(samples.classes) if samples.numbers else "class"
+            view_of(entries[0].sample).add_to(writer, "train/examples", entries, title, 0)
             return
         writer.add_image("pictures/plain", _grid(plain), 0)
         if data.in_two_parts(data.train_transform)[1] is not data.in_two_parts(data.eval_transform)[1]:
@@ -154,23 +158,18 @@ class Dashboard(Callback):
 
     def _show_mistakes(self, writer: Any, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         # imported here: a run without TensorBoard does not wait for matplotlib
-        from headstart.display import figures
+        from headstart.display.by_answer import overview
         from headstart.display.by_sample import as_shown, view_of
         from headstart.display.samples import mistake_entry
-        from headstart.metrics import per_class
-        from headstart.metrics.mistakes import worst_mistakes
-        from headstart.metrics.predictions import Predictions
 
         data, step = trainer.datamodule, trainer.global_step
         objective = task.objective
         indices = [data.splits["val"][position] for position in self.positions]
         names, targets = [data.samples.names[index] for index in indices], data.targets("val", self.positions)
-        probabilities = objective.probabilities(self.best_logits.to(task.device)).cpu()
-        predictions = Predictions(names, task.classes, targets, probabilities, objective.multi_label)
-        if not objective.multi_label and len(task.classes) <= per_class.MOST_CLASSES_IN_MATRIX:
-            matrix = per_class.confusion_matrix(predictions)
-            writer.add_figure("val/confusion_matrix", figures.confusion(matrix, task.classes), step)
-        shown = worst_mistakes(predictions)[: self.mistakes]
+        predictions = objective.predictions(names, task.classes, targets, self.best_logits.to(task.device))
+        if found := overview(predictions):
+            writer.add_figure(f"val/{found[0]}", found[1], step)
+        shown = objective.worst(predictions)[: self.mistakes]
         raw = [data.samples.load(indices[mistake.position]) for mistake in shown]
         samples = [as_shown(each, data.eval_transform) for each in raw]
         if samples:

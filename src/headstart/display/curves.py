@@ -1,4 +1,4 @@
-"""Training curves: accuracy and loss over the epochs."""
+"""Training curves: accuracy or R2, and loss, over the epochs."""
 
 import csv
 from collections import defaultdict
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-PANEL_METRICS = {"accuracy": "acc", "loss": "loss"}
+PANEL_METRICS = {"accuracy": "acc", "R2": "r2", "loss": "loss"}
 SPLIT_COLOURS = {"train": "tab:blue", "val": "tab:orange"}
 
 
@@ -27,7 +27,7 @@ class History:
 
 
 def read(file: Path) -> History:
-    """Reads accuracy, loss and the start of each stage from a `metrics.csv`."""
+    """Reads accuracy or R2, loss and the start of each stage from a `metrics.csv`."""
     with file.open(newline="", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("epoch")]
     history = History()
@@ -48,10 +48,17 @@ def read(file: Path) -> History:
     return history
 
 
+def panels_of(history: History) -> dict[str, str]:
+    """Title -> metric of the panels that have points."""
+    known = {metric.partition("/")[2] for metric in history.points}
+    return {title: name for title, name in PANEL_METRICS.items() if name in known}
+
+
 def draw(history: History) -> Figure:
-    """A figure of accuracy and loss side by side. A dashed line marks the start of a stage."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, (title, name) in zip(figure.subplots(1, len(PANEL_METRICS)), PANEL_METRICS.items(), strict=True):
+    """A figure of accuracy (of numbers R2) and loss side by side. A dashed line marks the start of a stage."""
+    shown = panels_of(history)
+    figure = Figure(figsize=(5 * len(shown), 4), layout="constrained")
+    for axes, (title, name) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         panel(axes, history, title, name)
     return figure
 

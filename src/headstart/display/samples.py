@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from headstart.metrics.mistakes import Mistake
+from headstart.metrics.number_predictions import NumberError
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,9 @@ class Entry:
     explained: str = ""
 
 
-def mistake_entry(sample: Any, mistake: Mistake, explanation: Any = None, explained: str = "") -> Entry:
-    """A sample with its true class, the predicted one and the probability of that; `explained`: as in `Entry`."""
-    lines = (f"true: {mistake.true}", f"predicted: {mistake.predicted}", f"with {mistake.probability:.3f}")
-    return Entry(sample, lines, mistake.path, True, explanation, explained)
+def mistake_entry(sample: Any, mistake: Mistake | NumberError, explanation: Any = None, explained: str = "") -> Entry:
+    """A sample with the truth and the wrong answer; `explained`: as in `Entry`."""
+    return Entry(sample, mistake.lines, mistake.path, True, explanation, explained)
 
 
 class SampleView:

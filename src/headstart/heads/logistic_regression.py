@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -39,6 +39,10 @@ class Solution:
     losses: dict[float, float]
     held_out: tuple[Tensor, Tensor] | None = None
     method: str = "logistic regression"
+
+    def with_targets(self, targets: Tensor) -> "Solution":
+        """The same solution, with other targets of all samples as those of the held-out samples, if there are any."""
+        return replace(self, held_out=None if self.held_out is None else (self.held_out[0], targets))
 
 
 @dataclass(frozen=True)

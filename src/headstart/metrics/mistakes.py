@@ -29,6 +29,11 @@ class Mistake:
     probability: float
     shown_class: int
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A few words about it, as a caption."""
+        return f"true: {self.true}", f"predicted: {self.predicted}", f"with {self.probability:.3f}"
+
 
 def worst_mistakes(predictions: Predictions) -> list[Mistake]:
     """All mistakes, sorted by probability, the highest first."""

@@ -62,6 +62,10 @@ class Predictions:
         """Booleans `(samples,)`: whether the answer is the truth; with several labels, whether all of them are."""
         return self.predicted == self.targets if not self.multi_label else (self.answer == self.truth).all(dim=1)
 
+    def explained_name(self, output: int) -> str:
+        """The name of the class that an explanation of this output is about."""
+        return self.classes[output]
+
     def true_and_predicted_names(self, position: int) -> tuple[str, str]:
         """The class names of one sample; several labels are joined as in the split file of a run."""
         if not self.multi_label:

@@ -2,14 +2,14 @@
 
 import math
 
-LOWER_IS_BETTER = ("loss", "ece", "perplexity")
+LOWER_IS_BETTER = ("loss", "ece", "perplexity", "mae", "rmse")
 """Metrics whose lowest value is the best, without the split before the name. For all others the highest is the best."""
 ONE_WITHOUT_MISTAKE = ("acc", "acc_macro", "acc_exact")
 """Metrics that are 1 when no prediction is wrong."""
 
 
 def best_is(monitor: str) -> str:
-    """`min` for losses, calibration errors and perplexities, else `max`. The name is `val/acc` or `acc`."""
+    """`min` for losses, errors and perplexities, else `max`. The name is `val/acc` or `acc`."""
     return "min" if monitor.rpartition("/")[2] in LOWER_IS_BETTER else "max"
 
 

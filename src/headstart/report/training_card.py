@@ -132,7 +132,7 @@ def _rates(file: Path) -> dict[str, list[tuple[int, float]]]:
 
 def _curves(history: curves.History, rates: dict[str, list[tuple[int, float]]]) -> list[Markup]:
     figures = []
-    for title, name in curves.PANEL_METRICS.items():
+    for title, name in curves.panels_of(history).items():
         with style():
             figure = Figure(figsize=(WIDTH, 3), layout="constrained")
             curves.panel(figure.subplots(), history, title, name)

@@ -27,6 +27,7 @@ from headstart.optim.learning_rates import (
     open_horizon,
     parameter_groups,
 )
+from headstart.tasks.objective import Objective
 
 
 class Task(pl.LightningModule):
@@ -35,7 +36,7 @@ class Task(pl.LightningModule):
     Args:
         backbone: inputs -> features `(batch, num_features)`.
         head: the new last layers.
-        objective: defines the meaning of the outputs: loss, probabilities and metrics (`tasks/objectives.py`).
+        objective: defines the meaning of the outputs: loss, answers and metrics (`tasks/objective.py`).
         optimizer: a partial of a torch optimizer; its `lr` is the learning rate of the head.
         scheduler: a partial of a torch scheduler; None for constant learning rates.
         classes: class names in the order of the data.
@@ -64,7 +65,7 @@ class Task(pl.LightningModule):
         *,
         backbone: Backbone,
         head: nn.Module,
-        objective: nn.Module,
+        objective: Objective,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None,
         classes: Sequence[str],

@@ -32,7 +32,7 @@ def describe(task: Task, config: DictConfig) -> dict[str, Any]:
         "pretrained": task.backbone.pretrained,
         "class_weights": task.class_weights,
         "temperature": task.objective.temperature,
-        "thresholds": getattr(task.objective, "thresholds", None),
+        "thresholds": task.objective.thresholds,
     }
 
 

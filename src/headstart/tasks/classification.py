@@ -1,4 +1,4 @@
-"""The task of a classifier: one of N classes, or several labels, for each sample."""
+"""The task with labels: one of N classes, several labels, or numbers for each sample, as the objective says."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from headstart.data.activations import Activations
 from headstart.errors import as_usage_error
 from headstart.metrics.thresholds import moved
 from headstart.tasks.base import Task
+from headstart.tasks.objective import Objective
 
 
 class ClassificationTask(Task):
@@ -21,7 +22,7 @@ class ClassificationTask(Task):
         backbone: inputs -> features `(batch, num_features)`.
         head: called with `in_features` and `num_outputs`, gives the new last layers.
         objective: called with `num_classes` and `class_weights`; defines the meaning of the logits.
-        classes: class names in the order of the outputs.
+        classes: names of the classes, labels or numbers, in the order of the outputs.
         class_weights: weight of each class in the loss.
         mixing: called with `num_classes`; returns a function that mixes the samples and targets of a training batch
             (`mixing=` in the config). Training metrics compare each mixed sample with the class that has the larger
@@ -36,7 +37,7 @@ class ClassificationTask(Task):
         *,
         backbone: Backbone,
         head: Callable[..., nn.Module],
-        objective: Callable[..., nn.Module],
+        objective: Callable[..., Objective],
         classes: Sequence[str],
         class_weights: Sequence[float] | None = None,
         mixing: Callable[..., Callable[[Any, Tensor], tuple[Any, Tensor]]] | None = None,
@@ -83,7 +84,7 @@ class ClassificationTask(Task):
         return moved(found, found.new_tensor(self.objective.thresholds))
 
     def predict_step(self, batch: Any, _: int) -> Tensor:
-        """Probabilities `(batch, num_classes)` of a batch of inputs, with or without targets."""
+        """The answers, such as probabilities `(batch, num_classes)`, for a batch of inputs, with or without targets."""
         inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
         return self.objective.probabilities(self.tested_logits(inputs))
 

@@ -19,6 +19,7 @@ from headstart.inputs.base import Preprocess
 from headstart.inputs.transforms import Transform
 from headstart.metrics.language_model import Perplexity, TokenAccuracy
 from headstart.tasks.base import Task
+from headstart.tasks.objective import Objective
 
 
 class MaskedLanguageModelTask(Task):
@@ -85,11 +86,8 @@ class MaskedLanguageModelTask(Task):
         return self.head(hidden, self.backbone.token_embedding.weight), inputs["targets"][places]
 
 
-class TrueTokens(nn.Module):
+class TrueTokens(Objective):
     """One of the tokens of a vocabulary at each place: cross-entropy, accuracy and perplexity."""
-
-    multi_label = False
-    temperature = 1.0
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of logits `(tokens, vocabulary)` against the true tokens `(tokens,)`; 0 if there are none."""
@@ -98,10 +96,6 @@ class TrueTokens(nn.Module):
     def batch_weight(self, targets: Tensor) -> int:
         """Weight of this batch in the mean loss over batches: the number of its masked tokens."""
         return max(len(targets), 1)
-
-    def hard_targets(self, targets: Tensor) -> Tensor:
-        """The targets themselves."""
-        return targets
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits `(tokens, vocabulary)` -> probabilities."""

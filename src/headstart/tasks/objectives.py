@@ -12,7 +12,7 @@ For probabilities, logits are divided by `temperature`. It is 1 until the traine
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torchmetrics import MetricCollection
 from torchmetrics import classification as metrics
@@ -21,17 +21,16 @@ from torchvision.ops import sigmoid_focal_loss
 
 from headstart.errors import UsageError
 from headstart.metrics.macro import MacroAccuracy, MacroF1
+from headstart.tasks.objective import CALIBRATION_BINS, Objective
 
 MOST_CLASSES_WITH_AUROC = 1000
 """With more classes there is no area under the ROC curve: it keeps the probability of every class for every sample."""
-# Bins of the expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2: 15 bins)
-CALIBRATION_BINS = 15
 # torchmetrics would look through the targets of every batch, for which the CPU waits for the GPU;
 # `data/samples.py` has checked them before
 UNCHECKED = {"validate_args": False}
 
 
-class Softmax(nn.Module):
+class Softmax(Objective):
     """One of N classes: N logits, cross-entropy.
 
     Args:
@@ -42,8 +41,7 @@ class Softmax(nn.Module):
         focal_gamma: 0: cross-entropy; 1 or more: focal loss.
     """
 
-    multi_label = False
-    thresholds = None
+    activation = "softmax"
 
     def __init__(
         self,
@@ -91,7 +89,7 @@ class Softmax(nn.Module):
         return _single_label_metrics(self.num_classes)
 
 
-class OneSigmoid(nn.Module):
+class OneSigmoid(Objective):
     """One of two classes: a single logit for the second class, binary cross-entropy.
 
     Args:
@@ -101,8 +99,6 @@ class OneSigmoid(nn.Module):
     """
 
     num_outputs = 1
-    multi_label = False
-    thresholds = None
 
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, focal_gamma: float = 0.0):
         super().__init__()
@@ -146,7 +142,7 @@ class OneSigmoid(nn.Module):
         return _single_label_metrics(2)
 
 
-class MultiLabel(nn.Module):
+class MultiLabel(Objective):
     """Any number of N labels: one sigmoid and binary cross-entropy per label.
 
     Args:
@@ -160,7 +156,6 @@ class MultiLabel(nn.Module):
     """
 
     multi_label = True
-    thresholds: list[float] | None = None
 
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, focal_gamma: float = 0.0):
         super().__init__()

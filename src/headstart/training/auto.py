@@ -51,9 +51,10 @@ class Facts:
 
     Attributes:
         num_train: training samples.
-        counts: training samples of each class; a sample with several labels counts in each of its classes.
+        counts: training samples of each class; a sample with several labels counts in each of its classes. Empty if the
+            data have numbers instead of classes.
         num_val: validation samples.
-        fewest_val: validation samples of the rarest class.
+        fewest_val: validation samples of the rarest class; for numbers all.
         batch_norm: whether a pretrained backbone with BatchNorm is trained.
         run_length: of this kind of input; None: the default.
         several_labels: whether a sample may have any number of labels.
@@ -127,7 +128,7 @@ def hold_nothing_out(cfg: DictConfig, data: DataModule) -> Setting | None:
         return None
     reason = (
         f"{number} validation samples are too few to choose by: they are trained on, too, all epochs are run, and the "
-        "accuracy of the closed-form head on held-out folds is the estimate before the test"
+        "score of the closed-form head on held-out samples is the estimate before the test"
     )
     return Setting("data.val_fraction", 0, reason)
 
@@ -204,10 +205,9 @@ def facts_of(data: DataModule, batch_norm: bool, run_length: Length | None = Non
         batch_norm, run_length: as in `Facts`.
     """
     num_val, val_counts = data.num_samples["val"], data.class_counts("val")
+    counts = [] if data.samples.numbers else data.class_counts()
     several = data.samples.multi_label
-    return Facts(
-        data.num_samples["train"], data.class_counts(), num_val, min(val_counts), batch_norm, run_length, several
-    )
+    return Facts(data.num_samples["train"], counts, num_val, min(val_counts), batch_norm, run_length, several)
 
 
 def decide(
@@ -233,20 +233,23 @@ def decide(
         monitor: the metric that chooses the best model.
     """
     found = []
-    if 0 < facts.num_val < SMALL_VALIDATION and "finetuning.goal" not in given:
+    if facts.counts and 0 < facts.num_val < SMALL_VALIDATION and "finetuning.goal" not in given:
         found.append(
             Setting("finetuning.goal", None, f"no mistake on {facts.num_val} validation samples proves little")
         )
-    per_class = facts.num_train / len(facts.counts)
+    per_class = facts.num_train / max(len(facts.counts), 1)
+    unit = "samples per class" if facts.counts else "samples"
     if "trainer.max_epochs" not in given:
         if closed_form_head and not facts.num_val and per_class < TOO_FEW_TO_TUNE:
-            reason = f"only the linear probe: {per_class:.1f} samples per class are too few to fine-tune unchecked"
+            reason = f"only the linear probe: {per_class:.1f} {unit} are too few to fine-tune unchecked"
             found.append(Setting("trainer.max_epochs", 1, reason))
         else:
             found.append(_epochs(facts, limit, time_per_sample, closed_form_head))
     if facts.batch_norm and per_class >= ENOUGH_PER_CLASS and "task.backbone_lr_ratio" not in given:
-        reason = f"the network has BatchNorm, and there are {per_class:.0f} samples per class"
+        reason = f"the network has BatchNorm, and there are {per_class:.0f} {unit}"
         found.append(Setting("task.backbone_lr_ratio", HIGHER_LR_RATIO, reason))
+    if not facts.counts:  # the settings below are for classes
+        return found
     most, fewest = max(facts.counts), min(facts.counts)
     if facts.several_labels:  # thresholds for each label do what class weights would
         if facts.num_val and "monitor" not in given:
@@ -286,6 +289,8 @@ def _epochs(
 
 def warnings(facts: Facts) -> list[str]:
     """Sentences about small splits and rare classes."""
+    if not facts.counts:
+        return []
     found = []
     if min(facts.counts) < FEW:
         found.append(f"the smallest class has {min(facts.counts)} training samples: expect many mistakes on it")

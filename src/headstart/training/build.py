@@ -56,8 +56,7 @@ def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = Non
     if resume_from:
         task, _ = checkpoint.load_any_task(resume_from)
         task.objective.temperature = 1.0  # it was fitted to the old weights, and training changes them
-        if getattr(task.objective, "thresholds", None) is not None:
-            task.objective.thresholds = None
+        task.objective.thresholds = None
         if task.classes != data.classes:
             raise UsageError(
                 f"{resume_from} was trained on the classes {task.classes}, but the data have {data.classes}: "
@@ -66,6 +65,8 @@ def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = Non
     else:
         backbone = instantiate(cfg.model)
         task = task_from_config(cfg, backbone, data.classes, data.class_weights())
+        if task.needs_labels:
+            task.objective.fit_to(data.targets("train", range(data.num_samples["train"])))
     if task.needs_labels and task.objective.multi_label != data.samples.multi_label:
         have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
         raise UsageError(f"the data have {have} per sample: use task={want}")

@@ -21,6 +21,7 @@ from headstart.inputs.base import Setting
 from headstart.optim.learning_rates import HORIZONS, in_words
 from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
+from headstart.tasks.objective import Objective
 from headstart.training import auto
 from headstart.training.build import build_data, check_trainer
 from headstart.training.lr_find import find_learning_rate
@@ -54,6 +55,7 @@ def settle(given: DictConfig) -> Settled:
     settle_machine(cfg)
     check_trainer(cfg)
     refuse_other_labels(cfg)
+    settle_numbers(cfg)
     data = build_data(cfg)
     refuse_unlabelled(cfg, data)
     make_paths_absolute(cfg)
@@ -129,7 +131,7 @@ def refuse_other_task(cfg: DictConfig) -> None:
 def refuse_unlabelled(cfg: DictConfig, data: DataModule) -> None:
     """Raises a UsageError if the task needs labels and the data have none."""
     if get_class(cfg.task._target_).needs_labels and not data.classes:
-        raise UsageError("the data have no labels, which a classifier needs: give data with labels")
+        raise UsageError("the data have no labels, which this task needs: give data with labels")
 
 
 def refuse_other_labels(cfg: DictConfig) -> None:
@@ -143,6 +145,25 @@ def refuse_other_labels(cfg: DictConfig) -> None:
     objective = get_class(cfg.task.objective._target_)
     if get_class(cfg.data._target_).one_label and getattr(objective, "multi_label", False):
         raise UsageError("the data have one class per sample: use task=classification")
+
+
+def settle_numbers(cfg: DictConfig) -> None:
+    """Tells the data set that the objective needs numbers instead of classes; before the data are read.
+
+    Raises:
+        UsageError: the data set has no numbers, or the objective takes none.
+    """
+    objective = get_class(cfg.task.objective._target_) if "objective" in cfg.task else Objective
+    if not objective.numbers and cfg.data.get("numbers"):
+        raise UsageError("data.numbers=true: this task is for classes; use task=regression, or leave it out")
+    if not objective.numbers:
+        return
+    if "numbers" not in cfg.data:
+        raise UsageError(
+            f"{cfg.data._target_.rpartition('.')[2]} has classes, and task=regression needs numbers: give your own in a "
+            "table (data=text_table data.root=<file> data.label_column=<column>), or use task=classification"
+        )
+    cfg.data.numbers = True
 
 
 def settle_machine(cfg: DictConfig) -> None:

@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_refused(overrides, told, configured):
 def test_a_closed_form_head_is_refused(configured):
     cfg = configured()
     cfg.finetuning = {"_target_": "headstart.finetuning.probe.Probe", "batch_norm": "frozen"}
-    with pytest.raises(UsageError, match="only a classifier has a closed-form head"):
+    with pytest.raises(UsageError, match="this task has no closed-form head"):
         training.train(cfg)
 
 
