@@ -30,7 +30,7 @@ def toy(quick, monkeypatch):
     def compose_toy(*overrides: str):
         cfg = quick("optimizer.lr=0.01", *overrides)
         data = OmegaConf.to_container(cfg.data)
-        for key in ("num_samples", "num_classes", "image_size", "multi_label"):
+        for key in ("num_samples", "num_classes", "image_size", "multi_label", "numbers"):
             del data[key]
         cfg.data = data | {"_target_": "toy_texts.Texts", "num_texts": 80}
         cfg.model = {"_target_": "toy_texts.Encoder", "weights": "toy", "width": 16}

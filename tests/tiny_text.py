@@ -76,7 +76,7 @@ def on_reviews(cfg: DictConfig, folder: Path, **options: Any) -> DictConfig:
         options: of `Reviews`.
     """
     data = OmegaConf.to_container(cfg.data)
-    for key in ("num_samples", "num_classes", "image_size", "multi_label"):
+    for key in ("num_samples", "num_classes", "image_size", "multi_label", "numbers"):
         del data[key]
     cfg.data = data | {"_target_": "tiny_text.Reviews", **options}
     cfg.model = {

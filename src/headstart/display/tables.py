@@ -8,6 +8,7 @@ from rich.table import Table
 from headstart.errors import printable
 from headstart.files import Column
 from headstart.metrics.mistakes import Mistake
+from headstart.metrics.number_predictions import NumberError
 
 
 def show(table: Table) -> None:
@@ -43,16 +44,18 @@ def data_table(classes: list[str], counts: dict[str, list[int]], totals: dict[st
     return table
 
 
-def mistakes_table(mistakes: Sequence[Mistake], contents: Column, title: str) -> Table:
+def mistakes_table(mistakes: Sequence[Mistake | NumberError], contents: Column, title: str) -> Table:
     """Mistakes as a table for a terminal of 80 columns; `contents` holds the beginning of each sample."""
     table = Table(title=title, title_justify="left", show_lines=True)
     for name in ("true", "predicted"):
         table.add_column(name, max_width=14, overflow="fold")
-    table.add_column("prob.", justify="right", no_wrap=True)
+    numbers = any(isinstance(mistake, NumberError) for mistake in mistakes)
+    table.add_column("error" if numbers else "prob.", justify="right", no_wrap=True)
     table.add_column(contents.name, overflow="fold")
     for mistake, content in zip(mistakes, contents.values, strict=True):
         names = (excerpt(name, 24) for name in (mistake.true, mistake.predicted))
-        table.add_row(*names, f"{mistake.probability:.3f}", excerpt(content, 110))
+        size = f"{mistake.size:.4g}" if numbers else f"{mistake.probability:.3f}"
+        table.add_row(*names, size, excerpt(content, 110))
     return table
 
 

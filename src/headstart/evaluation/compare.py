@@ -14,7 +14,7 @@ from headstart.runs.hyperparameters import is_hyperparameter
 
 KIND = "._target_"
 """Ending of the key that names the class or function of a part."""
-METRICS = ("acc", "acc_macro", "acc_exact", "map", "f1_macro", "auroc_macro", "ece", "loss")
+METRICS = ("acc", "acc_macro", "acc_exact", "map", "f1_macro", "auroc_macro", "ece", "r2", "mae", "rmse", "loss")
 
 
 @dataclass

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from headstart.display.figures import MAX_CLASSES_WITH_OWN_COLOUR, shortened
 from headstart.files import Column, with_column, write_table
+from headstart.metrics.number_predictions import NumberPredictions
 from headstart.metrics.predictions import Predictions
+from headstart.tasks.objective import AnyPredictions
 
 MOST_FOR_TSNE = 5_000
 """More samples are shown with PCA: t-SNE would take minutes."""
@@ -41,11 +43,14 @@ def in_two_dimensions(features: Tensor, seed: int = 0) -> tuple[np.ndarray, str]
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced), "t-SNE"
 
 
-def draw_embedding(points: np.ndarray, method: str, predictions: Predictions) -> Figure:
+def draw_embedding(points: np.ndarray, method: str, predictions: AnyPredictions) -> Figure:
     """One point per sample in the colour of its class, a ring around each mistake.
 
-    With many classes, each name stands in the middle of its points instead of in a legend.
+    With many classes, each name stands in the middle of its points instead of in a legend. For numbers the colour is
+    the true value of the first one.
     """
+    if isinstance(predictions, NumberPredictions):
+        return _draw_numbers(points, method, predictions)
     figure = Figure(figsize=(8.5, 7), layout="constrained")
     axes = figure.subplots()
     place = _shown_class(predictions)
@@ -68,6 +73,15 @@ def draw_embedding(points: np.ndarray, method: str, predictions: Predictions) ->
     return figure
 
 
+def _draw_numbers(points: np.ndarray, method: str, predictions: NumberPredictions) -> Figure:
+    figure = Figure(figsize=(8.5, 7), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.scatter(*points.T, s=12, c=predictions.targets[:, 0].numpy(), cmap="viridis", linewidths=0)
+    axes.set(xticks=[], yticks=[], title=f"features of the backbone, {method}")
+    figure.colorbar(drawn, ax=axes).set_label(f"true {shortened(predictions.classes[0])}")
+    return figure
+
+
 def _shown_class(predictions: Predictions) -> np.ndarray:
     """The true class; for samples with several labels the first one, -1 if there is none."""
     if not predictions.multi_label:
@@ -75,7 +89,7 @@ def _shown_class(predictions: Predictions) -> np.ndarray:
     return np.where(predictions.truth.any(dim=1), predictions.truth.int().argmax(dim=1), -1)
 
 
-def write_embedding(file: Path, points: np.ndarray, predictions: Predictions) -> None:
+def write_embedding(file: Path, points: np.ndarray, predictions: AnyPredictions) -> None:
     """Writes `path,true,x,y`."""
     rows: list[Sequence[str]] = [
         [path, predictions.true_and_predicted_names(place)[0], f"{x:.4f}", f"{y:.4f}"]
@@ -87,7 +101,7 @@ def write_embedding(file: Path, points: np.ndarray, predictions: Predictions) ->
 def write_projector(
     folder: Path,
     features: Tensor,
-    predictions: Predictions,
+    predictions: AnyPredictions,
     pictures: Tensor | None,
     contents: Column | None = None,
 ) -> None:

@@ -23,14 +23,12 @@ from headstart.evaluation.evaluation_files import Evaluation, clear, metrics_tab
 from headstart.evaluation.inspection import Inspection, contents_of
 from headstart.files import Column, as_json, replacing
 from headstart.metrics.calibration import calibration_error, fit_temperature
-from headstart.metrics.intervals import bootstrap_intervals, resampled_metric, statistics_of
-from headstart.metrics.mistakes import worst_mistakes
-from headstart.metrics.predictions import Predictions
+from headstart.metrics.intervals import bootstrap_intervals, resampled_metric
 from headstart.runs.directory import Run
 from headstart.runs.evaluations import read_evaluation, weights_id
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
-from headstart.tasks.objectives import CALIBRATION_BINS
+from headstart.tasks.objective import CALIBRATION_BINS, AnyPredictions
 
 log = logging.getLogger(__name__)
 LISTED_MISTAKES = 5
@@ -105,13 +103,13 @@ def write_evaluation(
         "thresholds": task.objective.thresholds,
     }
     clear(folder)
-    mistakes = worst_mistakes(evaluation.predictions)
+    mistakes = task.objective.worst(evaluation.predictions)
     contents = contents_of(data, cfg.split, [mistake.position for mistake in mistakes])
     write_tables_and_figures(folder, evaluation, contents)
     show(metrics_table(f"{cfg.split}, {len(evaluation.predictions):,} samples", evaluation))
     if contents and cfg.worst:
         listed = mistakes[:LISTED_MISTAKES]
-        title = f"worst mistakes, {len(listed)} of {len(mistakes):,}"
+        title = f"worst {task.objective.worst_name}, {len(listed)} of {len(mistakes):,}"
         show(mistakes_table(listed, Column(contents.name, contents.values[: len(listed)]), title))
     features = collector.features if collector.wants_features else None
     Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).write()
@@ -180,13 +178,10 @@ def calibrate(
     return errors[1]
 
 
-def predict(task: ClassificationTask, data: DataModule, split: str, logits: Tensor) -> Predictions:
+def predict(task: ClassificationTask, data: DataModule, split: str, logits: Tensor) -> AnyPredictions:
     """The predictions that these logits give for the samples of a split."""
     targets = data.targets(split, range(len(logits)))
-    probabilities = task.objective.probabilities(logits)
-    paths = inspection.paths_of(data, split)
-    objective = task.objective
-    return Predictions(paths, task.classes, targets, probabilities, objective.multi_label, objective.thresholds)
+    return task.objective.predictions(inspection.paths_of(data, split), task.classes, targets, logits)
 
 
 def with_intervals(
@@ -200,11 +195,10 @@ def with_intervals(
         uncalibrated = predict(task, data, split, logits)
         objective.temperature = temperature
     losses, weights = sample_losses(objective, logits, predictions.targets)
-    known = statistics_of(predictions, losses, weights, CALIBRATION_BINS)
+    known = objective.statistics(predictions, losses, weights)
     others = {name: metric for name, metric in objective.evaluation_metrics().items() if name not in known}
-    known |= {
-        name: resampled_metric(each, predictions.probabilities, predictions.targets) for name, each in others.items()
-    }
+    answers = objective.probabilities(logits)
+    known |= {name: resampled_metric(each, answers, predictions.targets) for name, each in others.items()}
     limits = bootstrap_intervals({name: known[name] for name in metrics}, len(predictions), data.seed)
     return Evaluation({}, metrics, limits, predictions, uncalibrated, CALIBRATION_BINS)
 

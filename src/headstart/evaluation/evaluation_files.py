@@ -9,12 +9,15 @@ from typing import Any
 from rich.table import Table
 
 from headstart.display import figures
+from headstart.evaluation import number_files
 from headstart.files import Column, as_json, replacing, write_table
 from headstart.metrics import per_class
 from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
+from headstart.metrics.number_predictions import NumberPredictions
 from headstart.metrics.predictions import Predictions, write_predictions
 from headstart.runs.evaluations import evaluation_file, predictions_file
+from headstart.tasks.objective import AnyPredictions
 
 Limits = dict[str, tuple[float, float]]  # metric -> lower and upper end of its interval
 
@@ -28,14 +31,14 @@ class Evaluation:
         metrics: name -> value.
         limits: name -> 95 % interval.
         predictions: of each sample.
-        uncalibrated: the predictions without the temperature; None if the model has no temperature.
+        uncalibrated: the predictions without the temperature; None if the model has no temperature, or numbers.
         bins: number of bins of the calibration error.
     """
 
     facts: dict[str, Any]
     metrics: dict[str, float]
     limits: Limits
-    predictions: Predictions
+    predictions: AnyPredictions
     uncalibrated: Predictions | None
     bins: int
 
@@ -56,12 +59,23 @@ def write_tables_and_figures(folder: Path, evaluation: Evaluation, contents: Col
         evaluation: the numbers.
         contents: the sample of each mistake, the worst first.
     """
+    write_table(folder / "metrics.csv", _metric_rows(evaluation))
+    if isinstance(evaluation.predictions, NumberPredictions):
+        found = number_files.write(folder, evaluation.predictions, contents)
+    else:
+        found = _write_classes(folder, evaluation, contents)
+    content = evaluation.facts | {"metrics": _with_limits(evaluation)} | found
+    with replacing(evaluation_file(folder)) as stream:
+        stream.write(as_json(content))
+
+
+def _write_classes(folder: Path, evaluation: Evaluation, contents: Column | None) -> dict[str, Any]:
+    """Writes the files about classes, and returns what `evaluation.json` says about them."""
     predictions = evaluation.predictions
     rows = per_class.class_rows(predictions)
-    content = evaluation.facts | {"metrics": _with_limits(evaluation), "classes": rows}
+    content: dict[str, Any] = {"classes": rows}
     write_predictions(predictions_file(folder), predictions)
     write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions), contents)
-    write_table(folder / "metrics.csv", _metric_rows(evaluation))
     per_class.write_classes(folder / "classes.csv", rows)
     if predictions.multi_label:
         counts = {name: [row[name] for row in rows] for name in per_class.COUNT_COLUMNS}
@@ -77,8 +91,7 @@ def write_tables_and_figures(folder: Path, evaluation: Evaluation, contents: Col
     content["ece"] = _draw_reliability(folder, evaluation)
     figures.save(folder / "roc.png", figures.roc(predictions))
     figures.save(folder / "precision_recall.png", figures.precision_recall(predictions))
-    with replacing(evaluation_file(folder)) as stream:
-        stream.write(as_json(content))
+    return content
 
 
 def _draw_reliability(folder: Path, evaluation: Evaluation) -> dict[str, float]:

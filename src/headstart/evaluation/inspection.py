@@ -32,9 +32,10 @@ from headstart.evaluation.label_errors import find_label_errors, require_cleanla
 from headstart.files import Column, with_column, write_table
 from headstart.heads.logistic_regression import out_of_fold
 from headstart.metrics.intervals import describe_no_mistake
-from headstart.metrics.mistakes import Mistake, worst_mistakes
-from headstart.metrics.predictions import Predictions
+from headstart.metrics.mistakes import Mistake
+from headstart.metrics.number_predictions import NumberError
 from headstart.tasks.classification import ClassificationTask
+from headstart.tasks.objective import AnyPredictions
 
 log = logging.getLogger(__name__)
 EXPLANATIONS = 12
@@ -70,7 +71,7 @@ class Inspection:
     data: DataModule
     split: str
     trainer: pl.Trainer
-    predictions: Predictions
+    predictions: AnyPredictions
     features: Tensor | None
     folder: Path
 
@@ -81,7 +82,7 @@ class Inspection:
         elif self._view.can_show:
             self._show_mistakes()
         else:
-            log.warning("mistakes.csv lists the mistakes; only pictures and texts are also shown")
+            log.warning("%s.csv lists the %s; only pictures and texts are also shown", *2 * [self._name])
         if self.cfg.embedding:
             self._show_embedding()
         if self.cfg.label_errors:
@@ -92,20 +93,24 @@ class Inspection:
         return view_of(self._sample(self.split, 0))
 
     @cached_property
-    def mistakes(self) -> list[Mistake]:
-        """The mistakes, the worst first."""
-        return worst_mistakes(self.predictions)
+    def mistakes(self) -> list[Mistake] | list[NumberError]:
+        """The mistakes, the worst first; for numbers the errors."""
+        return self.task.objective.worst(self.predictions)
+
+    @property
+    def _name(self) -> str:
+        return self.task.objective.worst_name
 
     def _show_mistakes(self) -> None:
         if shown := self.mistakes[: self.cfg.worst]:
-            title = f"worst mistakes, {len(shown)} of {len(self.mistakes)}"
-            self._view.write(self.folder / "mistakes", [[self._entry(mistake)] for mistake in shown], title)
+            title = f"worst {self._name}, {len(shown)} of {len(self.mistakes)}"
+            self._view.write(self.folder / self._name, [[self._entry(mistake)] for mistake in shown], title)
         if number := _number(self.cfg.explain, EXPLANATIONS):
             self._show_explanations(self.mistakes[:number])
         if number := _number(self.cfg.neighbours, NEIGHBOURS):
             self._show_neighbours(self.mistakes[:MISTAKES_WITH_NEIGHBOURS], number)
 
-    def _show_explanations(self, mistakes: Sequence[Mistake]) -> None:
+    def _show_explanations(self, mistakes: Sequence[Mistake | NumberError]) -> None:
         """Each mistake, and which parts of the sample led to the prediction."""
         preprocess, samples = self.task.backbone.preprocess, [self._sample(self.split, m.position) for m in mistakes]
         explain = explanation_for(preprocess, samples[0])
@@ -116,15 +121,15 @@ class Inspection:
             classes = [mistake.shown_class for mistake in mistakes[batch]]
             found += explain(self.task, self.task.backbone, samples[batch], classes)
         entries = [
-            [mistake_entry(sample, mistake, each, self.predictions.classes[mistake.shown_class])]
+            [mistake_entry(sample, mistake, each, self.predictions.explained_name(mistake.shown_class))]
             for mistake, sample, each in zip(mistakes, samples, found, strict=True)
         ]
-        title = f"worst mistakes, and which {self._view.parts} led to the prediction"
+        title = f"worst {self._name}, and which {self._view.parts} led to the prediction"
         self._view.write(self.folder / "explanations", entries, title)
         if (rows := self._view.explanation_rows([entry for (entry,) in entries])) is not None:
             write_table(self.folder / "explanations.csv", rows)
 
-    def _show_neighbours(self, mistakes: Sequence[Mistake], number: int) -> None:
+    def _show_neighbours(self, mistakes: Sequence[Mistake | NumberError], number: int) -> None:
         """Each mistake, then the training samples with the nearest features (cosine, centred on their mean)."""
         train = self._train_features
         mean = train.mean(dim=0)
@@ -146,7 +151,7 @@ class Inspection:
                 )
         contents = contents_of(self.data, "train", nearest.flatten().tolist(), "neighbour_")
         write_table(self.folder / "neighbours.csv", with_column(rows, contents))
-        title = f"worst mistakes, each with the nearest training {self.task.backbone.preprocess.sample_name}s"
+        title = f"worst {self._name}, each with the nearest training {self.task.backbone.preprocess.sample_name}s"
         self._view.write(self.folder / "neighbours", groups, title)
 
     def _show_embedding(self) -> None:
@@ -207,10 +212,9 @@ class Inspection:
         return as_shown(self.data.samples.load(self.data.splits[split][position]), self.data.eval_transform)
 
     def _names(self, split: str, position: int) -> str:
-        samples = self.data.samples
-        return "|".join(samples.classes[c] for c in samples.classes_of(self.data.splits[split][position]))
+        return self.data.samples.label_of(self.data.splits[split][position])
 
-    def _entry(self, mistake: Mistake) -> Entry:
+    def _entry(self, mistake: Mistake | NumberError) -> Entry:
         return mistake_entry(self._sample(self.split, mistake.position), mistake)
 
 
@@ -233,11 +237,14 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_data(cfg: DictConfig, task: ClassificationTask, data: DataModule) -> None:
-    """Checks the settings that depend on the data.
+    """Checks the settings that depend on the task and the data.
 
     Raises:
-        UsageError: `label_errors` or `explain` does not work with these data.
+        UsageError: a setting does not work with them.
     """
+    for key in ("calibrate", "label_errors"):
+        if task.objective.numbers and cfg[key]:
+            raise UsageError(f"{key}=true is for classes, and this model predicts numbers: leave it out")
     if cfg.label_errors and task.objective.multi_label:
         raise UsageError("label_errors=true needs one class per sample, and these have several labels: leave it out")
     if cfg.label_errors and not all(n != 1 for n in data.class_counts("train")):

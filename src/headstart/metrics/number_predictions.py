@@ -150,25 +150,21 @@ def number_statistics(predictions: NumberPredictions, losses: Tensor, weights: T
 
 
 def number_rows(predictions: NumberPredictions, seed: int = 0) -> list[dict[str, Any]]:
-    """One row per number, with the keys `ROW_COLUMNS`: mean and spread of the true values, scores with 95 % intervals."""
+    """One row per number, with the keys `ROW_COLUMNS`: its true values, and scores with 95 % intervals."""
     rows = []
     for place, name in enumerate(predictions.classes):
         one = NumberPredictions(
             predictions.paths, [name], *(each[:, [place]] for each in (predictions.targets, predictions.values)),
             predictions.scale[[place]],
         )  # fmt: skip
-        known = {
-            key: each for key, each in number_statistics(one, *2 * [torch.ones(len(one))]).items() if key in SCORES
-        }
+        found = number_statistics(one, *2 * [torch.ones(len(one))])
+        known = {key: found[key] for key in SCORES}
         limits = bootstrap_intervals(known, len(one), seed)
-        all_once = torch.ones(len(one), 1)
-        true = one.targets.double()
-        row = {"number": name, "mean": true.mean().item(), "std": true.std(correction=0).item()}
+        true, once = one.targets.double(), torch.ones(len(one), 1)
+        values = [name, true.mean().item(), true.std(correction=0).item()]
         for key, statistic in known.items():
-            row |= dict(
-                zip((key, f"{key}_low", f"{key}_high"), (statistic(all_once).item(), *limits[key]), strict=True)
-            )
-        rows.append({key: None if isinstance(value, float) and value != value else value for key, value in row.items()})
+            values += [statistic(once).item(), *limits[key]]
+        rows.append(dict(zip(ROW_COLUMNS, (None if value != value else value for value in values), strict=True)))
     return rows
 
 

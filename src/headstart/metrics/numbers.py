@@ -40,7 +40,7 @@ class R2(Metric):
         return (1 - self.squared_error / spread).nanmean().float()
 
 
-class RMSE(MeanSquaredError):
+class RMSE(MeanSquaredError):  # noqa: N818 - no exception
     """Root of the mean squared error of each number; the mean over the numbers."""
 
     def __init__(self, numbers: int):

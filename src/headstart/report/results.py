@@ -21,7 +21,7 @@ from headstart.report.texts import PageEntries, mistake_entries, other_entries, 
 from headstart.runs.directory import Run
 from headstart.runs.evaluations import predictions_file
 from headstart.tasks.classification import ClassificationTask
-from headstart.tasks.objectives import CALIBRATION_BINS
+from headstart.tasks.objective import CALIBRATION_BINS
 
 LABELS = {
     "acc": "accuracy",

@@ -33,12 +33,15 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
 
 
 def read_answers(folder: Path) -> Answers | None:
-    """The answers of an evaluation folder; None if nothing has been evaluated there."""
+    """The answers of an evaluation folder; None if nothing has been evaluated there, or if they are numbers."""
     file = predictions_file(folder)
     if not file.is_file():
         return None
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        return {row["path"]: (row["true"], row["right"] == "1") for row in csv.DictReader(stream)}
+        rows = csv.DictReader(stream)
+        if "right" not in (rows.fieldnames or ()):
+            return None
+        return {row["path"]: (row["true"], row["right"] == "1") for row in rows}
 
 
 def is_of_these_weights(evaluation: dict[str, Any], checkpoint: Path, metrics: dict[str, float]) -> bool:

@@ -34,6 +34,7 @@ class Numbers(Objective):
 
     numbers = True
     main_score = "r2", "R2"
+    worst_name = "errors"
 
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, loss: str = "mse"):
         super().__init__()
@@ -53,7 +54,7 @@ class Numbers(Objective):
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of logits against numbers in their units, both `(batch, N)`; the loss is of standardised numbers."""
+        """Mean loss of logits against numbers in their units, both `(batch, N)`; these are standardised first."""
         return LOSSES[self.kind](logits.float(), self._standardised(targets))
 
     def _standardised(self, targets: Tensor) -> Tensor:

@@ -33,12 +33,14 @@ class Objective(nn.Module):
         thresholds: a label counts as present above this probability, for each label; None: above 0.5, or no labels.
         temperature: divides the logits before they become probabilities.
         main_score: the metric of `training_metrics` that says in a sentence how good the answers are, and its name.
+        worst_name: the word for the worst answers; also the name of their files.
         activation: how logits become answers, in words.
     """
 
     multi_label: ClassVar[bool] = False
     numbers: ClassVar[bool] = False
     main_score: ClassVar[tuple[str, str]] = "acc", "accuracy"
+    worst_name: ClassVar[str] = "mistakes"
     activation: ClassVar[str] = "sigmoid"
     num_outputs: int
     thresholds: list[float] | None = None

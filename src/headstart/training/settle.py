@@ -160,8 +160,9 @@ def settle_numbers(cfg: DictConfig) -> None:
         return
     if "numbers" not in cfg.data:
         raise UsageError(
-            f"{cfg.data._target_.rpartition('.')[2]} has classes, and task=regression needs numbers: give your own in a "
-            "table (data=text_table data.root=<file> data.label_column=<column>), or use task=classification"
+            f"the data ({cfg.data._target_.rpartition('.')[2]}) have classes, and task=regression needs numbers: give "
+            "your own in a table (data=text_table data.root=<file> data.label_column=<column>), or use "
+            "task=classification"
         )
     cfg.data.numbers = True
 
