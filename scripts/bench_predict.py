@@ -52,7 +52,7 @@ def speed(run: Path, folder: Path, rounds: int) -> None:
     def whole() -> None:
         rows = CSVRows(io.StringIO(), min(5, len(model.classes)))
         bar = progress_bar("Predicting", None, "pictures", hidden=True)
-        classify(fabric, Classifier(task), pictures(), rows.top_k, rows, Tally(), bar)
+        classify(fabric, Classifier(task), pictures(), rows.answers, rows, Tally(), bar)
 
     def loading() -> None:
         for _ in pictures():

@@ -226,11 +226,11 @@ class ExportConfig(CheckpointConfig):
         example="200", at_least=1,
     )  # fmt: skip
     tolerance: float = setting(
-        0.02, "largest difference of a probability; above it no file is written, and the exit code is 1",
-        at_least=0, at_most=1,
+        0.02, "largest difference of a probability, or of a number in standard deviations of its training values; "
+        "above it no file is written, and the exit code is 1", at_least=0, at_most=1,
     )  # fmt: skip
     max_accuracy_loss: float = setting(
-        0.05, "largest loss of accuracy with quantize, instead of tolerance", at_least=0, at_most=1
+        0.05, "largest loss of accuracy (for numbers of R2) with quantize, instead of tolerance", at_least=0, at_most=1
     )
     data: OtherData = field(default_factory=OtherData)
 

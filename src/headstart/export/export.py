@@ -55,7 +55,7 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
         the content of the JSON file.
 
     Raises:
-        ExportFailed: probabilities differ by more than `cfg.tolerance`, or int8 costs more than
+        ExportFailed: answers differ by more than `cfg.tolerance`, or int8 costs more than
             `cfg.max_accuracy_loss`. In this case no file is written.
         UsageError: the run cannot be exported with these settings.
     """
@@ -146,31 +146,43 @@ def check(reference: Answer, exported: Answer, samples: ParitySamples, classifie
     """Compares checkpoint and export on all samples."""
     targets = samples.targets() if samples.real else None
     meaning = classifier.objective
+    sizes = meaning.answer_sizes() if meaning.numbers else None
     return compare(
-        reference, exported, samples, classifier.preprocess.companion, targets, meaning.multi_label, meaning.thresholds
-    )
+        reference, exported, samples, classifier.preprocess.companion, targets, meaning.multi_label, meaning.thresholds,
+        sizes,
+    )  # fmt: skip
 
 
 def refuse_difference(cfg: DictConfig, parity: Parity) -> None:
     """Raises ExportFailed if probabilities (for int8: accuracies) differ by more than the limit."""
     if cfg.quantize:
-        before, after = parity.accuracy.values()
+        name, (before, after) = _score(asdict(parity))
         if not before - after <= cfg.max_accuracy_loss:
             raise ExportFailed(
-                f"with {cfg.quantize} the accuracy on {parity.samples} samples of val is {after:.4f} instead of "
+                f"with {cfg.quantize} the {name} on {parity.samples} samples of val is {after:.4f} instead of "
                 f"{before:.4f}; the loss is more than max_accuracy_loss={cfg.max_accuracy_loss}. "
                 "No file was written"
             )
     elif not parity.largest <= cfg.tolerance:
         raise ExportFailed(
-            f"on {parity.samples} samples the probabilities of file and checkpoint differ by up to "
-            f"{parity.largest:.2g}, more than tolerance={cfg.tolerance}. If the resize causes "
+            f"on {parity.samples} samples the {parity.answers} of file and checkpoint differ by up to "
+            f"{parity.largest:.2g}{_unit(asdict(parity))}, more than tolerance={cfg.tolerance}. If the resize causes "
             "this, export without it: resize=outside. No file was written"
         )
 
 
+def _score(parity: dict[str, Any]) -> tuple[str, list[float]]:
+    """The name of the score on samples with labels, and its value for checkpoint and export."""
+    return ("R2", list(parity["r2"].values())) if parity["r2"] else ("accuracy", list(parity["accuracy"].values()))
+
+
+def _unit(parity: dict[str, Any]) -> str:
+    """The unit of the differences, in words."""
+    return "" if parity["agreement"] is not None else " standard deviations of the number in training"
+
+
 def speed(reference: Answer, exported: Answer, sample: Any) -> dict[str, Any]:
-    """Median times from raw samples to probabilities, of the export and of the checkpoint in torch."""
+    """Median times from raw samples to answers, of the export and of the checkpoint in torch."""
     answers = {"export": exported, "checkpoint": reference}
     one, many = (seconds(answers, [sample] * number) for number in (1, THROUGHPUT))
     return {
@@ -202,11 +214,13 @@ def print_summary(target: Path, about: dict[str, Any], name: str) -> None:
     else:
         print(f"resize and crop: {about['resize']}")
     print(f"compared with the checkpoint: {parity['samples']} {name}s ({parity['samples_are']})")
-    print(f"largest difference of a probability: {parity['largest']:.2g}")
-    print(f"top-1 agreement: {parity['agreement']:.4f}")
-    if parity["accuracy"]:
-        before, after = parity["accuracy"].values()
-        print(f"accuracy on them: {after:.4f}, of the checkpoint {before:.4f}")
+    kind = "probability" if parity["agreement"] is not None else "number"
+    print(f"largest difference of a {kind}: {parity['largest']:.2g}{_unit(parity)}")
+    if parity["agreement"] is not None:
+        print(f"top-1 agreement: {parity['agreement']:.4f}")
+    if parity["accuracy"] or parity["r2"]:
+        score, (before, after) = _score(parity)
+        print(f"{score} on them: {after:.4f}, of the checkpoint {before:.4f}")
     size = f" of {' x '.join(map(str, reversed(times['sample'])))}" if times["sample"] else ""
     print(f"one {name}{size}: {one['export']} ms, checkpoint in torch {one['checkpoint']} ms (medians)")
     print(

@@ -34,10 +34,13 @@ def metadata(
     model = OmegaConf.to_container(trained.model, resolve=True)
     return {
         "format": form,
-        "classes": classifier.classes,
+        **_names(classifier),
         "input": description["input"],
-        "output": {"name": "probabilities", "type": "float32", "shape": ["batch", len(classifier.classes)]},
-        "several_labels": classifier.objective.multi_label,
+        "output": {
+            "name": classifier.objective.answer_name,
+            "type": "float32",
+            "shape": ["batch", len(classifier.classes)],
+        },
         "objective": type(classifier.objective).__name__,
         "resize": "inside" if preprocessing_inside else "outside",
         "preprocess": description["preprocess"] | constants,
@@ -52,6 +55,13 @@ def metadata(
     }
 
 
+def _names(classifier: Classifier) -> dict[str, Any]:
+    """The names of the outputs: classes or numbers."""
+    if classifier.objective.numbers:
+        return {"numbers": classifier.classes, "units": "as in the training data"}
+    return {"classes": classifier.classes, "several_labels": classifier.objective.multi_label}
+
+
 def _shareable(model: dict[str, Any]) -> dict[str, Any]:
     """The settings of a network without paths of this machine and without `weights`, which others cannot use."""
     found = {key: value for key, value in model.items() if key != "weights"}
@@ -64,11 +74,9 @@ def _function_of(test_time: Any) -> Any:
 
 
 def _steps_after(classifier: Classifier) -> list[str]:
-    """The steps from logits to probabilities, for a file that holds only the weights."""
+    """The steps from logits to answers, for a file that holds only the weights."""
     versions = [] if classifier.test_time is None else [_function_of(classifier.test_time).words]
-    temperature = classifier.objective.temperature
-    divide = [f"divide the logits by the temperature {temperature}"] if temperature != 1 else []
-    return [*versions, *divide, "softmax" if type(classifier.objective).__name__ == "Softmax" else "sigmoid"]
+    return [*versions, *classifier.objective.steps_after()]
 
 
 def _metrics(path: Path) -> dict[str, float]:

@@ -15,7 +15,6 @@ from headstart.errors import UsageError
 from headstart.export.network import dynamic_shapes, input_names
 from headstart.inputs.base import leaves
 
-OUTPUT = "probabilities"
 """Name of the output."""
 KEY = "headstart"
 """The key of the description in the file's metadata, as JSON."""
@@ -50,8 +49,8 @@ def write(model: nn.Module, example: Any, axes: Any, path: Path, about: dict[str
         # {}: the exporter takes a dict in last place as named arguments
         program = torch.onnx.export(
             model, (example, {}), dynamo=True, dynamic_shapes=(dynamic_shapes(axes),),
-            input_names=input_names(example, about["input"]["name"]), output_names=[OUTPUT], opset_version=OPSET,
-            verbose=False,
+            input_names=input_names(example, about["input"]["name"]), output_names=[about["output"]["name"]],
+            opset_version=OPSET, verbose=False,
         )  # fmt: skip
     proto = program.model_proto
     _clean(proto)
@@ -99,7 +98,7 @@ def load(path: Path, model: nn.Module) -> Callable[[Any], Tensor]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (first, *_) = session.get_inputs()
-    return lambda batch: torch.from_numpy(session.run([OUTPUT], feed(batch, first.name))[0])
+    return lambda batch: torch.from_numpy(session.run(None, feed(batch, first.name))[0])
 
 
 def feed(batch: Any, name: str) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from torch import nn
 
 from headstart.errors import UsageError
+from headstart.inference.answers import answers_of
 from headstart.inference.batches import prepared
 from headstart.inference.classifier import Classifier
 from headstart.inference.guards import BODY_SECONDS, WAITING, names_of_this_machine, why_refused
@@ -53,7 +54,7 @@ class Model:
         self.lock = threading.Lock()
 
     def __call__(self, body: bytes, top_k: int, with_map: bool) -> dict[str, Any]:
-        """The most probable classes of an input and, if `with_map`, what led to the first one.
+        """The most probable classes or the numbers of an input and, if `with_map`, what led to the first one.
 
         Raises:
             UnreadableInput: the bytes are no input for this model, or cannot be decoded correctly.
@@ -65,20 +66,16 @@ class Model:
             batch = preprocess.collate([prepared(io.BytesIO(body), preprocess)])
             batch = move_data_to_device(batch, self.device)
             with torch.inference_mode():
-                (found,) = self.classifier(batch).float().cpu()
-            values, places = found.topk(min(top_k, len(self.names)))
-            answer: dict[str, Any] = {
-                "classes": [
-                    {"class": self.names[place], "probability": round(value, 6)}
-                    for value, place in zip(values.tolist(), places.tolist(), strict=True)
-                ]
-            }
-            (labels,) = self.classifier.labels(found[None])
+                found = self.classifier(batch).float().cpu()
+            answers = answers_of(self.classifier, self.names, top_k)
+            answer = answers.served(answers.of(found)[0])
+            (labels,) = self.classifier.labels(found)
             if labels is not None:
                 answer["labels"] = [name.encode(errors="replace").decode() for name in labels]
             if with_map:
                 network = nn.Sequential(self.classifier.backbone, self.classifier.head)
-                answer |= self.kind.explained(network, self.classifier.backbone, body, batch, int(places[0]))
+                output = answers.first_output(found[0])
+                answer |= self.kind.explained(network, self.classifier.backbone, body, batch, output)
         return answer
 
 
@@ -131,7 +128,8 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Colle
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"classes": model.names, "input": model.classifier.preprocess.describe()["input"]}
+        key = answers_of(model.classifier, model.names, top_k).key
+        return {key: model.names, "input": model.classifier.preprocess.describe()["input"]}
 
     @app.post("/predict")
     async def predict(request: Request, map: bool = False) -> dict[str, Any]:

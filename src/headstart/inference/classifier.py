@@ -1,4 +1,4 @@
-"""A trained model for prediction: inputs -> probabilities."""
+"""A trained model for prediction: inputs -> probabilities, or numbers."""
 
 from typing import Any
 
@@ -29,6 +29,7 @@ class Classifier(nn.Module):
         """A batch of inputs -> float32 `(batch, num_classes)` in [0, 1].
 
         With one class per sample they sum to 1, also with a single sigmoid unit. Several labels are independent.
+        A model of numbers gives these in their units.
         """
         return self.objective.probabilities(mean_logits(self._logits, self.test_time, inputs))
 

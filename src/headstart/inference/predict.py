@@ -1,4 +1,4 @@
-"""Predicts the classes of unlabelled samples in files."""
+"""Predicts the classes or the numbers of unlabelled samples in files."""
 
 import io
 import logging
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from headstart.backbones.speed import choose_precision, precision_on_this_machine
 from headstart.cli.schemas import row_format
 from headstart.errors import UsageError, printable
+from headstart.inference.answers import Answers, answers_of
 from headstart.inference.batches import Batch, batches
 from headstart.inference.classifier import Classifier
 from headstart.inference.rows import FORMATS, Prediction, RowWriter
@@ -68,10 +69,10 @@ class Tally:
 
 
 def predict(cfg: DictConfig, path: Path) -> bool:
-    """Writes the most probable classes of each sample in `cfg.input`, in its order, to `cfg.output` or stdout.
+    """Writes the most probable classes or the numbers of each sample in `cfg.input` to `cfg.output` or stdout.
 
-    Class names and preprocessing come from the checkpoint. Each batch is written as soon as it is predicted: an
-    interruption leaves complete rows, and memory does not grow with the number of samples.
+    The order stays. Names and preprocessing come from the checkpoint. Each batch is written as soon as it is predicted:
+    an interruption leaves complete rows, and memory does not grow with the number of samples.
 
     Returns:
         whether any sample could be read.
@@ -83,14 +84,15 @@ def predict(cfg: DictConfig, path: Path) -> bool:
     found = find_samples(given, model.preprocess, column)
     fabric = build_fabric(cfg.trainer, trained)
     samples = batches(found.samples, model.preprocess, cfg.batch_size or trained.data.batch_size, cfg.num_workers)
-    top_k = min(cfg.top_k, len(model.classes))
+    answers = answers_of(model, model.classes, cfg.top_k)
     shown = model.preprocess.sample_name if model.preprocess.in_rows else None
     tally = Tally(f"{shown}s" if shown else "files")
     hidden = cfg.output is None and sys.stdout.isatty()  # otherwise the bar would appear between the rows
     with opened(cfg.output) as stream, progress_bar("Predicting", found.total, tally.name, hidden=hidden) as bar:
-        writer = FORMATS[row_format(cfg.format, cfg.output)](stream, top_k, shown, model.objective.multi_label)
+        several = model.objective.multi_label
+        writer = FORMATS[row_format(cfg.format, cfg.output)](stream, answers, shown, several)
         try:
-            classify(fabric, model, samples, top_k, writer, tally, bar)
+            classify(fabric, model, samples, answers, writer, tally, bar)
         finally:
             writer.close()
             bar.close()  # otherwise the summary would start on its line
@@ -116,7 +118,7 @@ def build_fabric(trainer: DictConfig, trained: DictConfig) -> Fabric:
 
 
 def classify(
-    fabric: Fabric, model: Classifier, samples: Iterator[Batch], top_k: int, writer: RowWriter, tally: Tally,
+    fabric: Fabric, model: Classifier, samples: Iterator[Batch], answers: Answers, writer: RowWriter, tally: Tally,
     bar: tqdm,
 ) -> None:  # fmt: skip
     """Predicts batch after batch, and writes the rows in the order of the samples, each as soon as it is due."""
@@ -124,7 +126,7 @@ def classify(
     waiting: dict[int, Prediction] = {}
     due = 0
     for batch in samples:
-        predictions = rows(batch, probabilities(fabric, network, batch.inputs), model, top_k)
+        predictions = rows(batch, probabilities(fabric, network, batch.inputs), model, answers)
         waiting.update(zip(batch.places, predictions, strict=True))
         ready = []
         while due in waiting:
@@ -138,29 +140,18 @@ def classify(
 
 @torch.inference_mode()
 def probabilities(fabric: Fabric, network: nn.Module, inputs: Any) -> Tensor:
-    """The probabilities of a batch of inputs, on the CPU: `(usable samples, num_classes)`."""
+    """The answers for a batch of inputs, on the CPU: `(usable samples, num_classes)`."""
     return torch.empty(0, 0) if inputs is None else network(fabric.to_device(inputs)).float().cpu()
 
 
-def rows(batch: Batch, probabilities: Tensor, model: Classifier, top_k: int) -> list[Prediction]:
+def rows(batch: Batch, probabilities: Tensor, model: Classifier, answers: Answers) -> list[Prediction]:
     """One row per sample of the batch, usable or not, in its order."""
-    best = zip(*_ranked(probabilities, top_k), model.labels(probabilities), strict=True)
+    known = zip(answers.of(probabilities), model.labels(probabilities), strict=True)
     found = []
     for sample in batch.samples:
-        if sample.reason is not None:
-            found.append(Prediction(sample.name, (), sample.reason, sample=sample.raw))
-            continue
-        values, places, labels = next(best)
-        ranked = [(model.classes[c], p) for p, c in zip(values, places, strict=True)]
-        found.append(Prediction(sample.name, ranked, None, labels, sample.raw))
+        pairs, labels = ((), None) if sample.reason is not None else next(known)
+        found.append(Prediction(sample.name, pairs, sample.reason, labels, sample.raw))
     return found
-
-
-def _ranked(probabilities: Tensor, top_k: int) -> tuple[list[list[float]], list[list[int]]]:
-    if not len(probabilities):
-        return [], []
-    values, places = probabilities.topk(top_k)
-    return values.tolist(), places.tolist()
 
 
 class TerminalStream(io.TextIOWrapper):

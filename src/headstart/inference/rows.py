@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TextIO
 
-DIGITS = 6  # significant digits of a probability
+from headstart.inference.answers import Answers, Pairs
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Prediction:
 
     Attributes:
         file: the name of its file as given; with the line if the file holds several samples.
-        ranked: class names and their probabilities, the most probable first; empty for an unreadable sample.
+        pairs: names and probabilities or numbers (`answers.py`); empty for an unreadable sample.
         error: why it cannot be read, or None.
         labels: names of the labels above their threshold; None: the model gives one class.
         sample: the sample itself, if the rows show it.
     """
 
     file: str
-    ranked: Sequence[tuple[str, float]] = ()
+    pairs: Pairs = ()
     error: str | None = None
     labels: Sequence[str] | None = None
     sample: str | None = None
@@ -39,13 +39,13 @@ class RowWriter(ABC):
 
     Args:
         stream: a text stream, opened with `newline=""`.
-        top_k: number of classes per row.
+        answers: the kind of answer.
         shown: name of the column or field with the sample itself; None: there is none.
         several: whether there is a column or field with the labels above their threshold.
     """
 
-    def __init__(self, stream: TextIO, top_k: int, shown: str | None = None, several: bool = False):
-        self.stream, self.top_k, self.shown, self.several = stream, top_k, shown, several
+    def __init__(self, stream: TextIO, answers: Answers, shown: str | None = None, several: bool = False):
+        self.stream, self.answers, self.shown, self.several = stream, answers, shown, several
         self.any = False
         self._write(self.opening())
 
@@ -77,32 +77,36 @@ class RowWriter(ABC):
 
 
 class CSVRows(RowWriter):
-    """`file,class_1,probability_1,...,error`; for an unreadable file all fields but `file` and `error` are empty.
+    """`file,class_1,probability_1,...,error`; numbers have a column each, `file,<name>,...,error`.
 
-    With several labels per sample there is a column `labels`: the ones above their threshold, as `a|b`.
+    For an unreadable file all fields but `file` and `error` are empty. With several labels per sample there is a column
+    `labels`: the ones above their threshold, as `a|b`.
     """
 
     def opening(self) -> str:
         """The header."""
-        columns = [f"{name}_{rank}" for rank in range(1, self.top_k + 1) for name in ("class", "probability")]
         labels = ["labels"] if self.several else []
-        return _csv_line(["file", *([self.shown] if self.shown else []), *labels, *columns, "error"])
+        shown = [self.shown] if self.shown else []
+        return _csv_line(["file", *shown, *labels, *self.answers.columns(), "error"])
 
     def row(self, prediction: Prediction) -> str:
         """One line, or more if the name of the file has line breaks."""
-        fields = [value for name, p in prediction.ranked for value in (name, f"{p:.{DIGITS}g}")]
-        fields += [""] * (2 * self.top_k - len(fields))
+        fields = self.answers.cells(prediction.pairs)
+        fields += [""] * (len(self.answers.columns()) - len(fields))
         sample = [prediction.sample or ""] if self.shown else []
         labels = ["|".join(prediction.labels or ())] if self.several else []
         return _csv_line([prediction.file, *sample, *labels, *fields, prediction.error or ""])
 
 
 class JSONLines(RowWriter):
-    """One object per line: `{"file": ..., "predictions": [{"class": ..., "probability": ...}, ...], "error": null}`."""
+    """One object per line: `{"file": ..., "predictions": [{"class": ..., "probability": ...}, ...], "error": null}`.
+
+    For numbers, `"numbers": {<name>: ..., ...}` takes the place of the predictions.
+    """
 
     def row(self, prediction: Prediction) -> str:
         """One line."""
-        return _json(prediction, self.shown) + "\n"
+        return _json(prediction, self.answers, self.shown) + "\n"
 
 
 class JSONList(RowWriter):
@@ -115,7 +119,7 @@ class JSONList(RowWriter):
     def row(self, prediction: Prediction) -> str:
         """One line, after the comma that ends the previous line."""
         before, self.any = ",\n" if self.any else "\n", True
-        return before + _json(prediction, self.shown)
+        return before + _json(prediction, self.answers, self.shown)
 
     def closing(self) -> str:
         """The closing bracket."""
@@ -132,11 +136,11 @@ def _csv_line(fields: Sequence[str]) -> str:
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _json(prediction: Prediction, shown: str | None) -> str:
-    ranked = [{"class": name, "probability": float(f"{p:.{DIGITS}g}")} for name, p in prediction.ranked]
+def _json(prediction: Prediction, answers: Answers, shown: str | None) -> str:
     sample = {shown: prediction.sample} if shown else {}
     labels = {} if prediction.labels is None else {"labels": list(prediction.labels)}
-    content = {"file": prediction.file, **sample, **labels, "predictions": ranked, "error": prediction.error}
+    answer = labels | answers.plain(prediction.pairs)
+    content = {"file": prediction.file, **sample, **answer, "error": prediction.error}
     text = json.dumps(content, ensure_ascii=False)
     try:
         text.encode()

@@ -35,6 +35,7 @@ class Numbers(Objective):
     numbers = True
     main_score = "r2", "R2"
     worst_name = "errors"
+    answer_name = "numbers"
 
     def __init__(self, num_classes: int, class_weights: Sequence[float] | None = None, loss: str = "mse"):
         super().__init__()

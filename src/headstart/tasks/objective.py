@@ -34,6 +34,7 @@ class Objective(nn.Module):
         temperature: divides the logits before they become probabilities.
         main_score: the metric of `training_metrics` that says in a sentence how good the answers are, and its name.
         worst_name: the word for the worst answers; also the name of their files.
+        answer_name: of the answers of a batch, such as the output of an export.
         activation: how logits become answers, in words.
     """
 
@@ -41,6 +42,7 @@ class Objective(nn.Module):
     numbers: ClassVar[bool] = False
     main_score: ClassVar[tuple[str, str]] = "acc", "accuracy"
     worst_name: ClassVar[str] = "mistakes"
+    answer_name: ClassVar[str] = "probabilities"
     activation: ClassVar[str] = "sigmoid"
     num_outputs: int
     thresholds: list[float] | None = None

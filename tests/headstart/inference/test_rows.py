@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from headstart.inference.answers import RankedClasses
 from headstart.inference.rows import FORMATS, Prediction, signals_held
 
 ROWS = [
@@ -16,7 +17,7 @@ ROWS = [
 
 def written(form, *chunks):
     stream = io.StringIO()
-    writer = FORMATS[form](stream, 2)
+    writer = FORMATS[form](stream, RankedClasses(["cat", "größer"], 2))
     for chunk in chunks:
         writer.write(chunk)
     writer.close()
