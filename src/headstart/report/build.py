@@ -29,6 +29,7 @@ from headstart.tasks.classification import ClassificationTask
 log = logging.getLogger(__name__)
 HUB_METRICS = {"acc": "accuracy", "f1_macro": "f1", "auroc_macro": "roc_auc"}
 """Metric -> its name on the Hugging Face hub."""
+HUB_METRICS_OF_NUMBERS = {"r2": "r_squared", "mae": "mae", "rmse": "rmse"}
 
 
 def report(cfg: DictConfig, path: Path) -> list[Path]:
@@ -115,7 +116,7 @@ def contents(
         "version": headstart.__version__,
         "run": run,
         "shown_run": relative_to_cwd(run.folder),
-        "headline": ("acc", "acc_exact", "map", "f1_macro", "auroc_macro", "ece"),
+        "headline": ("acc", "acc_exact", "map", "f1_macro", "auroc_macro", "ece", "r2", "mae", "rmse"),
         "network": network,
         "data": card,
         "training": training,
@@ -123,11 +124,19 @@ def contents(
         "seed": trained.seed,
         "listed": LISTED,
         "multi_label": task.objective.multi_label,
+        "numbers": task.objective.numbers,
+        "worst_name": task.objective.worst_name,
         "input": task.backbone.preprocess.describe()["summary"],
         "export_files": list(task.backbone.preprocess.files_beside()),
-        "hub_task": task.backbone.preprocess.hub_task,
+        "hub_task": hub_task(task),
         "sample_name": task.backbone.preprocess.sample_name,
     }
+
+
+def hub_task(task: ClassificationTask) -> str:
+    """The task on the Hugging Face hub; for numbers `image-regression` or `text-regression`, as AutoTrain calls it."""
+    named = task.backbone.preprocess.hub_task
+    return named.replace("classification", "regression") if task.objective.numbers else named
 
 
 def hub_header(cfg: DictConfig, content: dict[str, Any]) -> str:
@@ -136,23 +145,29 @@ def hub_header(cfg: DictConfig, content: dict[str, Any]) -> str:
     header = {
         "license": cfg.license,
         "library_name": "pytorch-lightning",
-        "pipeline_tag": content["hub_task"],
+        # the hub knows no pipeline for numbers of pictures or texts
+        **({} if content["numbers"] else {"pipeline_tag": content["hub_task"]}),
         "tags": tags,
-        "metrics": list(HUB_METRICS.values()),
+        "metrics": list(_hub_metrics(content).values()),
         "model-index": [{"name": content["title"], "results": _hub_results(content)}],
     }
     return yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip()
+
+
+def _hub_metrics(content: dict[str, Any]) -> dict[str, str]:
+    return HUB_METRICS_OF_NUMBERS if content["numbers"] else HUB_METRICS
 
 
 def _hub_results(content: dict[str, Any]) -> list[dict[str, Any]]:
     """One entry per split."""
     name = content["data"].name
     entries = []
+    known = _hub_metrics(content)
     for each in content["results"]:
         metrics = [
-            {"type": HUB_METRICS[m.key], "name": f"{each.split}/{m.key}", "value": round(m.value, 6)}
+            {"type": known[m.key], "name": f"{each.split}/{m.key}", "value": round(m.value, 6)}
             for m in each.metrics
-            if m.key in HUB_METRICS
+            if m.key in known
         ]
         dataset = {"name": name, "type": name.lower(), "split": each.split}
         entries.append({"task": {"type": content["hub_task"]}, "dataset": dataset, "metrics": metrics})

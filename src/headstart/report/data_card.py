@@ -93,23 +93,25 @@ def data_card(
         card.checked = data.samples.digests is not None
         card.leaks = leaks(data.samples, data.splits)
     brought = None if isinstance(data, str) else data.brought
-    card.origins = {split: origin(split, trained.data, brought) for split in card.counts}
+    by = "the first number" if trained.data.get("numbers") else "class"
+    card.origins = {split: origin(split, trained.data, brought, by) for split in card.counts}
     return card
 
 
-def origin(split: str, plan: DictConfig, brought: frozenset[str] | None) -> str:
+def origin(split: str, plan: DictConfig, brought: frozenset[str] | None, by: str = "class") -> str:
     """Where the samples of a split come from, in words.
 
     Args:
         split: train, val or test.
         plan: the `data` part of the config.
         brought: the splits that the data set defines itself; None if the data cannot be read any more.
+        by: what splits are stratified by.
     """
     if split == "train":
         if plan.shots_per_class is not None:
             return f"{plan.shots_per_class} samples per class, drawn with seed {plan.seed}"
         if plan.train_fraction < 1:
-            return f"{plan.train_fraction:g} of the training samples, stratified by class, drawn with seed {plan.seed}"
+            return f"{plan.train_fraction:g} of the training samples, stratified by {by}, drawn with seed {plan.seed}"
         return (
             "the rest of the data set's own train split"
             if brought is None or len(brought) < 3
@@ -121,7 +123,7 @@ def origin(split: str, plan: DictConfig, brought: frozenset[str] | None) -> str:
         return "as listed in the run's split file"
     if split in brought:
         return "the data set's own"
-    return f"{plan[f'{split}_fraction']:g} of train, stratified by class, seed {plan.seed}"
+    return f"{plan[f'{split}_fraction']:g} of train, stratified by {by}, seed {plan.seed}"
 
 
 def _count_rows(card: DataCard, file: Path) -> None:
@@ -164,20 +166,32 @@ def _sizes(data: DataModule) -> str | None:
 
 
 def _add_examples(card: DataCard, data: DataModule, number: int) -> None:
-    """Adds training samples of each class, evenly spaced; for at most `CLASSES_WITH_EXAMPLES` classes."""
+    """Adds training samples of each class, evenly spaced; for at most `CLASSES_WITH_EXAMPLES` classes.
+
+    For numbers, samples from the lowest to the highest first number.
+    """
     first = data.samples.load(data.splits["train"][0]) if number and data.splits["train"] else None
     if not isinstance(first, str) and not is_picture(first):
         return
-    members: dict[int, list[int]] = {}
-    for index in data.splits["train"]:
-        for c in data.samples.classes_of(index):
-            members.setdefault(c, []).append(index)
-    for c in sorted(members)[:CLASSES_WITH_EXAMPLES]:
-        shown = evenly(members[c], number)
+    for name, members in _members(data).items():
+        shown = evenly(members, number)
         if isinstance(first, str):
-            card.texts[data.classes[c]] = texts.examples_of(data, shown)
+            card.texts[name] = texts.examples_of(data, shown)
         else:
-            card.examples[data.classes[c]] = [thumbnail_of(data.samples, index) for index in shown]
+            card.examples[name] = [thumbnail_of(data.samples, index) for index in shown]
+
+
+def _members(data: DataModule) -> dict[str, list[int]]:
+    """Name of a group of training samples -> their indices."""
+    train, samples = data.splits["train"], data.samples
+    if samples.numbers:
+        ascending = sorted(train, key=lambda index: samples.targets[index][0])
+        return {f"from the lowest to the highest {data.classes[0]}": ascending}
+    members: dict[int, list[int]] = {}
+    for index in train:
+        for c in samples.classes_of(index):
+            members.setdefault(c, []).append(index)
+    return {data.classes[c]: members[c] for c in sorted(members)[:CLASSES_WITH_EXAMPLES]}
 
 
 def thumbnail_of(samples: Samples, index: int) -> str:

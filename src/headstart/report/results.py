@@ -31,6 +31,9 @@ LABELS = {
     "f1_macro": "F1, mean over classes",
     "auroc_macro": "AUROC, mean over classes",
     "ece": "calibration error (ECE)",
+    "r2": "R2",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
     "loss": "loss",
 }
 PLACES = 4
@@ -40,6 +43,11 @@ MOST_CLASSES_IN_TABLE = 50
 """With more classes, only the worst ones are listed."""
 MOST_CONFUSED = 10
 """Pairs of classes that are listed."""
+PICTURES_OF_NUMBERS = {
+    "predicted_against_true.png": "Predicted against true values: predictions on the line are right",
+    "residuals.png": "Residuals: predicted minus true, over the predicted value",
+}
+"""File of an evaluation of numbers -> its caption."""
 PICTURES = {
     "explanations.png": "The worst mistakes, each next to a heat map: which pixels led to the prediction",
     "neighbours.png": "The worst mistakes, each with the nearest training samples",
@@ -73,13 +81,14 @@ class Metric:
 class ShownMistake:
     """One wrong prediction; `picture` is a data URI, None if the sample is not a picture or cannot be read.
 
-    `entry` holds the values for the template of texts; None if the sample is no text.
+    `entry` holds the values for the template of texts; None if the sample is no text. For numbers, `true` begins with
+    the name of the number, and `size` is the error; else it is the probability.
     """
 
     path: str
     true: str
     predicted: str
-    probability: float
+    size: str
     picture: str | None
     entry: dict[str, Any] | None = None
 
@@ -94,6 +103,7 @@ class SplitResults:
         samples: number of samples; None if only the metrics from the end of training are known.
         notes: remarks on the numbers.
         classes: one row per class, the worst first.
+        numbers: one row per number.
         confusion: `(classes, classes)` numbers of samples; None if `confusion_picture` takes its place.
         confused: true class, predicted class, number of samples.
         calibration: reliability diagram.
@@ -109,6 +119,7 @@ class SplitResults:
     samples: int | None = None
     notes: list[str] = field(default_factory=list)
     classes: list[dict[str, Any]] = field(default_factory=list)
+    numbers: list[dict[str, Any]] = field(default_factory=list)
     confusion: list[list[int]] | None = None
     confused: list[dict[str, Any]] = field(default_factory=list)
     calibration: Markup | None = None
@@ -131,7 +142,6 @@ def results_of(
         data: of the run; the reason if they cannot be read.
         worst: number of mistakes that are shown.
     """
-    classes = task.classes
     content = run.evaluation(split)
     if content is None:
         return _recorded_metrics(run, split)
@@ -141,6 +151,28 @@ def results_of(
     if undefined := [metric.label for metric in metrics if metric.low is None]:
         found.notes.append(f"Undefined on these samples: {', '.join(undefined)}.")
     found.samples = content["samples"]
+    if "numbers" in content:
+        found.numbers = content["numbers"]
+        found.pictures = _pictures(folder, PICTURES_OF_NUMBERS)
+    else:
+        _add_classes(found, folder, content, task.classes, split)
+    found.mistakes, found.num_mistakes = _mistakes(folder / f"{task.objective.worst_name}.csv", split, data, worst)
+    found.notes += _notes(found, content, task.objective.temperature)
+    if worst:
+        found.pictures += _pictures(folder, PICTURES)
+        entries = {mistake.path: mistake.entry for mistake in found.mistakes if mistake.entry}
+        found.texts = other_entries(folder, entries, worst)
+    return found
+
+
+def _pictures(folder: Path, captions: dict[str, str]) -> list[tuple[str, str]]:
+    """The pictures that the evaluation has made, and their captions."""
+    files = [(folder / name, label) for name, label in captions.items()]
+    return [(data_uri(file.read_bytes(), "png"), label) for file, label in files if file.is_file()]
+
+
+def _add_classes(found: SplitResults, folder: Path, content: dict[str, Any], classes: list[str], split: str) -> None:
+    """Adds the tables and figures about classes."""
     found.classes = sorted(content["classes"], key=lambda row: row["f1"] if row["f1"] is not None else math.inf)
     found.classes = found.classes[:MOST_CLASSES_IN_TABLE]
     found.confused = content.get("confused", [])[:MOST_CONFUSED]
@@ -152,14 +184,6 @@ def results_of(
         found.calibration = _calibration(predictions, split)
     elif (folder / "reliability.png").is_file():  # with many classes, the table does not have all probabilities
         found.pictures.append((data_uri((folder / "reliability.png").read_bytes(), "png"), "Calibration"))
-    found.mistakes, found.num_mistakes = _mistakes(folder / "mistakes.csv", split, data, worst)
-    found.notes += _notes(found, content, task.objective.temperature)
-    if worst:
-        files = [(folder / name, label) for name, label in PICTURES.items()]
-        found.pictures += [(data_uri(f.read_bytes(), "png"), label) for f, label in files if f.is_file()]
-        entries = {mistake.path: mistake.entry for mistake in found.mistakes if mistake.entry}
-        found.texts = other_entries(folder, entries, worst)
-    return found
 
 
 def _notes(found: SplitResults, content: dict[str, Any], temperature: float) -> list[str]:
@@ -226,8 +250,9 @@ def _mistakes(file: Path, split: str, data: DataModule | str, worst: int) -> tup
         picture = None
         if index is not None and path not in entries and is_picture(data.samples.load(index)):
             picture = thumbnail_of(data.samples, index)
-        probability = float(row["probability"])
-        shown_mistakes.append(
-            ShownMistake(path, row["true"], row["predicted"], probability, picture, entries.get(path))
-        )
+        if "error" in row:
+            true, size = f"{row['number']} {row['true']}", f"error {row['error']}"
+        else:
+            true, size = row["true"], f"{float(row['probability']):.3f}"
+        shown_mistakes.append(ShownMistake(path, true, row["predicted"], size, picture, entries.get(path)))
     return shown_mistakes, len(rows)

@@ -63,7 +63,7 @@ def mistake_entries(folder: Path, rows: list[dict[str, str]]) -> dict[str, dict[
 
     Args:
         folder: of the evaluation.
-        rows: of its `mistakes.csv`; empty if the samples are no texts.
+        rows: of its `mistakes.csv` or `errors.csv`; empty if the samples are no texts.
     """
     explained: dict[str, list[Word]] = defaultdict(list)
     classes = {}
@@ -74,7 +74,11 @@ def mistake_entries(folder: Path, rows: list[dict[str, str]]) -> dict[str, dict[
     for row in rows:
         if "text" in row:
             words = explained.get(row["path"])
-            lines = (f"true: {row['true']}", f"predicted: {row['predicted']}", f"with {float(row['probability']):.3f}")
+            if "error" in row:
+                first, last = f"{row['number']}: {row['true']}", f"error {row['error']}"
+            else:
+                first, last = f"true: {row['true']}", f"with {float(row['probability']):.3f}"
+            lines = (first, f"predicted: {row['predicted']}", last)
             entry = Entry(row["text"], lines, row["path"], True, words, classes.get(row["path"], ""))
             found[row["path"]] = page_entry(entry)
     return found

@@ -78,7 +78,7 @@ def _model(run: Run, trained: DictConfig, task: ClassificationTask) -> list[tupl
         ("started from", "random weights" if weights is None else Path(str(weights)).name),
         ("parameters", f"{whole:,}, including {head:,} in the head"),
         ("input", preprocess.describe()["summary"]),
-        ("output", f"{len(task.classes)} classes, {type(task.objective).__name__.lower()}"),
+        ("output", f"{len(task.classes)} {_unit(task)}, {_meaning(task)}"),
         ("strategy", trained.finetuning._target_.rpartition(".")[2]),
         ("optimizer", trained.optimizer._target_.rpartition(".")[2]),
         ("learning rate", f"{trained.optimizer.lr:g} for the head"),
@@ -88,6 +88,14 @@ def _model(run: Run, trained: DictConfig, task: ClassificationTask) -> list[tupl
     if task.objective.temperature != 1:
         rows.append(("temperature", f"{task.objective.temperature:.3f}, fitted on val after training"))
     return rows
+
+
+def _unit(task: ClassificationTask) -> str:
+    return ("number" if len(task.classes) == 1 else "numbers") if task.objective.numbers else "classes"
+
+
+def _meaning(task: ClassificationTask) -> str:
+    return "standardised inside" if task.objective.numbers else type(task.objective).__name__.lower()
 
 
 def _stages(trained: DictConfig, task: ClassificationTask, history: curves.History) -> list[tuple[str, str, str, str]]:
