@@ -38,6 +38,7 @@ HALF_EPOCHS = (
 )  # fmt: skip
 AVERAGE = (*UNFREEZE, "callbacks=ema", "callbacks.ema.decay=0.9")
 MIXED = (*UNFREEZE, "mixing=mixup_or_cutmix", "mixing.mixup=0.4")
+NUMBERS = (*UNFREEZE, "task=regression", "data.numbers=true", "mixing=mixup")
 PATIENCE = (*DATA, "finetuning=feature_extraction", "finetuning.patience=1", "optimizer.lr=0", "trainer.max_epochs=5")
 
 
@@ -172,6 +173,7 @@ SLOW = pytest.mark.slow
         ),
         pytest.param(AVERAGE, "on_train_batch_start", 8, TERM, id="SIGTERM with averaged weights"),
         pytest.param(MIXED, "on_train_batch_start", 8, TERM, id="SIGTERM with mixed pictures"),
+        pytest.param(NUMBERS, "on_train_batch_start", 8, TERM, id="SIGTERM with numbers"),
     ],
 )
 def test_ends_as_if_nothing_had_happened(overrides, event, count, number, quick, undisturbed, interrupted):

@@ -29,7 +29,7 @@ def result_of(home, metrics, classes, targets, probabilities, **facts):
     write_predictions(folder / "predictions.csv", predictions)
     write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions))
     (folder / "reliability.png").write_bytes(b"a picture")
-    task = SimpleNamespace(classes=classes, objective=SimpleNamespace(temperature=1.0))
+    task = SimpleNamespace(classes=classes, objective=SimpleNamespace(temperature=1.0, worst_name="mistakes"))
     return results_of(Run(home), "test", task, "the data are gone", 0)
 
 
