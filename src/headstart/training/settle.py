@@ -161,7 +161,7 @@ def settle_numbers(cfg: DictConfig) -> None:
     if "numbers" not in cfg.data:
         raise UsageError(
             f"the data ({cfg.data._target_.rpartition('.')[2]}) have classes, and task=regression needs numbers: give "
-            "your own in a table (data=text_table data.root=<file> data.label_column=<column>), or use "
+            "your own in a table (data=table or data=text_table, data.root=<file> data.label_column=<column>), or use "
             "task=classification"
         )
     cfg.data.numbers = True
