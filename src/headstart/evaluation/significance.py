@@ -26,11 +26,15 @@ class PairTest:
     Attributes:
         first, second: titles of the runs.
         samples: number of samples that both have predicted.
-        only_first, only_second: number of samples that only the first, only the second run predicted right.
-        difference: accuracy of the first run minus accuracy of the second.
+        only_first, only_second: number of samples that only the first, only the second run predicted right. For numbers
+            the samples on which it is closer than the other.
+        difference: accuracy of the first run minus accuracy of the second. For numbers the mean absolute error of the
+            second minus that of the first, in standard deviations of the true numbers.
         low, high: 95 % interval of the difference, by a paired bootstrap.
-        p: p value of McNemar's exact test.
+        p: p value of McNemar's exact test; for numbers of a permutation test, which swaps the two runs at random for
+            each sample (Fisher 1935, "The Design of Experiments", section 21).
         adjusted: the p value after Holm's correction for all tested pairs.
+        numbers: whether the runs predict numbers.
     """
 
     first: str
@@ -43,6 +47,7 @@ class PairTest:
     high: float
     p: float
     adjusted: float = 1.0
+    numbers: bool = False
 
     @property
     def verdict(self) -> str:
@@ -87,6 +92,8 @@ def _same_samples(one: Answers | None, two: Answers | None) -> bool:
 
 
 def _tested(name: str, other: str, one: Answers, two: Answers, seed: int) -> PairTest:
+    if not isinstance(next(iter(one.values()))[1], bool):
+        return _tested_numbers(name, other, one, two, seed)
     from scipy.stats import binomtest
 
     only_first = sum(right and not two[key][1] for key, (_, right) in one.items())
@@ -108,6 +115,27 @@ def _paired_interval(only_first: int, only_second: int, samples: int, seed: int)
     return float(low), float(high)
 
 
+def _tested_numbers(name: str, other: str, one: Answers, two: Answers, seed: int) -> PairTest:
+    errors, others = _errors(one, list(one)), _errors(two, list(one))
+    gains, random = others - errors, np.random.default_rng(seed)
+    mean, samples = gains.mean(), len(gains)
+    drawn = [gains[random.integers(samples, size=samples)].mean() for _ in range(DRAWS)]
+    swapped = [(gains * random.choice((-1, 1), size=samples)).mean() for _ in range(DRAWS)]
+    p = (1 + np.sum(np.abs(swapped) >= abs(mean) * (1 - 1e-9))) / (1 + DRAWS)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    closer = int((gains > 0).sum()), int((gains < 0).sum())
+    values = (float(value) for value in (mean, low, high, p))
+    return PairTest(name, other, samples, *closer, *values, numbers=True)
+
+
+def _errors(answers: Answers, order: Sequence[str]) -> np.ndarray:
+    """The absolute error of each sample `(samples,)`, a mean over its numbers, in standard deviations of these."""
+    true = np.array([[float(number) for number in answers[path][0].split("|")] for path in order])
+    predicted = np.array([answers[path][1] for path in order])
+    spread = true.std(axis=0)
+    return (np.abs(predicted - true) / np.where(spread > 0, spread, 1)).mean(axis=1)
+
+
 def _holm(tests: list[PairTest]) -> list[PairTest]:
     """Adds the p values corrected for the number of tests (Holm 1979); the order stays."""
     order = sorted(range(len(tests)), key=lambda place: tests[place].p)
@@ -126,17 +154,22 @@ def claims(tests: Sequence[PairTest], untested: int, split: str) -> dict[str, An
         untested: number of pairs that could not be tested.
         split: the split that was evaluated.
     """
-    header = ["first", "second", "verdict", "samples", "only first right", "only second right", "difference", "p",
-              "p after Holm"]  # fmt: skip
+    numbers = any(test.numbers for test in tests)
+    counted = ["first closer", "second closer"] if numbers else ["only first right", "only second right"]
+    header = ["first", "second", "verdict", "samples", *counted, "difference", "p", "p after Holm"]
     rows = [
         [test.first, test.second, test.verdict, f"{test.samples:,}", str(test.only_first), str(test.only_second),
          f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f})", f"{test.p:.3g}", f"{test.adjusted:.3g}"]
         for test in tests
     ]  # fmt: skip
+    what, test = "difference of accuracies", "McNemar's exact test"
+    if numbers:
+        what = "difference of mean absolute errors, in standard deviations of the true numbers (above 0: first better),"
+        test = "a permutation test"
     note = (
-        f"{len(tests)} pairs of runs on the same samples of {split}: difference of accuracies with a 95 % paired "
-        "bootstrap interval, McNemar's exact test, p below 0.05 after Holm's correction. The result is about these "
-        "trained networks: with another seed, the same method gives another network."
+        f"{len(tests)} pairs of runs on the same samples of {split}: {what} with a 95 % paired bootstrap interval, "
+        f"{test}, p below 0.05 after Holm's correction. The result is about these trained networks: with another seed, "
+        "the same method gives another network."
     )
     remedy = f"To test them: python src/evaluate.py run=<run> split={split} for each run."
     if not tests and not untested:

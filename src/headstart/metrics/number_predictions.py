@@ -1,6 +1,5 @@
 """Predicted numbers for each sample of a split: their errors, tables and intervals."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -120,17 +119,6 @@ def write_numbers(file: Path, predictions: NumberPredictions) -> None:
     pairs = torch.stack([predictions.targets, predictions.values], dim=2).flatten(1).tolist()
     rows = ([path, *map(shown, row)] for path, row in zip(predictions.paths, pairs, strict=True))
     write_table(file, [["path", *header], *rows])
-
-
-def read_numbers(file: Path) -> dict[str, tuple[tuple[str, ...], list[float]]] | None:
-    """Path -> the true numbers in words, and the predicted ones; None if it is a table of another kind."""
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        rows = list(csv.DictReader(stream))
-    true = [column for column in (rows[0] if rows else ()) if column.startswith("true(")]
-    if not true:
-        return None
-    predicted = [column.replace("true(", "predicted(", 1) for column in true]
-    return {row["path"]: (tuple(row[c] for c in true), [float(row[c]) for c in predicted]) for row in rows}
 
 
 def number_statistics(predictions: NumberPredictions, losses: Tensor, weights: Tensor) -> dict[str, Statistic]:

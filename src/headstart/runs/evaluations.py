@@ -12,8 +12,9 @@ TOLERANCE = 0.02
 """Two measurements of a metric by the same weights differ by less, relative to the larger of 1 and the metric itself.
 They can differ a little because the numerical precision can differ."""
 
-Answers = dict[str, tuple[str, bool]]
-"""Name of a sample -> its label, and whether the prediction was right."""
+Answers = dict[str, tuple[str, bool | tuple[float, ...]]]
+"""Name of a sample -> its label, and whether the prediction was right; for numbers the true ones joined by `|`, and the
+predicted ones."""
 
 
 def evaluation_file(folder: Path) -> Path:
@@ -33,15 +34,16 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
 
 
 def read_answers(folder: Path) -> Answers | None:
-    """The answers of an evaluation folder; None if nothing has been evaluated there, or if they are numbers."""
+    """The answers of an evaluation folder; None if nothing has been evaluated there."""
     file = predictions_file(folder)
     if not file.is_file():
         return None
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = csv.DictReader(stream)
-        if "right" not in (rows.fieldnames or ()):
-            return None
-        return {row["path"]: (row["true"], row["right"] == "1") for row in rows}
+        if "right" in (rows.fieldnames or ()):
+            return {row["path"]: (row["true"], row["right"] == "1") for row in rows}
+        true, predicted = ([c for c in rows.fieldnames or () if c.startswith(k)] for k in ("true(", "predicted("))
+        return {row["path"]: ("|".join(row[c] for c in true), tuple(float(row[c]) for c in predicted)) for row in rows}
 
 
 def is_of_these_weights(evaluation: dict[str, Any], checkpoint: Path, metrics: dict[str, float]) -> bool:

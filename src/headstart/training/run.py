@@ -13,6 +13,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from headstart.callbacks.forward_passes import passes_of
 from headstart.callbacks.logit_collector import LogitCollector
@@ -156,13 +157,20 @@ def refuse_occupied(run: Run, cfg: DictConfig) -> None:
 @rank_zero_only
 def show_data(data: DataModule) -> None:
     """Prints the number of samples of each class in each split, or of each split if there are no classes."""
+    sizes = ", ".join(f"{n:,} {split}" for split, n in data.num_samples.items() if n)
     if not data.classes:
-        log.info(
-            "samples without labels: %s", ", ".join(f"{n:,} {split}" for split, n in data.num_samples.items() if n)
-        )
+        log.info("samples without labels: %s", sizes)
+        return
+    if data.samples.numbers:
+        values = data.targets("train", range(data.num_samples["train"])).T
+        log.info("samples with numbers: %s; in train: %s", sizes, ", ".join(map(_described, data.classes, values)))
         return
     counts = {split: data.class_counts(split) for split in SPLITS if data.num_samples[split]}
     show(data_table(data.classes, counts, data.num_samples))
+
+
+def _described(name: str, values: Tensor) -> str:
+    return f"{name} from {values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
 
 
 @rank_zero_only

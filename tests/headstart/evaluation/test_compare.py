@@ -199,3 +199,39 @@ def test_a_summary_is_mean_and_range():
     assert summary([1234.4, 1234.4], 0) == "1,234"
     assert summary([]) == ""
     assert Configuration({}, []).title == "all"
+
+
+def numbers(folder, errors, lr):
+    """A run with an evaluation of one number per sample, whose errors are given."""
+    run(folder, {"optimizer": {"lr": lr}}, mae=float(sum(map(abs, errors)) / len(errors)))
+    (folder / "evaluation_val").mkdir()
+    lines = ["path,true(age),predicted(age)", *(f"{i},{10 * i},{10 * i + error}" for i, error in enumerate(errors))]
+    (folder / "evaluation_val/predictions.csv").write_text("\n".join(lines) + "\n")
+    mean = sum(map(abs, errors)) / len(errors)
+    (folder / "evaluation_val/evaluation.json").write_text(json.dumps({"metrics": {"mae": {"value": mean}}}))
+
+
+def compared_numbers(tmp_path, first, second):
+    numbers(tmp_path / "0", first, 0.1)
+    numbers(tmp_path / "1", second, 0.01)
+    runs, _ = ended_runs([tmp_path])
+    return pair_tests(configurations(runs, "seed"), "val", "seed")
+
+
+def test_runs_of_numbers_are_compared_by_their_errors(tmp_path):
+    (test,), untested = compared_numbers(tmp_path, [2.0, -1.0] * 20, [5.0, -4.0] * 20)
+    assert untested == 0
+    assert (test.only_first, test.only_second, test.samples) == (40, 0, 40)
+    assert test.difference == pytest.approx(3 / (10 * 11.543396), rel=1e-5)  # 11.54: deviation of 0 to 39
+    assert test.low <= test.difference <= test.high
+    assert test.verdict == "the first is better"
+    found = claims([test], 0, "val")
+    assert found["header"][4:6] == ["first closer", "second closer"]
+    assert "mean absolute errors" in found["note"]
+    assert "McNemar" not in found["note"]
+
+
+def test_errors_that_differ_by_chance_are_no_claim(tmp_path):
+    (test,), _ = compared_numbers(tmp_path, [2.0, 5.0] * 20, [5.0, 2.1] * 20)
+    assert test.p > 0.3
+    assert test.verdict == "no significant difference"

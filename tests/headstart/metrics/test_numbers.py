@@ -10,12 +10,12 @@ from headstart.metrics.number_predictions import (
     NumberPredictions,
     number_rows,
     number_statistics,
-    read_numbers,
     worst_errors,
     write_errors,
     write_numbers,
 )
 from headstart.metrics.numbers import R2, RMSE
+from headstart.runs.evaluations import read_answers
 
 
 def predictions(samples=50, unit=(1.0, 1000.0), mean=0.0, seed=0) -> NumberPredictions:
@@ -92,11 +92,11 @@ def test_a_single_number_is_explained_as_the_positive_output():
 def test_tables(tmp_path):
     found = predictions(5)
     write_numbers(tmp_path / "predictions.csv", found)
-    read = read_numbers(tmp_path / "predictions.csv")
+    read = read_answers(tmp_path)
     np.testing.assert_allclose([values for _, values in read.values()], found.values, rtol=1e-5)
+    true = [[float(number) for number in each.split("|")] for each, _ in read.values()]
+    np.testing.assert_allclose(true, found.targets, rtol=1e-5)
     assert list(read) == list(found.paths)
     write_errors(tmp_path / "errors.csv", worst_errors(found))
     with (tmp_path / "errors.csv").open() as stream:
         assert next(iter(csv.DictReader(stream))).keys() == {"path", "number", "true", "predicted", "error"}
-    (tmp_path / "classes.csv").write_text("path,true,predicted\na,cat,dog\n")
-    assert read_numbers(tmp_path / "classes.csv") is None
