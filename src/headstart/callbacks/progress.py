@@ -26,7 +26,8 @@ class ProgressBar(TQDMProgressBar):
         metrics = trainer.callback_metrics
         super().on_train_epoch_end(trainer, pl_module)
         if not self.in_terminal and trainer.is_global_zero:
-            shown = ("train/loss", "train/acc", "val/loss", "val/acc")
+            score, _ = pl_module.objective.main_score
+            shown = ("train/loss", f"train/{score}", "val/loss", f"val/{score}")
             values = [f"{name} {metrics[name]:.4f}" for name in shown if name in metrics]
             sys.stderr.write(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(values)}\n")
 

@@ -183,3 +183,23 @@ def test_solar_cells_need_no_settings(real):
     assert data.num_samples["test"] == 656
     assert data.num_samples["train"] + data.num_samples["val"] == 1968
     assert not data.bad
+
+
+def test_numbers_of_pictures(tmp_path):
+    names = pictures(tmp_path, 8)
+    rows = [(name, i / 4, 8 - i) for i, name in enumerate(names)]
+    file = put(tmp_path / "n.csv", ("image", "age", "size"), *rows, (names[0], 5, 5), ("p01.png", 0.250, 7))
+    data = ready(file, label_column=["age", "size"], numbers=True, val_fraction=0, test_fraction=0)
+    assert data.classes == ["age", "size"]
+    assert data.samples.targets == [[i / 4, 8.0 - i] for i in range(1, 8)]  # p00 has two values, p01 the same twice
+    assert "n.csv:2" in data.bad
+    assert "0.0|8.0 in line 2, 5.0|5.0 in line 10" in data.bad["n.csv:2"]
+
+
+def test_numbers_that_are_swapped_are_not_the_same(tmp_path):
+    names = pictures(tmp_path, 3)
+    file = put(
+        tmp_path / "n.csv", ("image", "a", "b"), (names[0], 1, 2), (names[0], 2, 1), (names[1], 1, 1), (names[2], 3, 2)
+    )
+    data = ready(file, label_column=["a", "b"], numbers=True, val_fraction=0, test_fraction=0)
+    assert data.samples.names == names[1:]
