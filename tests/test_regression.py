@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_text
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
@@ -322,3 +323,40 @@ def test_the_same_epochs_train_a_network_in_any_unit(quick):
     assert small["val/loss"].item() == pytest.approx(large["val/loss"].item(), rel=1e-3)
     assert small["val/r2"].item() == pytest.approx(large["val/r2"].item(), abs=1e-3)
     assert small["val/mae"].item() == pytest.approx(large["val/mae"].item() * 1e-12, rel=1e-3)
+
+
+@pytest.fixture
+def texts(composed, tmp_path):
+    """A run of a tiny encoder on texts in a table; the number is the share of good words, in per cent."""
+    table, random = tmp_path / "films.csv", np.random.default_rng(0)
+    words = [["superb"] * good + ["awful"] * (8 - good) + ["film"] for good in list(range(9)) * 10]
+    rows = [(" ".join(random.permutation(each)), 12.5 * each.count("superb")) for each in words]
+    table.write_text("text,stars\n" + "".join(f"{text},{stars}\n" for text, stars in rows))
+    overrides = ["data=text_table", f"data.root={table}", "data.label_column=stars", "task=regression"]
+    cfg = composed(
+        *overrides, "data.numbers=true", "trainer=cpu", "trainer.precision=32-true", "model=transformers",
+        f"model.name={tiny_text.write_model(tmp_path / 'model')}", "model.weights=null", "finetuning=full",
+        "optimizer.lr=0.01", "trainer.max_epochs=12", "trainer.enable_progress_bar=false",
+    )  # fmt: skip
+    train(cfg)
+    return tmp_path / "run"
+
+
+def test_texts_have_numbers_too(texts, tmp_path, capsys):
+    assert evaluated(texts, "neighbours=2")["test/r2"] > 0.5
+    folder = texts / "evaluation_test"
+    assert {"errors.html", "neighbours.html", "predicted_against_true.png"} <= {path.name for path in folder.iterdir()}
+    assert "awful" in rows(folder / "errors.csv")[0]["text"] + rows(folder / "errors.csv")[-1]["text"]
+    assert "stars: " in (folder / "errors.html").read_text()
+    assert "worst errors, " in capsys.readouterr().err
+    page, card = (file.read_text() for file in report(composed_for("report", texts), find_checkpoint(str(texts))))
+    assert "Worst errors" in page
+    assert "text-regression" in card
+    assert 'about["numbers"]' in card
+    lines = tmp_path / "new.txt"
+    lines.write_text("superb superb superb\nawful awful awful\n")
+    cfg = composed_for("predict", texts, f"input={lines}", f"output={tmp_path / 'out.csv'}")
+    assert predict(cfg, find_checkpoint(str(texts)))
+    good, bad = rows(tmp_path / "out.csv")
+    assert float(good["stars"]) > 70 > 30 > float(bad["stars"])
+    assert good["text"] == "superb superb superb"
