@@ -48,7 +48,7 @@ class Numbers(Objective):
         self.register_buffer("std", torch.ones(num_classes))
 
     def fit_to(self, targets: Tensor) -> None:
-        """Sets mean and standard deviation to those of the numbers `(samples, N)`."""
+        """Sets the mean and the standard deviation, from the numbers `(samples, N)` of the training samples."""
         targets = targets.double()
         std = targets.std(dim=0, correction=0)
         self.mean.copy_(targets.mean(dim=0))
