@@ -31,6 +31,10 @@ from headstart.training.settle import settle_numbers
 NUMBERS = ("task=regression", "data.numbers=true", "data.num_samples=120")
 PROBE = (*NUMBERS, "finetuning=probe", "trainer.max_epochs=1")
 
+needs_onnx = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the extra onnx"
+)
+
 
 def rows(file):
     with file.open(newline="", encoding="utf-8") as stream:
@@ -165,7 +169,7 @@ def test_predictions_are_in_units_and_have_a_column_per_number(probe, tmp_path):
     assert lines[2]["numbers"] == {}
 
 
-@pytest.mark.parametrize("form", ["torchscript", "safetensors"])
+@pytest.mark.parametrize("form", [pytest.param("onnx", marks=needs_onnx), "torchscript", "safetensors"])
 def test_an_export_gives_units(probe, form, monkeypatch, tmp_path):
     monkeypatch.setattr("headstart.export.parity.SECONDS", 0.0)
     about = export(composed_for("export", probe, f"format={form}"), find_checkpoint(str(probe)))
@@ -177,9 +181,13 @@ def test_an_export_gives_units(probe, form, monkeypatch, tmp_path):
     if form == "safetensors":
         assert about["to_be_done_after"][0].startswith("multiply the outputs by [2")
         return
-    network = torch.jit.load(str(probe / "export/best.pt"))
     picture = torch.full((1, 3, 16, 16), 200, dtype=torch.uint8)
-    assert network(picture)[0, 0] > 50
+    if form == "onnx":
+        session = importlib.import_module("onnxruntime").InferenceSession(str(probe / "export/best.onnx"))
+        (numbers,) = session.run(["numbers"], {"pictures": picture.numpy()})
+    else:
+        numbers = torch.jit.load(str(probe / "export/best.pt"))(picture)
+    assert numbers[0, 0] > 50
 
 
 def test_an_export_that_differs_by_a_part_of_a_deviation_is_refused(probe, monkeypatch):

@@ -41,7 +41,7 @@ class Solution:
     method: str = "logistic regression"
 
     def with_targets(self, targets: Tensor) -> "Solution":
-        """The same solution with other targets `(samples, ...)` of the held-out samples, if all samples were held out."""
+        """The same solution with other targets `(samples, ...)`, if every sample was held out."""
         return replace(self, held_out=None if self.held_out is None else (self.held_out[0], targets))
 
 
