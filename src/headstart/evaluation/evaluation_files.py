@@ -70,7 +70,7 @@ def write_tables_and_figures(folder: Path, evaluation: Evaluation, contents: Col
 
 
 def _write_classes(folder: Path, evaluation: Evaluation, contents: Column | None) -> dict[str, Any]:
-    """Writes the files about classes, and returns what `evaluation.json` says about them."""
+    """Writes the files about classes, and returns what the JSON file says about them."""
     predictions = evaluation.predictions
     rows = per_class.class_rows(predictions)
     content: dict[str, Any] = {"classes": rows}

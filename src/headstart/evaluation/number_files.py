@@ -19,7 +19,7 @@ from headstart.runs.evaluations import predictions_file
 
 
 def write(folder: Path, predictions: NumberPredictions, contents: Column | None) -> dict[str, Any]:
-    """Writes the tables and figures, and returns what `evaluation.json` says besides the metrics.
+    """Writes the tables and figures, and returns what the JSON file says besides the metrics.
 
     Args:
         folder: of the files.
