@@ -228,3 +228,25 @@ def test_the_check_notices_what_is_wrong(browser, tmp_path):
     assert len(seen.broken) == len(seen.nameless) == 1
     assert seen.overflow > 1000
     assert {line.split(":")[0] for line in seen.violations} >= {"color-contrast", "image-alt"}
+
+
+def test_pages_about_numbers(browser, quick, tmp_path):
+    train(quick("task=regression", "data.numbers=true", "finetuning=probe", "report=true"))
+    check(browser, tmp_path / "run/report.html", "report_numbers")
+    pictures(tmp_path / "photos", ["cat"], 1)
+    (picture,) = (tmp_path / "photos").rglob("*.*")
+
+    def ask(page):
+        if has_captum():
+            page.check("#with-map")
+        page.set_input_files("#file", picture)
+        page.wait_for_selector("#classes:not([hidden])")
+        assert page.locator("#classes thead th").all_inner_texts() == ["number", "value"]
+        assert page.locator("#classes tbody th").all_inner_texts() == ["number_0", "number_1"]
+        assert page.locator("#status").inner_text().startswith("number_0 ")
+        assert "%" not in page.locator("main").inner_text()
+        assert page.locator("#pictures img").count() == (2 if has_captum() else 1)
+        page.wait_for_function("[...document.images].every(image => image.complete)")
+
+    with served(tmp_path / "run") as address:
+        check(browser, address, "demo_numbers", act=ask)
