@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torchvision
-from families import FEW, SMALLEST, slow_unless
+from families import FEW, SMALLEST, slow_unless, with_random_values
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
@@ -39,18 +39,6 @@ def random_backbone(name: str, **arguments) -> Backbone:
     with parameters_on_meta():
         backbone = TorchvisionBackbone(name, weights=None, image_size=size, **arguments)
     return with_random_values(backbone)
-
-
-def with_random_values(backbone: Backbone) -> Backbone:
-    for module in backbone.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
-            centre = float(name == "weight" and parameter.ndim == 1)
-            setattr(module, name, nn.Parameter(centre + spread * torch.empty(parameter.shape).uniform_(-1.7, 1.7)))
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return backbone.to(memory_format=torch.channels_last)
 
 
 def pictures(name: str, batch: int = 2) -> Tensor:
