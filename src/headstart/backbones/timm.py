@@ -68,14 +68,13 @@ class TimmBackbone(Backbone):
         self.preprocess = _preprocess(name, settings, image_size, resize_mode)
         self.pretrained = weights is not None
         options = {} if drop_path_rate is None else {"drop_path_rate": drop_path_rate}
-        if image_size is not None:
-            options["img_size"] = self.preprocess.image_size
+        options["img_size"] = self.preprocess.image_size
         self.net, convert = _build(name, options, on_meta=self.pretrained)
         self.blocks = [f"net.{block}" for block in blocks_of(self.net)]
         self.num_features = count_features(self, name)
         if weights is not None:
             source = published_file(name, settings) if is_published else Path(weights).expanduser()
-            load(self, source, is_published, convert, _cut_off(name, self.net))
+            load(self, source, is_published, convert, _cut_off(name, options, self.net))
         if lora_rank is not None:
             add_low_rank(self.net, lora_rank)
         self.to(memory_format=torch.channels_last)
@@ -181,17 +180,17 @@ def _create(name: str, options: dict[str, Any], num_classes: int) -> nn.Module:
                 raise UsageError(f"{name} has no stochastic depth: leave model.drop_path_rate out") from error
             del arguments[unknown]
         except (AssertionError, ValueError) as error:
-            if "img_size" not in arguments:
+            if "img_size" not in arguments:  # the size is not the reason
                 raise
             raise bad_size(name, arguments["img_size"], error) from error
 
 
-def _cut_off(name: str, net: nn.Module) -> set[str]:
+def _cut_off(name: str, options: dict[str, Any], net: nn.Module) -> set[str]:
     """Prefixes of the names of the layers that only the network with its classifier has."""
     with noting_conversion([]):
         try:
             with parameters_on_meta():
-                whole = _create(name, {}, num_classes=2)
+                whole = _create(name, options, num_classes=2)
         except NotImplementedError:
-            whole = _create(name, {}, num_classes=2)
+            whole = _create(name, options, num_classes=2)
     return {key.rpartition(".")[0] + "." for key in set(whole.state_dict()) - set(net.state_dict())} | set(UNUSED)
