@@ -43,7 +43,7 @@ def number_of_parameters(network: str) -> int:
     try:
         with parameters_on_meta():
             net = timm.create_model(network, num_classes=0)
-    except NotImplementedError:  # its constructor computes with parameters
+    except RuntimeError:  # its constructor computes with parameters
         net = timm.create_model(network, num_classes=0)
     return sum(parameter.numel() for parameter in net.parameters())
 
@@ -66,7 +66,7 @@ def build(network: str) -> TimmBackbone:
     try:
         with parameters_on_meta():
             backbone = TimmBackbone(network, weights=None)
-    except NotImplementedError:
+    except RuntimeError:
         backbone = TimmBackbone(network, weights=None)
     return backbone.to("meta").eval().requires_grad_(False)
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from contextlib import nullcontext
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -152,12 +152,16 @@ def _build(name: str, options: dict[str, Any], on_meta: bool) -> tuple[nn.Module
     """
     found: list[Convert] = []
     with noting_conversion(found):
-        try:
-            with parameters_on_meta() if on_meta else nullcontext():
-                net = _create(name, options, num_classes=0)
-        except NotImplementedError:  # its constructor computes with parameters
-            net = _create(name, options, num_classes=0)
+        net = _instance(name, options, num_classes=0, on_meta=on_meta)
     return net, found[0] if found else None
+
+
+def _instance(name: str, options: dict[str, Any], num_classes: int, on_meta: bool) -> nn.Module:
+    """The network; on the meta device only if its constructor does not compute with parameters."""
+    if on_meta:
+        with suppress(RuntimeError), parameters_on_meta():
+            return _create(name, options, num_classes)
+    return _create(name, options, num_classes)
 
 
 def _create(name: str, options: dict[str, Any], num_classes: int) -> nn.Module:
@@ -188,9 +192,5 @@ def _create(name: str, options: dict[str, Any], num_classes: int) -> nn.Module:
 def _cut_off(name: str, options: dict[str, Any], net: nn.Module) -> set[str]:
     """Prefixes of the names of the layers that only the network with its classifier has."""
     with noting_conversion([]):
-        try:
-            with parameters_on_meta():
-                whole = _create(name, options, num_classes=2)
-        except NotImplementedError:
-            whole = _create(name, options, num_classes=2)
+        whole = _instance(name, options, num_classes=2, on_meta=True)
     return {key.rpartition(".")[0] + "." for key in set(whole.state_dict()) - set(net.state_dict())} | set(UNUSED)
