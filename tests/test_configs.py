@@ -21,6 +21,7 @@ NEEDS = {
     "experiment/ulmfit.yaml": ["data.root=texts.tsv"],
     "data/text_lines.yaml": ["data.root=texts.txt"],
     "experiment/adapt_language_model.yaml": ["data.root=texts.txt"],
+    "model/timm.yaml": ["model.name=resnet18"],
     "model/torchvision.yaml": ["model.name=resnet18"],
     "model/transformers.yaml": ["model.name=some/encoder"],
     "hparams_search/optuna.yaml": None,  # needs the extra; see below

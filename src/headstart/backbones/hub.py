@@ -1,4 +1,4 @@
-"""The files of a text encoder: in a folder, or on the Hugging Face hub, from which they are downloaded once."""
+"""Files on the Hugging Face hub, downloaded once; the files of a text encoder may also be in a folder."""
 
 import json
 import os
@@ -89,36 +89,56 @@ class ModelFiles:
         if self.folder is not None:
             path = self.folder / file
             return path if path.is_file() else None
-        try:
-            from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-            from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
-        except ImportError as error:
-            raise UsageError('texts need the package huggingface_hub: pip install -e ".[text]"') from error
-        cache = constants.HF_HUB_CACHE
-        known = try_to_load_from_cache(self.name, file, cache_dir=cache)
-        if known is not None:  # downloaded before, or the hub has answered before that there is no such file
-            return Path(known) if isinstance(known, str) else None
-        try:
-            # asked first, because the package would try again for half a minute without a network
-            requests.head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
-            return Path(hf_hub_download(self.name, file, cache_dir=cache))
-        except RepositoryNotFoundError as error:
-            raise UsageError(
-                f"model.name={self.name}: the Hugging Face hub has no such model, or it is not public (then set "
-                "HF_TOKEN). Give a name such as google-bert/bert-base-uncased, or a folder"
-            ) from error
-        except EntryNotFoundError as error:
-            if not isinstance(error, LocalEntryNotFoundError):  # the hub has answered: there is no such file
-                return None
-            cause: Exception = error
-        except Exception as error:  # the errors of its HTTP library differ between versions
-            cause = error
-        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
-        raise UsageError(
-            f"cannot download {file} of {self.name} from {constants.ENDPOINT}: {reason}\n"
-            f"With a network once: hf download {self.name}, which keeps it in {_shown(constants.HF_HUB_CACHE)};\n"
-            f"or type model.name=<a folder with {CONFIG}, {TOKENIZER} and {WEIGHTS[0]}>."
-        ) from cause
+        return from_hub(
+            self.name,
+            file,
+            needs='texts need the package huggingface_hub: pip install -e ".[text]"',
+            unknown=f"model.name={self.name}: the Hugging Face hub has no such model, or it is not public (then set "
+            "HF_TOKEN). Give a name such as google-bert/bert-base-uncased, or a folder",
+            instead=f"model.name=<a folder with {CONFIG}, {TOKENIZER} and {WEIGHTS[0]}>",
+        )
+
+
+def from_hub(repository: str, file: str, needs: str, unknown: str, instead: str) -> Path | None:
+    """A file on the hub, downloaded once to the cache of `huggingface_hub`; None if the repository does not have it.
+
+    Args:
+        repository: such as `google-bert/bert-base-uncased`.
+        file: its name.
+        needs: the error if `huggingface_hub` is not installed.
+        unknown: the error if there is no such repository.
+        instead: what can be typed without a network.
+
+    Raises:
+        UsageError: no package, no repository or no network.
+    """
+    try:
+        from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+    except ImportError as error:
+        raise UsageError(needs) from error
+    cache = constants.HF_HUB_CACHE
+    known = try_to_load_from_cache(repository, file, cache_dir=cache)
+    if known is not None:  # downloaded before, or the hub has answered before that there is no such file
+        return Path(known) if isinstance(known, str) else None
+    try:
+        # asked first, because the package would try again for half a minute without a network
+        requests.head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
+        return Path(hf_hub_download(repository, file, cache_dir=cache))
+    except RepositoryNotFoundError as error:
+        raise UsageError(unknown) from error
+    except EntryNotFoundError as error:
+        if not isinstance(error, LocalEntryNotFoundError):  # the hub has answered: there is no such file
+            return None
+        cause: Exception = error
+    except Exception as error:  # the errors of its HTTP library differ between versions
+        cause = error
+    reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+    raise UsageError(
+        f"cannot download {file} of {repository} from {constants.ENDPOINT}: {reason}\n"
+        f"With a network once: hf download {repository}, which keeps it in {_shown(constants.HF_HUB_CACHE)};\n"
+        f"or type {instead}."
+    ) from cause
 
 
 def _shown(path: str) -> str:

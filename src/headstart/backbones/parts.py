@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -10,12 +11,18 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from headstart.backbones.base import Backbone, LayerGroup
+from headstart.backbones.crossing import (
+    Crossing,
+    NoCleanCutError,
+    SeveralValuesError,
+    blocks_with_tuples,
+    copy_nodes,
+    note_known_values,
+)
 
+Recording = tuple[fx.Graph, dict[str, Tensor]]
+"""The steps of one pass, and by name the tensors that were computed while they were recorded."""
 CONVOLUTIONS = {nn.BatchNorm1d: nn.Conv1d, nn.BatchNorm2d: nn.Conv2d, nn.BatchNorm3d: nn.Conv3d}
-
-
-class NoCleanCutError(ValueError):
-    """A backbone cannot be cut at this place; the message says why."""
 
 
 def in_two_parts(backbone: Backbone, groups: int) -> tuple[nn.Module, nn.Module]:
@@ -24,6 +31,9 @@ def in_two_parts(backbone: Backbone, groups: int) -> tuple[nn.Module, nn.Module]
     Results and gradients are equal bit for bit. The parts consist of the modules and parameters of the backbone itself:
     training `rest` trains the backbone, and train and eval mode are set on the backbone as usual. Only modules that
     contain the cut are replaced, by a recorded graph of their code; compilation is lost there.
+
+    One tensor crosses the cut. `rest` computes again what else it needs and what does not depend on the inputs, such as
+    a table of positions. For this it may use tensors of the first groups, which are frozen while `rest` is used.
 
     Call this when the backbone is on its device and none of its modules will be replaced: a part keeps its modules, and
     buffers of modules around the cut (mean, std) do not follow `backbone.to(...)`.
@@ -34,7 +44,8 @@ def in_two_parts(backbone: Backbone, groups: int) -> tuple[nn.Module, nn.Module]
         Keep the memory format of the activation: in another one, convolutions round differently.
 
     Raises:
-        NoCleanCutError: more than one tensor crosses the cut, the code around it cannot be recorded, or it has hooks.
+        NoCleanCutError: more than one tensor crosses the cut, the first groups need a tensor of later ones, the code
+            around the cut cannot be recorded, or it has hooks.
         ValueError: `groups` is not in 1..len(backbone.layer_groups()).
     """
     prefix, rest = in_parts(backbone, [groups])
@@ -66,17 +77,20 @@ def in_parts(backbone: Backbone, counts: Sequence[int]) -> list[nn.Module]:
 
 def _cut_behind(backbone: Backbone, layer_groups: list[LayerGroup], counts: list[int]) -> list[nn.Module]:
     blocks = [next(iter(layer_groups[count].modules)) for count in counts]
-    graphs, after = [], _record(backbone, blocks)
-    for block in blocks:
-        before, after = _cut_at(block, after)
-        graphs.append(before)
     names = ["Prefix", *["Between"] * (len(blocks) - 1), "Rest"]
-    parts = [fx.GraphModule(backbone, graph, name) for graph, name in zip([*graphs, after], names, strict=True)]
+    with _recorded(backbone, blocks) as graph:
+        try:
+            graphs = _cut_at_each(blocks, graph)
+        except SeveralValuesError:
+            if not note_known_values(graph, backbone):
+                raise
+            graphs = _cut_at_each(blocks, graph)
+        parts = [fx.GraphModule(backbone, graph, name) for graph, name in zip(graphs, names, strict=True)]
     for place, (block, count) in enumerate(zip(blocks, counts, strict=True), start=1):
+        if block in blocks_with_tuples(backbone):
+            raise NoCleanCutError(f"several values, as one tuple, cross the cut before '{block}', but only one may")
         for part in parts[:place]:
             _check_owners(part, layer_groups[count:], block)
-        for part in parts[place:]:
-            _check_owners(part, layer_groups[:count], block)
     return parts
 
 
@@ -138,28 +152,66 @@ def _is_around(name: str, blocks: Sequence[str]) -> bool:
     return not name or any(block.startswith(f"{name}.") for block in blocks)
 
 
-def _record(backbone: Backbone, blocks: Sequence[str]) -> fx.Graph:
-    """The steps of one pass; they must be the same with the modules around the blocks in train and in eval mode."""
+@contextmanager
+def _recorded(backbone: Backbone, blocks: Sequence[str]) -> Iterator[fx.Graph]:
+    """The steps of one pass; they must be the same with the modules around the blocks in train and in eval mode.
+
+    Within this context, the backbone has the tensors that were computed while its code was recorded, such as a table of
+    positions, as attributes.
+    """
     around = [module for name, module in backbone.named_modules() if _is_around(name, blocks)]
     cuts = " and ".join(f"'{block}'" for block in blocks)
     if any(module._forward_hooks or module._forward_pre_hooks for module in around):
         raise NoCleanCutError(f"there are hooks around {cuts}: they would not run, and may change the inputs")
-    modes = [module.training for module in around]
-    graphs = []
+    modes, before = [module.training for module in around], set(vars(backbone))
+    recordings = []
     try:
         for mode in (True, False):
             for module in around:
                 module.training = mode
-            graphs.append(_Tracer(blocks).trace(backbone))
-    except Exception as error:  # the code of the backbone may raise anything on a placeholder
-        reason = (str(error).splitlines() or [""])[0]
-        raise NoCleanCutError(f"the code around {cuts} cannot be recorded: {type(error).__name__}: {reason}") from error
+            _remove_attributes(backbone, before)
+            graph = _trace(backbone, blocks, cuts)
+            recordings.append((graph, {name: vars(backbone)[name] for name in vars(backbone).keys() - before}))
     finally:
         for module, mode in zip(around, modes, strict=True):
             module.training = mode
-    if str(graphs[0]) != str(graphs[1]):
+    try:
+        _check_alike(*recordings, cuts)
+        yield graph
+    finally:
+        _remove_attributes(backbone, before)
+
+
+def _trace(backbone: Backbone, blocks: Sequence[str], cuts: str) -> fx.Graph:
+    try:
+        return _Tracer(blocks).trace(backbone)
+    except Exception as error:  # the code of the backbone may raise anything on a placeholder
+        reason = (str(error).splitlines() or [""])[0]
+        raise NoCleanCutError(f"the code around {cuts} cannot be recorded: {type(error).__name__}: {reason}") from error
+
+
+def _remove_attributes(backbone: Backbone, all_but: set[str]) -> None:
+    for name in vars(backbone).keys() - all_but:
+        delattr(backbone, name)
+
+
+def _check_alike(train: Recording, evaluation: Recording, cuts: str) -> None:
+    (graph, constants), (other_graph, others) = train, evaluation
+    same = all(name in others and _equal(tensor, others[name]) for name, tensor in constants.items())
+    if str(graph) != str(other_graph) or not same:
         raise NoCleanCutError(f"the code around {cuts} does one thing in train mode and another in eval mode")
-    return graphs[0]
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and (one.is_meta or torch.equal(one, other))
+
+
+def _cut_at_each(blocks: Sequence[str], graph: fx.Graph) -> list[fx.Graph]:
+    graphs, rest = [], graph
+    for block in blocks:
+        before, rest = _cut_at(block, rest)
+        graphs.append(before)
+    return [*graphs, rest]
 
 
 def _cut_at(block: str, graph: fx.Graph) -> tuple[fx.Graph, fx.Graph]:
@@ -169,38 +221,27 @@ def _cut_at(block: str, graph: fx.Graph) -> tuple[fx.Graph, fx.Graph]:
     if len(calls) != 1:
         raise NoCleanCutError(f"'{block}' is called {len(calls)} times in one pass, not once")
     before, after = nodes[: calls[0]], nodes[calls[0] :]
-    needed = {used for node in after for used in node.all_input_nodes}
-    crossing = [node for node in before if node in needed]
-    if len(crossing) != 1:
-        raise NoCleanCutError(f"{len(crossing)} values cross the cut before '{block}', but only one may: {crossing}")
+    crossing = Crossing(before, after, block)
     prefix, rest = fx.Graph(), fx.Graph()
-    prefix.output(_copy(before, prefix, {})[crossing[0]])
-    _copy(after, rest, {crossing[0]: rest.placeholder("activation")})
+    prefix.output(copy_nodes(before, prefix, {})[crossing.activation])
+    copy_nodes(after, rest, crossing.values_in(rest))
     return prefix, rest
 
 
-def _copy(nodes: list[fx.Node], graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> dict[fx.Node, fx.Node]:
-    for node in nodes:
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-    return copies
-
-
-def _check_owners(part: nn.Module, foreign: list[LayerGroup], block: str) -> None:
-    """Raises NoCleanCutError if a part uses tensors of groups on the other side.
+def _check_owners(part: nn.Module, later: list[LayerGroup], block: str) -> None:
+    """Raises NoCleanCutError if a part before the cut uses tensors of groups behind it.
 
     Otherwise freezing and fingerprints would miss these tensors.
     """
     theirs = {
         tensor
-        for group in foreign
+        for group in later
         for module in group.modules.values()
         for tensor in chain(module.parameters(recurse=False), module.buffers(recurse=False))
     }
     for name, tensor in chain(part.named_parameters(), part.named_buffers()):
         if tensor in theirs:
-            raise NoCleanCutError(
-                f"'{name}' is used on one side of the cut before '{block}', but belongs to the other side"
-            )
+            raise NoCleanCutError(f"'{name}' is used before '{block}', but belongs to a group behind this place")
 
 
 def _fold_batch_norm(network: nn.Module) -> None:

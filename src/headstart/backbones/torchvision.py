@@ -1,8 +1,7 @@
 """Backbones from all classifiers of torchvision, by name."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from urllib.parse import urlparse
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from headstart.backbones.base import Backbone
 from headstart.backbones.low_rank import add_low_rank, merged
+from headstart.backbones.meta import bad_size, count_features, parameters_on_meta
 from headstart.backbones.torchvision_families import Family, cut, find_family
 from headstart.backbones.weights import (
     StateDict,
@@ -75,7 +74,7 @@ class TorchvisionBackbone(Backbone):
         blocks, uncut = family.blocks(net), set(net.state_dict())
         self.net = cut(net, family, output)
         self.blocks = [f"net.{block}" for block in blocks if list(self.net.get_submodule(block).parameters())]
-        self.num_features = self._count_features(name)
+        self.num_features = count_features(self, name)
         if isinstance(source, Enum):
             state = load_state_dict_file(fetch(source.url))
         if state is not None:
@@ -91,20 +90,6 @@ class TorchvisionBackbone(Backbone):
         """Pictures, uint8 or float in [0, 1] -> features `(batch, num_features)`."""
         return self.net(self.normalise(inputs))
 
-    def _count_features(self, name: str) -> int:
-        """Length of the feature vector, from a forward pass on the meta device, which computes only shapes."""
-        size = self.preprocess.image_size
-        state = {key: tensor.to("meta") for key, tensor in self.state_dict().items()}
-        picture = torch.empty(1, 3, size, size, dtype=torch.uint8, device="meta")
-        self.eval()  # in train mode, BatchNorm needs more than one value per channel
-        try:
-            with torch.no_grad():
-                return torch.func.functional_call(self, state, picture).shape[1]
-        except (AssertionError, RuntimeError, ValueError) as error:
-            raise _bad_size(name, size, error) from error
-        finally:
-            self.train()
-
     def _load(self, state: StateDict, family: Family, source: str, ignore: set[str]) -> None:
         for old, new in family.renames:
             for key in [key for key in state if old in key]:
@@ -112,23 +97,6 @@ class TorchvisionBackbone(Backbone):
         if POSITIONS in state:
             state = interpolate_embeddings(self.net.image_size, self.net.patch_size, state)
         load_strictly(self.net, state, source, ignore)
-
-
-@contextmanager
-def parameters_on_meta() -> Iterator[None]:
-    """Within this context, networks get parameters without memory or values: no time for random values before loading.
-
-    Buffers are real. With `torch.device("meta")` they would not be, and RegNets could not be built.
-    """
-
-    def to_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        return None if parameter is None else nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-
-    handle = register_module_parameter_registration_hook(to_meta)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _build(name: str, family: Family, size: int, on_meta: bool) -> nn.Module:
@@ -141,14 +109,7 @@ def _build(name: str, family: Family, size: int, on_meta: bool) -> nn.Module:
         with parameters_on_meta() if on_meta else nullcontext():
             return torchvision.models.get_model(name, weights=None, **arguments)
     except (AssertionError, ValueError) as error:
-        raise _bad_size(name, size, error) from error
-
-
-def _bad_size(name: str, size: int, error: Exception) -> UsageError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return UsageError(
-        f"model.image_size={size} does not work with {name}: {reason} Leave it out to use the size of the weights."
-    )
+        raise bad_size(name, size, error) from error
 
 
 def _check_name(name: str) -> None:

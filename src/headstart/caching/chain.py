@@ -21,6 +21,9 @@ from headstart.files import GB
 
 log = logging.getLogger(__name__)
 NOT_KEPT = "the activations behind %d groups are not kept for a later stage: %s"
+ONLY_SHORTER = (
+    "the backbone cannot be cut behind its %d frozen groups, only behind %d: the others are computed in each epoch"
+)
 SAMPLED = 32  # samples whose rows show the mean size of a row if lengths differ
 Rows = tuple[int, dict[str, StoredRows]]
 
@@ -84,6 +87,8 @@ class Chain:
             NoFingerprintError: something that the rows depend on has no fingerprint.
         """
         cut = _cut(self.backbone, groups)
+        if cut.groups < groups:
+            log.info(ONLY_SHORTER, groups, cut.groups)
         filler = self._filler(cut)
         rows = filler.found_rows()
         if rows is None:

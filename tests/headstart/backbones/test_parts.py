@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torchvision
-from families import FEW, SMALLEST, slow_unless
+from families import FEW, SMALLEST, slow_unless, with_random_values
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
@@ -14,9 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from headstart.backbones.base import Backbone
+from headstart.backbones.meta import parameters_on_meta
 from headstart.backbones.parts import InferenceCopy, NoCleanCutError, in_parts, in_two_parts
 from headstart.backbones.tiny_resnet import TinyResNet
-from headstart.backbones.torchvision import TorchvisionBackbone, parameters_on_meta
+from headstart.backbones.torchvision import TorchvisionBackbone
+from headstart.inputs.images.preprocess import ImagePreprocess
 
 MODELS = torchvision.models.list_models(module=torchvision.models)
 RUN = {"tiny_resnet": 16, **SMALLEST}
@@ -37,18 +39,6 @@ def random_backbone(name: str, **arguments) -> Backbone:
     with parameters_on_meta():
         backbone = TorchvisionBackbone(name, weights=None, image_size=size, **arguments)
     return with_random_values(backbone)
-
-
-def with_random_values(backbone: Backbone) -> Backbone:
-    for module in backbone.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
-            centre = float(name == "weight" and parameter.ndim == 1)
-            setattr(module, name, nn.Parameter(centre + spread * torch.empty(parameter.shape).uniform_(-1.7, 1.7)))
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return backbone.to(memory_format=torch.channels_last)
 
 
 def pictures(name: str, batch: int = 2) -> Tensor:
@@ -258,6 +248,10 @@ def a_again_behind_b(toy, x):
     return functional.conv2d(toy.net["b"](toy.net["a"](x)), toy.net["a"].weight).mean((2, 3))
 
 
+def b_early(toy, x):
+    return toy.net["b"](toy.net["a"](x) * toy.net["b"].bias.mean()).mean((2, 3))
+
+
 def by_value(toy, x):
     return toy.net["b"](x if x.mean() > 0 else toy.net["a"](x)).mean((2, 3))
 
@@ -272,7 +266,7 @@ def by_mode(toy, x):
         (around_b, r"2 values cross the cut before 'net\.b'"),
         (b_twice, "called 2 times"),
         (b_by_its_weight, "called 0 times"),
-        (a_again_behind_b, r"'net\.a\.weight' is used on one side"),
+        (b_early, r"'net\.b\.bias' is used before 'net\.b', but belongs to a group behind"),
         (by_value, "cannot be recorded: TraceError"),
         (by_mode, "one thing in train mode and another in eval mode"),
     ],
@@ -283,6 +277,119 @@ def test_what_cannot_be_cut_is_told(run, message):
     with pytest.raises(NoCleanCutError, match=message):
         in_two_parts(toy, 2)
     assert [module.training for module in toy.modules()] == modes
+
+
+class Positions(nn.Module):
+    """A table that does not depend on the pictures, computed outside `forward`, as timm's rotary embeddings are."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("places", torch.arange(float(size)), persistent=False)
+
+    def table(self) -> Tensor:
+        return self.places.sin()[None, :, None] * self.places.cos()
+
+
+class Shifted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x, table, size=None):
+        x = self.layer(x) + table
+        return x if size is None else (x[..., : size[0], : size[1]], size)
+
+
+class WithTable(Backbone):
+    """Beside the activation, each block takes a table of positions, and perhaps the size of the map."""
+
+    num_features = 4
+    blocks = ["a", "b"]
+    SIDE = 6
+
+    def __init__(self, with_size: bool):
+        super().__init__(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
+        self.preprocess = ImagePreprocess(self.SIDE, self.SIDE)
+        self.token = nn.Parameter(torch.rand(1, 4))
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.positions = Positions(self.SIDE)
+        self.a, self.b = Shifted(), Shifted()
+        self.with_size = with_size
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.stem(self.normalise(inputs))
+        batch, _, height, width = x.shape
+        table, token = self.positions.table(), self.token.expand(batch, -1)
+        if self.with_size:
+            x, size = self.a(x, table, (height, width))
+            x, size = self.b(x, table, size)
+            return x.view(batch, 4, size[0] * size[1]).mean(2) + token
+        return self.b(self.a(x, table), table).mean((2, 3)) + self.token
+
+
+@pytest.mark.parametrize("with_size", [False, True])
+def test_what_does_not_depend_on_the_inputs_is_known_behind_the_cut(with_size):
+    backbone = WithTable(with_size).requires_grad_(False)
+    before = set(vars(backbone))
+    modes = [module.training for module in backbone.eval().modules()]
+    images = torch.randint(0, 256, (5, 3, 6, 6), dtype=torch.uint8)
+    prefix, between, rest = in_parts(backbone, [1, 2])
+    random = torch.get_rng_state()
+    for cut in (1, 2):
+        one, other = in_two_parts(backbone, cut)
+        assert torch.equal(other(one(images)), backbone(images))
+    assert torch.equal(rest(between(prefix(images))), backbone(images))
+    assert set(vars(backbone)) == before, "recording leaves nothing behind"
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [module.training for module in backbone.modules()] == modes
+
+
+def test_a_table_of_parameters_is_computed_behind_the_cut():
+    backbone = WithTable(with_size=False).eval()
+    backbone.positions.places = nn.Parameter(backbone.positions.places)
+    images = torch.randint(0, 256, (5, 3, 6, 6), dtype=torch.uint8)
+    prefix, rest = in_two_parts(backbone, 2)
+    assert torch.equal(rest(prefix(images)), backbone(images))
+    assert "positions.places" in dict(rest.named_parameters())
+
+
+def test_a_table_that_differs_between_the_modes_is_refused():
+    backbone = WithTable(with_size=False)
+    backbone.positions.table = lambda: torch.rand(1, 6, 6)
+    with pytest.raises(NoCleanCutError, match="one thing in train mode and another in eval mode"):
+        in_two_parts(backbone, 1)
+
+
+def test_a_frozen_parameter_of_the_prefix_is_used_again_behind_the_cut():
+    toy = Toy(a_again_behind_b)
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    prefix, rest = in_two_parts(toy, 2)
+    assert torch.equal(rest(prefix(images)), toy(images))
+    assert {id(parameter) for parameter in rest.parameters()} >= {id(toy.net["a"].weight)}
+
+
+class OnPair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(4, 4, 1)
+
+    def forward(self, pair):
+        return self.layer(pair[0]), pair[1]
+
+
+class OnTuples(WithTable):
+    def __init__(self):
+        super().__init__(with_size=False)
+        self.a, self.b = OnPair(), OnPair()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.stem(self.normalise(inputs))
+        return self.b(self.a((x, x)))[0].mean((2, 3))
+
+
+def test_blocks_that_take_several_tensors_in_a_tuple_are_refused():
+    with pytest.raises(NoCleanCutError, match="several values, as one tuple, cross the cut before 'b'"):
+        in_two_parts(OnTuples(), 2)
 
 
 class Nested(Backbone):
@@ -465,7 +572,7 @@ def test_cuts_that_do_not_ascend_or_do_not_exist_are_refused(counts):
         in_parts(TinyResNet(), counts)
 
 
-@pytest.mark.parametrize("run", [around_b, b_twice, a_again_behind_b])
+@pytest.mark.parametrize("run", [around_b, b_twice, b_early])
 def test_many_parts_are_refused_where_one_cut_is_not_clean(run):
     assert len(in_parts(Toy(plain), [1, 2])) == 3
     with pytest.raises(NoCleanCutError):

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.v2 import functional as transforms
 
-from headstart.backbones.torchvision import TorchvisionBackbone, _find_weights, _preprocess, parameters_on_meta
+from headstart.backbones.meta import parameters_on_meta
+from headstart.backbones.torchvision import TorchvisionBackbone, _find_weights, _preprocess
 from headstart.backbones.torchvision_families import FAMILIES, find_family
 from headstart.errors import UsageError
 from headstart.inputs.images.preprocess import ImagePreprocess
@@ -166,7 +167,7 @@ def test_preset_is_the_entrys(name, entry, monkeypatch):
     monkeypatch.setattr("headstart.backbones.torchvision.fetch", lambda url: url)
     monkeypatch.setattr("headstart.backbones.torchvision.load_state_dict_file", lambda url: loaded.append(url) or {})
     monkeypatch.setattr(TorchvisionBackbone, "_load", lambda *_, **__: None)
-    monkeypatch.setattr(TorchvisionBackbone, "_count_features", lambda *_: 1)
+    monkeypatch.setattr("headstart.backbones.torchvision.count_features", lambda *_: 1)
     categories = weights.meta["categories"]
     backbone = TorchvisionBackbone(name, entry, output="penultimate" if categories else "pooled")
     preset = weights.transforms()

@@ -192,6 +192,21 @@ def test_where_two_cuts_at_once_are_not_possible_rows_come_from_pictures(fit, se
     assert cache.passes == 4 * SAMPLES
 
 
+def test_a_cut_before_the_end_of_the_frozen_groups_is_told(fit, caplog, monkeypatch):
+    plain = chain.in_two_parts
+
+    def refuse(backbone, groups):
+        if groups == 3:
+            raise NoCleanCutError("the code is tangled")
+        return plain(backbone, groups)
+
+    monkeypatch.setattr(chain, "in_two_parts", refuse)
+    with caplog.at_level(logging.INFO):
+        fit("finetuning=top_k", "finetuning.k=1", "trainer.max_epochs=1")
+    assert "the backbone cannot be cut behind its 3 frozen groups, only behind 2" in caplog.text
+    assert "frozen prefix of 2 groups" in caplog.text
+
+
 def test_a_shorter_prefix_that_fails_is_left_out(fit, seen, caplog, monkeypatch):
     plain = filling.Filler.filled_rows
 
