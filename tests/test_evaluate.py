@@ -152,8 +152,21 @@ def test_thresholds_of_labels_are_chosen_on_val_kept_and_used(quick, tmp_path, c
     for row in rows(folder / "predictions.csv"):
         above = [f"class_{c}" for c in range(3) if float(row[f"p(class_{c})"]) > thresholds[c]]
         assert row["predicted"] == "|".join(above)
+    evaluated(tmp_path / "run", "calibrate=true")
+    calibrated = checkpoint.load_task(path)[0].objective
+    assert calibrated.temperature != 1
+    assert evaluated(tmp_path / "run")["test/f1_macro"] == pytest.approx(again["test/f1_macro"], abs=1e-6)
     # weights that are trained further have no thresholds until that training has ended
     assert build_task(quick(), build_data(quick()), None).objective.thresholds is None
+
+
+@pytest.mark.parametrize("words", [["test=false"], ["data.test_fraction=0"]])
+def test_the_choice_of_thresholds_is_no_test(words, quick, tmp_path):
+    """It runs Lightning's test on val, while the report waits for the logits of the test."""
+    several = ("task=multilabel", "data.multi_label=true", "data.num_classes=3", "finetuning=probe")
+    train(quick(*several, "report=true", "trainer.limit_test_batches=1", *words))
+    assert (tmp_path / "run/report.html").is_file()
+    assert not (tmp_path / "run/evaluation_test").exists()
 
 
 def test_features_are_found_where_training_left_them(quick, tmp_path, caplog):
@@ -271,6 +284,25 @@ def test_other_pictures_absent_classes_and_a_single_one(composed, tmp_path, capl
     files = [tmp_path / f"run/evaluation_test_on_one{number}/evaluation.json" for number in ("", "_2")]
     assert [json.loads(file.read_text(errors="surrogateescape"))["samples"] for file in files] == [1, 4]
     assert not (tmp_path / "run/evaluation_test_on_one_3").exists()
+
+
+def test_another_table_has_its_own_pictures_and_columns(composed, tmp_path):
+    for place, name in enumerate(("own", "other")):
+        pictures(tmp_path / name, ["a", "b"], 12, seed=place)
+        lines = [f"{c}/{i}.png,{c},p{i},{('train', 'val', 'test')[i % 3]}" for c in "ab" for i in range(12)]
+        columns = 4 if name == "own" else 2
+        table = [",".join(line.split(",")[:columns]) for line in ("file,label,patient,fold", *lines)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(table))
+    train(composed(
+        "data=table", f"data.root={tmp_path / 'own.csv'}", f"data.images={tmp_path / 'own'}", "data.group_by=patient",
+        "data.split_column=fold", "trainer=cpu", "trainer.max_epochs=1", "model.image_size=16",
+        "trainer.enable_progress_bar=false", "finetuning=probe",
+    ))  # fmt: skip
+    evaluated(tmp_path / "run", f"data.root={tmp_path / 'other.csv'}", f"data.images={tmp_path / 'other'}")
+    found = rows(tmp_path / "run/evaluation_test_on_other/predictions.csv")
+    assert len(found) == 24, "all samples of the other table, none of the run"
+    with pytest.raises(UsageError, match=r"give data\.images="):
+        evaluated(tmp_path / "run", f"data.root={tmp_path / 'other.csv'}")
 
 
 def test_pictures_that_were_moved_stay_in_their_splits(composed, tmp_path, caplog):

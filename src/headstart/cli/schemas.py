@@ -79,6 +79,9 @@ class OtherData:
     """How the data may differ from those of the run; null: as in the run."""
 
     root: str | None = setting(None, "folder or file of the data; default: as in the run", example="<folder>")
+    images: str | None = setting(
+        None, "the folder that file names in a table are relative to; default: its folder", example="<folder>"
+    )
     batch_size: int | None = setting(
         None, "number of samples in a batch; default: as in the run", example="32", at_least=1
     )

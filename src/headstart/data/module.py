@@ -206,10 +206,11 @@ class DataModule(pl.LightningDataModule):
         return None if self.weighting == "none" else self.weights_by_class(self.weighting)
 
     def weights_by_class(self, weighting: str) -> list[float]:
-        """Weights in the order of `classes`; their mean over the training samples is 1.
+        """Weights in the order of `classes`.
 
-        With several labels per sample: weights of the samples with the label, relative to the samples without it; for
-        `balanced` their number without it, divided by their number with it.
+        With one class per sample, their mean over the training samples is 1. With several labels they are the weights
+        of the samples with a label, relative to the samples without it: for `balanced`, the number of samples without
+        it, divided by the number with it.
 
         Args:
             weighting: `balanced` (inverse frequency) or `sqrt` (its square root).
@@ -221,7 +222,7 @@ class DataModule(pl.LightningDataModule):
             raise UsageError(f"data.class_weights={weighting}: no training sample of class {listed(absent)}")
         counts = torch.tensor(self.class_counts(), dtype=torch.float64)
         if self.samples.multi_label:
-            ratios = (self.num_samples["train"] - counts) / counts
+            ratios = (self.num_samples["train"] - counts).clamp_min(1) / counts
             return (ratios if weighting == "balanced" else ratios.sqrt()).tolist()
         weights = (1 / counts) if weighting == "balanced" else (1 / counts).sqrt()
         return (weights * counts.sum() / (weights * counts).sum()).tolist()

@@ -134,6 +134,8 @@ def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> t
     known_digests = digests if len(digests) == len(names) else None
     numbers = any(samples.numbers for samples in parts.values())
     joined = Samples(names, targets, classes, load, known_digests, together, groups or None, numbers)
+    if joined.multi_label and not joined.numbers and (mixed := [name for name in classes if "|" in name]):
+        raise UsageError(f"the label {mixed[0]!r} has a '|', which separates several labels in tables: rename it")
     if known_classes is None:
         _check_classes(joined, origin["train"])
     return joined, origin

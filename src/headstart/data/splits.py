@@ -136,13 +136,27 @@ class SplitPlan:
         return [i for i in indices if i not in val], [i for i in indices if i in val]
 
     def _fold_of_groups(self, samples: Samples, indices: list[int]) -> set[int]:
-        """Fold `self.fold`: each fold is cut from what the folds before it leave; the last one is what is left."""
-        left, found = indices, set()
-        for fold in range(self.fold + 1):
-            left = [index for index in left if index not in found]
-            others = self.num_folds - fold
-            found = set(left) if others == 1 else _cut_groups(self._strata(samples, left), samples, 1 / others)
-        return found
+        """Fold `self.fold`: each group is dealt to the fold that lacks its samples most, large groups first.
+
+        A group that holds all samples of a class is in no fold.
+        """
+        strata = self._strata(samples, indices)
+        sizes = np.array([len(each) for each in strata.values()])
+        groups = [each for each in _groups(strata, samples) if (each.numbers < sizes[each.rows]).all()]
+        if len(groups) < self.num_folds:
+            raise UsageError(
+                f"data.num_folds={self.num_folds}: only {len(groups)} groups of data.group_by can be left out of the "
+                "training without a class losing all samples; give at most as many folds"
+            )
+        folds: list[set[int]] = [set() for _ in range(self.num_folds)]
+        have = np.zeros((self.num_folds, len(strata)))
+        for group in groups:
+            before = have[:, group.rows] - sizes[group.rows] / self.num_folds
+            after = before + group.numbers
+            fold = int(np.argmin(((after**2 - before**2) / sizes[group.rows]).sum(axis=1)))
+            have[fold, group.rows] += group.numbers
+            folds[fold].update(group.members)
+        return folds[self.fold]
 
     def _subset(self, samples: Samples, indices: list[int]) -> list[int]:
         """The training samples that `train_fraction` or `shots_per_class` leaves."""
@@ -238,26 +252,45 @@ def _with_copies(chosen: set[int], indices: list[int], samples: Samples) -> set[
     return {index for index in indices if samples.digests[index] in contents}
 
 
+@dataclass(frozen=True)
+class _Group:
+    """The samples of a group; `rows` and `numbers`: how many of them are in which stratum."""
+
+    members: list[int]
+    rows: np.ndarray
+    numbers: np.ndarray
+
+
+def _groups(strata: Strata, samples: Samples) -> list[_Group]:
+    """The groups in random order, large ones first.
+
+    Samples with the same content are in one group if copies stay together.
+    """
+    row_of = {index: row for row, members in enumerate(strata.values()) for index in members}
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, group in _components(list(row_of), samples).items():
+        members[group].append(index)
+    found = []
+    for indices in sorted(members.values(), key=len, reverse=True):
+        rows, numbers = np.unique([row_of[index] for index in indices], return_counts=True)
+        found.append(_Group(indices, rows, numbers))
+    return found
+
+
 def _cut_groups(strata: Strata, samples: Samples, share: float) -> set[int]:
     """Whole groups that hold about `share` of each stratum, and never the last sample of one.
 
-    Groups are tried in random order, large ones first; a group is cut off if that brings the numbers closer to the
-    wanted ones. Samples with the same content are in one group if copies stay together.
+    A group is cut off if that brings the numbers closer to the wanted ones.
     """
-    place = {index: row for row, members in enumerate(strata.values()) for index in members}
-    counts: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(len(strata)))
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, group in _components(list(place), samples).items():
-        counts[group][place[index]] += 1
-        members[group].append(index)
     sizes = np.array([len(each) for each in strata.values()])
     have, cut = np.zeros(len(strata)), set()
-    for group in sorted(counts, key=lambda group: -counts[group].sum()):
-        after = have + counts[group]
-        is_closer = (((after - share * sizes) ** 2 - (have - share * sizes) ** 2) / sizes).sum() < 0
-        if is_closer and not ((after >= sizes) & (counts[group] > 0)).any():
-            have = after
-            cut.update(members[group])
+    for group in _groups(strata, samples):
+        before = have[group.rows] - share * sizes[group.rows]
+        after = before + group.numbers
+        is_closer = ((after**2 - before**2) / sizes[group.rows]).sum() < 0
+        if is_closer and (have[group.rows] + group.numbers < sizes[group.rows]).all():
+            have[group.rows] += group.numbers
+            cut.update(group.members)
     return cut
 
 
@@ -267,7 +300,7 @@ def _components(indices: list[int], samples: Samples) -> dict[int, int]:
 
     def root(key: str) -> str:
         while parent.setdefault(key, key) != key:
-            key = parent[key]
+            parent[key] = key = parent[parent[key]]  # shortens the path for the next search
         return key
 
     groups = {index: f"group {samples.groups[index]}" for index in indices}

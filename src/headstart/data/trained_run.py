@@ -10,9 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from headstart.data import splits
 from headstart.data.module import DataModule
+from headstart.errors import UsageError
 from headstart.runs.directory import Run
 
 log = logging.getLogger(__name__)
+OF_A_TABLE = ("images", "split_column", "group_by")
+"""Settings that other data need not share with the data of the run."""
 
 
 def known_split(run: Run | None) -> Path | None:
@@ -27,8 +30,16 @@ def data_config(trained: DictConfig, changes: DictConfig, run: Run | None) -> Di
         trained: the config of the run.
         changes: values that replace the values of the run, such as `root`; null: no change.
         run: the run; None for a checkpoint outside a run directory.
+
+    Raises:
+        UsageError: `data.images` for data that are no table.
     """
-    config = OmegaConf.merge(trained.data, {key: value for key, value in changes.items() if value is not None})
+    config = OmegaConf.merge(trained.data)
+    if changes.root is not None:  # these are about the table of the run
+        config.update({key: None for key in OF_A_TABLE if key in config})
+    if changes.get("images") is not None and "images" not in config:
+        raise UsageError(f"data.images={changes.images} is for data=table, and the data of the run are another kind")
+    config = OmegaConf.merge(config, {key: value for key, value in changes.items() if value is not None})
     if changes.root is None:
         split_file = known_split(run)
         config.split_file = None if split_file is None else str(split_file)

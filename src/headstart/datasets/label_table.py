@@ -72,7 +72,7 @@ class LabelTable(DataModule):
         label_column: the same for the label. Several columns of 0 and 1: samples may have any number of labels. With
             `numbers`, one column or several that hold numbers.
         label_separator: text between the labels of a sample that may have any number of labels; None: one label.
-        split_column: the column with `train`, `val` or `test`; None: a column `split`, if it holds nothing else.
+        split_column: the column with `train`, `val` or `test`; None: a column `split`, if most of its values are these.
         group_by: a column; all rows with the same value in it, such as a patient, stay in one split. None: no groups.
         numbers: whether the labels are numbers instead of classes.
         header: whether the first row of a CSV or TSV file holds the names of the columns; None: found (`is_header`).
@@ -82,6 +82,7 @@ class LabelTable(DataModule):
     Attributes:
         content: the column of the samples: its setting and its usual names.
         folders: what to type if the samples are in folders, for messages.
+        hint: what to do if no row can be used, for messages.
         copies_together: as in `Samples`.
         label_names: label in the file -> name of its class; None: they are the same.
         bad: name -> reason, for each row that cannot be used.
@@ -89,6 +90,7 @@ class LabelTable(DataModule):
 
     content: ClassVar[Content]
     folders: ClassVar[str]
+    hint: ClassVar[str] = ""
     copies_together: ClassVar[bool] = False
     label_names: ClassVar[Mapping[str, str] | None] = None
 
@@ -210,7 +212,7 @@ class LabelTable(DataModule):
             kept = sum(map(len, parts.values()))
             self._leave_out(table, bad, kept)
             if not kept:
-                raise UsageError(f"{table.file} has no row that can be used")
+                raise UsageError(f"{table.file} has no row that can be used{self.hint}")
             found |= {name: samples for name, samples in parts.items() if len(samples)}
         return found
 
@@ -259,8 +261,11 @@ class LabelTable(DataModule):
         if table.file != self.root or names.count(SPLIT_NAME) != 1:
             return None
         column = names.index(SPLIT_NAME)
-        is_taken = table.names[column] in (self.columns.sample, *self.columns.labels)
-        if is_taken or not all(map(split_named, table.column(column))):
+        if table.names[column] in (self.columns.sample, *self.columns.labels):
+            return None
+        values = table.column(column)
+        if 2 * sum(split_named(value) is not None for value in values) <= len(values):
+            log.info("%s: column %r does not name splits, and is not used", table.file.name, table.names[column])
             return None
         log.info("%s: the splits are in column %r", table.file.name, table.names[column])
         return column

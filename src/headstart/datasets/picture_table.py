@@ -23,6 +23,12 @@ IMAGE_NAMES = (
     "img", "img_path", "picture", "photo", "image_id", "id",
 )  # fmt: skip
 """Usual names of the column with the file names; the first one that a table has counts."""
+ENDINGS = [
+    spelt
+    for ending in sorted(PICTURE_SUFFIXES, key=lambda ending: (ending not in (".jpg", ".png"), ending))
+    for spelt in (ending, ending.upper())
+]
+"""Endings that are tried for file names without one, the most frequent first."""
 
 
 def is_picture_name(value: str) -> bool:
@@ -45,6 +51,10 @@ class PictureTable(LabelTable):
     """
 
     content = Content("data.image_column", "file name", IMAGE_NAMES, is_picture_name)
+    hint = (
+        ": if its pictures are elsewhere, give data.images=<the folder that file names are relative to>; if the file "
+        "names are in another column, data.image_column=<the column>"
+    )
     folders = "For one folder of pictures per class, type data=image_folder data.root={root}"
 
     def __init__(
@@ -71,11 +81,6 @@ class PictureTable(LabelTable):
             for each in rows
             if files[each.row.place] is None
         }
-        if rows and len(bad) == len(rows):
-            raise UsageError(
-                f"{table.file}: none of its {len(rows)} files is in {folder}, such as {rows[0].row.values[column]!r}: "
-                "give data.images=<the folder that the file names are relative to>"
-            )
         kept = [each for each in rows if each.row.place not in bad]
         kept, contradictory = _without_copies(table, kept, files, tuple if self.numbers else frozenset)
         result = scan_pictures([files[each.row.place] for each in kept], self._scan_file(table))
@@ -108,13 +113,13 @@ class PictureTable(LabelTable):
 
 def _find(folder: Path, name: str) -> Path | None:
     """The file with this name, or with this name and the ending of a picture; None: there is none."""
-    path = folder / name
-    if name and path.is_file():
-        return path
-    if not name or is_picture_name(name):
+    tried = [name, name.replace("\\", "/")]
+    if not is_picture_name(name):
+        tried += [f"{tried[1]}{ending}" for ending in ENDINGS]
+    try:
+        return next((path for each in tried if each and (path := folder / each).is_file()), None)
+    except (OSError, ValueError):  # no name of a file, such as a long text
         return None
-    endings = sorted(PICTURE_SUFFIXES, key=lambda ending: (ending != ".jpg", ending))
-    return next((found for ending in endings if (found := path.with_name(path.name + ending)).is_file()), None)
 
 
 def _without_copies(

@@ -41,8 +41,9 @@ class Content:
     looks_right: Callable[[str], bool] | None = None
 
     def fits(self, values: Sequence[str]) -> bool:
-        """Whether the first values of a column are of this kind; False if all values of all columns would be."""
-        return self.looks_right is not None and len(values) > 0 and all(map(self.looks_right, values[:COMPARED]))
+        """Whether the first values of a column, if not empty, are of this kind; False if any value would be."""
+        shown = [value for value in values[:COMPARED] if value.strip()]
+        return self.looks_right is not None and bool(shown) and all(map(self.looks_right, shown))
 
 
 def finite_number(text: str) -> float | None:
@@ -136,7 +137,8 @@ def find_columns(
     if place in places:
         raise UsageError(f"{content.key} and data.label_column are both {_shown(table, place)} of {table.file}")
     _tell(table, content, place, places, bool(header))
-    return Columns(_key(table, place), tuple(_key(table, each) for each in places), bool(header))
+    named = tuple(_key(table, each) for each in places)
+    return Columns(_key(table, place), named, header=table.names is not None)
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,8 @@ class _Search:
         except UsageError:
             return False
         if len(places) > 1:  # columns of 0 and 1, or of numbers
-            values = self.classes if isinstance(self.classes, FiniteNumbers) else ("0", "1")
-            return not any(first[index].strip() in values for index in places)
+            values = self.classes if isinstance(self.classes, FiniteNumbers) else TRUTH
+            return not any(first[index].strip().lower() in values for index in places)
         counts, known = Counter(rest.column(places[0])), self.classes or ()
         is_label = first[places[0]] in counts or first[places[0]] in known
         others_are = all(count > 1 or label in known for label, count in counts.items())
@@ -194,7 +196,8 @@ class _Search:
         else:
             sample = self._find_sample(table, [*taken, *(labels or [])])
         if labels is None:
-            label = _by_name(table, LABEL_NAMES, [*taken, *([] if sample is None else [sample])])
+            usual = [name for name in LABEL_NAMES if name != "y" or "x" not in (table.names or ())]  # x, y: a place
+            label = _by_name(table, usual, [*taken, *([] if sample is None else [sample])])
             labels = None if label is None else [label]
         if table.width == 2 and sample is None and labels is None:
             label = _label_of_two(table, self.classes)
@@ -213,7 +216,9 @@ class _Search:
         if self.content.looks_right is None:
             return by_name
         fitting = [i for i in range(table.width) if i not in taken and self.content.fits(table.column(i))]
-        return fitting[0] if len(fitting) == 1 else by_name
+        if not fitting:
+            return by_name
+        return fitting[0] if len(fitting) == 1 else by_name if by_name in fitting else None
 
 
 def _labels_among(table: Table, left: list[int]) -> list[int] | None:

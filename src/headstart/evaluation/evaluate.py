@@ -24,6 +24,7 @@ from headstart.evaluation.inspection import Inspection, contents_of
 from headstart.files import Column, as_json, replacing
 from headstart.metrics.calibration import calibration_error, fit_temperature
 from headstart.metrics.intervals import bootstrap_intervals, resampled_metric
+from headstart.metrics.thresholds import rescaled
 from headstart.runs.directory import Run
 from headstart.runs.evaluations import read_evaluation, weights_id
 from headstart.tasks import checkpoint
@@ -168,12 +169,15 @@ def calibrate(
     if temperature is None:
         log.warning("no temperature fits val (does the model make no mistake there?): the temperature is not changed")
         return None
-    errors = []
+    errors, before = [], task.objective.temperature
     for candidate in (1.0, temperature):
         task.objective.temperature = candidate
         predictions = predict(task, data, "val", collector.logits)
         errors.append(calibration_error(predictions, CALIBRATION_BINS))
     checkpoint.keep_temperature(path, temperature, errors[1])
+    if task.objective.thresholds is not None:
+        task.objective.thresholds = rescaled(task.objective.thresholds, before / temperature)
+        checkpoint.keep_thresholds(path, task.objective.thresholds)
     log.info("temperature %.3f, written into %s; val/ece %.4f before, %.4f after", temperature, path.name, *errors)
     return errors[1]
 

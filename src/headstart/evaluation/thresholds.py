@@ -27,13 +27,13 @@ def choose_thresholds(trainer: pl.Trainer, task: ClassificationTask, data: DataM
     """
     task.objective.thresholds = None
     collector = LogitCollector()
-    loggers, trainer.loggers = trainer.loggers, []
-    trainer.callbacks.append(collector)
+    loggers, callbacks, limit = trainer.loggers, trainer.callbacks, trainer.limit_test_batches
+    others = [each for each in callbacks if not isinstance(each, LogitCollector)]  # it waits for the test of the run
+    trainer.loggers, trainer.callbacks, trainer.limit_test_batches = [], [*others, collector], 1.0
     try:
         trainer.test(task, dataloaders=data.loader("val"), ckpt_path=path, verbose=False)
     finally:
-        trainer.callbacks.remove(collector)
-        trainer.loggers = loggers
+        trainer.loggers, trainer.callbacks, trainer.limit_test_batches = loggers, callbacks, limit
     positions, logits = _of_all_processes(trainer, collector)
     probabilities = task.objective.probabilities(logits.to(task.device))
     chosen = best_thresholds(probabilities, data.targets("val", positions))

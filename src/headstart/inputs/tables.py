@@ -103,7 +103,8 @@ class Table:
             return wanted
         names = self.names or ()
         if wanted not in names:
-            raise UsageError(f"{given} has no such column{nearest(wanted, names) or '.'} It has {listed(names)}")
+            has = listed(names) if names else "columns without names"
+            raise UsageError(f"{given} has no such column{nearest(wanted, names) or '.'} It has {has}")
         if names.count(wanted) > 1:
             places = [place for place, name in enumerate(names) if name == wanted]
             raise UsageError(f"{given} has {len(places)} columns of this name: give {key}={places[0]} or {places[1]}")

@@ -1,5 +1,7 @@
 """The probability above which a label counts as present, chosen for each label on held-out samples."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,9 @@ def _best(probabilities: Tensor, truth: Tensor) -> float:
     values, order = probabilities.sort(descending=True)
     hits = truth[order].cumsum(dim=0)
     f1 = 2 * hits / (torch.arange(1, len(truth) + 1) + positives)
-    middles = torch.cat([(values[:-1] + values[1:]) / 2, values[-1:] / 2])
+    below = torch.cat([values[1:], values.new_zeros(1)])
+    middles = ((values + below) / 2).float().double()  # as the probabilities that are compared with it
+    middles = torch.where(middles < values, middles, below)
     is_edge = torch.cat([values[:-1] > values[1:], torch.tensor([True])])  # equal probabilities stay together
     best = f1[is_edge].max()
     candidates = middles[is_edge & (f1 >= best - 1e-12)]
@@ -39,4 +43,9 @@ def _best(probabilities: Tensor, truth: Tensor) -> float:
 def moved(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     """Probabilities `(samples, labels)`, moved so that the threshold of each label is at 0.5; their order stays."""
     above, below = probabilities * (1 - thresholds), (1 - probabilities) * thresholds
-    return above / (above + below)
+    return (above / (above + below)).nan_to_num(0)  # 0 / 0: a probability of 0 or 1 that equals the threshold
+
+
+def rescaled(thresholds: Sequence[float], factor: float) -> list[float]:
+    """The thresholds that decide in the same way if all logits are multiplied by `factor`."""
+    return (torch.tensor(thresholds, dtype=torch.float64).logit() * factor).sigmoid().tolist()

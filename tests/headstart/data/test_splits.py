@@ -231,6 +231,33 @@ def test_folds_of_groups_partition_the_data():
     for fold in folds:
         assert all(len(splits) == 1 for splits in splits_of(data, fold).values())
         assert len(fold["val"]) / len(data) == pytest.approx(0.25, abs=0.08)
+        assert sum(data.targets[i] for i in fold["val"]) / len(fold["val"]) == pytest.approx(0.6, abs=0.15)
+
+
+def test_impossible_folds_of_groups():
+    with pytest.raises(UsageError, match=r"only 3 groups of data\.group_by can be left out"):
+        plan(num_folds=5, fold=0, test_fraction=0).assign(grouped([12, 12, 12], classes=1), {"train": list(range(36))})
+
+
+def test_a_class_in_one_group_stays_in_training_in_all_folds():
+    data = grouped([5] * 8)
+    data.targets = [2 if group == "g0" else target for target, group in zip(data.targets, data.groups, strict=True)]
+    data.classes = ["a", "b", "c"]
+    for fold in range(4):
+        found = plan(num_folds=4, fold=fold, test_fraction=0).assign(data, {"train": list(range(40))})
+        assert sum(data.targets[i] == 2 for i in found["train"]) == 5
+        assert found["val"]
+
+
+def test_many_groups_that_share_a_text_take_no_quadratic_time():
+    number = 20_000
+    data = grouped(
+        [2] * number, copies_together=True, digests=[f"d{i}" if i % 2 else "same" for i in range(2 * number)]
+    )
+    started = time.monotonic()
+    with pytest.raises(UsageError, match="too few or too large"):
+        plan(test_fraction=0).assign(data, {"train": list(range(2 * number))})
+    assert time.monotonic() - started < 20
 
 
 def test_groups_with_the_same_content_are_one_group():

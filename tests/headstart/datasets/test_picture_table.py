@@ -66,7 +66,7 @@ def test_a_folder_of_tables_and_of_pictures_whose_names_lack_the_ending(tmp_path
     data = ready(tmp_path, images=str(tmp_path / "images"), val_fraction=0)
     assert data.num_samples == {"train": 8, "val": 0, "test": 4}
     assert refusal(tmp_path, images=str(tmp_path / "imges")).startswith(f"data.images={tmp_path / 'imges'}: no such")
-    assert "give data.images=<the folder that the file names are relative to>" in refusal(tmp_path)
+    assert "give data.images=<the folder that file names are relative to>" in refusal(tmp_path)
 
 
 def test_columns_of_zeros_and_ones_are_labels(tmp_path, caplog):
@@ -104,8 +104,10 @@ def test_a_column_of_splits(tmp_path, given, caplog):
     if given:
         ready(file, split_column=given)
         assert "labels.csv:14: split 'later', which is none of train, val, test" in caplog.text
-    else:  # a column that happens to have this name
-        assert ready(file).brought == {"train"}
+    else:
+        assert "labels.csv:14" in ready(file).bad
+        put(file, ("image", "label", "split"), *[(*row[:2], f"part {i}") for i, row in enumerate(rows)])
+        assert ready(file).brought == {"train"}, "a column that happens to have this name"
 
 
 def test_groups_stay_together(tmp_path):
@@ -167,6 +169,51 @@ def test_a_picture_in_two_tables_is_a_leak_that_is_reported(tmp_path, caplog):
     data = ready(tmp_path, val_fraction=0)
     assert "4 samples with identical content are in two splits" in caplog.text
     assert "p00.png (test.csv:2)" in data.samples.names
+
+
+def test_columns_that_look_alike_are_asked_about(tmp_path):
+    names = pictures(tmp_path, 12)
+    rows = [(i, name, name, "ab"[i % 2]) for i, name in enumerate(names)]
+    told = refusal(put(tmp_path / "labels.csv", ("id", "left", "right", "label"), *rows))
+    assert "Type data.image_column=<column with the file name>" in told
+    rows[3] = (3, "", "", "b")
+    put(tmp_path / "labels.csv", ("id", "photo", "label"), *[(i, name, label) for i, name, _, label in rows])
+    data = ready(tmp_path / "labels.csv")
+    assert data.columns.sample == "photo", "an empty cell does not hide that the column has file names"
+    assert list(data.bad) == ["labels.csv:5"]
+    places = [(name, i % 5, i % 3, label) for i, name, _, label in rows if name]
+    assert "data.label_column=" in refusal(put(tmp_path / "labels.csv", ("file", "x", "y", "kind"), *places))
+
+
+def test_file_names_of_other_systems(tmp_path):
+    pictures(tmp_path / "a", 12, ".JPG")
+    rows = [(f"a\\p{i:02d}.JPG" if i % 2 else f"a/p{i:02d}", "ab"[i % 2]) for i in range(12)]
+    rows.append(("x" * 5000, "a"))
+    data = ready(put(tmp_path / "labels.csv", ("image", "label"), *rows))
+    assert len(data.samples) == 12
+    assert list(data.bad) == ["labels.csv:14"]
+
+
+def test_a_header_above_true_and_false(tmp_path):
+    names = pictures(tmp_path, 12)
+    rows = [(name, "true" if i % 2 else "false", "False" if i % 3 else "True") for i, name in enumerate(names)]
+    data = ready(put(tmp_path / "labels.csv", *rows), label_column=[1, 2])
+    assert len(data.samples) == 12
+    assert data.classes == ["1", "2"]
+
+
+def test_tables_of_two_formats(tmp_path):
+    names = pictures(tmp_path, 12)
+    lines = [f'{{"image": "{name}", "label": "{label}"}}\n' for name, label in labelled(names[:8])]
+    (tmp_path / "train.jsonl").write_text("".join(lines))
+    put(tmp_path / "test.csv", ("label", "image"), *[(label, name) for name, label in labelled(names[8:])])
+    assert ready(tmp_path, val_fraction=0).num_samples == {"train": 8, "val": 0, "test": 4}
+
+
+def test_labels_with_the_sign_between_labels_are_refused(tmp_path):
+    names = pictures(tmp_path, 12)
+    rows = [(name, i % 2, (i + 1) % 2) for i, name in enumerate(names)]
+    assert "'a|b' has a '|'" in refusal(put(tmp_path / "labels.csv", ("image", "a|b", "c"), *rows))
 
 
 def test_json_lines(tmp_path):

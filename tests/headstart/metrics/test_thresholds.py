@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 
 from headstart.metrics.intervals import _average_precisions
-from headstart.metrics.thresholds import FEWEST, best_thresholds, moved
+from headstart.metrics.thresholds import FEWEST, best_thresholds, moved, rescaled
 
 
 def drawn(samples: int = 200, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +49,22 @@ def test_moved_probabilities_have_the_threshold_at_one_half_and_keep_their_order
     assert ((found > 0.5) == (probabilities > torch.tensor([0.25, 0.5]))).all()
     assert (found.diff(dim=0) > 0).all()
     torch.testing.assert_close(found[:, 1], probabilities[:, 1])
+
+
+def test_probabilities_that_differ_in_the_last_bit_are_told_apart():
+    below = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0)).item()
+    probabilities, truth = torch.tensor([[1.0]] * 20 + [[below]] * 20), torch.tensor([[1]] * 20 + [[0]] * 20)
+    found = torch.tensor(best_thresholds(probabilities, truth))
+    assert ((probabilities > found) == truth.bool()).all()
+    assert ((moved(probabilities, found) > 0.5) == truth.bool()).all()
+    assert moved(torch.tensor([[0.0], [1.0]]), torch.tensor([0.0])).tolist() == [[0.0], [1.0]]
+
+
+def test_rescaled_thresholds_decide_as_before():
+    logits = torch.linspace(-4, 4, 81)
+    decided = logits.sigmoid() > 0.2
+    (moved_threshold,) = rescaled([0.2], 1 / 3)
+    assert ((logits / 3).sigmoid().gt(moved_threshold) == decided).all()
 
 
 def test_average_precisions_are_those_of_scikit_learn():
