@@ -299,7 +299,7 @@ def test_another_table_has_its_own_pictures_and_columns(composed, tmp_path):
         "trainer.enable_progress_bar=false", "finetuning=probe",
     ))  # fmt: skip
     evaluated(tmp_path / "run", f"data.root={tmp_path / 'other.csv'}", f"data.images={tmp_path / 'other'}")
-    found = rows(tmp_path / "run/evaluation_test_on_other/predictions.csv")
+    found = rows(tmp_path / "run/evaluation_test_on_other.csv/predictions.csv")
     assert len(found) == 24, "all samples of the other table, none of the run"
     with pytest.raises(UsageError, match=r"give data\.images="):
         evaluated(tmp_path / "run", f"data.root={tmp_path / 'other.csv'}")

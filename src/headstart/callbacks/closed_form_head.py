@@ -3,12 +3,13 @@
 import copy
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning.callbacks import Callback
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from headstart.backbones.parts import InferenceCopy
@@ -20,6 +21,7 @@ from headstart.tasks.objective import Objective
 
 log = logging.getLogger(__name__)
 ROWS_PER_READ = 1024
+MOST_OF_CHANCE = 0.9
 
 
 class ClosedFormHead(Callback):
@@ -31,7 +33,21 @@ class ClosedFormHead(Callback):
     get the solution of the first one.
 
     Place it behind the activation cache.
+
+    Attributes:
+        factor: of the head's outputs, when the next stage begins; 1 if its stage does not soften it.
     """
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def state_dict(self) -> dict[str, float]:
+        """The factor that is not applied yet."""
+        return {"factor": self.factor}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Restores it; older checkpoints have none."""
+        self.factor = state_dict.get("factor", 1.0)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raises a UsageError before the training if head or loss have no closed-form head."""
@@ -50,6 +66,12 @@ class ClosedFormHead(Callback):
         progress = strategy.progress
         if strategy.plan[progress.stage].closed_form and progress.began == trainer.current_epoch:
             self._solve(trainer, pl_module)
+        elif self.factor != 1 and not strategy.plan[progress.stage].closed_form:
+            layer = last_layer(pl_module.head)
+            with torch.no_grad():
+                layer.weight.mul_(self.factor)
+                layer.bias.mul_(self.factor)
+            self.factor = 1.0
 
     def _solve(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         data, layer = trainer.datamodule, last_layer(task.head)
@@ -69,10 +91,29 @@ class ClosedFormHead(Callback):
             score = _score(task.objective, *solution.held_out)
             loss = objective.loss(*solution.held_out).item()
             held_out = f", held-out loss {loss:.3f}, {task.objective.main_score[1]} {score:.3f}"
+            strategy = strategy_of(trainer)
+            if strategy.plan[strategy.progress.stage].softened and not objective.numbers:
+                logits = layer(features.to(layer.weight)).detach()
+                factor = softening(lambda each: objective.loss(each * logits, targets).item(), loss)
+                self.factor = trainer.strategy.broadcast(factor)
+                held_out += f", before the fine-tuning its outputs are multiplied by {self.factor:.2g}"
         log.info(
             "closed-form head: %s on %d x %d features, penalty %.0e%s (%.1f s)",
             *(solution.method, *features.shape, solution.penalty, held_out, time.monotonic() - start),
         )
+
+
+def softening(loss: Callable[[float], float], wanted: float) -> float:
+    """The factor of the logits, from 0 to 1, at which their loss is as wanted; 1 if it is as high already.
+
+    Args:
+        loss: factor -> mean loss on the training samples; it falls up to the factor 1, because the head was fitted.
+        wanted: the loss on held-out samples; at most `MOST_OF_CHANCE` times the loss of a head that knows nothing.
+    """
+    wanted = min(wanted, MOST_OF_CHANCE * loss(0.0))
+    if loss(1.0) >= wanted:
+        return 1.0
+    return brentq(lambda factor: loss(factor) - wanted, 0, 1, xtol=1e-4)
 
 
 def _positions(trainer: pl.Trainer, data: DataModule) -> list[int]:

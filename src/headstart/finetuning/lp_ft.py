@@ -16,6 +16,9 @@ class LinearProbeThenFinetune(StagedFinetuning):
     Args:
         solve_head: computes the closed-form head, in one epoch; False: only the head is trained, until validation stops
             improving.
+        soften_head: after its stage, the closed-form head gets less confident, until its loss on the training samples
+            is as high as on held-out ones. A head that separates few training samples leaves nothing to learn: the
+            gradients of the backbone vanish. Not for numbers.
         head_patience: validations without improvement that end the stage of the head.
         head_epochs: maximum length of that stage; None: no limit.
         head_goal: the run ends if the head on frozen features reaches this monitored score; None: no goal.
@@ -24,20 +27,21 @@ class LinearProbeThenFinetune(StagedFinetuning):
     def __init__(
         self,
         solve_head: bool = True,
+        soften_head: bool = False,
         head_patience: int = 2,
         head_epochs: int | None = None,
         head_goal: float | None = None,
         **options: Any,
     ):
         super().__init__(**options)
-        self.solve_head, self.head_goal = solve_head, head_goal
+        self.solve_head, self.soften_head, self.head_goal = solve_head, soften_head, head_goal
         self.head_patience = at_least_one("head_patience", head_patience)
         self.head_epochs = at_least_one("head_epochs", head_epochs)
 
     def stages(self, groups: Sequence[str]) -> list[Stage]:
         """The head, then every group."""
         if self.solve_head:
-            head = Stage(closed_form=True, goal=self.head_goal)
+            head = Stage(closed_form=True, softened=self.soften_head, goal=self.head_goal)
         else:
             head = Stage(epochs=self.head_epochs, patience=self.head_patience, goal=self.head_goal)
         return [head, Stage(frozenset(groups))]

@@ -15,6 +15,8 @@ class Stage:
         patience: validations without improvement, counted within the stage, that end it before the next epoch.
         closed_form: the closed-form head is computed (`callbacks/closed_form_head.py`) and nothing is trained. The
             stage is one epoch without optimizer steps, so that the head is validated and saved like after other epochs.
+        softened: after the stage, the outputs of the closed-form head are divided by a number, so that its loss on the
+            training samples is as high as on held-out ones.
         goal: the run ends if the monitored metric reaches this score within the stage; None: no goal.
     """
 
@@ -22,6 +24,7 @@ class Stage:
     epochs: int | None = None
     patience: int | None = None
     closed_form: bool = False
+    softened: bool = False
     goal: float | None = None
 
 

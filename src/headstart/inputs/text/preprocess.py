@@ -141,9 +141,10 @@ class TextPreprocess(Preprocess):
         return {"tokenizer.json": self.tokenizer}
 
     def suggest(self, raw: Sequence[Any]) -> list[Setting]:
-        """No augmentation, and a lower learning rate (docs/texts.md)."""
+        """No augmentation, a lower learning rate, and a less confident head before the fine-tuning (docs/texts.md)."""
         lr = Setting("optimizer.lr", LEARNING_RATE, "encoders of texts are fine-tuned with lower learning rates")
-        return [*super().suggest(raw), lr]
+        why = "a linear probe that makes no mistake on the training texts would leave nothing to learn"
+        return [*super().suggest(raw), lr, Setting("finetuning.soften_head", True, why)]
 
     def summary_of(self, raw: Iterable[str]) -> str:
         """A sentence about the lengths of these texts."""
