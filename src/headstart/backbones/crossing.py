@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_any, tree_leaves, tree_map
 
 from headstart.backbones.base import Backbone
+from headstart.backbones.meta import on_meta
 
 BATCHES = 2, 3
 """Samples in two passes: numbers that are equal in both do not depend on the batch."""
@@ -161,8 +161,8 @@ def _inputs_watched(backbone: Backbone, found: set[str]) -> Iterator[None]:
 
 
 def _pass_on_meta(backbone: Backbone) -> None:
-    state = {key: tensor.to("meta") for key, tensor in chain(backbone.named_parameters(), backbone.named_buffers())}
-    torch.func.functional_call(backbone, state, _example(backbone, 1, torch.device("meta")))
+    with on_meta(backbone):
+        backbone(_example(backbone, 1, torch.device("meta")))
 
 
 def _real_pass(backbone: Backbone) -> None:

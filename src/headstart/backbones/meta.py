@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 
 import torch
 from torch import nn
@@ -29,6 +28,23 @@ def parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
+@contextmanager
+def on_meta(network: nn.Module) -> Iterator[None]:
+    """Within this context, the parameters and buffers of `network` have no values; afterwards they are as before.
+
+    `torch.func.functional_call` does not give back the tensors of modules that are used in several places.
+    """
+    kept = [(each, dict(each)) for module in network.modules() for each in (module._parameters, module._buffers)]
+    for tensors, values in kept:
+        tensors.update({key: None if value is None else value.to("meta") for key, value in values.items()})
+    try:
+        yield
+    finally:
+        for tensors, values in kept:
+            tensors.clear()
+            tensors.update(values)
+
+
 def count_features(backbone: Backbone, name: str) -> int:
     """Length of the feature vector, from a forward pass on the meta device.
 
@@ -40,13 +56,11 @@ def count_features(backbone: Backbone, name: str) -> int:
         UsageError: the network does not take pictures of this size, or gives no vectors.
     """
     size = backbone.preprocess.image_size
-    # not state_dict(): some buffers, such as tables of positions, are not in it
-    state = {key: tensor.to("meta") for key, tensor in chain(backbone.named_parameters(), backbone.named_buffers())}
     picture = torch.empty(1, 3, size, size, dtype=torch.uint8, device="meta")
     backbone.eval()  # in train mode, BatchNorm needs more than one value per channel
     try:
-        with torch.no_grad():
-            features = torch.func.functional_call(backbone, state, picture)
+        with torch.no_grad(), on_meta(backbone):
+            features = backbone(picture)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise bad_size(name, size, error) from error
     finally:
