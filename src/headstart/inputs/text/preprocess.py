@@ -45,7 +45,7 @@ class TextPreprocess(Preprocess):
     suffixes = frozenset({".txt"})
     hub_task = "text-classification"
     in_rows = True
-    run_length = Length(samples=4000, fewest=3, most=30)
+    run_length = Length(samples=4000, fewest=3, most=80)
 
     tokenizer: str
     max_length: int
