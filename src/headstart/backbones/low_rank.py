@@ -43,16 +43,20 @@ def add_low_rank(network: nn.Module, rank: int) -> None:
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise UsageError(f"model.lora_rank={rank}: give a whole number of at least 1, such as 8, or null")
     modules = list(network.modules())
-    if not any("Attention" in type(module).__name__ for module in modules):
+    kinds = {"weight": nn.Linear, "in_proj_weight": nn.MultiheadAttention}
+    matrices = [
+        (module, name)
+        for module in modules
+        for name, kind in kinds.items()
+        if isinstance(module, kind) and getattr(module, name) is not None
+    ]
+    if not matrices or not any("Attention" in type(module).__name__ for module in modules):
         raise UsageError(
-            f"model.lora_rank={rank} is for transformers, and this network has no attention: use finetuning=bitfit "
-            "to train few parameters, or a model such as vit_b_16 or swin_t"
+            f"model.lora_rank={rank} is for transformers, and this network has no attention with linear layers: use "
+            "finetuning=bitfit to train few parameters, or a model such as vit_b_16 or swin_t"
         )
-    for module in modules:
-        names = {"weight": isinstance(module, nn.Linear), "in_proj_weight": isinstance(module, nn.MultiheadAttention)}
-        for name, applies in names.items():
-            if applies and getattr(module, name) is not None:
-                parametrize.register_parametrization(module, name, LowRank(getattr(module, name), rank))
+    for module, name in matrices:
+        parametrize.register_parametrization(module, name, LowRank(getattr(module, name), rank))
 
 
 def low_rank_parameters(network: nn.Module) -> list[nn.Parameter]:

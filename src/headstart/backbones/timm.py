@@ -91,7 +91,7 @@ def _settings(name: str) -> Any:
     except ImportError as error:
         raise UsageError(f'model.name={name} needs timm: pip install -e ".[timm]"') from error
     try:
-        return get_pretrained_cfg(name, allow_unregistered=False)
+        return get_pretrained_cfg(str(name), allow_unregistered=False)
     except RuntimeError as error:
         raise _unknown(name) from error
 
@@ -115,7 +115,7 @@ def _unknown(name: str) -> UsageError:
     if given in published or given in models:
         near = [given]
     else:
-        near = [new_names[base]] if base in new_names else get_close_matches(base, models, n=3)
+        near = [new_names[base]] if base in new_names else get_close_matches(base.lower(), models, n=3)
     hint = f", did you mean {' or '.join(near)}?" if near else "."
     return UsageError(
         f"timm has no network '{name}'{hint} Give a name of timm.list_models(), or <name>.<tag> of "
@@ -138,7 +138,9 @@ def _preprocess(name: str, settings: Any, image_size: int | None, resize_mode: s
     """As timm prepares pictures for evaluation; with `squash`, timm would also cut a narrow edge off."""
     _, height, width = settings.input_size
     if image_size is None and height != width:
-        raise UsageError(f"pictures for {name} have {height} x {width} pixels; for square ones, give model.image_size")
+        raise UsageError(
+            f"pictures for {name} have {height} x {width} pixels; for square ones, give model.image_size={width}"
+        )
     size = height if image_size is None else image_size
     resize = max(math.floor(size / settings.crop_pct), size) if isinstance(size, int) else size
     return ImagePreprocess(size, resize, settings.interpolation, resize_mode or RESIZE_MODES[settings.crop_mode])
@@ -157,10 +159,12 @@ def _build(name: str, options: dict[str, Any], on_meta: bool) -> tuple[nn.Module
 
 
 def _instance(name: str, options: dict[str, Any], num_classes: int, on_meta: bool) -> nn.Module:
-    """The network; on the meta device only if its constructor does not compute with parameters."""
+    """The network; on the meta device only if its constructor computes nothing with parameters or on their device."""
     if on_meta:
         with suppress(RuntimeError), parameters_on_meta():
-            return _create(name, options, num_classes)
+            net = _create(name, options, num_classes)
+            if not any(buffer.is_meta for buffer in net.buffers()):
+                return net
     return _create(name, options, num_classes)
 
 

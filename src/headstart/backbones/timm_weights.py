@@ -1,6 +1,8 @@
 """The weights of timm's networks: where they are, and how they are loaded."""
 
+import inspect
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +82,9 @@ def _converted(state: StateDict, net: nn.Module, convert: Convert | None, source
     state = StateDict({k: t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for k, t in state.items()})
     sizes = {key: (tuple(tensor.shape), tensor.numel()) for key, tensor in state.items()}
     try:
-        found = convert(dict(state), net)
+        # timm has functions with and without the network
+        takes_network = len(inspect.signature(convert).parameters) > 1
+        found = convert(dict(state), net) if takes_network else convert(dict(state))
     except (RuntimeError, ValueError, KeyError, AttributeError, AssertionError, TypeError) as error:
         raise UsageError(f"the weights '{source}' do not fit this network: {error}") from error
     resized = [key for key, tensor in found.items() if key in sizes and sizes[key][1] != tensor.numel()]
@@ -98,19 +102,24 @@ def _converted(state: StateDict, net: nn.Module, convert: Convert | None, source
     return StateDict(found)
 
 
+_LOCK = threading.RLock()
+
+
 @contextmanager
 def noting_conversion(found: list[Convert]) -> Iterator[None]:
     """Within this context, timm loads no weights into its networks; its function to convert a file goes into `found`.
 
-    timm gives this function only to its own loader, which skips tensors that do not fit and only logs it.
+    timm gives this function only to its own loader, which skips tensors that do not fit and only logs it. Other threads
+    wait before they build a network of timm through Headstart.
     """
     from timm.models import _builder
 
     def note(*_: Any, filter_fn: Convert | None = None, **__: Any) -> None:
         found.extend([filter_fn] if filter_fn else [])
 
-    loader, _builder.load_pretrained = _builder.load_pretrained, note
-    try:
-        yield
-    finally:
-        _builder.load_pretrained = loader
+    with _LOCK:
+        loader, _builder.load_pretrained = _builder.load_pretrained, note
+        try:
+            yield
+        finally:
+            _builder.load_pretrained = loader

@@ -9,6 +9,8 @@ from typing import Any
 
 from headstart.errors import UsageError, listed, nearest
 
+LEAST_SPREAD = 1e-5
+"""Range of a number relative to its size: with less, single precision would lose most of its digits."""
 Loader = Callable[[int], Any]
 """Index -> raw sample."""
 
@@ -58,7 +60,7 @@ class Samples:
     def label_of(self, index: int) -> str:
         """The label of a sample in words: its class, its labels or its numbers, joined by `|`."""
         if self.numbers:
-            return "|".join(f"{value:g}" for value in self.targets[index])
+            return "|".join(f"{value:.7g}" for value in self.targets[index])
         return "|".join(self.classes[c] for c in self.classes_of(index))
 
 
@@ -204,11 +206,13 @@ def _translate(split: str, samples: Samples, classes: list[str], owner: str) -> 
 
 
 def _reordered(split: str, samples: Samples, classes: list[str], owner: str) -> list[list[float]]:
-    """The numbers of each sample in the order of `classes`."""
+    """The numbers of each sample in the order of `classes`; a single number may have another name."""
+    if len(classes) == len(samples.classes) == 1:
+        return list(samples.targets)
     if missing := [name for name in classes if name not in samples.classes]:
         raise UsageError(
             f"{split} has no number {missing[0]!r}, which {owner} has{nearest(missing[0], samples.classes) or '.'} "
-            f"The numbers of {split} are {listed(samples.classes)}"
+            f"The numbers of {split} are {listed(samples.classes)}: rename the column"
         )
     places = [list(samples.classes).index(name) for name in classes]
     return [[target[place] for place in places] for target in samples.targets]
@@ -234,8 +238,14 @@ def _check_classes(samples: Samples, train: list[int]) -> None:
 
 
 def _check_variety(samples: Samples, train: list[int]) -> None:
-    """Raises a UsageError if a number has the same value in all training samples."""
+    """Raises a UsageError if a number has (nearly) the same value in all training samples."""
     for place, name in enumerate(samples.classes):
+        values = [samples.targets[index][place] for index in train]
+        if 0 < max(values) - min(values) < LEAST_SPREAD * max(map(abs, values)):
+            raise UsageError(
+                f"the number {name!r} lies between {min(values)!r} and {max(values)!r}, too close together for single "
+                "precision: subtract a constant from the column, such as the lowest value"
+            )
         if len({samples.targets[index][place] for index in train}) < 2:
             raise UsageError(
                 f"the number {name!r} has the same value in all {len(train)} training samples, so nothing can be "

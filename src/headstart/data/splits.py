@@ -215,9 +215,13 @@ class SplitPlan:
         return self._shuffled(strata)
 
     def _parts(self, samples: Samples, indices: list[int]) -> Strata:
-        """The samples from the lowest to the highest first number, in parts of equal size, each in random order."""
+        """The samples from the lowest to the highest first number, in parts of equal size, each in random order.
+
+        With groups, a part has room for `FEWEST_IN_PART` groups: a number may be the same in all samples of a group.
+        """
         ascending = sorted(indices, key=lambda index: samples.targets[index][0])
-        number = max(1, min(MOST_PARTS, len(indices) // FEWEST_IN_PART))
+        units = len(indices) if samples.groups is None else len({samples.groups[index] for index in indices})
+        number = max(1, min(MOST_PARTS, units // FEWEST_IN_PART))
         return self._shuffled({(part,): each.tolist() for part, each in enumerate(np.array_split(ascending, number))})
 
     def _shuffled(self, strata: Strata) -> Strata:

@@ -222,6 +222,8 @@ class LabelTable(DataModule):
         known = FiniteNumbers() if self.numbers else self.known_classes
         columns = find_columns(table, self.content, self.column, self.label_columns, self.header, known, given)
         self.several_columns |= len(columns.labels) > 1
+        if len(set(columns.labels)) < len(columns.labels):
+            raise UsageError(f"data.label_column={list(columns.labels)} names a column twice: give each column once")
         return columns
 
     def _with_columns(self, table: Table) -> tuple[Table, int, list[int]]:
@@ -293,11 +295,11 @@ class LabelTable(DataModule):
         Raises:
             ValueError: a value is no finite number; the message is the reason.
         """
-        found = {self._class_of(table, column): row.values[column].strip() for column in columns}
-        for name, value in found.items():
+        found = [row.values[column].strip() for column in columns]
+        for column, value in zip(columns, found, strict=True):
             if finite_number(value) is None:
-                raise ValueError(f"{value!r} in the column {name}, which is no finite number")
-        return [repr(float(value)) for value in found.values()]
+                raise ValueError(f"{value!r} in the column {self._class_of(table, column)}, which is no finite number")
+        return [repr(float(value)) for value in found]
 
     def _labels(self, table: Table, row: Row, columns: list[int]) -> list[str]:
         """The names of the classes of a row.

@@ -1,7 +1,6 @@
 """Finds the columns of a table that hold the samples and the labels, and whether its first row is a header."""
 
 import logging
-import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,6 +17,8 @@ SPLIT_NAME = "split"
 """Usual name of a column with the split of each row."""
 MOST_WORDS = 3
 """Number of words that the name of a column has at most."""
+LARGEST = 3.4e38
+"""Largest number in single precision."""
 COMPARED = 100
 """Rows whose values show what a column holds."""
 TRUTH = {"0": 0, "1": 1, "false": 0, "true": 1, "0.0": 0, "1.0": 1}
@@ -47,12 +48,12 @@ class Content:
 
 
 def finite_number(text: str) -> float | None:
-    """The number that a text is; None if it is none, or not finite."""
+    """The number that a text is; None if it is none, or not finite in single precision."""
     try:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= LARGEST else None
 
 
 class FiniteNumbers(Collection[str]):

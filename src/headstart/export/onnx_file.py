@@ -15,7 +15,6 @@ from headstart.errors import UsageError
 from headstart.export.network import dynamic_shapes, input_names
 from headstart.inputs.base import leaves
 
-"""Name of the output."""
 KEY = "headstart"
 """The key of the description in the file's metadata, as JSON."""
 OPSET = 18  # the first opset with an antialiased Resize

@@ -9,7 +9,9 @@ from torch import Tensor
 from headstart.inference.classifier import Classifier
 
 DIGITS = 6
-"""Significant digits of a probability or a number."""
+"""Significant digits of a probability."""
+NUMBER_DIGITS = 7
+"""Significant digits of a number: those of single precision."""
 Pairs = Sequence[tuple[str, float]]
 """Names and their probabilities or numbers."""
 
@@ -106,15 +108,15 @@ class NamedNumbers(Answers):
 
     def cells(self, pairs: Pairs) -> list[str]:
         """The numbers."""
-        return [f"{number:.{DIGITS}g}" for _, number in pairs]
+        return [f"{number:.{NUMBER_DIGITS}g}" for _, number in pairs]
 
     def plain(self, pairs: Pairs) -> dict[str, Any]:
         """`numbers`: name -> number; empty if the sample could not be read."""
-        return {"numbers": {name: float(f"{number:.{DIGITS}g}") for name, number in pairs}}
+        return {"numbers": {name: float(f"{number:.{NUMBER_DIGITS}g}") for name, number in pairs}}
 
     def served(self, pairs: Pairs) -> dict[str, Any]:
         """`numbers`: a list in the order of the names."""
-        return {"numbers": [{"number": name, "value": float(f"{number:.{DIGITS}g}")} for name, number in pairs]}
+        return {"numbers": [{"number": name, "value": float(f"{number:.{NUMBER_DIGITS}g}")} for name, number in pairs]}
 
     def first_output(self, answer: Tensor) -> int:
         """The first number; 1 for a single one, because explanations take 0 for its negative."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from headstart.files import Column, with_column, write_table
 from headstart.metrics.intervals import Statistic, bootstrap_intervals
 
-DIGITS = 6
+DIGITS = 7
 """Significant digits of a number in tables."""
 SCORES = ("r2", "mae", "rmse")
 ROW_COLUMNS = ("number", "mean", "std", *(f"{name}{end}" for name in SCORES for end in ("", "_low", "_high")))

@@ -164,6 +164,10 @@ def settle_numbers(cfg: DictConfig) -> None:
             "your own in a table (data=table or data=text_table, data.root=<file> data.label_column=<column>), or use "
             "task=classification"
         )
+    if str(cfg.trainer.precision) in ("16-true", "bf16-true"):
+        raise UsageError(
+            f"trainer.precision={cfg.trainer.precision} would round the numbers of task=regression: use bf16-mixed"
+        )
     cfg.data.numbers = True
 
 

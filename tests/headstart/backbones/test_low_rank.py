@@ -78,7 +78,7 @@ def test_torchvisions_transformers_take_updates(name):
 
 
 @pytest.mark.parametrize(("name", "rank", "message"), [
-    ("resnet18", 8, r"no attention: use finetuning=bitfit"),
+    ("resnet18", 8, r"no attention with linear layers: use finetuning=bitfit"),
     ("vit_b_32", 0, r"lora_rank=0: give a whole number"),
 ])  # fmt: skip
 def test_mistakes(name, rank, message):

@@ -47,6 +47,29 @@ def test_folds_and_shares():
         assign(spread(3), fold=0, num_folds=5, test_fraction=0)
 
 
+@pytest.mark.parametrize(("groups", "size"), [(10, 20), (12, 40), (30, 10)])
+def test_groups_with_one_number_each_are_cut(groups, size):
+    """The age of a patient is the same in all pictures."""
+    data = samples([[float(group)] for group in range(groups) for _ in range(size)])
+    data.groups = [f"g{group}" for group in range(groups) for _ in range(size)]
+    found = assign(data)
+    assert found["val"]
+    assert found["test"]
+    folds = [assign(data, fold=fold, num_folds=5, test_fraction=0)["val"] for fold in range(5)]
+    assert sorted(index for fold in folds for index in fold) == list(range(groups * size))
+    assert min(map(len, folds)) > 0.5 * groups * size / 5
+
+
+def test_numbers_too_close_together_for_single_precision_are_refused():
+    with pytest.raises(UsageError, match="subtract a constant from the column"):
+        pool({"train": samples([[1.7e9 + value] for value in range(10)])})
+
+
+def test_a_single_number_may_have_another_name():
+    joined, _ = pool({"val": samples([[1.0], [2.0]], ("years",))}, ["age"])
+    assert joined.targets == [[1.0], [2.0]]
+
+
 def test_few_samples_are_cut_too():
     found = assign(spread(10))
     assert [len(found[split]) for split in ("train", "val", "test")] == [6, 2, 2]
@@ -57,7 +80,7 @@ def test_a_split_file_is_read_again(tmp_path):
     found = assign(data)
     write(tmp_path / "split.csv", data, found)
     assert read(tmp_path / "split.csv", data) == found
-    assert f",{data.targets[found['train'][0]][0]:g}," in (tmp_path / "split.csv").read_text()
+    assert f",{data.targets[found['train'][0]][0]:.7g}," in (tmp_path / "split.csv").read_text()
 
 
 def test_numbers_are_matched_by_name():
@@ -137,6 +160,18 @@ def test_a_row_whose_label_is_no_finite_number_is_left_out_with_its_line(tmp_pat
     }
     with pytest.raises(UsageError, match="many"):
         table(tmp_path, text, on_bad="error")
+
+
+def test_a_number_beyond_single_precision_is_a_bad_row(tmp_path):
+    text = "text,score\n" + "".join(f"text {i},{i}\n" for i in range(10)) + "odd,1e39\n"
+    data = table(tmp_path, text)
+    assert list(data.bad) == ["t.csv:12"]
+
+
+def test_a_column_that_is_named_twice_is_refused(tmp_path):
+    text = "text,score\n" + "".join(f"text {i},{i}\n" for i in range(10))
+    with pytest.raises(UsageError, match="names a column twice"):
+        table(tmp_path, text, label_column=["score", "score"])
 
 
 def test_a_separator_is_for_labels(tmp_path):
