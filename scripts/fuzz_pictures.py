@@ -26,10 +26,12 @@ from PIL import Image
 from headstart.backbones.tiny_resnet import TinyResNet
 from headstart.inference.app import Model, build_app
 from headstart.inference.batches import prepared
+from headstart.inference.classifier import Classifier
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.images.decode import FORMATS, picture_size, read_picture
 from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.inputs.images.scan import scan_pictures
+from headstart.tasks.objectives import Softmax
 
 OPTIONS = {"JPEG": {"quality": 80, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"}}
 MODES = {"PNG": ("RGB", "RGBA", "P", "I;16", "LA"), "TIFF": ("RGB", "CMYK", "I;16"), "GIF": ("P",)}
@@ -82,6 +84,8 @@ class RandomClassifier(torch.nn.Module):
 
     classes = ("a", "b")
     preprocess = PREPROCESS
+    objective = Softmax(2)
+    labels = Classifier.labels
 
     def __init__(self) -> None:
         super().__init__()

@@ -151,9 +151,9 @@ def with_random_values(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def slow_unless(few: Collection, names: Iterable) -> list:
-    """The names as parameters of a test, of which only `few` belong to the default tests."""
-    return [name if name in few else pytest.param(*_arguments(name), marks=pytest.mark.slow) for name in names]
+def slow_unless(few: Collection, names: Iterable, mark: pytest.MarkDecorator = pytest.mark.slow) -> list:
+    """The names as parameters of a test, of which only `few` belong to the default tests; the others have a mark."""
+    return [name if name in few else pytest.param(*_arguments(name), marks=mark) for name in names]
 
 
 def _arguments(name) -> tuple:

@@ -244,7 +244,9 @@ def test_every_loss_learns_also_from_mixed_pictures(loss, mixing, quick):
     assert result.metrics["test/r2"] > 0.3
 
 
-def test_the_default_recipe(composed, capsys):
+def test_the_default_recipe(composed, capsys, monkeypatch):
+    for name in ("MOST_EPOCHS", "FEWEST_EPOCHS"):
+        monkeypatch.setattr(f"headstart.training.auto.{name}", 3)
     cfg = composed(
         "experiment=auto", "task=regression", "data=fake", "data.num_samples=350", "data.image_size=16",
         "model.image_size=16", "trainer=cpu", "trainer.precision=32-true", "trainer.max_epochs=2",

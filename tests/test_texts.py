@@ -16,6 +16,7 @@ from headstart.cli.conf_files import CONF
 from headstart.evaluation.evaluate import evaluate
 from headstart.export.export import export
 from headstart.inference.predict import predict
+from headstart.inputs.base import Length
 from headstart.inputs.text.preprocess import TextPreprocess
 from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
@@ -69,7 +70,10 @@ def asked(name: str, *overrides: str):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_learns_and_an_evaluation_without_the_model_says_the_same(strategy, configured, tmp_path):
+def test_every_strategy_learns_and_an_evaluation_without_the_model_says_the_same(
+    strategy, configured, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(TextPreprocess, "run_length", Length(samples=1, fewest=2, most=2))  # of auto
     more = ["finetuning.goal=null", "finetuning.head_goal=null", "data.val_fraction=0.2"] if strategy == "auto" else []
     more += ["model.lora_rank=4"] if strategy == "lora" else []
     more += ["trainer.max_epochs=12", "optimizer.lr=0.02"] if strategy == "full" else ["trainer.max_epochs=3"]

@@ -49,7 +49,13 @@ def test_in_onnx_it_is_the_same_but_for_rounding(mode, interpolation, tmp_path):
 
     preprocess = ImagePreprocess(56, 64, interpolation, mode)
     example, axes = preprocess.export_example(raw=True)
-    write(AsFloat(), example, axes, tmp_path / "resize.onnx", {"input": {"name": "pictures"}})
+    write(
+        AsFloat(),
+        example,
+        axes,
+        tmp_path / "resize.onnx",
+        {"input": {"name": "pictures"}, "output": {"name": "resized"}},
+    )
     run = load(tmp_path / "resize.onnx", None)
     for picture in pictures():
         expected = preprocess(picture).float()
