@@ -151,8 +151,17 @@ def with_random_values(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def slow_unless(few: Collection, names: Iterable, mark: pytest.MarkDecorator = pytest.mark.slow) -> list:
-    """The names as parameters of a test, of which only `few` belong to the default tests; the others have a mark."""
+def slow_unless(few: Collection, names: Iterable) -> list:
+    """The names as parameters of a test, of which only `few` belong to the default tests."""
+    return _marked_unless(few, names, pytest.mark.slow)
+
+
+def exhaustive_unless(few: Collection, names: Iterable) -> list:
+    """The same for tests of all networks, which only `make test-all` runs."""
+    return _marked_unless(few, names, pytest.mark.exhaustive)
+
+
+def _marked_unless(few: Collection, names: Iterable, mark: pytest.MarkDecorator) -> list:
     return [name if name in few else pytest.param(*_arguments(name), marks=mark) for name in names]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torchvision
-from families import FEW, SMALLEST, slow_unless, with_random_values
+from families import FEW, SMALLEST, exhaustive_unless, with_random_values
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
@@ -103,7 +103,7 @@ class Recorder(TorchDispatchMode):
         return tree_map_only(Kind, lambda known: torch.empty_strided(**vars(known), device="meta"), self.kinds[key])
 
 
-@pytest.mark.parametrize("name", slow_unless(SMALLEST, MODELS))
+@pytest.mark.parametrize("name", exhaustive_unless(SMALLEST, MODELS))
 def test_the_same_operations_on_the_same_tensors(name):
     """For every model at no cost: on the meta device, half of it in train mode."""
     with parameters_on_meta():
@@ -125,7 +125,7 @@ def test_the_same_operations_on_the_same_tensors(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "output"), slow_unless(FEW_OUTPUTS, [*((name, "penultimate") for name in RUN), *VARIANTS])
+    ("name", "output"), exhaustive_unless(FEW_OUTPUTS, [*((name, "penultimate") for name in RUN), *VARIANTS])
 )
 def test_the_same_bits_at_every_cut(name, output):
     backbone = random_backbone(name, **({} if name == "tiny_resnet" else {"output": output})).eval()
@@ -435,7 +435,7 @@ def test_compilation_around_the_cut_is_passed_by():
     assert torch.equal(whole, nested(images))
 
 
-@pytest.mark.parametrize("name", slow_unless(FEW, RUN))
+@pytest.mark.parametrize("name", exhaustive_unless(FEW, RUN))
 def test_inference_copy_computes_nearly_the_same(name):
     backbone = random_backbone(name)
     images = pictures(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from families import TIMM_FEW, TIMM_SMALLEST, slow_unless, with_random_values
+from families import TIMM_FEW, TIMM_SMALLEST, exhaustive_unless, with_random_values
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
@@ -62,7 +62,7 @@ def pictures(size: int, number: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (number, 3, size, size), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("family", slow_unless(TIMM_FEW, timm.list_modules(), pytest.mark.exhaustive))
+@pytest.mark.parametrize("family", exhaustive_unless(TIMM_FEW, timm.list_modules()))
 def test_contract(family):
     names = timm.list_models(module=family)
     if not names:
@@ -111,7 +111,7 @@ def can_be_cut(backbone: TimmBackbone, place: int) -> bool:
 
 @pytest.mark.parametrize(
     "family",
-    slow_unless(TIMM_FEW[:-1], [family for family in TIMM_SMALLEST if family not in NOWHERE], pytest.mark.exhaustive),
+    exhaustive_unless(TIMM_FEW[:-1], [family for family in TIMM_SMALLEST if family not in NOWHERE]),
 )
 def test_the_same_bits_at_every_cut(family):
     skip_unless_known(TIMM_SMALLEST[family])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from families import FEW, SMALLEST, slow_unless
+from families import FEW, SMALLEST, exhaustive_unless
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
@@ -61,7 +61,7 @@ def test_there_are_80_models_in_17_families():
     assert {id(find_family(name)) for name in SMALLEST} == {id(family) for family in FAMILIES.values()}
 
 
-@pytest.mark.parametrize("name", slow_unless(SMALLEST, MODELS))
+@pytest.mark.parametrize("name", exhaustive_unless(SMALLEST, MODELS))
 def test_contract(name):
     backbone = on_meta(name)
     assert backbone.pretrained is False
@@ -106,7 +106,7 @@ def test_blocks_run_in_order_on_one_tensor_each_and_leave_it_alone(name):
     assert all(torch.equal(now, before) for now, before in inputs), "a cached activation would be overwritten"
 
 
-@pytest.mark.parametrize("name", slow_unless(FEW, [name for name in SMALLEST if name != "squeezenet1_1"]))
+@pytest.mark.parametrize("name", exhaustive_unless(FEW, [name for name in SMALLEST if name != "squeezenet1_1"]))
 def test_features_and_last_layer_give_torchvisions_logits(name, tmp_path):
     size = SMALLEST[name]
     net = reference(name, size)
@@ -160,7 +160,9 @@ def test_there_are_115_entries():
     assert len(ENTRIES) >= 115
 
 
-@pytest.mark.parametrize(("name", "entry"), slow_unless([entry for entry in ENTRIES if entry[0] in SMALLEST], ENTRIES))
+@pytest.mark.parametrize(
+    ("name", "entry"), exhaustive_unless([entry for entry in ENTRIES if entry[0] in SMALLEST], ENTRIES)
+)
 def test_preset_is_the_entrys(name, entry, monkeypatch):
     weights = torchvision.models.get_model_weights(name)[entry]
     loaded = []
