@@ -35,6 +35,7 @@ def campaign(out, *options):
     return subprocess.run(command(out, *options), cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.exhaustive
 def test_every_part_runs_to_its_end_on_a_cpu(tmp_path):
     done = campaign(tmp_path, "--minutes", "20")
     table = (tmp_path / "table.md").read_text()
