@@ -169,7 +169,7 @@ def _instance(name: str, options: dict[str, Any], num_classes: int, on_meta: boo
 
 
 def _create(name: str, options: dict[str, Any], num_classes: int) -> nn.Module:
-    """The network, with those of `options` and `OPTIONAL` that its family knows.
+    """The network, with the arguments of `options` and `OPTIONAL` that its family knows.
 
     Raises:
         UsageError: it does not know `drop_path_rate`, or the size of pictures is not possible.

@@ -11,7 +11,7 @@ from headstart.inference.classifier import Classifier
 DIGITS = 6
 """Significant digits of a probability."""
 NUMBER_DIGITS = 7
-"""Significant digits of a number: those of single precision."""
+"""Significant digits of a number, as many as single precision has."""
 Pairs = Sequence[tuple[str, float]]
 """Names and their probabilities or numbers."""
 
