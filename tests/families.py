@@ -1,10 +1,12 @@
 """Networks for tests of what must work with all: the smallest of each torchvision family, and a few for every day."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import pytest
 import torch
 from torch import nn
+
+from headstart.backbones.base import LayerGroup
 
 # with the smallest picture it takes
 SMALLEST = {
@@ -149,6 +151,15 @@ def with_random_values(network: nn.Module) -> nn.Module:
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     return network.to(memory_format=torch.channels_last)
+
+
+def check_layer_groups(groups: Sequence[LayerGroup], network: nn.Module) -> None:
+    """Every parameter is in one group, in the order of the network; the first group is the stem."""
+    assert len(groups) >= 3
+    assert groups[0].name == "stem"
+    assert len({group.name for group in groups}) == len(groups)
+    grouped = [name for group in groups for name, _ in group.named_parameters()]
+    assert grouped == [name for name, _ in network.named_parameters()]
 
 
 def slow_unless(few: Collection, names: Iterable) -> list:

@@ -125,15 +125,26 @@ def served(run):
         thread.join()
 
 
+def one_picture(folder):
+    """The file of a picture."""
+    pictures(folder / "photos", ["cat"], 1)
+    (picture,) = (folder / "photos").rglob("*.*")
+    return picture
+
+
+def give(page, picture):
+    """Gives a picture to the demo page, and waits for the answer."""
+    if has_captum():
+        page.check("#with-map")
+    page.set_input_files("#file", picture)
+    page.wait_for_selector("#classes:not([hidden])")
+
+
 def test_the_demo_page_answers_with_classes_and_a_map(browser, address, tmp_path):
-    pictures(tmp_path / "photos", ["cat"], 1)
-    (picture,) = (tmp_path / "photos").rglob("*.*")
+    picture = one_picture(tmp_path)
 
     def ask(page):
-        if has_captum():
-            page.check("#with-map")
-        page.set_input_files("#file", picture)
-        page.wait_for_selector("#classes:not([hidden])")
+        give(page, picture)
         assert page.locator("#classes tbody tr").count() == 2
         assert page.locator("#status").inner_text().endswith("%")
         assert page.locator("#pictures img").count() == (2 if has_captum() else 1)
@@ -233,14 +244,10 @@ def test_the_check_notices_what_is_wrong(browser, tmp_path):
 def test_pages_about_numbers(browser, quick, tmp_path):
     train(quick("task=regression", "data.numbers=true", "finetuning=probe", "report=true"))
     check(browser, tmp_path / "run/report.html", "report_numbers")
-    pictures(tmp_path / "photos", ["cat"], 1)
-    (picture,) = (tmp_path / "photos").rglob("*.*")
+    picture = one_picture(tmp_path)
 
     def ask(page):
-        if has_captum():
-            page.check("#with-map")
-        page.set_input_files("#file", picture)
-        page.wait_for_selector("#classes:not([hidden])")
+        give(page, picture)
         assert page.locator("#classes thead th").all_inner_texts() == ["number", "value"]
         assert page.locator("#classes tbody th").all_inner_texts() == ["number_0", "number_1"]
         assert page.locator("#status").inner_text().startswith("number_0 ")

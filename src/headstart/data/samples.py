@@ -136,7 +136,7 @@ def pool(parts: dict[str, Samples], known_classes: list[str] | None = None) -> t
     known_digests = digests if len(digests) == len(names) else None
     numbers = any(samples.numbers for samples in parts.values())
     joined = Samples(names, targets, classes, load, known_digests, together, groups or None, numbers)
-    if joined.multi_label and not joined.numbers and (mixed := [name for name in classes if "|" in name]):
+    if joined.multi_label and (mixed := [name for name in classes if "|" in name]):
         raise UsageError(f"the label {mixed[0]!r} has a '|', which separates several labels in tables: rename it")
     if known_classes is None:
         _check_classes(joined, origin["train"])
@@ -246,7 +246,7 @@ def _check_variety(samples: Samples, train: list[int]) -> None:
                 f"the number {name!r} lies between {min(values)!r} and {max(values)!r}, too close together for single "
                 "precision: subtract a constant from the column, such as the lowest value"
             )
-        if len({samples.targets[index][place] for index in train}) < 2:
+        if len(set(values)) < 2:
             raise UsageError(
                 f"the number {name!r} has the same value in all {len(train)} training samples, so nothing can be "
                 "learned about it: leave it out"

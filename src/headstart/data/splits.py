@@ -106,7 +106,7 @@ class SplitPlan:
                     f"cannot cut a {name} split from {len(indices)} training samples: the groups of data.group_by are "
                     f"too few or too large. Give data.{name}_fraction=0, or a {name} split of your own"
                 )
-            return [i for i in indices if i not in cut], [i for i in indices if i in cut]
+            return _parted(indices, cut)
         strata = _distinct(self._strata(samples, indices), samples)
         cut = _with_copies(_take(strata, share, leave=1), indices, samples)
         if not cut:
@@ -115,7 +115,7 @@ class SplitPlan:
                 f"cannot cut a {name} split from {len(indices)} training samples of {len(strata)} classes: {none}. "
                 f"Add samples or a {name} folder, or give data.{name}_fraction=0"
             )
-        return [i for i in indices if i not in cut], [i for i in indices if i in cut]
+        return _parted(indices, cut)
 
     def _fold(self, samples: Samples, indices: list[int]) -> tuple[list[int], list[int]]:
         """The other folds together, and fold `self.fold`: each class is shuffled, then dealt to the folds in turn."""
@@ -128,12 +128,10 @@ class SplitPlan:
                 "give at most as many folds"
             )
         if samples.groups is not None:
-            val = self._fold_of_groups(samples, indices)
-            return [i for i in indices if i not in val], [i for i in indices if i in val]
+            return _parted(indices, self._fold_of_groups(samples, indices))
         strata = _distinct(self._strata(samples, indices), samples)
         dealt = [index for members in strata.values() for index in members]
-        val = _with_copies(set(dealt[self.fold :: self.num_folds]), indices, samples)
-        return [i for i in indices if i not in val], [i for i in indices if i in val]
+        return _parted(indices, _with_copies(set(dealt[self.fold :: self.num_folds]), indices, samples))
 
     def _fold_of_groups(self, samples: Samples, indices: list[int]) -> set[int]:
         """Fold `self.fold`: each group is dealt to the fold that lacks its samples most, large groups first.
@@ -227,6 +225,11 @@ class SplitPlan:
     def _shuffled(self, strata: Strata) -> Strata:
         random = np.random.default_rng(self.seed)
         return {c: random.permutation(members).tolist() for c, members in sorted(strata.items())}
+
+
+def _parted(indices: list[int], chosen: set[int]) -> tuple[list[int], list[int]]:
+    """The indices that are not chosen, and the chosen ones, in their order."""
+    return [i for i in indices if i not in chosen], [i for i in indices if i in chosen]
 
 
 def _frequency(samples: Samples, indices: list[int]) -> Counter[int]:

@@ -21,6 +21,7 @@ SPLIT_NAMES = {
 """Names of split folders and files, alone or as in `test_set`, `training-images` or `valdata`."""
 BESIDE_TRAIN = {"val": ("dev", "eval", "evaluation"), "test": ("holdout",)}
 """Names of splits only beside a `train` folder or file: otherwise they could be classes."""
+ALL_NAMES = {split: (*names, *BESIDE_TRAIN.get(split, ())) for split, names in SPLIT_NAMES.items()}
 TABLES = (".json", ".xlsx", ".xls", ".ods")
 """Endings of files that hold rows, and that are not read."""
 ENDING = r"[-_. ]?(sets?|data|dataset|images?|imgs?|pictures?|photos?|split|folder)?"
@@ -42,8 +43,7 @@ def by_split(paths: Sequence[Path], name: Callable[[Path], str]) -> dict[str, li
 
 def split_named(value: str) -> str | None:
     """The split that a value names, such as `val` for `valid` or `dev`; None: none."""
-    names = {split: (*SPLIT_NAMES[split], *BESIDE_TRAIN.get(split, ())) for split in SPLIT_NAMES}
-    return next((split for split, known in names.items() if _reads_like(value.strip(), known)), None)
+    return next((split for split, names in ALL_NAMES.items() if _reads_like(value.strip(), names)), None)
 
 
 def _reads_like(name: str, names: tuple[str, ...]) -> bool:

@@ -1,7 +1,5 @@
 """A folder of pictures with one sub-folder per class."""
 
-import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ from headstart.datasets.class_folders import ClassFolders
 from headstart.errors import UsageError
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
 from headstart.inputs.images.files import PictureFiles
-from headstart.inputs.images.scan import describe_bad, scan_pictures
+from headstart.inputs.images.scan import describe_bad, results_file, scan_pictures
 
 
 class ImageFolder(ClassFolders):
@@ -34,7 +32,8 @@ class ImageFolder(ClassFolders):
 
     def readable(self, folder: Path, labelled: dict[Path, str], classes: list[str]) -> Samples:
         """As in `ClassFolders`."""
-        result = scan_pictures(list(labelled), self._scan_file(folder))
+        # one file per split folder, because each scan replaces the list of bad files beside it
+        result = scan_pictures(list(labelled), results_file(self.cache, folder))
         if result.bad:
             self.leave_out(result.bad, describe_bad(result, self.root))
         kept = [path for path in labelled if path not in result.bad]
@@ -42,10 +41,3 @@ class ImageFolder(ClassFolders):
             raise UsageError(f"{folder} has no picture that can be read (of {len(labelled)} files): put some there")
         load = PictureFiles([str(path) for path in kept], grey_bits=result.grey_bits)
         return self.as_samples(kept, labelled, classes, load, [result.digests[path] for path in kept])
-
-    def _scan_file(self, folder: Path) -> Path | None:
-        """One file per split folder, because each scan replaces the list of bad files beside it."""
-        if self.cache is None:
-            return None
-        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-        return self.cache / "scans" / f"{key}.jsonl"

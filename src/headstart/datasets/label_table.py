@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from headstart.data.module import DataModule, one_of
+from headstart.data.module import SPLITS, DataModule, one_of
 from headstart.data.samples import Loader, Samples
 from headstart.datasets import bad_samples
 from headstart.datasets.folder_layout import by_split, split_named
@@ -75,7 +75,7 @@ class LabelTable(DataModule):
         split_column: the column with `train`, `val` or `test`; None: a column `split`, if most of its values are these.
         group_by: a column; all rows with the same value in it, such as a patient, stay in one split. None: no groups.
         numbers: whether the labels are numbers instead of classes.
-        header: whether the first row of a CSV or TSV file holds the names of the columns; None: found (`is_header`).
+        header: whether the first row of a CSV or TSV file holds the names of the columns; None: found (`find_columns`).
         on_bad: `leave_out` rows that cannot be used, or `error`.
         options: arguments of `DataModule`.
 
@@ -243,11 +243,11 @@ class LabelTable(DataModule):
         column = self._split_column(table)
         if column is None:
             return {split: table.rows}
-        found: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
+        found: dict[str, list[Row]] = {name: [] for name in SPLITS}
         for row in table.rows:
             name = split_named(row.values[column])
             if name is None:
-                bad[row.place] = f"split {row.values[column]!r}, which is none of train, val, test"
+                bad[row.place] = f"split {row.values[column]!r}, which is none of {', '.join(SPLITS)}"
             else:
                 found[name].append(row)
         return {name: rows for name, rows in found.items() if rows}

@@ -1,8 +1,6 @@
 """Files of pictures and their labels in a table."""
 
-import hashlib
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +11,7 @@ from headstart.datasets.table_columns import Content
 from headstart.errors import UsageError
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
 from headstart.inputs.images.files import PictureFiles
-from headstart.inputs.images.scan import scan_pictures
+from headstart.inputs.images.scan import results_file, scan_pictures
 from headstart.inputs.tables import Table
 
 log = logging.getLogger(__name__)
@@ -75,40 +73,27 @@ class PictureTable(LabelTable):
     def loadable(self, table: Table, rows: list[Labelled], column: int) -> Loadable:
         """As in `LabelTable`: the rows whose picture can be decoded."""
         folder = self.images or table.file.parent
-        files = {each.row.place: _find(folder, each.row.values[column].strip()) for each in rows}
-        bad = {
-            each.row.place: f"no file {folder / each.row.values[column].strip()}"
-            for each in rows
-            if files[each.row.place] is None
-        }
-        kept = [each for each in rows if each.row.place not in bad]
+        names = {each.row.place: each.row.values[column].strip() for each in rows}
+        found = {place: _find(folder, name) for place, name in names.items()}
+        files = {place: file for place, file in found.items() if file is not None}
+        bad = {place: f"no file {folder / names[place]}" for place in found.keys() - files.keys()}
+        kept = [each for each in rows if each.row.place in files]
         kept, contradictory = _without_copies(table, kept, files, tuple if self.numbers else frozenset)
-        result = scan_pictures([files[each.row.place] for each in kept], self._scan_file(table))
-        bad |= contradictory
-        bad |= {
-            each.row.place: f"{each.row.values[column].strip()}: {result.bad[files[each.row.place]]}"
-            for each in kept
-            if files[each.row.place] in result.bad
-        }
+        result = scan_pictures([files[each.row.place] for each in kept], results_file(self.cache, table.file))
+        places = [each.row.place for each in kept if files[each.row.place] in result.bad]
+        bad |= contradictory | {place: f"{names[place]}: {result.bad[files[place]]}" for place in places}
         kept = [each for each in kept if each.row.place not in bad]
         paths = [files[each.row.place] for each in kept]
-        names = [self._sample_name(table, each, column) for each in kept]
+        unique = [self._unique(names[each.row.place], table, each.row.place) for each in kept]
         load = PictureFiles([str(path) for path in paths], grey_bits=result.grey_bits)
-        return Loadable(kept, names, load, [result.digests[path] for path in paths], bad)
+        return Loadable(kept, unique, load, [result.digests[path] for path in paths], bad)
 
-    def _sample_name(self, table: Table, each: Labelled, column: int) -> str:
-        """The file name as in the table; with the row, if another split has it too, which `warn_of_leaks` reports."""
-        name = each.row.values[column].strip()
+    def _unique(self, name: str, table: Table, place: int) -> str:
+        """The name, with its row if another split has it too, which `warn_of_leaks` reports."""
         if name in self._named:
-            name = f"{name} ({self._name(table, each.row.place)})"
+            name = f"{name} ({self._name(table, place)})"
         self._named.add(name)
         return name
-
-    def _scan_file(self, table: Table) -> Path | None:
-        if self.cache is None:
-            return None
-        key = hashlib.sha256(os.fsencode(table.file.resolve())).hexdigest()[:16]
-        return self.cache / "scans" / f"{key}.jsonl"
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -123,7 +108,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _without_copies(
-    table: Table, rows: list[Labelled], files: dict[int, Path | None], compared: type
+    table: Table, rows: list[Labelled], files: dict[int, Path], compared: type
 ) -> tuple[list[Labelled], dict[int, str]]:
     """The first row of each picture, and the rows of pictures whose labels differ, with the reason.
 

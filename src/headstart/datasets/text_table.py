@@ -26,8 +26,8 @@ class TextTable(LabelTable):
 
     def loadable(self, table: Table, rows: list[Labelled], column: int) -> Loadable:
         """As in `LabelTable`: the rows whose text is not empty."""
-        kept = [each for each in rows if each.row.values[column].strip()]
         bad = {each.row.place: "empty text" for each in rows if not each.row.values[column].strip()}
+        kept = [each for each in rows if each.row.place not in bad]
         texts = [each.row.values[column] for each in kept]
         names = [self._name(table, each.row.place) for each in kept]
         return Loadable(kept, names, Texts(texts), [digest(text) for text in texts], bad)

@@ -49,13 +49,11 @@ def mistakes_table(mistakes: Sequence[Mistake | NumberError], contents: Column, 
     table = Table(title=title, title_justify="left", show_lines=True)
     for name in ("true", "predicted"):
         table.add_column(name, max_width=14, overflow="fold")
-    numbers = any(isinstance(mistake, NumberError) for mistake in mistakes)
-    table.add_column("error" if numbers else "prob.", justify="right", no_wrap=True)
+    table.add_column(mistakes[0].measure if mistakes else "", justify="right", no_wrap=True)
     table.add_column(contents.name, overflow="fold")
     for mistake, content in zip(mistakes, contents.values, strict=True):
         names = (excerpt(name, 24) for name in (mistake.true, mistake.predicted))
-        size = f"{mistake.size:.4g}" if numbers else f"{mistake.probability:.3f}"
-        table.add_row(*names, size, excerpt(content, 110))
+        table.add_row(*names, mistake.measured, excerpt(content, 110))
     return table
 
 

@@ -174,10 +174,9 @@ def calibrate(
         task.objective.temperature = candidate
         predictions = predict(task, data, "val", collector.logits)
         errors.append(calibration_error(predictions, CALIBRATION_BINS))
-    checkpoint.keep_temperature(path, temperature, errors[1])
     if task.objective.thresholds is not None:
         task.objective.thresholds = rescaled(task.objective.thresholds, before / temperature)
-        checkpoint.keep_thresholds(path, task.objective.thresholds)
+    checkpoint.keep_temperature(path, temperature, errors[1], task.objective.thresholds)
     log.info("temperature %.3f, written into %s; val/ece %.4f before, %.4f after", temperature, path.name, *errors)
     return errors[1]
 

@@ -146,10 +146,9 @@ def check(reference: Answer, exported: Answer, samples: ParitySamples, classifie
     """Compares checkpoint and export on all samples."""
     targets = samples.targets() if samples.real else None
     meaning = classifier.objective
-    sizes = meaning.answer_sizes() if meaning.numbers else None
     return compare(
         reference, exported, samples, classifier.preprocess.companion, targets, meaning.multi_label, meaning.thresholds,
-        sizes,
+        meaning.answer_sizes(),
     )  # fmt: skip
 
 

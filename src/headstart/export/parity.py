@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from headstart.metrics.numbers import R2
+from headstart.metrics.thresholds import present
 
 Answer = Callable[[list[Any]], Tensor]
 """Raw samples -> probabilities `(samples, num_classes)`, or numbers."""
@@ -93,7 +94,7 @@ def decide(probabilities: Tensor, multi_label: bool, thresholds: Sequence[float]
     """Probabilities `(n, num_classes)` -> predicted classes `(n,)`, or zeros and ones `(n, num_classes)`."""
     if not multi_label:
         return probabilities.argmax(dim=1)
-    return (probabilities > torch.tensor(thresholds or [0.5])).long()
+    return present(probabilities, thresholds).long()
 
 
 def _largest(a: Tensor, b: Tensor) -> float:

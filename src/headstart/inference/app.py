@@ -49,8 +49,7 @@ class Model:
         self.max_pixels = max_pixels
         self.classifier, self.device = classifier.to(device), device
         self.kind = served_kind(classifier.preprocess)
-        # class names may be invalid text
-        self.names = [name.encode(errors="replace").decode() for name in classifier.classes]
+        self.names = list(map(_valid, classifier.classes))
         self.lock = threading.Lock()
 
     def __call__(self, body: bytes, top_k: int, with_map: bool) -> dict[str, Any]:
@@ -71,12 +70,17 @@ class Model:
             answer = answers.served(answers.of(found)[0])
             (labels,) = self.classifier.labels(found)
             if labels is not None:
-                answer["labels"] = [name.encode(errors="replace").decode() for name in labels]
+                answer["labels"] = list(map(_valid, labels))
             if with_map:
                 network = nn.Sequential(self.classifier.backbone, self.classifier.head)
                 output = answers.first_output(found[0])
                 answer |= self.kind.explained(network, self.classifier.backbone, body, batch, output)
         return answer
+
+
+def _valid(name: str) -> str:
+    """A class name as valid text, which the name of a folder need not be."""
+    return name.encode(errors="replace").decode()
 
 
 def served_kind(preprocess: Preprocess) -> ServedKind:

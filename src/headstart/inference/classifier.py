@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from headstart.backbones.low_rank import merge
+from headstart.metrics.thresholds import present
 from headstart.tasks.classification import ClassificationTask, mean_logits
 
 
@@ -41,8 +41,8 @@ class Classifier(nn.Module):
         """
         if not self.objective.multi_label:
             return [None] * len(probabilities)
-        present = probabilities > torch.tensor(self.objective.thresholds or [0.5])
-        return [[name for name, on in zip(self.classes, row, strict=True) if on] for row in present.tolist()]
+        answers = present(probabilities, self.objective.thresholds).tolist()
+        return [[name for name, on in zip(self.classes, row, strict=True) if on] for row in answers]
 
     def _logits(self, inputs: Any) -> Tensor:
         return self.head(self.backbone(inputs))

@@ -78,7 +78,7 @@ def statistics_of(predictions: Predictions, losses: Tensor, weights: Tensor, bin
         bins: number of bins of the calibration error.
     """
     right = predictions.is_right.float()
-    found: dict[str, Statistic] = {"loss": lambda n: (losses * weights) @ n / (weights @ n)}
+    found: dict[str, Statistic] = {"loss": mean_loss(losses, weights)}
     if predictions.multi_label:
         by_label = (predictions.answer == predictions.truth).float().mean(dim=1)
         found |= {"acc": lambda n: _mean(by_label, n), "acc_exact": lambda n: _mean(right, n)}
@@ -91,6 +91,16 @@ def statistics_of(predictions: Predictions, losses: Tensor, weights: Tensor, bin
         found["ece"] = lambda n: calibration_errors(confidence, right, n, bins)
     found["auroc_macro"] = lambda n: _auroc_macro(predictions.probabilities, predictions.truth, n)
     return found
+
+
+def mean_loss(losses: Tensor, weights: Tensor) -> Statistic:
+    """The weighted mean of losses as such a function.
+
+    Args:
+        losses: `(samples,)`.
+        weights: `(samples,)`.
+    """
+    return lambda counts: (losses * weights) @ counts / (weights @ counts)
 
 
 def resampled_metric(metric: Metric, probabilities: Tensor, targets: Tensor) -> Statistic:

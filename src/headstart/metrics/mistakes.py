@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -29,10 +30,18 @@ class Mistake:
     probability: float
     shown_class: int
 
+    measure: ClassVar[str] = "prob."
+    """The word for `measured`, in a table."""
+
+    @property
+    def measured(self) -> str:
+        """How bad it is: the probability."""
+        return f"{self.probability:.3f}"
+
     @property
     def lines(self) -> tuple[str, ...]:
         """A few words about it, as a caption."""
-        return f"true: {self.true}", f"predicted: {self.predicted}", f"with {self.probability:.3f}"
+        return f"true: {self.true}", f"predicted: {self.predicted}", f"with {self.measured}"
 
 
 def worst_mistakes(predictions: Predictions) -> list[Mistake]:

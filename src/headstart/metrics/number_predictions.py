@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from headstart.files import Column, with_column, write_table
-from headstart.metrics.intervals import Statistic, bootstrap_intervals
+from headstart.metrics.intervals import Statistic, bootstrap_intervals, mean_loss
 
 DIGITS = 7
 """Significant digits of a number in tables."""
@@ -77,6 +77,14 @@ class NumberError:
     size: float
     shown_class: int
 
+    measure: ClassVar[str] = "error"
+    """The word for `measured`, in a table."""
+
+    @property
+    def measured(self) -> str:
+        """How bad it is: the error, short."""
+        return f"{self.size:.4g}"
+
     @property
     def lines(self) -> tuple[str, ...]:
         """A few words about it, as a caption."""
@@ -130,7 +138,7 @@ def number_statistics(predictions: NumberPredictions, losses: Tensor, weights: T
         weights: of the losses in their mean, `(samples,)`.
     """
     return {
-        "loss": lambda n: (losses * weights) @ n / (weights @ n),
+        "loss": mean_loss(losses, weights),
         "r2": lambda n: _r2(predictions, n).nanmean(dim=0),
         "mae": lambda n: _mae(predictions, n).mean(dim=0),
         "rmse": lambda n: _rmse(predictions, n).mean(dim=0),

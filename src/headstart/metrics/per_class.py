@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headstart.files import write_table
 from headstart.metrics.predictions import Predictions
+from headstart.metrics.thresholds import USUAL
 
 COUNT_COLUMNS = ("found", "missed", "seen where it is not")
 """True positives, false negatives and false positives."""
@@ -42,7 +43,7 @@ def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
         for c, row in enumerate(found):
             truth, scores = predictions.truth[:, c].numpy(), predictions.probabilities[:, c].numpy()
             row["average_precision"] = float(average_precision_score(truth, scores)) if truth.any() else None
-            row["threshold"] = predictions.thresholds[c] if predictions.thresholds else 0.5
+            row["threshold"] = predictions.thresholds[c] if predictions.thresholds else USUAL
     return found
 
 

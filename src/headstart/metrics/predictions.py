@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from headstart.files import write_table
+from headstart.metrics.thresholds import present
 
 MAX_CLASSES_WITH_ALL_PROBABILITIES = 100
 """With more classes the table has only two: of the true class and of the predicted one."""
@@ -49,7 +50,7 @@ class Predictions:
     def answer(self) -> Tensor:
         """Booleans `(samples, classes)`: the most probable class, or all labels above their threshold."""
         if self.multi_label:
-            return self.probabilities > torch.tensor(self.thresholds or [0.5])
+            return present(self.probabilities, self.thresholds)
         return torch.nn.functional.one_hot(self.predicted, len(self.classes)).bool()
 
     @cached_property

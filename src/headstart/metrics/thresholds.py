@@ -40,6 +40,16 @@ def _best(probabilities: Tensor, truth: Tensor) -> float:
     return candidates[(candidates - USUAL).abs().argmin()].item()
 
 
+def present(probabilities: Tensor, thresholds: Sequence[float] | None) -> Tensor:
+    """Booleans `(samples, labels)`: whether each label counts as present.
+
+    Args:
+        probabilities: `(samples, labels)`, on the CPU.
+        thresholds: of the labels; None: `USUAL` for all.
+    """
+    return probabilities > torch.tensor(thresholds or [USUAL])
+
+
 def moved(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     """Probabilities `(samples, labels)`, moved so that the threshold of each label is at 0.5; their order stays."""
     above, below = probabilities * (1 - thresholds), (1 - probabilities) * thresholds

@@ -148,8 +148,7 @@ def load_any_task(path: Path) -> tuple[Task, DictConfig]:
     task = task_from_config(config, backbone, facts["classes"], facts["class_weights"])
     task.load_state_dict(content["state_dict"])
     task.objective.temperature = facts.get("temperature", 1.0)
-    if facts.get("thresholds") is not None:
-        task.objective.thresholds = facts["thresholds"]
+    task.objective.thresholds = facts.get("thresholds")
     task.save_hyperparameters(facts)
     return task.eval(), config
 
@@ -165,19 +164,22 @@ def keep_thresholds(path: Path, thresholds: list[float]) -> None:
     SafeCheckpointIO().save_checkpoint(content, path)
 
 
-def keep_temperature(path: Path, temperature: float, error: float | None = None) -> None:
+def keep_temperature(
+    path: Path, temperature: float, error: float | None = None, thresholds: list[float] | None = None
+) -> None:
     """Writes the temperature of the probabilities into a checkpoint, where `load_task` reads it.
 
     Args:
         path: the checkpoint.
         temperature: of the probabilities.
         error: the calibration error on val with it, which replaces the one in the checkpoint; None: not known.
+        thresholds: of the labels, for probabilities with this temperature; None: the model has none.
 
     Raises:
         UsageError: the checkpoint cannot be read or written.
     """
     content = read(path)
-    content["hyper_parameters"]["temperature"] = temperature
+    content["hyper_parameters"] |= {"temperature": temperature, "thresholds": thresholds}
     if "val/ece" in content.get("metrics", {}):
         content["metrics"]["val/ece"] = error
     SafeCheckpointIO().save_checkpoint(content, path)

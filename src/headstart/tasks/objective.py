@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -75,9 +74,9 @@ class Objective(nn.Module):
     def fit_to(self, targets: Tensor) -> None:
         """Takes from the targets of the training samples what it must know before training."""
 
-    def answer_sizes(self) -> Tensor:
-        """The size of a large difference of each answer, by which differences are divided: 1 for probabilities."""
-        return torch.ones(())
+    def answer_sizes(self) -> Tensor | None:
+        """The size of a large difference of each answer `(num_outputs,)`; None: the answers are probabilities."""
+        return None
 
     def closed_form_head(self, features: Tensor, targets: Tensor, num_outputs: int, seed: int) -> Solution:
         """The best linear layer for features `(samples, num_features)`."""

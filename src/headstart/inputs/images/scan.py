@@ -76,6 +76,13 @@ def scan_pictures(paths: Sequence[Path], cache_file: Path | None = None, workers
     return ScanResult(bad, digests, bits, _list_bad(cache_file, bad) if is_saved else None)
 
 
+def results_file(cache: Path | None, place: Path) -> Path | None:
+    """The file in the folder `cache` for the results of the pictures of a folder or table; None without a cache."""
+    if cache is None:
+        return None
+    return cache / "scans" / f"{hashlib.sha256(os.fsencode(place.resolve())).hexdigest()[:16]}.jsonl"
+
+
 def describe_bad(result: ScanResult, root: Path, limit: int = 10) -> str:
     """Number of unreadable pictures, the first `limit` paths (relative to `root`) and reasons; "" if there are none."""
     if not result.bad:
