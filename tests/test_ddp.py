@@ -237,6 +237,24 @@ def test_two_processes_learn_from_texts_as_one(composed, tmp_path):
     assert run.metrics == pytest.approx(metrics, abs=1e-6)
 
 
+@pytest.mark.parametrize("words", [["task=multilabel", "data.multi_label=true"], ["task=regression"]])
+def test_two_processes_learn_several_labels_and_numbers_as_one(words, composed, tmp_path):
+    """Thresholds and positive weights, or mean and standard deviation, are those of all samples."""
+    run = training(tmp_path / "two", *LEARNING, *words, EACH, "trainer=ddp_cpu")
+    assert run.code == 0, run.err
+    first, second = run.notes()
+    assert first == second
+    train(composed(*LEARNING, *words, BOTH, "trainer=cpu", "trainer.enable_progress_bar=false"))
+    alone, together = (
+        checkpoint.read(directory / "checkpoints/best.ckpt") for directory in (tmp_path / "run", run.directory)
+    )
+    torch.testing.assert_close(together["state_dict"], alone["state_dict"], rtol=0, atol=1e-4)
+    assert together["headstart"].get("thresholds") == pytest.approx(alone["headstart"].get("thresholds"), abs=1e-5)
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    del metrics["seconds"], metrics["passes"], metrics["kept"]
+    assert run.metrics == pytest.approx(metrics, rel=1e-4)
+
+
 def test_one_of_two_processes_speaks_and_writes(frozen):
     assert frozen.out.count("val/acc:") == 1
     assert frozen.err.count("samples  ") == 1
