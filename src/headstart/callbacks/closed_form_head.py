@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities import move_data_to_device
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from headstart.tasks.objective import Objective
 
 log = logging.getLogger(__name__)
 ROWS_PER_READ = 1024
+FEWEST_WITH_PAIRS = 4  # samples in a batch: two of each of two classes
 MOST_OF_CHANCE = 0.9
 """Highest loss of a softened head, relative to a head that knows nothing: above it, the head would be lost."""
 
@@ -33,14 +34,19 @@ class ClosedFormHead(Callback):
     The features come from the activation cache if it serves the stage; otherwise they are computed here. All processes
     get the solution of the first one.
 
+    In a contrastive stage the features change: the head is fitted again before each validation and at the end of each
+    epoch, so that it always belongs to the weights that are validated and saved.
+
     Place it behind the activation cache.
 
     Attributes:
         factor: of the head's outputs, when the next stage begins; 1 if its stage does not soften it.
+        fitted_at: optimizer steps before the last fit.
     """
 
     def __init__(self) -> None:
         self.factor = 1.0
+        self.fitted_at = -1
 
     def state_dict(self) -> dict[str, float]:
         """The factor that is not applied yet."""
@@ -52,7 +58,8 @@ class ClosedFormHead(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raises a UsageError before the training if head or loss have no closed-form head."""
-        if stage == "fit" and any(planned.closed_form for planned in strategy_of(trainer).plan):
+        plan = strategy_of(trainer).plan if stage == "fit" else []
+        if any(planned.closed_form or planned.contrastive for planned in plan):
             if not isinstance(pl_module, ClassificationTask):
                 raise UsageError(
                     "this task has no closed-form head: use another strategy, such as finetuning=unfreeze_at or "
@@ -60,6 +67,8 @@ class ClosedFormHead(Callback):
                 )
             last_layer(pl_module.head)
             _refuse_focal(pl_module.objective)
+        if any(planned.contrastive for planned in plan):
+            _refuse_without_pairs(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Computes the head when its stage begins; a run that resumes later has the head already."""
@@ -74,11 +83,29 @@ class ClosedFormHead(Callback):
                 layer.bias.mul_(self.factor)
             self.factor = 1.0
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fits the head to the features of a contrastive stage."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._fit_again(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Does so in an epoch without validation."""
+        self._fit_again(trainer, pl_module)
+
+    def _fit_again(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        if task.contrastive and self.fitted_at != trainer.global_step:
+            with torch.inference_mode(False), torch.enable_grad():  # a validation has no gradients
+                self._solve(trainer, task)
+            self.fitted_at = trainer.global_step
+
     def _solve(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         data, layer = trainer.datamodule, last_layer(task.head)
         start = time.monotonic()
         positions = _positions(trainer, data)
+        mode = task.training
+        task.eval()
         features = _features(task, data, positions)
+        task.train(mode)
         targets = data.targets("train", positions).to(task.device)
         objective = copy.deepcopy(task.objective)
         if data.sampler == "balanced":  # class weights have the same effect as drawing rare classes more often
@@ -87,6 +114,8 @@ class ClosedFormHead(Callback):
         with torch.no_grad():
             layer.weight.copy_(trainer.strategy.broadcast(solution.weight))
             layer.bias.copy_(trainer.strategy.broadcast(solution.bias))
+        if task.contrastive:  # no estimate: the features have learned from the samples that the folds hold out
+            return
         held_out = ""
         if solution.held_out:  # with few samples, a better estimate than a small validation split
             score = _score(task.objective, *solution.held_out)
@@ -144,6 +173,23 @@ def _score(objective: Objective, logits: Tensor, targets: Tensor) -> float:
     metrics = objective.training_metrics().to(logits.device)
     metrics.update(objective.probabilities(logits), targets)
     return metrics[objective.main_score[0]].compute().item()
+
+
+def _refuse_without_pairs(trainer: pl.Trainer, task: ClassificationTask) -> None:
+    """Raises a UsageError for settings with which samples cannot be compared in pairs."""
+    other = "use another strategy, such as finetuning=lp_ft"
+    if task.objective.numbers or task.objective.multi_label:
+        have = "numbers" if task.objective.numbers else "any number of labels"
+        raise UsageError(f"finetuning=contrastive needs one class per sample, but the samples have {have}: {other}")
+    if task.mixing is not None:
+        raise UsageError("finetuning=contrastive needs one class per sample, and mixing gives two: use mixing=none")
+    if trainer.datamodule.batch_size < FEWEST_WITH_PAIRS:
+        raise UsageError(
+            f"data.batch_size={trainer.datamodule.batch_size}: finetuning=contrastive compares the samples of a batch, "
+            f"so give at least {FEWEST_WITH_PAIRS}"
+        )
+    if any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):
+        raise UsageError(f"callbacks=ema would average heads of different features: leave it out, or {other}")
 
 
 def _refuse_focal(objective: Objective) -> None:

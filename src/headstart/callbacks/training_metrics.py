@@ -25,7 +25,9 @@ class TrainingMetrics(Callback):
         """Logs the epoch and resets the metrics; not if no batch was counted, as when a finished epoch ends again."""
         if not pl_module.train_loss.update_called:
             return
-        metrics = {"train/loss": pl_module.train_loss.compute(), **pl_module.train_metrics.compute()}
+        metrics = {"train/loss": pl_module.train_loss.compute()}
+        if all(metric.update_called for _, metric in _metrics(pl_module)):  # a contrastive stage has only the loss
+            metrics |= pl_module.train_metrics.compute()
         pl_module.train_loss.reset()
         pl_module.train_metrics.reset()
         # for progress bars, checkpoints and schedulers, which ask the trainer

@@ -56,6 +56,8 @@ class DataModule(pl.LightningDataModule):
         brought: the splits that the data set has itself, known after `setup`; the others are cut from `train`.
         cached_activations: split (`train`, `val`) -> activations that the trainer's batches hold in place of inputs;
             empty if the activation cache does not serve the run.
+        balanced_batches: whether each training batch has several samples each of several classes, equally often; the
+            strategy sets it for each stage.
         load_with: the samples and the deterministic part of a transform -> a function that gives sample `index` after
             this part; the picture cache replaces the default, `uncached`.
 
@@ -106,6 +108,7 @@ class DataModule(pl.LightningDataModule):
         self.splits: dict[str, list[int]] = {}
         self.brought: frozenset[str] = frozenset()
         self.cached_activations: dict[str, Rows | FixedViews] = {}
+        self.balanced_batches = False
         self.load_with: Callable[[Samples, Transform], Load] = uncached
         self._lengths: dict[int, int] = {}  # index in the pool -> length of the input
 
@@ -346,8 +349,13 @@ class DataModule(pl.LightningDataModule):
         weights = self._balancing_weights(indices) if self.sampler == "balanced" else None
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # the same batches every epoch
         return EpochSampler(
-            len(indices), self.seed, weights, rank, world_size, not overfit, self.lengths(indices), self.batch_size
-        )
+            len(indices), self.seed, weights, rank, world_size, not overfit, self.lengths(indices), self.batch_size,
+            partial(self._classes_to_balance, indices),
+        )  # fmt: skip
+
+    def _classes_to_balance(self, indices: list[int]) -> list[int] | None:
+        """The class of each sample if batches are to be balanced by class."""
+        return [self.samples.targets[index] for index in indices] if self.balanced_batches else None
 
     def _balancing_weights(self, indices: list[int]) -> list[float]:
         """The weight of each sample with which every class is drawn equally often."""

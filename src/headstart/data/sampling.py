@@ -4,7 +4,7 @@ So an interrupted run continues exactly, also in the middle of an epoch and with
 The order is the same for batches of inputs and for batches of cached activations.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -54,7 +54,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         lengths: `(num_samples,)`, the length of each sample; None: all have the same size. Batches are made of samples
             of similar lengths, so little is padded. Their order depends only on seed, epoch, lengths, and the number of
             samples per batch of all processes.
-        batch_size: samples per batch and process; only with `lengths`.
+        batch_size: samples per batch and process; only with `lengths` and `classes`.
+        classes: called at the start of every iteration; gives the class of each sample if every batch of every process
+            shall have equally frequent classes, with at least two samples each. Then rare classes are drawn more often,
+            and samples of any length are together. None: batches are not balanced.
         rank: of this process.
         world_size: number of processes.
         reshuffle: whether every epoch has a new order; the augmentation always differs.
@@ -73,9 +76,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         reshuffle: bool = True,
         lengths: Sequence[int] | None = None,
         batch_size: int = 1,
+        classes: Callable[[], Sequence[int] | None] = lambda: None,
     ):
         self.num_samples, self.seed, self.weights = num_samples, seed, weights
-        self.lengths, self.batch_size = lengths, batch_size
+        self.lengths, self.batch_size, self.classes = lengths, batch_size, classes
         self.rank, self.world_size, self.reshuffle = rank, world_size, reshuffle
         self.epoch, self.start = 0, 0
 
@@ -91,11 +95,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
         start, self.start = self.start, 0
         order, epoch = self._order(), self.epoch
         places = range(self.rank + start * self.world_size, len(self) * self.world_size, self.world_size)
-        return ((order[place % self.num_samples], derive_seed(self.seed, epoch, place)) for place in places)
+        return ((order[place % len(order)], derive_seed(self.seed, epoch, place)) for place in places)
 
     def _order(self) -> list[int]:
         """The positions of an epoch, for all processes together."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch if self.reshuffle else 0))
+        if (classes := self.classes()) is not None:
+            return self._balanced(classes, generator)
         if self.weights is None:
             order = torch.randperm(self.num_samples, generator=generator).tolist()
         else:
@@ -123,6 +129,29 @@ class EpochSampler(Sampler[tuple[int, int]]):
             longest = max(range(len(batches)), key=lambda place: self.lengths[batches[place][0]])
             batches.insert(0, batches.pop(longest))
         return list(chain.from_iterable([*batches, last]))
+
+    def _balanced(self, classes: Sequence[int], generator: torch.Generator) -> list[int]:
+        """Positions whose batches, in each process, have equally frequent classes."""
+        positions = {name: [p for p, each in enumerate(classes) if each == name] for name in sorted(set(classes))}
+        draws = {name: _shuffled_again_and_again(found, generator) for name, found in positions.items()}
+        order: list[int] = []
+        for start in range(0, len(self), self.batch_size):
+            size = min(self.batch_size, len(self) - start)
+            batches = [_balanced_batch(size, draws, generator) for _ in range(self.world_size)]
+            order += chain.from_iterable(zip(*batches, strict=True))  # a process takes every `world_size`-th place
+        return order
+
+
+def _shuffled_again_and_again(items: Sequence[int], generator: torch.Generator) -> Iterator[int]:
+    while True:
+        yield from (items[place] for place in torch.randperm(len(items), generator=generator).tolist())
+
+
+def _balanced_batch(size: int, draws: Mapping[int, Iterator[int]], generator: torch.Generator) -> list[int]:
+    """`size` positions of random classes, at least two of each; of all classes if there is room for them."""
+    names, number = list(draws), max(min(len(draws), size // 2), 1)
+    chosen = [names[place] for place in torch.randperm(len(names), generator=generator)[:number].tolist()]
+    return [next(draws[chosen[place % number]]) for place in range(size)]
 
 
 class CachedLoader(DataLoader):

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from headstart.backbones.base import LayerGroup
+from headstart.data.module import DataModule
 from headstart.errors import UsageError, nearest
 from headstart.finetuning.stages import Progress, Stage
 from headstart.metrics.scores import goodness
@@ -181,6 +182,8 @@ class StagedFinetuning(BaseFinetuning):
     def _enter(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         before = [parameter.requires_grad for parameter in task.parameters()]
         self.apply(task)
+        if isinstance(trainer.datamodule, DataModule):
+            trainer.datamodule.balanced_batches = task.contrastive
         _check_optimizers(trainer, task)
         if before != [parameter.requires_grad for parameter in task.parameters()]:
             _wrap_again(trainer)
@@ -200,7 +203,8 @@ class StagedFinetuning(BaseFinetuning):
             else:
                 group.set_trainable(True, self.is_trained)
                 kept += _hold_batch_norm(group, policy)
-        task.head.requires_grad_(not stage.closed_form)
+        task.head.requires_grad_(not stage.closed_form and not stage.contrastive)
+        task.contrastive = stage.contrastive
         task.kept_in_eval = kept
         task.train()
 

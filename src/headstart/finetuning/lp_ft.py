@@ -19,6 +19,8 @@ class LinearProbeThenFinetune(StagedFinetuning):
         soften_head: after its stage, the closed-form head gets less confident, until its loss on the training samples
             is as high as on held-out ones. A head that separates few training samples leaves nothing to learn: the
             gradients of the backbone vanish. Not for numbers.
+        contrastive: the fine-tuning is that of `finetuning/contrastive.py`: on pairs of samples. The head is then
+            fitted anew, so it is not softened.
         head_patience: validations without improvement that end the stage of the head.
         head_epochs: maximum length of that stage; None: no limit.
         head_goal: the run ends if the head on frozen features reaches this monitored score; None: no goal.
@@ -28,13 +30,15 @@ class LinearProbeThenFinetune(StagedFinetuning):
         self,
         solve_head: bool = True,
         soften_head: bool = False,
+        contrastive: bool = False,
         head_patience: int = 2,
         head_epochs: int | None = None,
         head_goal: float | None = None,
         **options: Any,
     ):
         super().__init__(**options)
-        self.solve_head, self.soften_head, self.head_goal = solve_head, soften_head, head_goal
+        self.solve_head, self.head_goal, self.contrastive = solve_head, head_goal, contrastive
+        self.soften_head = soften_head and not contrastive
         self.head_patience = at_least_one("head_patience", head_patience)
         self.head_epochs = at_least_one("head_epochs", head_epochs)
 
@@ -44,4 +48,4 @@ class LinearProbeThenFinetune(StagedFinetuning):
             head = Stage(closed_form=True, softened=self.soften_head, goal=self.head_goal)
         else:
             head = Stage(epochs=self.head_epochs, patience=self.head_patience, goal=self.head_goal)
-        return [head, Stage(frozenset(groups))]
+        return [head, Stage(frozenset(groups), contrastive=self.contrastive)]

@@ -17,6 +17,8 @@ class Stage:
             stage is one epoch without optimizer steps, so that the head is validated and saved like after other epochs.
         softened: after the stage, the outputs of the closed-form head are divided by a number, so that its loss on the
             training samples is as high as on held-out ones.
+        contrastive: the trained groups learn from pairs of samples (`tasks/pairs.py`) in batches with equally frequent
+            classes. The head is not trained: the closed-form head is fitted before each validation and checkpoint.
         goal: the run ends if the monitored metric reaches this score within the stage; None: no goal.
     """
 
@@ -25,6 +27,7 @@ class Stage:
     patience: int | None = None
     closed_form: bool = False
     softened: bool = False
+    contrastive: bool = False
     goal: float | None = None
 
 

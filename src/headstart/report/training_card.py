@@ -109,19 +109,24 @@ def _stages(trained: DictConfig, task: ClassificationTask, history: curves.Histo
         when = f"after epoch {began}" if began else "from the start" if number == 1 else "never began"
         if not history.stages and number > 1:
             when = "not recorded"
-        rates = [f"head {base:g}"] if not stage.closed_form else ["none"]
         learning = [group.name for group in task.layer_groups if group.name in stage.trained]
+        rates = [] if stage.closed_form or stage.contrastive else [f"head {base:g}"]
         if learning:
             ratios = [task.lr_ratios[name] * base for name in learning]
             low, high = min(ratios), max(ratios)
             rates.append(f"backbone {low:.2g}" + (f" to {high:.2g}" if not math.isclose(low, high) else ""))
-        rows.append((str(number), when, _trained_parts(stage, learning, len(task.layer_groups)), ", ".join(rates)))
+        rows.append(
+            (str(number), when, _trained_parts(stage, learning, len(task.layer_groups)), ", ".join(rates) or "none")
+        )
     return rows
 
 
 def _trained_parts(stage: Stage, learning: list[str], number: int) -> str:
     if stage.closed_form:
         return "the head, in closed form on the frozen features"
+    if stage.contrastive:
+        parts = "the whole backbone" if len(learning) == number else ", ".join(learning)
+        return f"{parts} on pairs of samples, the head in closed form"
     if len(learning) == number:
         return "the whole backbone and the head"
     return f"the head and {', '.join(learning)}" if learning else "the head"

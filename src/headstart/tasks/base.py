@@ -88,6 +88,8 @@ class Task(pl.LightningModule):
         )
         # Modules that train() leaves in eval mode; the strategy sets them
         self.kept_in_eval: list[nn.Module] = []
+        # Whether training compares the features of pairs instead of the outputs with the targets; the strategy sets it
+        self.contrastive = False
         # Lightning's own mean over processes rounds the number of samples down: 9 on two processes count as 8
         self.train_loss, self.val_loss, self.test_loss = MeanLoss(), MeanLoss(), MeanLoss()
         self.train_metrics = self.objective.training_metrics().clone(prefix="train/")

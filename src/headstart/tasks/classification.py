@@ -56,10 +56,23 @@ class ClassificationTask(Task):
 
     def forward(self, inputs: Any) -> Tensor:
         """Inputs as the data set yields them, or activations of frozen groups -> logits `(batch, num_outputs)`."""
+        return self.head(self.features(inputs))
+
+    def features(self, inputs: Any) -> Tensor:
+        """The same inputs -> features `(batch, num_features)`."""
         if isinstance(inputs, Activations):
             assert self.rest is not None, "forward_from() must be called before activations are given"
-            return self.head(self.rest(inputs.values))
-        return self.head(self.backbone(inputs))
+            return self.rest(inputs.values)
+        return self.backbone(inputs)
+
+    def training_step(self, batch: tuple[Any, Tensor], index: int) -> Tensor:
+        """The loss of one batch: of its outputs, or of the pairs of its samples. Pairs have no metrics but the loss."""
+        if not self.contrastive:
+            return super().training_step(batch, index)
+        inputs, targets = batch
+        loss = self.objective.pair_loss(self.features(inputs), targets)
+        self.train_loss.update(loss.detach(), len(targets))
+        return loss
 
     def outputs(self, batch: tuple[Any, Tensor]) -> tuple[Tensor, Tensor]:
         """The logits of a batch, and its targets."""

@@ -16,6 +16,7 @@ from headstart.metrics.intervals import Statistic, statistics_of
 from headstart.metrics.mistakes import Mistake, worst_mistakes
 from headstart.metrics.number_predictions import NumberError, NumberPredictions
 from headstart.metrics.predictions import Predictions
+from headstart.tasks import pairs
 
 # Bins of the expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2: 15 bins)
 CALIBRATION_BINS = 15
@@ -62,6 +63,10 @@ class Objective(nn.Module):
     @abstractmethod
     def evaluation_metrics(self) -> MetricCollection:
         """Metrics over answers and targets."""
+
+    def pair_loss(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Contrastive loss of features `(batch, num_features)`, for one class per sample."""
+        return pairs.pair_loss(features, targets)
 
     def batch_weight(self, targets: Tensor) -> Tensor | int:
         """Weight of this batch in the mean loss over batches: the number of its samples."""

@@ -83,7 +83,7 @@ class RangeTest(Callback):
         """Makes the first stage the only one, without an end.
 
         Raises:
-            UsageError: that stage computes the closed-form head.
+            UsageError: that stage computes the closed-form head, or is contrastive.
         """
         strategy = strategy_of(trainer)
         if strategy.plan[0].closed_form:
@@ -92,6 +92,8 @@ class RangeTest(Callback):
                 "rate can lower it. Give optimizer.lr=<number>, or train the head: finetuning=feature_extraction, or "
                 "finetuning.solve_head=false with finetuning=lp_ft"
             )
+        if strategy.plan[0].contrastive:
+            raise UsageError("lr_find=true does not work with finetuning=contrastive: give optimizer.lr=<number>")
         strategy.plan = [Stage(strategy.plan[0].trained)]
         strategy.patience = strategy.goal = None
 
