@@ -87,6 +87,7 @@ class Preprocess(ABC):
         hub_task: name of the classification task on the Hugging Face hub.
         in_rows: whether predictions show the sample itself, as `sample_name`, beside its name.
         run_length: for `finetuning=auto`; None: the default.
+        contrastive_up_to: training samples up to which `finetuning=auto` fine-tunes on pairs of samples; 0: never.
     """
 
     sample_name: ClassVar[str] = "sample"
@@ -94,6 +95,7 @@ class Preprocess(ABC):
     hub_task: ClassVar[str] = "other"
     in_rows: ClassVar[bool] = False
     run_length: ClassVar[Length | None] = None
+    contrastive_up_to: ClassVar[int] = 0
 
     @abstractmethod
     def __call__(self, raw: Any) -> Any:

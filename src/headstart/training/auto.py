@@ -5,7 +5,7 @@ Nothing here changes a config: `training/settle.py` applies the recommendation.
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.backbones.base import Backbone
 from headstart.backbones.speed import seconds_per_sample
-from headstart.callbacks.closed_form_head import last_layer
+from headstart.callbacks.closed_form_head import FEWEST_WITH_PAIRS, last_layer
 from headstart.cli.overrides import command_line_overrides
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
@@ -57,6 +57,7 @@ class Facts:
         fewest_val: validation samples of the rarest class; for numbers all.
         batch_norm: whether a pretrained backbone with BatchNorm is trained.
         run_length: of this kind of input; None: the default.
+        contrastive_up_to: training samples up to which the fine-tuning is contrastive; 0: never.
         several_labels: whether a sample may have any number of labels.
     """
 
@@ -67,6 +68,7 @@ class Facts:
     batch_norm: bool = False
     run_length: Length | None = None
     several_labels: bool = False
+    contrastive_up_to: int = 0
 
 
 @dataclass
@@ -95,6 +97,8 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
         closed_form_head = not settings and cfg.finetuning.get("solve_head") and cfg.model.get("weights") is not None
         backbone = instantiate(model.model)
         facts = facts_of(data, _trains_with_batch_norm(cfg, backbone), backbone.preprocess.run_length)
+        if _pairs_possible(cfg, data):
+            facts = replace(facts, contrastive_up_to=backbone.preprocess.contrastive_up_to)
         for setting in backbone.preprocess.suggest(_some_samples(data)):
             if setting.key not in given and _fits(model.model, setting):
                 settings.append(setting)
@@ -104,6 +108,8 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
             return seconds_per_sample(instantiate(model.model), cfg.trainer.accelerator)
 
         settings += decide(facts, given, limit, time_per_sample, closed_form_head, cfg.monitor)
+    if any(setting.key == "finetuning.contrastive" for setting in settings):  # then the head is fitted anew
+        settings = [setting for setting in settings if setting.key != "finetuning.soften_head"]
     notes = warnings(facts)
     if cfg.trainer.max_time and not limited:
         notes.append("trainer.max_time ends the run, but the number of epochs is fitted to it on one device only")
@@ -146,6 +152,11 @@ def _given(cfg: DictConfig) -> set[str]:
 def _trains_with_batch_norm(cfg: DictConfig, backbone: Backbone) -> bool:
     is_trained = cfg.model.get("weights") is not None and get_class(cfg.finetuning._target_).trains_backbone
     return is_trained and any(isinstance(module, _BatchNorm) for module in backbone.modules())
+
+
+def _pairs_possible(cfg: DictConfig, data: DataModule) -> bool:
+    """Whether a contrastive stage would accept the other settings."""
+    return not cfg.mixing and "ema" not in cfg.callbacks and data.batch_size >= FEWEST_WITH_PAIRS
 
 
 def _some_samples(data: DataModule) -> list[object]:
@@ -239,12 +250,17 @@ def decide(
         )
     per_class = facts.num_train / max(len(facts.counts), 1)
     unit = "samples per class" if facts.counts else "samples"
+    only_probe = closed_form_head and not facts.num_val and per_class < TOO_FEW_TO_TUNE
+    contrastive = closed_form_head and not only_probe and _is_contrastive(facts, given)
+    if contrastive:
+        reason = f"{facts.num_train} training samples are few, but make many pairs of samples to learn from"
+        found.append(Setting("finetuning.contrastive", True, reason))
     if "trainer.max_epochs" not in given:
-        if closed_form_head and not facts.num_val and per_class < TOO_FEW_TO_TUNE:
+        if only_probe:
             reason = f"only the linear probe: {per_class:.1f} {unit} are too few to fine-tune unchecked"
             found.append(Setting("trainer.max_epochs", 1, reason))
         else:
-            found.append(_epochs(facts, limit, time_per_sample, closed_form_head))
+            found.append(_epochs(facts, limit, time_per_sample, closed_form_head, contrastive))
     if facts.batch_norm and per_class >= ENOUGH_PER_CLASS and "task.backbone_lr_ratio" not in given:
         reason = f"the network has BatchNorm, and there are {per_class:.0f} {unit}"
         found.append(Setting("task.backbone_lr_ratio", HIGHER_LR_RATIO, reason))
@@ -271,14 +287,26 @@ def decide(
     return found
 
 
+def _is_contrastive(facts: Facts, given: Collection[str]) -> bool:
+    """Whether the fine-tuning is to be contrastive."""
+    asked = {"finetuning.contrastive", "finetuning.soften_head"} & set(given)
+    one_class = bool(facts.counts) and not facts.several_labels
+    return one_class and not asked and facts.num_train <= facts.contrastive_up_to
+
+
 def _epochs(
-    facts: Facts, limit: float | None, time_per_sample: Callable[[], float] | None, closed_form_head: bool
+    facts: Facts,
+    limit: float | None,
+    time_per_sample: Callable[[], float] | None,
+    closed_form_head: bool,
+    contrastive: bool,
 ) -> Setting:
     length = facts.run_length or Length(SAMPLES_TO_SEE, FEWEST_EPOCHS, MOST_EPOCHS)
     epochs = min(max(math.ceil(length.samples / facts.num_train), length.fewest), length.most)
     reason = f"{facts.num_train} training samples"
     if limit is not None:
-        epoch = time_per_sample() * (facts.num_train + facts.num_val / 3)  # validation is only the forward pass
+        only_forward = facts.num_val + (facts.num_train if contrastive else 0)  # to validate, to fit the head again
+        epoch = time_per_sample() * (facts.num_train + only_forward / 3)
         possible = max(int(MARGIN * limit / epoch), 1)
         if possible < epochs:
             epochs, reason = possible, f"as many as fit into trainer.max_time, at about {epoch:.0f} s each"

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -54,6 +55,33 @@ def test_weights_draw_with_replacement():
     many = [p for epoch in range(100) for p, _ in of_epoch(epoch, 30, seed=5, weights=weights)]
     assert min(many) == 10
     assert sum(p >= 20 for p in many) / 3000 == pytest.approx(0.75, abs=0.04)  # five standard deviations
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("names", [2, 3, 11])
+def test_every_process_gets_batches_with_equally_frequent_classes(names, world_size):
+    classes = [0] * 30 + list(range(1, names)) * 2
+    options = {"seed": 4, "world_size": world_size, "batch_size": 8, "classes": lambda: classes}
+    options["lengths"] = list(range(len(classes)))
+    for rank in range(world_size):
+        order = [p for p, _ in of_epoch(1, len(classes), rank=rank, **options)]
+        assert len(order) == -(-len(classes) // world_size)
+        assert order == [p for p, _ in of_epoch(1, len(classes), rank=rank, **options)]
+        assert order != [p for p, _ in of_epoch(2, len(classes), rank=rank, **options)]
+        for start in range(0, len(order) - 7, 8):
+            found = Counter(classes[p] for p in order[start : start + 8])
+            assert len(found) == min(names, 4)
+            assert max(found.values()) - min(found.values()) <= 1
+
+
+def test_balanced_batches_can_be_switched_on_and_off():
+    asked = {"classes": None}
+    sampler = EpochSampler(12, seed=0, batch_size=4, classes=lambda: asked["classes"])
+    plain = positions(sampler)
+    asked["classes"] = [0] * 10 + [1] * 2
+    assert sum(p >= 10 for p in positions(sampler)) == 6
+    asked["classes"] = None
+    assert positions(sampler) == plain
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0] * 11 + [0.5]])

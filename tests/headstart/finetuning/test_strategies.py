@@ -4,6 +4,7 @@ import pytest
 
 from headstart.errors import UsageError
 from headstart.finetuning.bitfit import BitFit
+from headstart.finetuning.contrastive import Contrastive
 from headstart.finetuning.feature_extraction import FeatureExtraction
 from headstart.finetuning.full import Full
 from headstart.finetuning.gradual import Gradual
@@ -26,6 +27,11 @@ ALL = frozenset(GROUPS)
         (BitFit(), [Stage(ALL)]),
         (UnfreezeAt(epoch=3), [Stage(epochs=3), Stage(ALL)]),
         (Probe(), [Stage(closed_form=True)]),
+        (Contrastive(), [Stage(ALL, contrastive=True)]),
+        (
+            LinearProbeThenFinetune(contrastive=True, soften_head=True),
+            [Stage(closed_form=True), Stage(ALL, contrastive=True)],
+        ),
         (LinearProbeThenFinetune(), [Stage(closed_form=True), Stage(ALL)]),
         (LinearProbeThenFinetune(solve_head=False, head_patience=3), [Stage(patience=3), Stage(ALL)]),
         (LinearProbeThenFinetune(solve_head=False, head_epochs=5), [Stage(epochs=5, patience=2), Stage(ALL)]),

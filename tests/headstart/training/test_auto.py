@@ -109,6 +109,27 @@ def test_settings(facts, expected):
 
 
 @pytest.mark.parametrize(
+    ("facts", "given", "contrastive"),
+    [
+        ({}, (), None),
+        ({"contrastive_up_to": 199}, (), None),
+        ({"contrastive_up_to": 200}, (), True),
+        ({"contrastive_up_to": 200, "several_labels": True}, (), None),
+        ({"contrastive_up_to": 200, "counts": [], "num_train": 200}, (), None),
+        ({"contrastive_up_to": 200}, ("finetuning.contrastive",), None),
+        ({"contrastive_up_to": 200}, ("finetuning.soften_head",), None),
+        ({"contrastive_up_to": 200, "counts": [4, 4], "num_val": 0}, (), None),
+    ],
+    ids=str,
+)
+def test_few_samples_are_learned_in_pairs(facts, given, contrastive):
+    facts = {"counts": [100, 100], "num_val": 1000, "fewest_val": 100} | facts
+    facts = {"num_train": sum(facts["counts"])} | facts
+    found = {decision.key: decision.value for decision in decide(Facts(**facts), given)}
+    assert found.get("finetuning.contrastive") == contrastive
+
+
+@pytest.mark.parametrize(
     ("num_val", "more", "goal"),
     [
         (1000, {}, 0.995),
