@@ -63,6 +63,11 @@ SETUPS = {
         *("augmentation=flip_crop", "scheduler=plateau", "scheduler.patience=0", "monitor=val/loss"),
         *("+trainer.val_check_interval=0.5", "data.sampler=balanced", "optimizer.lr=0.01"),
     ),
+    # batches balanced by class, and a head that is fitted again at each validation
+    "contrastive": (
+        *("finetuning=lp_ft", "finetuning.contrastive=true", "finetuning.batch_norm=train", "head.dropout=0.2"),
+        *("augmentation=flip_crop", "callbacks=blend", "+trainer.val_check_interval=0.5", "optimizer.lr=0.01"),
+    ),
     # batches of texts of similar lengths, rows of different lengths in the cache; needs the package tokenizers
     "texts": (
         *("data=text_table", "data.root={made}/texts.csv", "data.shots_per_class=20", "model=transformers"),

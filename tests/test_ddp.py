@@ -213,6 +213,15 @@ def test_two_processes_compute_the_head_as_one(composed, tmp_path):
     torch.testing.assert_close(run.last()["state_dict"], alone["state_dict"], rtol=0, atol=1e-4)
 
 
+def test_two_processes_learn_from_pairs_and_share_the_head(tmp_path):
+    """Each process compares the samples of its own batch, so the result is not that of one process."""
+    words = [word for word in LEARNING if not word.startswith("finetuning")] + ["finetuning=contrastive"]
+    run = training(tmp_path / "two", *words, EACH, "trainer=ddp_cpu")
+    assert run.code == 0, run.err
+    first, second = run.notes()
+    assert first == second
+
+
 def test_two_processes_learn_from_texts_as_one(composed, tmp_path):
     """The batches of texts of similar lengths are the same, and each process takes half of each."""
     tiny_text = pytest.importorskip("tiny_text")

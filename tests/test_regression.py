@@ -262,6 +262,11 @@ def test_the_default_recipe(composed, capsys, monkeypatch):
     assert "smallest class" not in choices
 
 
+def test_pairs_of_numbers_are_refused(quick):
+    with pytest.raises(UsageError, match="needs one class per sample, but the samples have numbers: use another"):
+        train(quick(*NUMBERS, "finetuning=contrastive"))
+
+
 def test_lp_ft_begins_with_the_ridge_regression(quick, monkeypatch):
     solved = []
     solve = closed_form_head.ClosedFormHead._solve

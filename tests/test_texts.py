@@ -22,7 +22,10 @@ from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
 from headstart.training.run import train
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gradual", "probe", "lp_ft", "bitfit", "lora")]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("gradual", "probe", "lp_ft", "contrastive", "bitfit", "lora")
+]
 STRATEGIES = ["full", "auto", *SLOW]
 
 
@@ -104,7 +107,7 @@ def test_each_layer_sees_each_text_once_and_the_next_run_none(configured, tmp_pa
     assert again.metrics == cached.metrics
 
 
-@pytest.mark.parametrize("strategy", ["full", pytest.param("lp_ft", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("strategy", ["full", "contrastive", pytest.param("lp_ft", marks=pytest.mark.slow)])
 def test_a_run_interrupted_within_an_epoch_ends_as_if_it_had_not_been(strategy, configured, tmp_path, monkeypatch):
     words = [f"finetuning={strategy}", "finetuning.patience=null", "test=false"]
     whole = train(configured(*words, f"paths.run={tmp_path / 'whole'}"))

@@ -26,7 +26,8 @@ class TrainingMetrics(Callback):
         if not pl_module.train_loss.update_called:
             return
         metrics = {"train/loss": pl_module.train_loss.compute()}
-        if all(metric.update_called for _, metric in _metrics(pl_module)):  # a contrastive stage has only the loss
+        counted = pl_module.train_metrics.values(copy_state=False)
+        if any(metric.update_called for metric in counted):  # a contrastive stage has only the loss
             metrics |= pl_module.train_metrics.compute()
         pl_module.train_loss.reset()
         pl_module.train_metrics.reset()

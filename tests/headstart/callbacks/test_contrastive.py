@@ -78,6 +78,7 @@ def test_a_run_that_stops_in_between_ends_as_if_it_had_not(quick, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["task=multilabel", "data.multi_label=true"], "needs one class per sample, but the samples have any number"),
         (["mixing=mixup"], "mixing gives two: use mixing=none"),
         (["data.batch_size=3"], "data.batch_size=3: finetuning=contrastive compares the samples of a batch"),
         (["callbacks=ema"], "callbacks=ema would average heads of different features"),
