@@ -85,6 +85,10 @@ def test_every_strategy_learns_and_an_evaluation_without_the_model_says_the_same
         assert result.metrics["test/acc"] > 0.8
     shutil.rmtree(tmp_path / "model")
     run = tmp_path / "run"
+    if strategy == "auto":
+        choices = (run / "auto.txt").read_text()
+        assert "finetuning.contrastive=True: " in choices
+        assert "soften_head" not in choices
     metrics = evaluate(asked("evaluate", f"run={run}"), run / "checkpoints/best.ckpt")
     for name in ("test/acc", "test/loss"):
         assert metrics[name] == pytest.approx(result.metrics[name], abs=1e-5)
