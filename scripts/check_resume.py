@@ -66,7 +66,7 @@ SETUPS = {
     # batches balanced by class, and a head that is fitted again at each validation
     "contrastive": (
         *("finetuning=lp_ft", "finetuning.contrastive=true", "finetuning.batch_norm=train", "head.dropout=0.2"),
-        *("augmentation=flip_crop", "callbacks=blend", "+trainer.val_check_interval=0.5", "optimizer.lr=0.01"),
+        *("augmentation=flip_crop", "+trainer.val_check_interval=0.5", "optimizer.lr=0.01"),
     ),
     # batches of texts of similar lengths, rows of different lengths in the cache; needs the package tokenizers
     "texts": (
