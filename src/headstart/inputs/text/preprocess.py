@@ -46,7 +46,7 @@ class TextPreprocess(Preprocess):
     hub_task = "text-classification"
     in_rows = True
     run_length = Length(samples=4000, fewest=3, most=80)
-    contrastive_up_to = 150  # docs/texts.md
+    contrastive_up_to = 500  # docs/texts.md
 
     tokenizer: str
     max_length: int
