@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from headstart.cli.run import run_entry_point
+from headstart.cli.terminal import show, wrapped
 from headstart.runs.directory import Run
 
 
@@ -35,7 +36,8 @@ def compare(given: argparse.Namespace) -> None:
     # imported here, so that --help is answered without loading numpy and matplotlib
     from headstart.evaluation import compare as comparison
     from headstart.evaluation import significance
-    from headstart.evaluation.comparison_page import markdown_table, write_comparison
+    from headstart.evaluation.comparison_page import write_comparison
+    from headstart.evaluation.comparison_table import comparison_table, sentences
 
     runs, without = comparison.ended_runs(given.folders)
     for folder in without:
@@ -52,12 +54,10 @@ def compare(given: argparse.Namespace) -> None:
     folder = given.output or (first.parent if Run(first).exists else first)
     listed = comparison.run_rows(found, names, given.over)
     files = write_comparison(folder, (header, rows), listed, claims, points, names[0])
-    print(markdown_table(header, rows))
-    if claims["rows"]:
-        print("\n" + markdown_table(claims["header"], claims["rows"]))
-    print(f"\n{claims['note']}")
-    for file in files:
-        print(os.path.relpath(file), file=sys.stderr)
+    show(comparison_table(found, names[0]), to_stdout=True)
+    for sentence in sentences(claims):
+        print(wrapped(sentence) if sys.stdout.isatty() else sentence)
+    print(f"all metrics: {', '.join(os.path.relpath(file) for file in files)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

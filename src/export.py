@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from headstart.cli import resolvers
 from headstart.cli.conf_files import CONF
-from headstart.cli.run import run_entry_point, terminated_as_interrupted
+from headstart.cli.run import announce_loading, run_entry_point, terminated_as_interrupted
 from headstart.cli.schemas import check_export
 from headstart.runs.directory import find_checkpoint
 
@@ -23,6 +23,7 @@ def main(cfg: DictConfig) -> None:
     check_export(cfg)
     checkpoint = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here, so that `--help` and a mistake are answered without loading torch and Lightning
+    announce_loading()
     from headstart.export.export import export
 
     with terminated_as_interrupted():

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from headstart.cli import resolvers
 from headstart.cli.conf_files import CONF
-from headstart.cli.run import FAILURE, run_entry_point, terminated_as_interrupted
+from headstart.cli.run import FAILURE, announce_loading, run_entry_point, terminated_as_interrupted
 from headstart.cli.schemas import check_predict
 from headstart.runs.directory import find_checkpoint
 
@@ -25,6 +25,7 @@ def main(cfg: DictConfig) -> None:
     check_predict(cfg)
     checkpoint = find_checkpoint(cfg.run, cfg.checkpoint, cfg.logs)
     # imported here, so that `--help` and a mistake are answered without loading torch and Lightning
+    announce_loading()
     from headstart.inference.predict import predict
 
     with terminated_as_interrupted():

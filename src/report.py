@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from headstart.cli import resolvers
 from headstart.cli.conf_files import CONF
-from headstart.cli.run import run_entry_point
+from headstart.cli.run import announce_loading, run_entry_point
 from headstart.cli.settings import check_settings
 from headstart.runs.directory import find_checkpoint
 
@@ -22,6 +22,7 @@ def main(cfg: DictConfig) -> None:
     check_settings(cfg)
     checkpoint = find_checkpoint(cfg.run, "best", cfg.logs)
     # imported here, so that `--help` and a mistake are answered without loading torch and Lightning
+    announce_loading()
     from headstart.report.build import report
 
     for file in report(cfg, checkpoint):

@@ -17,7 +17,7 @@ from headstart.cli.check import check_config
 from headstart.cli.conf_files import CONF
 from headstart.cli.overrides import command_line_overrides
 from headstart.cli.quick_check import check_without_imports
-from headstart.cli.run import run_entry_point
+from headstart.cli.run import announce_loading, run_entry_point
 from headstart.cli.unfinished_sweep import continue_sweep
 from headstart.runs.resume import config_to_run, sweep_to_resume
 
@@ -32,6 +32,7 @@ def main(cfg: DictConfig) -> float | None:
         return None
     cfg = config_to_run(cfg, HydraConfig.get())
     check_without_imports(cfg)
+    announce_loading()
     check_config(cfg)
     # imported here, so that `--help` and a mistake are answered without loading torch and Lightning
     from headstart.training.run import run

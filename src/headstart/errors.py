@@ -73,6 +73,11 @@ def printable(text: str) -> str:
     return _CONTROLS.sub("?", text)
 
 
+def counted(number: int, noun: str) -> str:
+    """The number and its noun: `1 picture`, `1,200 pictures`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def listed(names: Sequence[str], limit: int = 10) -> str:
     """The names in quotes for a message: at most `limit` of them, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:limit])

@@ -1,10 +1,35 @@
-"""The progress bar of everything that takes long. It is tqdm's, as is the bar of Lightning's training loop."""
+"""The progress bar of everything that takes long, and how to write above the bars."""
 
-from pytorch_lightning.utilities import rank_zero_only
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tqdm import tqdm
 
 DELAY_SECONDS = 1.0
 """Work that is done earlier shows no bar."""
+
+
+class Bar(tqdm):
+    """A bar of tqdm that leaves no trace when it is closed, also if a message was written above it.
+
+    tqdm draws a bar again below a message, even before its delay is over, and does not erase such a bar.
+    """
+
+    is_drawn = False
+
+    def refresh(self, *arguments: object, **options: object) -> bool | None:
+        """Draws the bar once its delay is over."""
+        if self._time() < self.start_t + self.delay:
+            return None
+        self.is_drawn = True
+        return super().refresh(*arguments, **options)
+
+    def close(self) -> None:
+        """Erases the bar."""
+        if self.is_drawn:  # tqdm erases what was drawn at `last_print_t`, if that is later than the delay
+            self.last_print_t = max(self.last_print_t, self.start_t + self.delay)
+        super().close()
 
 
 def progress_bar(title: str, total: int | None, unit: str, *, initial: int = 0, hidden: bool = False) -> tqdm:
@@ -20,8 +45,11 @@ def progress_bar(title: str, total: int | None, unit: str, *, initial: int = 0, 
         initial: items done earlier; not part of the speed.
         hidden: whether the bar is never shown.
     """
+    # imported here, because messages are written before Lightning is loaded
+    from pytorch_lightning.utilities import rank_zero_only
+
     is_bytes = unit == "B"
-    return tqdm(
+    return Bar(
         desc=title,
         total=total,
         initial=initial,
@@ -32,3 +60,10 @@ def progress_bar(title: str, total: int | None, unit: str, *, initial: int = 0, 
         dynamic_ncols=True,
         disable=True if hidden or rank_zero_only.rank != 0 else None,  # None: shown in a terminal only
     )
+
+
+@contextmanager
+def above_bars() -> Iterator[None]:
+    """What is written to stdout or stderr inside begins on an empty line; the bars that are shown move below it."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        yield

@@ -82,6 +82,7 @@ def faster_precision(build: Callable[[], Backbone], key: str, known: Path) -> st
     with suppress(OSError, ValueError):  # missing or damaged: measure again
         answers = json.loads(known.read_text())
     if place not in answers:
+        log.info("measuring which precision is faster")
         with torch.random.fork_rng(devices=[]):  # the random numbers of the run must not depend on this
             answers[place] = _measured(build())
         try:

@@ -84,7 +84,7 @@ class ActivationCache(Callback):
         if not groups or not task.takes_activations:
             return
         if before is False:
-            log.info("the activations of the frozen layers are not cached, as before the interruption")
+            log.debug("the activations of the frozen layers are not cached, as before the interruption")
             return
         try:
             self._serve(trainer, task, groups, strategy.plan[self.stage].closed_form, must_pay=before is None)
@@ -223,7 +223,7 @@ def _is_whole(trainer: pl.Trainer, split: str) -> bool:
     limit = getattr(trainer, f"limit_{split}_batches")
     is_whole = isinstance(limit, float) and limit == 1.0  # 1 is one batch
     if limit and not is_whole:
-        log.info("%s is not cached: trainer.limit_%s_batches=%s leaves out some samples", split, split, limit)
+        log.debug("%s is not cached: trainer.limit_%s_batches=%s leaves out some samples", split, split, limit)
     return is_whole
 
 

@@ -17,6 +17,7 @@ from headstart.backbones.parts import NoCleanCutError, in_parts, in_two_parts
 from headstart.caching import fingerprint
 from headstart.caching.activation_store import Layout, StoredRows
 from headstart.caching.filling import Filler, Inputs, NotCachedError
+from headstart.errors import counted
 from headstart.files import GB
 
 log = logging.getLogger(__name__)
@@ -88,10 +89,12 @@ class Chain:
         """
         cut = _cut(self.backbone, groups)
         if cut.groups < groups:
-            log.info(ONLY_SHORTER, groups, cut.groups)
+            log.debug(ONLY_SHORTER, groups, cut.groups)
         filler = self._filler(cut)
         rows = filler.found_rows()
-        if rows is None:
+        if rows is not None:
+            log.info("frozen layers: the outputs of %s are in the cache", counted(filler.found, "sample"))
+        else:
             rows = self._computed(cut, filler, self._rows_of_shorter(cut, shorter))
         self._log_counts(cut, filler, rows, "")
         return cut.rest, rows
@@ -104,7 +107,7 @@ class Chain:
                 filler = self._filler(cut)
                 rows = filler.found_rows() or self._computed(cut, filler, source)
             except (NotCachedError, fingerprint.NoFingerprintError) as reason:
-                log.info(NOT_KEPT, cut.groups, reason)
+                log.debug(NOT_KEPT, cut.groups, reason)
                 continue
             self._log_counts(cut, filler, rows, " for a later stage")
             source = cut.groups, rows
@@ -123,7 +126,7 @@ class Chain:
         for cut in (cuts[groups] for groups in sorted(cuts, reverse=True) if groups < last.groups):
             room -= self._bytes(cut)
             if room < 0:
-                log.info(NOT_KEPT, cut.groups, f"cache.max_gb={self.limit / GB:g} has no room for them beside others")
+                log.debug(NOT_KEPT, cut.groups, f"cache.max_gb={self.limit / GB:g} has no room for them beside others")
                 break
             fitting.insert(0, cut)
         return fitting
@@ -149,7 +152,7 @@ class Chain:
                 _, between, _ = in_parts(self.backbone, [groups, cut.groups])
                 return filler.filled_rows(between, partial(_batches, rows, self.data.batch_size), must_pay=False)
             except NoCleanCutError as reason:
-                log.info("activations behind %d groups are computed from the inputs: %s", cut.groups, reason)
+                log.debug("activations behind %d groups are computed from the inputs: %s", cut.groups, reason)
         try:
             return filler.filled_rows(cut.prefix, self.inputs, self.must_pay)
         finally:
@@ -162,7 +165,7 @@ class Chain:
 
     def _log_counts(self, cut: Cut, filler: Filler, rows: dict[str, StoredRows], purpose: str) -> None:
         size = sum(stored.bytes for stored in rows.values())
-        log.info(
+        log.debug(
             "frozen prefix of %d groups, %s: %d samples computed%s, %d found (%s, %.1f MB)",
             *(cut.groups, " and ".join(rows), filler.lacking, purpose, filler.found, filler.folder, size / 10**6),
         )

@@ -44,7 +44,7 @@ def _cached_rows(backbone: Backbone, data: DataModule, split: str, trainer: pl.T
     digests = {split: fingerprint.of_samples(data.samples, data.splits[split])}
     filler = Filler(trainer, digests, folder, cache.limit, data.order_to_compute)
     rows = filler.found_rows() or filler.filled_rows(backbone, data.inputs, must_pay=False)
-    log.info("features of %s: %d samples computed, %d found (%s)", split, filler.lacking, filler.found, folder)
+    log.debug("features of %s: %d samples computed, %d found (%s)", split, filler.lacking, filler.found, folder)
     return rows[split]
 
 

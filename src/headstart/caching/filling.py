@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from headstart.backbones.parts import InferenceCopy
 from headstart.caching.activation_store import ActivationStore, Layout, StoredRows, holding, make_room
+from headstart.errors import counted
 from headstart.files import GB
 from headstart.inputs.base import batch_size
 from headstart.progress import progress_bar
@@ -176,7 +177,9 @@ class Filler:
         """Digests and rows of samples (split, position), one batch at a time."""
         if not samples:
             return
-        with progress_bar("Frozen layers", len(samples), "samples") as bar:
+        known = f" ({self.found:,} more are in the cache)" if self.found else ""
+        log.info("frozen layers: computing the outputs of %s%s", counted(self.lacking, "sample"), known)
+        with progress_bar("frozen layers", len(samples), "samples") as bar:
             copy = InferenceCopy(network)
             for split, group in groupby(sorted(samples), key=lambda sample: sample[0]):
                 positions = self.sort(split, [position for _, position in group])

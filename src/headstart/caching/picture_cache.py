@@ -163,4 +163,4 @@ def _time_to_read(row: np.ndarray, folder: Path) -> float:
 
 @rank_zero_only
 def _log(message: str, *values: Any) -> None:
-    log.info(message, *values)
+    log.debug(message, *values)

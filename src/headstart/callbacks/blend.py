@@ -1,5 +1,6 @@
 """Averages the weights of the linear probe and of the fine-tuned model, and keeps the best model."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from headstart.errors import UsageError
+from headstart.errors import UsageError, counted
 from headstart.files import read_torch_file
 from headstart.finetuning.base import strategy_of
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import LAST, PROBE
 from headstart.runs.kept import AVERAGE, AVERAGE_IN_LIST, FINE_TUNED, LINEAR_PROBE, Kept
 
+log = logging.getLogger(__name__)
 SHARE = "share of fine-tuned"
 """Key beside the metrics of a saved average, so that it is not taken for the fine-tuned model."""
 
@@ -66,6 +68,7 @@ class Blend(Callback):
         found = {0.0: probe["metrics"], 1.0: tuned["metrics"]}
         # a run that does not validate every epoch has no score of the probe, and perhaps none of its last weights
         tried = [*([] if monitor in probe["metrics"] else [0.0]), *self.shares, *([] if kept else [1.0])]
+        log.info("validating %s of the linear probe and the fine-tuned model", counted(len(tried), "average"))
         for share in tried:
             task.load_state_dict(_between(probe["state_dict"], tuned["state_dict"], share))
             found[share] = _validated(trainer, task, data)

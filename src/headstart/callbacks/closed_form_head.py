@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from headstart.backbones.parts import InferenceCopy
 from headstart.data.module import DataModule
-from headstart.errors import UsageError
+from headstart.errors import UsageError, counted
 from headstart.finetuning.base import strategy_of
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objective import Objective
@@ -102,6 +102,8 @@ class ClosedFormHead(Callback):
         data, layer = trainer.datamodule, last_layer(task.head)
         start = time.monotonic()
         positions = _positions(trainer, data)
+        if not task.contrastive:  # there it is fitted before each validation
+            log.info("closed-form head: fitting it to the features of %s", counted(len(positions), "sample"))
         mode = task.training
         task.eval()
         features = _features(task, data, positions)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.backbones.base import LayerGroup
-from headstart.display.tables import show
+from headstart.cli.terminal import show
 from headstart.finetuning.base import frozen_prefix, strategy_of
 
 
@@ -88,7 +88,7 @@ def learning_rows(task: pl.LightningModule) -> list[tuple[str, ...]]:
 
 def learning_table(title: str, rows: list[tuple[str, ...]]) -> Table:
     """The rows as a table for a terminal."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title)
     columns, rows = _used(rows)
     for column in columns:
         table.add_column(column, justify="left" if column == "group" else "right")

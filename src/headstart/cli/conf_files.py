@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 CONF = Path(__file__).parents[3] / "conf"
 BASE = "base"
 """The name of files that other files of a group are built on; they are not to be chosen."""
@@ -14,3 +16,10 @@ def choices_by_group() -> dict[str, list[str]]:
         if file.stem != BASE:
             found.setdefault(file.parent.name, []).append(file.stem)
     return found
+
+
+def file_with_target(group: str, target: str) -> str | None:
+    """The one file of a folder of `conf/` that builds this class or function; None if there are several, or none."""
+    files = [CONF / group / f"{name}.yaml" for name in choices_by_group().get(group, [])]
+    found = [file.stem for file in files if OmegaConf.load(file).get("_target_") == target]
+    return found[0] if len(found) == 1 else None

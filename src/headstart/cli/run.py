@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -10,19 +11,23 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from headstart.cli import terminal
 from headstart.cli.allocator import keep_freed_memory
 from headstart.cli.failures import failure_in_words
 from headstart.cli.messages import explain
 from headstart.cli.overrides import translate_null_choices
 from headstart.errors import printable
+from headstart.progress import above_bars
+from headstart.runs.directory import Run
 
 # Threads that wait for work must not keep their core busy: with two processes on two cores, training was five times
 # slower. torch reads this when it loads its thread pool, so it must be set before torch is imported.
@@ -30,6 +35,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # On import, not in run_entry_point(): a loader worker that is spawned, not forked, imports the entry point only
 keep_freed_memory()
 
+log = logging.getLogger(__name__)
 USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
@@ -38,7 +44,19 @@ class JobFailed(BaseException):
 
 
 class RaiseAtOnce(Callback):
-    """Raises the exception of a job that failed; in a sweep Hydra keeps it, so that the other jobs run."""
+    """Raises the exception of a job that failed; in a sweep Hydra keeps it, so that the other jobs run.
+
+    Attributes:
+        begun: the new directory of the run of this process; None before its start, for a sweep, a resumed run, or an
+            entry point that has no directory.
+    """
+
+    begun: ClassVar[Path | None] = None
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Notes the directory that Hydra has just made."""
+        if config.hydra.mode is RunMode.RUN and config.hydra.output_subdir is not None:
+            RaiseAtOnce.begun = Path(config.hydra.runtime.output_dir)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Raises `JobFailed`, because Hydra only warns of an `Exception` in a callback."""
@@ -61,8 +79,10 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
     try:
         _call(main)
     except KeyboardInterrupt:
+        remove_worthless_run(interrupted=True)
         sys.exit(INTERRUPTED)
     except SystemExit as leaving:
+        remove_worthless_run(interrupted=True)
         # Lightning turns Ctrl-C into exit code 1, and SIGTERM while it tests into 0
         if type(leaving).__name__ == "SIGTERMException":
             sys.exit(TERMINATED)
@@ -75,8 +95,23 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
         message = mistake or failure_in_words(error, config_name)
         if full or message is None:
             traceback.print_exception(error)
-        sys.stderr.write(f"\nerror: {printable(str(message or error))}\n")
+        with above_bars():
+            terminal.say(f"\nerror: {printable(str(message or error))}", terminal.ERROR)
+        remove_worthless_run()
         sys.exit(FAILURE if mistake is None else USAGE)
+
+
+def remove_worthless_run(interrupted: bool = False) -> None:
+    """Removes the new directory of a run that failed before it wrote a checkpoint or metrics.
+
+    Args:
+        interrupted: the run did not fail: it can be continued if its config is written.
+    """
+    if RaiseAtOnce.begun is None:
+        return
+    run = Run(RaiseAtOnce.begun)
+    if run.is_worthless and not (interrupted and run.exists):
+        shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def _call(main: Callable[[], Any]) -> None:
@@ -88,6 +123,12 @@ def _call(main: Callable[[], Any]) -> None:
         carried = failed.__cause__
     if carried is not None:  # outside of `except`, which would replace its context
         raise carried
+
+
+def announce_loading() -> None:
+    """Says why nothing happens for some seconds: the imports behind it load torch and Lightning."""
+    if "torch" not in sys.modules:
+        log.info("loading PyTorch")
 
 
 @contextmanager
@@ -108,7 +149,12 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Hides messages that libraries print at every start and that need no action; warnings and errors stay."""
+    """Hides messages that libraries print at every start and that need no action; warnings and errors stay.
+
+    Warnings become messages, so that they do not collide with a progress bar.
+    """
+    logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}"
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     rank = next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), "0")

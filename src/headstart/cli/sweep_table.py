@@ -1,17 +1,18 @@
 """The table of a sweep, read from the folders of its jobs."""
 
 import atexit
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
+from headstart.cli import terminal
 from headstart.errors import printable
 from headstart.files import relative_to_cwd, write_table
 from headstart.metrics.scores import goodness
@@ -46,14 +47,26 @@ class SweepTable(Callback):
     that do not know each other.
     """
 
+    def __init__(self) -> None:
+        self.failed = 0
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Registers the table for the end of the process that started the sweep."""
         # not on_multirun_end, because Hydra does not call it after a failed job
-        atexit.register(show, Path(config.hydra.sweep.dir), config.monitor)
+        atexit.register(self._show_or_remove, Path(config.hydra.sweep.dir), config.monitor)
+
+    def _show_or_remove(self, sweep: Path, monitor: str) -> None:
+        """Shows the table; removes the sweep instead if all its jobs failed before they wrote anything of value."""
+        runs = begun_runs(sweep)
+        if runs and len(runs) == self.failed and all(run.is_worthless for run in runs):
+            shutil.rmtree(sweep, ignore_errors=True)
+        else:
+            show(sweep, monitor)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Writes the jobs so far, so that a sweep that is killed leaves its table."""
         if config.hydra.mode is RunMode.MULTIRUN:
+            self.failed += job_return.status is JobStatus.FAILED
             folder = Path(config.hydra.sweep.dir)
             write(folder, find_jobs(folder))
 
@@ -99,17 +112,16 @@ def show(sweep: Path, monitor: str) -> None:
     write(sweep, jobs)
     for run in (Run(Path(job.run)) for job in jobs if job.score is not None):
         monitor = run.config.monitor if run.exists else monitor
-    console = Console(stderr=True, markup=False, emoji=False)  # or rich takes groups=[stem] for markup
-    console.print(_table(jobs, monitor))
-    console.print(str(sweep / "sweep.csv"), soft_wrap=True)
+    terminal.show(_table(jobs, monitor))
+    terminal.say(printable(str(relative_to_cwd(sweep / "sweep.csv"))))
     if not all(job.ended for job in jobs):
-        console.print(f"to continue: python src/train.py resume={relative_to_cwd(sweep)}", soft_wrap=True)
+        terminal.say(printable(f"to continue: python src/train.py resume={relative_to_cwd(sweep)}"))
 
 
 def _table(jobs: list[Job], monitor: str) -> Table:
     # overrides that all jobs share do not tell them apart
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    table = Table("job", "run", title=f"sweep: best {printable(monitor)} of each job", title_justify="left")
+    table = Table("job", "run", title=f"sweep: best {printable(monitor)} of each job")
     for column in ("seconds", "parameters", "score"):
         table.add_column(column, justify="right")
     for job in sorted(jobs, key=lambda job: goodness(job.score, monitor)):

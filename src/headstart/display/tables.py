@@ -2,24 +2,11 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
-from headstart.errors import printable
 from headstart.files import Column
 from headstart.metrics.mistakes import Mistake
 from headstart.metrics.number_predictions import NumberError
-
-
-def show(table: Table) -> None:
-    """Prints a table to stderr. Names are shown as they are: brackets (`[stem]`) and colons are no markup.
-
-    Only control characters become `?`.
-    """
-    table.title = printable(str(table.title or ""))
-    for column in table.columns:
-        column._cells = [printable(cell) if isinstance(cell, str) else cell for cell in column.cells]
-    Console(stderr=True, markup=False, emoji=False).print(table)
 
 
 def data_table(classes: list[str], counts: dict[str, list[int]], totals: dict[str, int], limit: int = 20) -> Table:
@@ -31,7 +18,7 @@ def data_table(classes: list[str], counts: dict[str, list[int]], totals: dict[st
         totals: split -> samples; a sample may have several classes, or none.
         limit: number of classes.
     """
-    table = Table(title="samples", title_justify="left")
+    table = Table(title="samples")
     table.add_column("class")
     for split in counts:
         table.add_column(split, justify="right")
@@ -44,9 +31,28 @@ def data_table(classes: list[str], counts: dict[str, list[int]], totals: dict[st
     return table
 
 
+def results_table(metrics: dict[str, float]) -> Table:
+    """The metrics of a run, `<split>/<name>`, as a table: one row per metric, one column per split."""
+    splits = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
+    table = Table(title="results")
+    table.add_column("metric")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in dict.fromkeys(name.partition("/")[2] for name in metrics):
+        values = [metrics.get(f"{split}/{name}") for split in splits]
+        table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
+    return table
+
+
+def print_metrics(metrics: dict[str, float]) -> None:
+    """Prints the metrics to stdout as lines that other programs can read."""
+    for name, value in metrics.items():
+        print(f"{name}: {value:.4f}")
+
+
 def mistakes_table(mistakes: Sequence[Mistake | NumberError], contents: Column, title: str) -> Table:
     """Mistakes as a table for a terminal of 80 columns; `contents` holds the beginning of each sample."""
-    table = Table(title=title, title_justify="left", show_lines=True)
+    table = Table(title=title, show_lines=True)
     for name in ("true", "predicted"):
         table.add_column(name, max_width=14, overflow="fold")
     table.add_column(mistakes[0].measure if mistakes else "", justify="right", no_wrap=True)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from headstart.cli.conf_files import file_with_target
 from headstart.errors import UsageError, nearest
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import Run, find_runs
@@ -53,7 +54,9 @@ def ended_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
         found |= {run.folder.resolve(): run for run in runs}
     ended = [run for run in found.values() if run.has_ended]
     if len(ended) < 2:
-        raise UsageError(f"a comparison needs two runs that have ended, here is {len(ended)}: give more of them")
+        raise UsageError(
+            f"a comparison needs two runs that have ended, and here is {len(ended) or 'none'}: give more of them"
+        )
     return ended, [run.folder for run in found.values() if not run.has_ended]
 
 
@@ -67,7 +70,8 @@ def configurations(runs: Sequence[Run], over: str) -> list[Configuration]:
             continue
         values = [run.settings.get(key, run.settings.get(key.removesuffix(KIND), "none")) for run in runs]
         if len(set(map(repr, values))) > 1:
-            differing[key.removesuffix(KIND)] = _in_short(key, values)
+            words = [_typed(run, key, value) for run, value in zip(runs, values, strict=True)]
+            differing[key.removesuffix(KIND)] = _in_short(key, values, words)
     found: dict[tuple[str, ...], Configuration] = {}
     for place, run in enumerate(runs):
         values = {key: shown[place] for key, shown in differing.items()}
@@ -83,8 +87,18 @@ def _follows_from_kind(runs: Sequence[Run], key: str) -> bool:
     return key != kind and len(values) == 1 and kinds[0].isdisjoint(kinds[1])
 
 
-def _in_short(key: str, values: Sequence[Any]) -> list[str]:
-    """The values of a setting, shortened; unshortened if two different values would then look alike."""
+def _typed(run: Run, key: str, value: Any) -> str:
+    """The value of a setting as one types it: for a part the name of its file, if that is known."""
+    group = key.removesuffix(KIND)
+    if group == key or value is None:
+        return _short(key, value)
+    return run.choices.get(group) or file_with_target(group, value) or _short(key, value)
+
+
+def _in_short(key: str, values: Sequence[Any], words: Sequence[str]) -> list[str]:
+    """The words for the values of a setting, or short values; unshortened if two different values look alike."""
+    if len(set(words)) == len(set(map(repr, values))):
+        return list(words)
     short = [_short(key, value) for value in values]
     return short if len(set(short)) == len(set(map(repr, values))) else [repr(value) for value in values]
 

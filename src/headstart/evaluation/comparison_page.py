@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from headstart.display.figures import FIRST_COLOUR, MUTED_COLOUR, shortened
 from headstart.display.page import escape_markdown, inline_svg, style, write_page
+from headstart.errors import counted
 from headstart.files import replacing, write_table
 
 Points = dict[str, list[tuple[float, float]]]  # configuration -> (metric, seconds) of each run
@@ -45,7 +46,7 @@ def write_comparison(
     write_table(files[1], runs)
     figures = [_draw_ranges(points, metric), _draw_cost(points, metric)]
     shown = [runs[0], *([Path(row[0]).name, *row[1:]] for row in runs[1:])]
-    title = f"{len(points)} configurations, {len(runs) - 1} runs"
+    title = f"{counted(len(points), 'configuration')}, {counted(len(runs) - 1, 'run')}"
     write_page(
         files[2], "comparison.html", title=title, header=table[0], rows=table[1], runs=shown, claims=claims,
         figures=figures, metric=metric,
@@ -84,4 +85,5 @@ def _draw_cost(points: Points, metric: str) -> Markup:
         axes.grid(alpha=0.3)
         if 1 < len(points) <= 10:
             figure.legend(loc="outside lower center", fontsize=8)
-    return inline_svg(figure, "cost", f"{metric} against the seconds of each of {sum(map(len, points.values()))} runs")
+    runs = counted(sum(map(len, points.values())), "run")
+    return inline_svg(figure, "cost", f"{metric} against the seconds of {runs}")

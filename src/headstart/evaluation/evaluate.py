@@ -1,6 +1,7 @@
 """Evaluates a trained run on one split; needs only its run directory or checkpoint."""
 
 import logging
+import sys
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -14,14 +15,15 @@ from headstart.callbacks.logit_collector import LogitCollector
 from headstart.callbacks.progress import ProgressBar
 from headstart.cli.check import check_config
 from headstart.cli.schemas import AS_IN_RUN, EvaluateConfig
+from headstart.cli.terminal import show
 from headstart.data.module import DataModule
 from headstart.data.trained_run import data_config, known_split, load_data
-from headstart.display.tables import mistakes_table, show
-from headstart.errors import UsageError
+from headstart.display.tables import mistakes_table
+from headstart.errors import UsageError, counted
 from headstart.evaluation import inspection
 from headstart.evaluation.evaluation_files import Evaluation, clear, metrics_table, write_tables_and_figures
 from headstart.evaluation.inspection import Inspection, contents_of
-from headstart.files import Column, as_json, replacing
+from headstart.files import Column, as_json, relative_to_cwd, replacing
 from headstart.metrics.calibration import calibration_error, fit_temperature
 from headstart.metrics.intervals import bootstrap_intervals, resampled_metric
 from headstart.metrics.thresholds import rescaled
@@ -63,11 +65,14 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     collector = LogitCollector(features=bool(cfg.embedding or cfg.neighbours))
     trainer = build_trainer(trained, collector)
     error = calibrate(path, task, data, trainer, collector) if cfg.calibrate else None
+    log.info("evaluating %s of %s", counted(data.num_samples[cfg.split], "sample"), cfg.split)
     tested = test(task, data, cfg.split, trainer)
     if error is not None and run and path == run.best.resolve():
         known = {f"{cfg.split}/ece": tested["ece"]} if "ece" in tested else {}
         run.replace_calibration_errors({"val/ece": error} | known)
-    write_evaluation(cfg, path, trained, task, data, trainer, collector, tested)
+    evaluation = write_evaluation(cfg, path, trained, task, data, trainer, collector, tested)
+    if sys.stdout.isatty():  # elsewhere the metrics are printed as lines that other programs can read
+        show(metrics_table(f"{cfg.split}, {counted(len(evaluation.predictions), 'sample')}", evaluation), True)
     metrics = {f"{cfg.split}/{name}": value for name, value in tested.items()}
     if run and cfg.data.root is None and cfg.test_time == AS_IN_RUN:
         with replacing(run.evaluated_metrics_file(cfg.split, path.stem)) as stream:
@@ -78,8 +83,10 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
 def write_evaluation(
     cfg: DictConfig, path: Path, trained: DictConfig, task: ClassificationTask, data: DataModule, trainer: pl.Trainer,
     collector: LogitCollector, tested: dict[str, float],
-) -> None:  # fmt: skip
+) -> Evaluation:  # fmt: skip
     """Writes the results of a test that was just made: intervals, tables, figures, and everything that `cfg` asks for.
+
+    It returns the metrics with their intervals.
 
     Args:
         cfg: of `conf/evaluate.yaml`.
@@ -107,14 +114,14 @@ def write_evaluation(
     mistakes = task.objective.worst(evaluation.predictions)
     contents = contents_of(data, cfg.split, [mistake.position for mistake in mistakes])
     write_tables_and_figures(folder, evaluation, contents)
-    show(metrics_table(f"{cfg.split}, {len(evaluation.predictions):,} samples", evaluation))
     if contents and cfg.worst:
         listed = mistakes[:LISTED_MISTAKES]
         title = f"worst {task.objective.worst_name}, {len(listed)} of {len(mistakes):,}"
         show(mistakes_table(listed, Column(contents.name, contents.values[: len(listed)]), title))
     features = collector.features if collector.wants_features else None
     Inspection(cfg, trained, task, data, cfg.split, trainer, evaluation.predictions, features, folder).write()
-    log.info("tables and figures: %s", folder)
+    log.info("tables and figures: %s", relative_to_cwd(folder))
+    return evaluation
 
 
 def defaults(path: Path, split: str) -> DictConfig:
@@ -163,6 +170,7 @@ def calibrate(
     """
     if not data.num_samples["val"]:
         raise UsageError("calibrate=true fits the temperature on val, which this run does not have: leave it out")
+    log.info("calibrating: the temperature is fitted on %s of val", counted(data.num_samples["val"], "sample"))
     test(task, data, "val", trainer)
     targets = data.targets("val", range(data.num_samples["val"]))
     temperature = fit_temperature(collector.logits, targets)

@@ -122,7 +122,7 @@ def _metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 def metrics_table(title: str, evaluation: Evaluation) -> Table:
     """The metrics and their intervals as a table for a terminal."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title)
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")

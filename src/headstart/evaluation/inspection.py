@@ -24,7 +24,7 @@ from headstart.display.contact_sheet import is_picture
 from headstart.display.figures import save
 from headstart.display.samples import Entry, SampleView, mistake_entry
 from headstart.display.tables import excerpt
-from headstart.errors import UsageError
+from headstart.errors import UsageError, counted
 from headstart.evaluation.embedding import draw_embedding, in_two_dimensions, write_embedding, write_projector
 from headstart.evaluation.explanations.attribution import require_captum
 from headstart.evaluation.explanations.by_input import explanation_for
@@ -34,12 +34,15 @@ from headstart.heads.logistic_regression import out_of_fold
 from headstart.metrics.intervals import describe_no_mistake
 from headstart.metrics.mistakes import Mistake
 from headstart.metrics.number_predictions import NumberError
+from headstart.progress import progress_bar
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objective import AnyPredictions
 
 log = logging.getLogger(__name__)
 EXPLANATIONS = 12
 """Number of explained mistakes if explain=true gives no number."""
+EXPLAINED_AT_ONCE = 4
+"""Samples in a batch: few, so that the progress is seen."""
 NEIGHBOURS = 5
 """Number of neighbours if neighbours=true gives no number."""
 MISTAKES_WITH_NEIGHBOURS = 8
@@ -116,10 +119,14 @@ class Inspection:
         explain = explanation_for(preprocess, samples[0])
         self.task.to(self.trainer.strategy.root_device)
         found: list[Any] = []
-        for start in range(0, len(mistakes), self.data.batch_size):
-            batch = slice(start, start + self.data.batch_size)
-            classes = [mistake.shown_class for mistake in mistakes[batch]]
-            found += explain(self.task, self.task.backbone, samples[batch], classes)
+        name = self.task.backbone.preprocess.sample_name
+        log.info("explaining the worst %s", counted(len(mistakes), name))
+        with progress_bar("explaining", len(mistakes), f"{name}s") as bar:
+            for start in range(0, len(mistakes), EXPLAINED_AT_ONCE):
+                batch = slice(start, start + EXPLAINED_AT_ONCE)
+                classes = [mistake.shown_class for mistake in mistakes[batch]]
+                found += explain(self.task, self.task.backbone, samples[batch], classes)
+                bar.update(len(classes))
         entries = [
             [mistake_entry(sample, mistake, each, self.predictions.explained_name(mistake.shown_class))]
             for mistake, sample, each in zip(mistakes, samples, found, strict=True)

@@ -155,8 +155,8 @@ def claims(tests: Sequence[PairTest], untested: int, split: str) -> dict[str, An
         split: the split that was evaluated.
     """
     numbers = any(test.numbers for test in tests)
-    counted = ["first closer", "second closer"] if numbers else ["only first right", "only second right"]
-    header = ["first", "second", "verdict", "samples", *counted, "difference", "p", "p after Holm"]
+    columns = ["first closer", "second closer"] if numbers else ["only first right", "only second right"]
+    header = ["first", "second", "verdict", "samples", *columns, "difference", "p", "p after Holm"]
     rows = [
         [test.first, test.second, test.verdict, f"{test.samples:,}", str(test.only_first), str(test.only_second),
          f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f})", f"{test.p:.3g}", f"{test.adjusted:.3g}"]
@@ -166,9 +166,10 @@ def claims(tests: Sequence[PairTest], untested: int, split: str) -> dict[str, An
     if numbers:
         what = "difference of mean absolute errors, in standard deviations of the true numbers (above 0: first better),"
         test = "a permutation test"
+    pairs, others = counted(len(tests), "pair"), counted(untested, "more pair")
     note = (
-        f"{len(tests)} pairs of runs on the same samples of {split}: {what} with a 95 % paired bootstrap interval, "
-        f"{test}, p below 0.05 after Holm's correction. The result is about these trained networks: with another seed, "
+        f"{pairs} of runs on the same samples of {split}: {what} with a 95 % paired bootstrap interval, {test}, "
+        "p below 0.05 after Holm's correction. The result is about these trained networks: with another seed, "
         "the same method gives another network."
     )
     remedy = f"To test them: python src/evaluate.py run=<run> split={split} for each run."
@@ -177,7 +178,5 @@ def claims(tests: Sequence[PairTest], untested: int, split: str) -> dict[str, An
     elif not tests:
         note = f"Nothing is claimed: no two runs have predictions of the same samples of {split}. {remedy}"
     elif untested:
-        note += (
-            f" Nothing is claimed about {untested} more pairs: they have no predictions of the same samples. {remedy}"
-        )
+        note += f" Nothing is claimed about {others}: there are no predictions of the same samples. {remedy}"
     return {"header": header, "rows": rows, "note": note}

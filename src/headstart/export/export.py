@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from headstart.cli.schemas import EXPORT_ENDINGS
-from headstart.errors import Failure, UsageError
+from headstart.errors import Failure, UsageError, counted
 from headstart.export import onnx_file, safetensors_file, torch_files
 from headstart.export.metadata import metadata
 from headstart.export.network import WithPreprocessing
@@ -71,17 +71,21 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
     about = metadata(classifier, trained, path, cfg.format, preprocessing is not None) | {"quantize": cfg.quantize}
     beside = {f"{target.name}.{name}": content for name, content in classifier.preprocess.files_beside().items()}
     about["files"] = list(beside)
+    name = classifier.preprocess.sample_name
     with scratch_folder(target) as scratch:
         file = Path(scratch) / target.name
+        log.info("exporting the network as %s", cfg.format)
         write(cfg, classifier, preprocessing, file, about, samples)
         exported = on_raw(LOAD[cfg.format](file, classifier), classifier, preprocessing is not None)
         reference = on_raw(classifier, classifier, raw=False)
+        log.info("comparing file and checkpoint on %s", counted(len(samples), name))
         parity = check(reference, exported, samples, classifier)
         about["parity"] = asdict(parity) | {"samples_are": f"{samples.split} split" if samples.real else "generated"}
         refuse_difference(cfg, parity)
+        log.info("measuring their speed")
         about["speed"] = speed(reference, exported, next(iter(samples)))
         keep(file, target, about, beside)
-    print_summary(target, about, classifier.preprocess.sample_name)
+    print_summary(target, about, name)
     return about
 
 
@@ -119,6 +123,7 @@ def write(
     with torch.no_grad():
         WRITE[cfg.format](model.eval(), example, axes, file, about)
     if cfg.quantize:
+        log.info("quantizing it: the scales are measured on up to %d samples", CALIBRATION)
         exact = file.rename(file.with_name("exact.onnx"))
         raw = calibration(samples)
         single = raw if preprocessing is not None else map(classifier.preprocess, raw)

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from headstart.backbones.base import LayerGroup
 from headstart.data.module import DataModule
-from headstart.errors import UsageError, nearest
+from headstart.errors import UsageError, counted, nearest
 from headstart.finetuning.stages import Progress, Stage
 from headstart.metrics.scores import goodness
 
@@ -63,6 +63,7 @@ class StagedFinetuning(BaseFinetuning):
         self.patience, self.goal = at_least_one("patience", patience), goal
         self.plan: list[Stage] = []
         self.progress = Progress()
+        self.why_ended = ""
 
     @abstractmethod
     def stages(self, groups: Sequence[str]) -> list[Stage]:
@@ -106,7 +107,7 @@ class StagedFinetuning(BaseFinetuning):
             if trainer.max_epochs is not None and 0 < trainer.max_epochs <= first and not trainer.fast_dev_run:
                 log.warning(
                     "stage %d of %d would begin with epoch %d, but trainer.max_epochs=%d: the run ends before",
-                    *(number, len(self.plan), first, trainer.max_epochs),
+                    *(number, len(self.plan), first + 1, trainer.max_epochs),
                 )
                 return
 
@@ -166,18 +167,24 @@ class StagedFinetuning(BaseFinetuning):
             return
         last = self.progress.stage == len(self.plan) - 1
         if last and self.plan[-1].closed_form and epoch > self.progress.began:
-            log.info("the closed-form head is computed, nothing else is trained: the run ends")
-            trainer.should_stop = True
+            self._end(trainer, "the closed-form head is computed, nothing else is trained: the run ends")
         monitor, best = trainer.lightning_module.monitor, self.progress.best
         goals = (self.goal, self.plan[self.progress.stage].goal)
         # metrics have single precision: 95 of 100 give 0.94999999
         reached = [g for g in goals if g is not None and goodness(best, monitor) >= goodness(g, monitor) - 1e-6]
         if reached:
-            log.info("%s is %.4f: the run ends (its goal was %g)", monitor, best, reached[0])
-            trainer.should_stop = True
+            self._end(trainer, f"{monitor} is {best:.4f}: the run ends (its goal was {reached[0]:g})")
         elif last and self.patience is not None and self.progress.waited >= self.patience:
-            log.info("no improvement in %d validations: the run ends (finetuning.patience)", self.progress.waited)
-            trainer.should_stop = True
+            waited = counted(self.progress.waited, "validation")
+            self._end(trainer, f"no improvement in {waited}: the run ends (finetuning.patience)")
+
+    def _end(self, trainer: pl.Trainer, why: str) -> None:
+        trainer.should_stop, self.why_ended = True, why
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says why the run ended before its last epoch; here, because the line of the epoch comes first."""
+        if self.why_ended:
+            log.info(self.why_ended)
 
     def _enter(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         before = [parameter.requires_grad for parameter in task.parameters()]

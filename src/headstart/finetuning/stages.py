@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from headstart.errors import counted
 from headstart.metrics.scores import is_better
 
 
@@ -59,7 +60,7 @@ class Progress:
         if stage.closed_form and epoch > self.began:
             return "the closed-form head is computed"
         if stage.epochs is not None and epoch - self.began >= stage.epochs:
-            return f"{stage.epochs} epochs are over"
+            return "1 epoch is over" if stage.epochs == 1 else f"{stage.epochs} epochs are over"
         if stage.patience is not None and self.waited >= stage.patience:
-            return f"no improvement in {self.waited} validations"
+            return f"no improvement in {counted(self.waited, 'validation')}"
         return None

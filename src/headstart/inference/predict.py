@@ -88,7 +88,7 @@ def predict(cfg: DictConfig, path: Path) -> bool:
     shown = model.preprocess.sample_name if model.preprocess.in_rows else None
     tally = Tally(f"{shown}s" if shown else "files")
     hidden = cfg.output is None and sys.stdout.isatty()  # otherwise the bar would appear between the rows
-    with opened(cfg.output) as stream, progress_bar("Predicting", found.total, tally.name, hidden=hidden) as bar:
+    with opened(cfg.output) as stream, progress_bar("predicting", found.total, tally.name, hidden=hidden) as bar:
         several = model.objective.multi_label
         writer = FORMATS[row_format(cfg.format, cfg.output)](stream, answers, shown, several)
         try:

@@ -7,6 +7,7 @@ configures.)
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ PROBE = "probe.ckpt"
 BAD_FILES = "bad_files.csv"
 REPORT, MODEL_CARD = "report.html", "MODEL_CARD.md"
 SCRATCH = "scratch"
+OF_EACH_START = (".hydra/*", "*.log", "config.yaml", "classes.json", "split.csv", "auto.txt", BAD_FILES)
+"""Files of a run directory that a failed start leaves."""
+OF_LOGGERS_WITHOUT_ROWS = ("csv/hparams.yaml", "tensorboard/*")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,16 @@ class Run:
         file = self.overrides_file if self.overrides_file.is_file() else self.config_file
         return file.stat().st_mtime
 
+    @property
+    def is_worthless(self) -> bool:
+        """Whether it has only files that each start writes: no checkpoint, no metrics, nothing that took long.
+
+        Records of TensorBoard do not count if there is also a CSV logger, and it has no row yet.
+        """
+        names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if not path.is_dir()]
+        ignored = OF_EACH_START + (OF_LOGGERS_WITHOUT_ROWS if self.history_file.parent.is_dir() else ())
+        return all(any(fnmatchcase(name, pattern) for pattern in ignored) for name in names)
+
     # --- files ----------------------------------------------------------------------------------------------------
 
     @property
@@ -74,6 +88,11 @@ class Run:
     def overrides_file(self) -> Path:
         """Hydra's record of the command line; for a job of a sweep, the overrides of that job."""
         return self.folder / ".hydra" / "overrides.yaml"
+
+    @property
+    def launch_file(self) -> Path:
+        """Hydra's record of the launch, with the files of `conf/` that were chosen."""
+        return self.folder / ".hydra" / "hydra.yaml"
 
     @property
     def metrics_file(self) -> Path:
@@ -196,6 +215,14 @@ class Run:
         if not self.overrides_file.is_file():
             return None
         return [str(word) for word in OmegaConf.to_container(OmegaConf.load(self.overrides_file))]
+
+    @cached_property
+    def choices(self) -> dict[str, str]:
+        """Folder of `conf/` -> the file that was chosen in it, such as `finetuning` -> `lp_ft`; empty if not known."""
+        if not self.launch_file.is_file():
+            return {}
+        chosen = OmegaConf.select(OmegaConf.load(self.launch_file), "hydra.runtime.choices") or {}
+        return {str(group): name for group, name in chosen.items() if isinstance(name, str)}
 
     @cached_property
     def classes(self) -> list[str]:

@@ -57,6 +57,7 @@ def translated(config: DictConfig | Config) -> DictConfig:
     _rename_unfreeze_warmup(today)
     _drop_repeated_sections(today)
     _drop_address(today)
+    _drop_refresh_rate(today)
     trust.check_config(today)
     return OmegaConf.create(today)
 
@@ -126,3 +127,10 @@ def _drop_address(config: Config) -> None:
     data = config.get("data") or {}
     for name in ("url", "sha256"):
         data.pop(name, None)
+
+
+def _drop_refresh_rate(config: Config) -> None:
+    """The progress bar decides itself how often it is drawn."""
+    for callback in (config.get("callbacks") or {}).values():
+        if str((callback or {}).get("_target_")).endswith(".progress.ProgressBar"):
+            callback.pop("refresh_rate", None)

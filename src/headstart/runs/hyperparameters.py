@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 WATCHERS = ("best_checkpoint", "last_checkpoint", "interruption", "learning_rate", "learning_table", "progress_bar",
-            "dashboard", "curves")  # fmt: skip
+            "epoch_lines", "dashboard", "curves")  # fmt: skip
 """Callbacks that do not change the trained model; others, such as `ema`, do."""
 NOT_HYPERPARAMETERS = (
     *("name", "paths", "resume", "report", "compare_scratch", "logger"),

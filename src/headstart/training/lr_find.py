@@ -41,6 +41,7 @@ def find_learning_rate(cfg: DictConfig, data: DataModule) -> float:
     for key, value in {"enable_checkpointing": False, "max_steps": -1}.items():
         OmegaConf.update(rehearsal, f"trainer.{key}", value, force_add=True)
     started = time.monotonic()
+    log.info("searching a learning rate: a range test of at most 100 steps")
     with isolate_rng():
         trainer, test = build_trainer(rehearsal), RangeTest()
         trainer.callbacks.append(test)

@@ -1,6 +1,7 @@
 """One training run: settle the config, train, test, and write the results."""
 
 import logging
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from torch import Tensor
 from headstart.callbacks.forward_passes import passes_of
 from headstart.callbacks.logit_collector import LogitCollector
 from headstart.cli.run import terminated_as_interrupted
+from headstart.cli.terminal import show
 from headstart.data.module import SPLITS, DataModule
-from headstart.display.tables import data_table, show
-from headstart.errors import UsageError
+from headstart.display.tables import data_table, print_metrics, results_table
+from headstart.errors import UsageError, counted
 from headstart.evaluation.thresholds import choose_thresholds
 from headstart.files import as_json, relative_to_cwd, replacing
 from headstart.runs.directory import Run
@@ -70,7 +72,7 @@ def run(cfg: DictConfig) -> Result:
             if cfg.compare_scratch and result.cfg.model.get("weights") is not None:
                 train_from_scratch(result)
     except SystemExit:  # from Ctrl-C or SIGTERM
-        if not cfg.trainer.fast_dev_run:
+        if not cfg.trainer.fast_dev_run and Run(Path(cfg.paths.run)).exists:
             log.warning("interrupted; to continue: python src/train.py resume=%s", relative_to_cwd(to_continue(cfg)))
         raise
     return result
@@ -227,6 +229,7 @@ def summarise(cfg: DictConfig, trainer: pl.Trainer, task: Task, data: DataModule
     if path and data.num_samples["val"] and isinstance(task, ClassificationTask) and task.objective.multi_label:
         choose_thresholds(trainer, task, data, Path(path))
     if cfg.test and data.num_samples["test"]:
+        log.info("testing %s on %s", "it" if path else "the model", counted(data.num_samples["test"], "sample"))
         (tested,) = trainer.test(task, datamodule=data, ckpt_path=path or None, verbose=False)
         metrics |= tested
     parameters = sum(parameter.numel() for parameter in task.parameters())
@@ -244,7 +247,9 @@ def write_result(run: Run, result: Result, seconds: float) -> None:
     content: dict[str, Any] = {"score": result.score} | cost | result.metrics | kept
     with replacing(run.metrics_file) as stream:
         stream.write(as_json(content))
-    for name, value in result.metrics.items():
-        print(f"{name}: {value:.4f}")
+    if sys.stdout.isatty():
+        show(results_table(result.metrics), to_stdout=True)
+    else:
+        print_metrics(result.metrics)
     task = get_class(result.cfg.task._target_)
     log.info("%.0f s; %s", seconds, task.afterwards.format(run=relative_to_cwd(run.folder)))

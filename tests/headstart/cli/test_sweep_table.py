@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from headstart.callbacks.learning_table import learning_table
 from headstart.cli import sweep_table as sweep
 from headstart.cli.sweep_table import SweepTable
-from headstart.display.tables import data_table, show
+from headstart.cli.terminal import show
+from headstart.display.tables import data_table
 
 
 def test_class_names_are_shown_as_they_are(capsys):

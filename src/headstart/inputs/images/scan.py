@@ -13,6 +13,7 @@ from pathlib import Path
 
 import PIL
 
+from headstart.errors import counted
 from headstart.files import replacing
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.images.decode import HEIC_VERSION, largest_grey
@@ -131,8 +132,10 @@ def _judge(path: Path) -> Verdict:
 
 def _verdicts(paths: Sequence[Path], workers: int | None) -> Iterator[tuple[Path, Verdict]]:
     """In the order of `paths`. Threads are enough: reading, decoding and hashing release the interpreter lock."""
+    if paths:
+        log.info("checking %s", counted(len(paths), "picture"))
     waiting = iter(paths)
-    with progress_bar("Checking pictures", len(paths), "pictures") as bar, ThreadPoolExecutor(workers) as pool:
+    with progress_bar("checking pictures", len(paths), "pictures") as bar, ThreadPoolExecutor(workers) as pool:
         while batch := list(islice(waiting, _BATCH)):
             for path, verdict in zip(batch, pool.map(_judge, batch), strict=True):
                 yield path, verdict
