@@ -9,12 +9,12 @@ Writes comparison.md, comparison.csv and comparison.html, and prints the table: 
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from headstart.cli.run import run_entry_point
-from headstart.cli.terminal import show, wrapped
+from headstart.cli.terminal import say, show, wrapped
+from headstart.files import relative_to_cwd
 from headstart.runs.directory import Run
 
 
@@ -33,6 +33,7 @@ def main() -> None:
 
 def compare(given: argparse.Namespace) -> None:
     """Reads the runs, tests their differences, writes the files and prints the tables."""
+    say("reading the runs")
     # imported here, so that --help is answered without loading numpy and matplotlib
     from headstart.evaluation import compare as comparison
     from headstart.evaluation import significance
@@ -57,7 +58,7 @@ def compare(given: argparse.Namespace) -> None:
     show(comparison_table(found, names[0]), to_stdout=True)
     for sentence in sentences(claims):
         print(wrapped(sentence) if sys.stdout.isatty() else sentence)
-    print(f"all metrics: {', '.join(os.path.relpath(file) for file in files)}", file=sys.stderr)
+    say(f"all metrics and figures: {', '.join(map(relative_to_cwd, files))}")
 
 
 if __name__ == "__main__":

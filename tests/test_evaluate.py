@@ -170,7 +170,7 @@ def test_the_choice_of_thresholds_is_no_test(words, quick, tmp_path):
 
 
 def test_features_are_found_where_training_left_them(quick, tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG", "headstart")
     train(quick(*UNSURE, "finetuning=probe"))
     data, (task, trained) = build_data(quick(*UNSURE)), checkpoint.load_task(tmp_path / "run/checkpoints/best.ckpt")
     data.connect(task.backbone.preprocess, task.backbone.preprocess)

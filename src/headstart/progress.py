@@ -20,7 +20,7 @@ class Bar(tqdm):
 
     def refresh(self, *arguments: object, **options: object) -> bool | None:
         """Draws the bar once its delay is over."""
-        if self._time() < self.start_t + self.delay:
+        if self.delay and self._time() < self.start_t + self.delay:
             return None
         self.is_drawn = True
         return super().refresh(*arguments, **options)

@@ -21,7 +21,7 @@ from headstart.errors import counted
 from headstart.files import GB
 
 log = logging.getLogger(__name__)
-NOT_KEPT = "the activations behind %d groups are not kept for a later stage: %s"
+NOT_KEPT = "the activations behind %s are not kept for a later stage: %s"
 ONLY_SHORTER = (
     "the backbone cannot be cut behind its %d frozen groups, only behind %d: the others are computed in each epoch"
 )
@@ -107,7 +107,7 @@ class Chain:
                 filler = self._filler(cut)
                 rows = filler.found_rows() or self._computed(cut, filler, source)
             except (NotCachedError, fingerprint.NoFingerprintError) as reason:
-                log.debug(NOT_KEPT, cut.groups, reason)
+                log.debug(NOT_KEPT, counted(cut.groups, "group"), reason)
                 continue
             self._log_counts(cut, filler, rows, " for a later stage")
             source = cut.groups, rows
@@ -126,7 +126,11 @@ class Chain:
         for cut in (cuts[groups] for groups in sorted(cuts, reverse=True) if groups < last.groups):
             room -= self._bytes(cut)
             if room < 0:
-                log.debug(NOT_KEPT, cut.groups, f"cache.max_gb={self.limit / GB:g} has no room for them beside others")
+                log.debug(
+                    NOT_KEPT,
+                    counted(cut.groups, "group"),
+                    f"cache.max_gb={self.limit / GB:g} has no room for them beside others",
+                )
                 break
             fitting.insert(0, cut)
         return fitting

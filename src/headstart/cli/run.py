@@ -70,6 +70,7 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
     Exit codes: 0 done, 1 failed, 2 a mistake on the command line, 130 Ctrl-C, 143 SIGTERM.
     `HYDRA_FULL_ERROR=1` shows the traceback of a mistake, too.
     """
+    RaiseAtOnce.begun = None
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
     quiet()

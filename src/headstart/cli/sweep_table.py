@@ -66,7 +66,7 @@ class SweepTable(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Writes the jobs so far, so that a sweep that is killed leaves its table."""
         if config.hydra.mode is RunMode.MULTIRUN:
-            self.failed += job_return.status is JobStatus.FAILED
+            self.failed += getattr(job_return, "status", None) is JobStatus.FAILED
             folder = Path(config.hydra.sweep.dir)
             write(folder, find_jobs(folder))
 

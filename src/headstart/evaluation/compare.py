@@ -54,9 +54,7 @@ def ended_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
         found |= {run.folder.resolve(): run for run in runs}
     ended = [run for run in found.values() if run.has_ended]
     if len(ended) < 2:
-        raise UsageError(
-            f"a comparison needs two runs that have ended, and here is {len(ended) or 'none'}: give more of them"
-        )
+        raise UsageError(f"a comparison needs two runs that have ended, here is {len(ended)}: give more of them")
     return ended, [run.folder for run in found.values() if not run.has_ended]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.errors import UsageError
+from headstart.errors import UsageError, counted
 from headstart.evaluation.compare import Configuration
 from headstart.runs.evaluations import Answers
 

@@ -131,6 +131,4 @@ def _drop_address(config: Config) -> None:
 
 def _drop_refresh_rate(config: Config) -> None:
     """The progress bar decides itself how often it is drawn."""
-    for callback in (config.get("callbacks") or {}).values():
-        if str((callback or {}).get("_target_")).endswith(".progress.ProgressBar"):
-            callback.pop("refresh_rate", None)
+    ((config.get("callbacks") or {}).get("progress_bar") or {}).pop("refresh_rate", None)

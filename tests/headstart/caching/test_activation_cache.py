@@ -156,15 +156,21 @@ def test_a_network_of_torchvision(tiny):
 
 
 def test_each_picture_once_and_in_the_next_run_none(tiny, tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         *_, watch, cache = fit(tiny())
     assert cache.passes == TRAIN_AND_VAL
     assert all(watch.kinds["train"] + watch.kinds["val"])
     (store,) = stores(tmp_path)
     told = f"frozen prefix of 4 groups, train and val: {TRAIN_AND_VAL} samples computed, 0 found ({store}, 0.0 MB)"
     assert told in caplog.text
-    *_, cache = fit(tiny("optimizer.lr=0.1", "data.batch_size=7", "head=mlp"))  # another job of a sweep
+    sentences = [record.message for record in caplog.records if record.levelno >= logging.INFO]
+    assert f"frozen layers: computing the outputs of {TRAIN_AND_VAL} samples" in sentences
+    assert not any(str(store) in sentence for sentence in sentences), "details are for those who look for a fault"
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "headstart"):
+        *_, cache = fit(tiny("optimizer.lr=0.1", "data.batch_size=7", "head=mlp"))  # another job of a sweep
     assert cache.passes == 0
+    assert f"frozen layers: the outputs of {TRAIN_AND_VAL} samples are in the cache" in caplog.text
     assert stores(tmp_path) == [store]
 
 
@@ -230,7 +236,7 @@ def test_a_setting_of_the_transform_is_a_miss(setting, tiny):
 
 
 def test_augmented_pictures_are_not_cached_but_those_of_validation(tiny, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         *_, watch, cache = fit(tiny("augmentation=flip_crop"))
     assert watch.kinds == {"train": [False] * len(watch.kinds["train"]), "val": [True] * len(watch.kinds["val"])}
     assert cache.passes == 12
@@ -292,7 +298,7 @@ def test_fixed_views_and_interruption(tiny, tmp_path):
 def test_too_little_room_is_told_and_the_run_works(known, tiny, caplog):
     if known:  # how large the rows are
         fit(tiny("data.num_samples=40"))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         *_, watch, cache = fit(tiny("cache.max_gb=1e-5"))
     assert not any(watch.kinds["train"] + watch.kinds["val"])
     assert (
@@ -339,7 +345,7 @@ def test_a_damaged_store_leaves_its_room_to_its_rows(tiny, tmp_path):
 def test_an_unusable_folder_is_told_and_the_run_works(tiny, tmp_path, caplog):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/stores").write_text("a file")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         *_, cache = fit(tiny())
     assert cache.passes == 0
     assert "the activations of the frozen layers are not cached: " in caplog.text
@@ -355,7 +361,7 @@ def test_a_failure_while_computing_is_told_and_the_run_works(batch, tiny, caplog
 
     plain, calls = InferenceCopy.forward, []
     monkeypatch.setattr(InferenceCopy, "forward", forward)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         *_, watch, cache = fit(tiny())
     assert not any(watch.kinds["train"])
     assert cache.passes == 16 * (batch - 1)
@@ -369,7 +375,7 @@ def test_rows_that_cannot_be_mapped_are_told_and_the_run_works(error, tiny, capl
         raise error("the folder went away")
 
     monkeypatch.setattr(ActivationStore, "serve", serve)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         *_, watch, cache = fit(tiny())
     assert not any(watch.kinds["train"])
     assert cache.passes == TRAIN_AND_VAL
@@ -382,7 +388,7 @@ def test_a_transform_that_does_not_tell_its_settings_is_not_cached(tiny, caplog)
         data.connect(lambda picture: transform(picture), transform)
         data.eval_transform = data.train_transform
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         *_, cache = fit(tiny(), change=lambdas)
     assert cache.passes == 0
     assert "is made while the program runs" in caplog.text
@@ -455,7 +461,7 @@ def test_a_resumed_run_does_what_the_run_did_before(usable, tiny, tmp_path, capl
     else:
         blocked.unlink()
     cfg.resume = cfg.paths.run
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         rest, *_, watch, cache = fit(cfg)
     assert watch.kinds["train"] == [False] * len(watch.kinds["train"])
     if usable == "after":
@@ -505,13 +511,13 @@ def test_a_damaged_store_is_computed_again(tiny, tmp_path):
 
 
 def test_a_debug_run_fills_nothing(tiny, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         assert fit(tiny("trainer.fast_dev_run=true"))[-1].passes == 0
     assert "not cached: this run sees a few batches only" in caplog.text
 
 
 def test_of_a_shortened_epoch_nothing_is_cached(tiny, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         *_, watch, cache = fit(tiny("trainer.limit_train_batches=1", "trainer.limit_val_batches=0"))
     assert cache.passes == 0
     assert not any(watch.kinds["train"])

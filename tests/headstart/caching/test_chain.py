@@ -67,7 +67,7 @@ def rows(folder):
 
 
 def test_each_group_sees_each_picture_once(fit, seen, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         _, cache = fit(*GRADUAL)
     assert seen == dict.fromkeys(GROUPS, SAMPLES)
     assert cache.passes == SAMPLES
@@ -172,7 +172,7 @@ def test_what_learns_in_between_or_sees_other_pictures_is_left_out(frozen, rando
 def test_where_rows_of_later_stages_find_no_room_the_stage_has_its_own(fit, seen, tmp_path, caplog):
     of_stage3, of_stage2 = (SAMPLES * (numbers * 4 + 32) for numbers in (128, 64 * 8 * 8))
     limit = f"cache.max_gb={(of_stage3 + of_stage2 + 1000) / 1e9}"
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         fit(*GRADUAL, limit)
     assert "the activations behind 2 groups are not kept for a later stage: cache.max_gb=" in caplog.text
     assert "frozen prefix of 3 groups, train and val: 0 samples computed, 68 found" in caplog.text
@@ -185,7 +185,7 @@ def test_where_two_cuts_at_once_are_not_possible_rows_come_from_pictures(fit, se
         raise NoCleanCutError("the code is tangled")
 
     monkeypatch.setattr(chain, "in_parts", refuse)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         _, cache = fit(*GRADUAL)
     assert "activations behind 3 groups are computed from the inputs: the code is tangled" in caplog.text
     assert seen == {name: SAMPLES * times for name, times in zip(GROUPS, (4, 3, 2, 1), strict=True)}
@@ -201,7 +201,7 @@ def test_a_cut_before_the_end_of_the_frozen_groups_is_told(fit, caplog, monkeypa
         return plain(backbone, groups)
 
     monkeypatch.setattr(chain, "in_two_parts", refuse)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         fit("finetuning=top_k", "finetuning.k=1", "trainer.max_epochs=1")
     assert "the backbone cannot be cut behind its 3 frozen groups, only behind 2" in caplog.text
     assert "frozen prefix of 2 groups" in caplog.text
@@ -216,9 +216,9 @@ def test_a_shorter_prefix_that_fails_is_left_out(fit, seen, caplog, monkeypatch)
         return plain(self, network, inputs, must_pay)
 
     monkeypatch.setattr(filling.Filler, "filled_rows", fail)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         fit(*GRADUAL)
-    assert "the activations behind 1 groups are not kept for a later stage: the disk is full" in caplog.text
+    assert "the activations behind 1 group are not kept for a later stage: the disk is full" in caplog.text
     assert "the activations of the frozen layers are not cached: the disk is full" in caplog.text, "its own stage"
     assert seen == dict.fromkeys(GROUPS, SAMPLES)
 
@@ -227,7 +227,7 @@ def test_rows_that_are_slower_to_read_than_to_compute_are_refused(fit, tmp_path,
     fit("finetuning=feature_extraction")
     kept = rows(tmp_path)
     monkeypatch.setattr(filling, "DISK", 1000)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         fit("finetuning=top_k", "finetuning.k=1", f"cache.max_gb={(68 * (128 * 4 + 36) + 1000) / 1e9}")
         fit("finetuning=top_k", "finetuning.k=2")
     assert "ms, reading its 0.0164 MB back 16420.00 ms" in caplog.text

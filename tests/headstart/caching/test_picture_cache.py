@@ -125,7 +125,7 @@ def test_a_cached_run_is_the_uncached_run_to_the_bit(overrides, tiny, decoded):
 
 
 def test_each_picture_once_and_in_the_next_run_none(tiny, decoded, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         fit(tiny())
         assert decoded() == TRAIN + VAL
         fit(tiny("optimizer.lr=0.1", "data.seed=5", "augmentation=affine"))
@@ -154,7 +154,7 @@ def test_where_it_does_not_pay_nothing_is_kept(setting, tiny, tmp_path):
 
 def test_where_decoding_is_cheaper_nothing_is_kept(tiny, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(pictures, "_timed", lambda *_: (1.0, 1.5))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         fit(tiny("trainer.max_epochs=2"))
     assert not list((tmp_path / "cache").glob("stores/*"))
     assert "pictures of train and val are not kept: decoding takes 1000.00 ms" in caplog.text
@@ -180,7 +180,7 @@ def test_an_augmentation_that_tells_nothing_is_not_kept(tiny, decoded, caplog):
         deterministic = data.eval_transform
         data.connect(lambda picture: deterministic(picture), deterministic)
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         fit(tiny(), own)
     assert decoded() == 3 * TRAIN + VAL
     assert "pictures of train are not kept: the augmentation does not say" in caplog.text

@@ -91,7 +91,7 @@ def test_a_goal_ends_the_run_in_whatever_stage(monitor, scores, goal, epochs, qu
 def test_a_stage_that_never_begins_is_told_before_training(quick, caplog):
     with caplog.at_level(logging.WARNING):
         record(quick("finetuning=unfreeze_at", "finetuning.epoch=2", "trainer.max_epochs=2"))
-    assert "stage 2 of 2 would begin with epoch 2, but trainer.max_epochs=2: the run ends before" in caplog.text
+    assert "stage 2 of 2 would begin with epoch 3, but trainer.max_epochs=2: the run ends before" in caplog.text
 
 
 def test_patience_without_validation_is_refused(quick):

@@ -136,7 +136,7 @@ def test_training_alone_is_mixed(overrides, noted):
 
 
 def test_frozen_layers_see_mixed_pictures(noted, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "headstart"):
         steps = noted("finetuning=feature_extraction")
     assert "train is not cached: mixing makes new samples" in caplog.text
     assert steps.activations == {"train": {False}, "val": {True}}

@@ -228,7 +228,7 @@ def test_a_bar_counts_the_pictures_that_are_not_remembered(pictures, tmp_path, m
     scan_pictures(pictures[:2], tmp_path / "scan.jsonl")
     scan_pictures(pictures, tmp_path / "scan.jsonl")
     assert [(bar.n, bar.total) for bar in bars] == [(2, 2), (4, 4)]
-    assert "Checking pictures:" in terminal.getvalue()
+    assert "checking pictures:" in terminal.getvalue()
 
 
 def test_nothing_to_scan(tmp_path):

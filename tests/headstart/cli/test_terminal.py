@@ -1,0 +1,89 @@
+"""Messages in a terminal: above the bars, in lines of 80 columns, with colours if it has them."""
+
+import io
+import logging
+import sys
+
+import pytest
+from terminal import Terminal
+from tqdm import std as tqdm_module
+
+from headstart.cli.terminal import BEST, TerminalHandler
+from headstart.progress import progress_bar
+
+BAR = "checking:  50%|"
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """The time in seconds, which only the test moves."""
+    now = [1000.0]
+    monkeypatch.setattr(tqdm_module, "time", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Writes a message to a stream on stderr and returns the stream."""
+
+    def write(
+        message: str, level: int = logging.INFO, stream: io.StringIO | None = None, style: str = ""
+    ) -> io.StringIO:
+        stream = stream or Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        record = logging.makeLogRecord({"msg": message, "levelno": level, **({"style": style} if style else {})})
+        TerminalHandler(stream).handle(record)
+        return stream
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return write
+
+
+def test_a_message_moves_the_bar_down_and_the_bar_leaves_nothing(written, clock, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress_bar("checking", 40, "pictures") as bar:
+        clock[0] += 2
+        bar.update(20)
+        written("no improvement", stream=terminal)
+        message, shown = terminal.screen()
+        assert message == "no improvement"
+        assert shown.startswith(BAR)
+    assert terminal.screen() == ["no improvement"]
+
+
+@pytest.mark.parametrize("passed", [0.1, 2])
+def test_a_bar_that_was_drawn_only_below_a_message_is_erased_too(written, clock, monkeypatch, passed):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress_bar("checking", 40, "pictures"):
+        clock[0] += passed
+        written("one", stream=terminal)
+        assert len(terminal.screen()) == (1 if passed < 1 else 2), "no bar within the first second"
+        written("two", stream=terminal)
+    assert terminal.screen() == ["one", "two"]
+
+
+def test_lines_end_between_words_and_commands_and_paths_stay_whole(written):
+    command = f"python src/evaluate.py run=/logs/{'a' * 70} split=val"
+    lines = written(f"{'word ' * 30}\n  {'other ' * 20}\nagain with: {command}").getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines if line.strip() != command)
+    assert f"  {command}" in lines
+    assert lines[1].startswith("  word")
+    assert lines[3].startswith("    other"), "what goes on is indented further"
+
+
+def test_elsewhere_a_message_stays_one_line(written):
+    message = "word " * 30 + "end"
+    assert written(message, logging.WARNING, io.StringIO()).getvalue() == f"{message}\n"
+
+
+def test_colours_only_where_they_are_wanted(written, monkeypatch):
+    assert "\x1b[33m" in written("careful", logging.WARNING).getvalue(), "yellow"
+    assert "32m" in written("1/3  0.98", style=BEST).getvalue(), "green"
+    assert "\x1b" not in written("plain").getvalue()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert written("careful", logging.WARNING).getvalue() == "careful\n"
+    assert "32m" not in written("1/3  0.98", style=BEST).getvalue()
