@@ -220,6 +220,38 @@ def test_our_own_faults_show_a_traceback_and_exit_with_1(command, monkeypatch):
     assert "ZeroDivisionError" in error
 
 
+def test_a_failed_run_leaves_no_folder_unless_it_wrote_something(command, tmp_path, monkeypatch):
+    from headstart.training import run as training
+
+    monkeypatch.setattr(training, "train", lambda cfg: 1 / 0)
+    runs = tmp_path / "logs/train/runs"
+    assert command("train", f"paths.logs={tmp_path / 'logs'}")[0] == 1
+    assert list(runs.iterdir()) == []
+
+    def fails_late(cfg):
+        (Path(cfg.paths.run) / "checkpoints").mkdir()
+        (Path(cfg.paths.run) / "checkpoints/last.ckpt").touch()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(training, "train", fails_late)
+    assert command("train", f"paths.logs={tmp_path / 'logs'}")[0] == 1
+    assert len(list(runs.iterdir())) == 1
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_an_interrupted_run_stays_if_it_can_be_continued(command, tmp_path, monkeypatch, with_config):
+    from headstart.training import run as training
+
+    def interrupted(cfg):
+        if with_config:
+            (Path(cfg.paths.run) / "config.yaml").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupted)
+    assert command("train", f"paths.logs={tmp_path / 'logs'}")[0] == 130
+    assert len(list((tmp_path / "logs/train/runs").iterdir())) == with_config
+
+
 def shell(*arguments, **variables):
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **variables}

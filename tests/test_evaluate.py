@@ -2,6 +2,8 @@
 
 import csv
 import json
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -122,6 +124,24 @@ def test_everything_that_can_be_asked(quick, tmp_path):
     # a plain evaluation afterwards leaves no picture of another
     evaluated(tmp_path / "run", "split=val", "worst=0")
     assert files(folder) == TABLES | PICTURES | OF_CLASSES
+
+
+def test_explaining_shows_its_progress(quick, tmp_path, monkeypatch, caplog):
+    pytest.importorskip("captum")
+    train(quick(*UNSURE))
+    steps = []
+
+    @contextmanager
+    def recorded(title, total, unit):
+        yield SimpleNamespace(update=lambda number: steps.append((title, total, unit, number)))
+
+    monkeypatch.setattr("headstart.evaluation.inspection.progress_bar", recorded)
+    caplog.set_level("INFO", "headstart")
+    evaluated(tmp_path / "run", "split=val", "explain=6")
+    total = sum(number for *_, number in steps)
+    assert len(steps) > 1, "a bar that only jumps to its end shows nothing"
+    assert {(title, most, unit) for title, most, unit, _ in steps} == {("explaining", total, "pictures")}
+    assert f"explaining the worst {total} pictures" in caplog.text
 
 
 def test_several_labels_can_be_asked_about_too(quick, tmp_path):

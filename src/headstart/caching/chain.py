@@ -126,11 +126,8 @@ class Chain:
         for cut in (cuts[groups] for groups in sorted(cuts, reverse=True) if groups < last.groups):
             room -= self._bytes(cut)
             if room < 0:
-                log.debug(
-                    NOT_KEPT,
-                    counted(cut.groups, "group"),
-                    f"cache.max_gb={self.limit / GB:g} has no room for them beside others",
-                )
+                room_is = f"cache.max_gb={self.limit / GB:g} has no room for them beside others"
+                log.debug(NOT_KEPT, counted(cut.groups, "group"), room_is)
                 break
             fitting.insert(0, cut)
         return fitting

@@ -26,9 +26,7 @@ def clock(monkeypatch) -> list[float]:
 def written(monkeypatch):
     """Writes a message to a stream on stderr and returns the stream."""
 
-    def write(
-        message: str, level: int = logging.INFO, stream: io.StringIO | None = None, style: str = ""
-    ) -> io.StringIO:
+    def write(message, level=logging.INFO, stream=None, style="") -> io.StringIO:
         stream = stream or Terminal()
         monkeypatch.setattr(sys, "stderr", stream)
         record = logging.makeLogRecord({"msg": message, "levelno": level, **({"style": style} if style else {})})

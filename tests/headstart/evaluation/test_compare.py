@@ -103,9 +103,8 @@ def test_runs_without_the_metric_are_left_out_and_told(tmp_path, monkeypatch, ca
     assert [line for line in told.err.splitlines() if "left out" in line] == [
         f"{tmp_path / '1'} has no val/acc and is left out", f"{tmp_path / '2'} has no val/acc and is left out",
     ]  # fmt: skip
-    assert [line.split() for line in told.out.splitlines() if line.startswith("all")] == [
-        ["all", "1", "0.5000", "10", "5"]
-    ]
+    assert [line.split() for line in told.out.splitlines()[4:5]] == [["all", "1", "0.5000", "10", "5"]]
+    assert "|" not in told.out, "no Markdown"
 
 
 def test_mcnemar_of_a_known_case(tmp_path):
@@ -237,3 +236,31 @@ def test_errors_that_differ_by_chance_are_no_claim(tmp_path):
     (test,), _ = compared_numbers(tmp_path, [2.0, 5.0] * 20, [5.0, 2.1] * 20)
     assert test.p > 0.3
     assert test.verdict == "no significant difference"
+
+
+def test_parts_are_named_as_one_types_them(tmp_path):
+    classes = "lp_ft.LinearProbeThenFinetune", "full.Full"
+    probe, full = ({"finetuning": {"_target_": f"headstart.finetuning.{name}"}} for name in classes)
+    run(tmp_path / "0", probe, acc=0.5)
+    run(tmp_path / "1", full, acc=0.5)
+    run(tmp_path / "2", full, acc=0.5)
+    (tmp_path / "2/.hydra").mkdir()
+    (tmp_path / "2/.hydra/hydra.yaml").write_text("hydra: {runtime: {choices: {finetuning: my_own}}}")
+    runs, _ = ended_runs([tmp_path])
+    assert [each.title for each in configurations(runs[:2], "seed")] == ["finetuning=lp_ft", "finetuning=full"]
+    assert configurations([runs[0], runs[2]], "seed")[1].title == "finetuning=my_own"
+
+
+def test_a_comparison_fits_into_80_columns(tmp_path, monkeypatch, capsys):
+    for seed in (0, 1):
+        for lr in (0.1, 0.01):
+            settings, acc = {"seed": seed, "optimizer": {"lr": lr}}, 0.5 + lr / 10 + seed / 100
+            run(tmp_path / f"{seed}_{lr}", settings, [True, False] * 20, acc=acc, ece=0.1, loss=1.0)
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path)])
+    compare.main()
+    told = capsys.readouterr().out
+    table = told[: told.index("optimizer.lr=")]
+    assert max(len(line.rstrip()) for line in table.splitlines()) <= 80
+    assert "0.5150 (0.5100 to 0.5200)" in table
+    assert "optimizer.lr=0.1 (seed=0) against optimizer.lr=0.01 (seed=0): no significant difference" in told
+    assert "2 pairs of runs on the same samples of val" in told

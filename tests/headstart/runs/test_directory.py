@@ -216,3 +216,33 @@ def test_a_checkpoint_by_its_run_or_its_file(tmp_path):
     assert find_checkpoint(str(run.best)) == run.best
     with pytest.raises(UsageError, match="run=nowhere: no such file or folder"):
         find_checkpoint("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("files", "is_worthless"),
+    [
+        ((), True),
+        ((".hydra/overrides.yaml", "train.log", "config.yaml", "classes.json", "split.csv", "auto.txt"), True),
+        (("csv/hparams.yaml", "tensorboard/events.out.tfevents.1"), True),
+        (("tensorboard/events.out.tfevents.1",), False),
+        (("csv/hparams.yaml", "csv/metrics.csv", "tensorboard/events.out.tfevents.1"), False),
+        (("config.yaml", "metrics.json"), False),
+        (("config.yaml", "checkpoints/last.ckpt"), False),
+        (("train.log", "my_notes.txt"), False),
+    ],
+)
+def test_only_what_each_start_writes_is_worthless(tmp_path, files, is_worthless):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("x")
+    assert Run(tmp_path).is_worthless == is_worthless
+
+
+def test_the_choices_of_a_run_are_those_of_its_command_line(tmp_path):
+    assert Run(tmp_path).choices == {}
+    run = Run(tmp_path)
+    run.launch_file.parent.mkdir()
+    run.launch_file.write_text(
+        "hydra:\n  run: {dir: '${unknown:x}'}\n  runtime: {choices: {finetuning: lp_ft, debug: null}}\n"
+    )
+    assert run.choices == {"finetuning": "lp_ft"}
