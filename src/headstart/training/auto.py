@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from headstart.backbones.base import Backbone
 from headstart.backbones.speed import seconds_per_sample
 from headstart.callbacks.closed_form_head import FEWEST_WITH_PAIRS, last_layer
+from headstart.cli.conf_files import file_with_target
 from headstart.cli.overrides import command_line_overrides
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
@@ -178,7 +179,7 @@ def _fits(model: DictConfig, setting: Setting) -> bool:
 
 def recipe_summary(cfg: DictConfig, batch_norm: bool = True) -> str:
     """The settings that do not depend on the data, in one sentence; `batch_norm`: as in `Facts`."""
-    parts = [cfg[part]._target_.rpartition(".")[2] for part in NAMED_PARTS if cfg[part]]
+    parts = [f"{part}={_typed(part, cfg[part]._target_)}" for part in NAMED_PARTS if cfg[part]]
     if cfg.model.get("weights") is not None:
         found = "learning rate by a range test" if cfg.lr_find else f"learning rate {cfg.optimizer.lr:g}"
         backbone = f"{cfg.task.backbone_lr_ratio:g} times that for the backbone"
@@ -191,6 +192,11 @@ def recipe_summary(cfg: DictConfig, batch_norm: bool = True) -> str:
         f"finetuning=auto: {', '.join(parts)}, {how}{end}{averages}. The settings below are chosen by network and "
         "data; to choose all settings yourself, name another strategy, such as finetuning=full"
     )
+
+
+def _typed(part: str, target: str) -> str:
+    """The word after `<part>=` that chooses this class or function; its name if no file of `conf/` has it alone."""
+    return file_with_target(part, target) or target.rpartition(".")[2]
 
 
 def _head_settings(cfg: DictConfig) -> list[Setting]:
