@@ -8,9 +8,12 @@ class Terminal(io.StringIO):
         return True
 
     def screen(self) -> list[str]:
-        """The lines that a person sees now: `\\r` goes back to the start of a line, `ESC[A` goes up one line."""
+        """The lines that a person sees now.
+
+        `\\r` goes back to the start of a line, `ESC[A` goes up one line, `ESC[2K` empties the line.
+        """
         lines, row, column = [""], 0, 0
-        text = self.getvalue().replace("\x1b[A", "\x0b")
+        text = self.getvalue().replace("\x1b[A", "\x0b").replace("\x1b[2K", "\x0c")
         for character in text:
             if character == "\r":
                 column = 0
@@ -19,6 +22,8 @@ class Terminal(io.StringIO):
                 lines += [""] * (row + 1 - len(lines))
             elif character == "\x0b":
                 row -= 1
+            elif character == "\x0c":
+                lines[row] = ""
             else:
                 lines[row] = lines[row][:column].ljust(column) + character + lines[row][column + 1 :]
                 column += 1

@@ -8,6 +8,8 @@ from tqdm import tqdm
 
 DELAY_SECONDS = 1.0
 """Work that is done earlier shows no bar."""
+ERASE_LINE = "\r\x1b[2K"
+"""Empties the line of the cursor: https://vt100.net/docs/vt510-rm/EL.html."""
 
 
 class Bar(tqdm):
@@ -24,6 +26,11 @@ class Bar(tqdm):
             return None
         self.is_drawn = True
         return super().refresh(*arguments, **options)
+
+    @staticmethod
+    def format_meter(*arguments: object, **options: object) -> str:
+        """The text of the bar; tqdm writes `3.71s/ batches`, because our units begin with a space."""
+        return tqdm.format_meter(*arguments, **options).replace("s/ ", " s/")
 
     def close(self) -> None:
         """Erases the bar."""
@@ -66,4 +73,7 @@ def progress_bar(title: str, total: int | None, unit: str, *, initial: int = 0, 
 def above_bars() -> Iterator[None]:
     """What is written to stdout or stderr inside begins on an empty line; the bars that are shown move below it."""
     with tqdm.external_write_mode(file=sys.stderr):
+        # a signal may have come while a bar was being drawn: then tqdm does not know yet what it has to erase
+        if sys.stderr.isatty() and len(getattr(tqdm, "_instances", ())):
+            sys.stderr.write(ERASE_LINE)
         yield

@@ -64,6 +64,16 @@ def test_a_bar_that_was_drawn_only_below_a_message_is_erased_too(written, clock,
     assert terminal.screen() == ["one", "two"]
 
 
+def test_a_message_that_comes_while_a_bar_is_drawn_does_not_run_into_it(written, clock, monkeypatch):
+    """As the message about Ctrl-C: tqdm notes the length of a bar only after it has written it."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress_bar("checking", 40, "pictures"):
+        terminal.write("\rchecking:  50%|#####     | 20/40 [00:02<00:02]")
+        written("SIGINT: stopping", stream=terminal)
+        assert terminal.screen()[0] == "SIGINT: stopping"
+
+
 def test_lines_end_between_words_and_commands_and_paths_stay_whole(written):
     command = f"python src/evaluate.py run=/logs/{'a' * 70} split=val"
     lines = written(f"{'word ' * 30}\n  {'other ' * 20}\nagain with: {command}").getvalue().splitlines()
