@@ -19,7 +19,7 @@ NUMBER, LONGEST_TIME = len("0.1234"), len("1:23:45")
 
 
 class EpochLines(Callback):
-    """Writes losses, scores, learning rate of the head, elapsed time and time left after each epoch.
+    """Writes losses, scores, learning rate (of the head, if it is trained), elapsed time and time left of each epoch.
 
     The score is the monitored metric or, if the loss is monitored, the main one of the task. The time left is that of
     all epochs to come if they take as long as the epochs of this stage; validation may end the run earlier.
@@ -39,7 +39,8 @@ class EpochLines(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         """Notes the learning rate; after the step it is the next one."""
-        self.learning_rate = trainer.optimizers[0].param_groups[-1]["lr"]
+        trained = (group for group in reversed(trainer.optimizers[0].param_groups) if group["params"][0].requires_grad)
+        self.learning_rate = next((group["lr"] for group in trained), None)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Notes that this epoch has validation metrics."""
@@ -62,7 +63,7 @@ class EpochLines(Callback):
         is_best = score is not None and is_better(float(score), self.best, pl_module.monitor)
         cells = {"epoch": in_words(trainer.current_epoch, trainer.max_epochs).rjust(_width_of_epoch(trainer))}
         cells |= _metrics_cells(metrics, pl_module, self.is_validated)
-        cells["lr"] = "-" if is_closed_form else _short(self.learning_rate)
+        cells["lr"] = _short(self.learning_rate)
         cells["time"] = clock(now - self.began)
         cells["left"] = "" if is_closed_form and not trainer.should_stop else clock(self._left(trainer))
         if trainer.is_global_zero:
@@ -109,8 +110,8 @@ def _number(value: float | None) -> str:
 
 
 def _short(learning_rate: float | None) -> str:
-    """Two digits: `9.1e-4`."""
-    return "" if learning_rate is None else f"{learning_rate:.1e}".replace("e-0", "e-").replace("e+00", "")
+    """Two digits: `9.1e-4`; a dash if nothing is trained."""
+    return "-" if learning_rate is None else f"{learning_rate:.1e}".replace("e-0", "e-").replace("e+00", "")
 
 
 def clock(seconds: float | None) -> str:
