@@ -268,7 +268,7 @@ def test_one_of_two_processes_speaks_and_writes(frozen):
     assert frozen.out.count("val/acc:") == 1
     assert frozen.err.count("samples  ") == 1
     assert [frozen.err.count(f"trained layers, stage {stage} of 3") for stage in (1, 2, 3)] == [1, 1, 1]
-    assert frozen.err.count("epoch 3/3:") == 1
+    assert sum(line.split()[:1] == ["3/3"] for line in frozen.err.splitlines()) == 1
     assert {path.name for path in (frozen.directory / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     rows = (frozen.directory / "csv/metrics.csv").read_text().splitlines()
     assert len(rows) == len(set(rows))
