@@ -37,6 +37,8 @@ class Bar(tqdm):
         if self.is_drawn:  # tqdm erases what was drawn at `last_print_t`, if that is later than the delay
             self.last_print_t = max(self.last_print_t, self.start_t + self.delay)
         super().close()
+        if self.is_drawn:  # tqdm goes back to the line of the bar above, but not to its beginning
+            self.fp.write("\r")
 
 
 def progress_bar(title: str, total: int | None, unit: str, *, initial: int = 0, hidden: bool = False) -> tqdm:

@@ -45,7 +45,9 @@ class ProgressBar(LightningProgressBar):
         self._end()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begins the bar of a validation, below the one of the epoch."""
+        """Begins the bar of a validation: in place of the one of the epoch, or below it in the middle of an epoch."""
+        if self.bars and self.bars[-1].n == self.bars[-1].total:
+            self._end()
         self._begin("validation", sum(trainer.num_val_batches))
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:

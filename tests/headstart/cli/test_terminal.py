@@ -74,6 +74,19 @@ def test_a_message_that_comes_while_a_bar_is_drawn_does_not_run_into_it(written,
         assert terminal.screen()[0] == "SIGINT: stopping"
 
 
+def test_a_bar_below_one_that_is_not_drawn_yet_leaves_the_cursor_at_the_beginning(written, clock, monkeypatch):
+    """As a long validation of a short epoch."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress_bar("epoch 1/3", 40, "batches"):
+        clock[0] -= 10  # the delay of the outer bar is not over
+        with progress_bar("validation", 40, "batches") as inner:
+            clock[0] += 2
+            inner.update()
+        written(" 1/3  0.98", stream=terminal)
+    assert terminal.screen() == [" 1/3  0.98"]
+
+
 def test_lines_end_between_words_and_commands_and_paths_stay_whole(written):
     command = f"python src/evaluate.py run=/logs/{'a' * 70} split=val"
     lines = written(f"{'word ' * 30}\n  {'other ' * 20}\nagain with: {command}").getvalue().splitlines()
