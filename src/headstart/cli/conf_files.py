@@ -21,5 +21,5 @@ def choices_by_group() -> dict[str, list[str]]:
 def file_with_target(group: str, target: str) -> str | None:
     """The one file of a folder of `conf/` that builds this class or function; None if there are several, or none."""
     files = [CONF / group / f"{name}.yaml" for name in choices_by_group().get(group, [])]
-    found = [file.stem for file in files if OmegaConf.load(file).get("_target_") == target]
+    found = [file.stem for file in files if file.is_file() and OmegaConf.load(file).get("_target_") == target]
     return found[0] if len(found) == 1 else None

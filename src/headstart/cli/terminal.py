@@ -18,18 +18,10 @@ MOST_COLUMNS = 100
 """Longer lines are hard to read, also if the terminal is wider."""
 COLUMNS_OF_A_FILE = 200
 BEST, HEADER, ERROR = "bold green", "dim", "red"
-COMMAND = re.compile(r"python src/\S+(?: [^\s=]+=\S+)*")
+COMMAND = re.compile(r"(?:python src/\S+|headstart \w+)(?: [^\s=]+=\S+)*")
 NO_BREAK = "\xa0"
 """A space at which no line ends."""
 STYLES = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
-
-
-class PrintableFormatter(logging.Formatter):
-    """Names in a message cannot control the terminal. `conf/hydra/job_logging/to_stderr.yaml` names this class."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The message without control characters."""
-        return printable(super().format(record))
 
 
 class TerminalHandler(logging.StreamHandler):
