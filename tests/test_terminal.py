@@ -97,4 +97,4 @@ def test_a_pipe_gets_the_same_lines_without_bars_and_colours(in_pipe):
     assert "\x1b" not in done.stderr + done.stdout
     assert "batches" not in done.stderr
     assert re.search(r"^test/acc: \d\.\d{4}$", done.stdout, re.MULTILINE)
-    assert "test/acc" not in done.stderr, "metrics are told once"
+    assert "test/acc" not in done.stderr, "metrics are printed once"
