@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
@@ -22,6 +22,8 @@ from headstart.cli.allocator import keep_freed_memory
 from headstart.cli.failures import failure_in_words
 from headstart.cli.messages import explain
 from headstart.cli.overrides import translate_null_choices
+from headstart.cli.own_conf import announcement, use_own_conf
+from headstart.cli.typed_words import as_typed_here
 from headstart.errors import printable
 
 # Threads that wait for work must not keep their core busy: with two processes on two cores, training was five times
@@ -30,6 +32,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # On import, not in run_entry_point(): a loader worker that is spawned, not forked, imports the entry point only
 keep_freed_memory()
 
+T = TypeVar("T")
 USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
@@ -56,10 +59,13 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
     quiet()
     end_with_parent()
+    use_own_conf(config_name)
+    if _is_first_process() and (note := announcement()):
+        sys.stderr.write(f"{note}\n")
     # argparse accepts -m before the overrides only
     sys.argv[1:] = sorted(translate_null_choices(sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun"))
     try:
-        _call(main)
+        raising_as_before(main)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SystemExit as leaving:
@@ -75,19 +81,19 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
         message = mistake or failure_in_words(error, config_name)
         if full or message is None:
             traceback.print_exception(error)
-        sys.stderr.write(f"\nerror: {printable(str(message or error))}\n")
+        sys.stderr.write(f"\nerror: {printable(as_typed_here(str(message or error)))}\n")
         sys.exit(FAILURE if mistake is None else USAGE)
 
 
-def _call(main: Callable[[], Any]) -> None:
+def raising_as_before(main: Callable[[], T]) -> T:
     """Calls the main function; the exception of a job is raised as it was before Hydra."""
-    carried = None
+    carried: BaseException | None = None
     try:
-        main()
+        return main()
     except JobFailed as failed:
         carried = failed.__cause__
-    if carried is not None:  # outside of `except`, which would replace its context
-        raise carried
+    assert carried is not None
+    raise carried  # outside of `except`, which would replace its context
 
 
 @contextmanager
@@ -111,12 +117,16 @@ def quiet() -> None:
     """Hides messages that libraries print at every start and that need no action; warnings and errors stay."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    rank = next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), "0")
-    if rank != "0":
+    if not _is_first_process():
         logging.disable(logging.WARNING)  # of several processes, only the first one prints
     for message in ("LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval",
                     "exists and is not empty"):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{message}.*")
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process of a run, or the first of several."""
+    return next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), "0") == "0"
 
 
 def end_with_parent() -> None:
