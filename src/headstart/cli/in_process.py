@@ -20,7 +20,7 @@ from headstart.cli.failures import failure_in_words
 from headstart.cli.messages import explain
 from headstart.cli.overrides import translate_null_choices
 from headstart.cli.own_conf import announcement, use_own_conf
-from headstart.cli.run import quiet, raising_as_before
+from headstart.cli.run import INTERRUPTED, quiet, raising_as_before
 from headstart.cli.typed_words import as_typed_here
 from headstart.errors import Failure, UsageError
 
@@ -54,7 +54,8 @@ def call(config_name: str, function: Callable[[DictConfig], T], words: Sequence[
         try:
             job = raising_as_before(lambda: hydra.run(config_name, function, words))
         except SystemExit as leaving:
-            if isinstance(leaving.__context__, KeyboardInterrupt):  # Lightning has turned it into an exit code
+            # Ctrl-C, which Lightning and `callbacks/interruption.py` turn into exit codes
+            if leaving.code == INTERRUPTED or isinstance(leaving.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
         except Exception as error:

@@ -53,6 +53,8 @@ def data_words(data: str | PathLike[str]) -> list[str]:
 
 def _word(key: str, value: Any) -> str:
     """A value in the grammar of Hydra."""
+    if hasattr(value, "item"):  # a number of NumPy or torch
+        value = value.item()
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -65,8 +67,6 @@ def _word(key: str, value: Any) -> str:
         return f"[{','.join(_word(key, each) for each in value)}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_text(str(name))}:{_word(key, each)}" for name, each in value.items()) + "}"
-    if hasattr(value, "item"):  # a number of NumPy
-        return _word(key, value.item())
     raise UsageError(f"{key}: a {type(value).__name__} is no value of a setting; give a number, a text, a list or None")
 
 

@@ -24,19 +24,13 @@ def as_typed_here(text: str) -> str:
 
 
 def packages_of(extra: str) -> list[str]:
-    """The packages that an extra of Headstart installs.
+    """The packages that an extra of Headstart installs, from what the wheel says about itself.
 
-    Their names, and not `headstart[extra]`: a package index may hold another package of that name.
+    Not `headstart[extra]`: a package index may hold another package of this name.
     """
     try:
         stated = requires("headstart") or []
     except PackageNotFoundError:
         return [f"headstart[{extra}]"]
-    found: list[str] = []
-    for requirement in stated:
-        package, _, condition = requirement.partition(";")
-        if re.search(rf"extra == ['\"]{extra}['\"]", condition):
-            inner = re.match(r"headstart\[([\w,]+)\]", package)
-            names = [re.split(r"[^\w.-]", package.strip())[0]]
-            found += [name for each in inner[1].split(",") for name in packages_of(each)] if inner else names
-    return found
+    belongs = re.compile(rf"extra == ['\"]{extra}['\"]")
+    return [re.split(r"[^\w.-]", requirement)[0] for requirement in stated if belongs.search(requirement)]
