@@ -44,7 +44,8 @@ def predictions(cfg: DictConfig, predictor: Predictor, items: list[Any]) -> Pred
     tally = Tally(f"{model.preprocess.sample_name}s")
     with progress_bar("Predicting", None, tally.name) as bar:
         classify(predictor, batches(samples, model.preprocess, size, workers), answers, rows, tally, bar)
-    tally.log_summary()
+    if tally.unreadable or len(rows) > size:  # a few predictions need no summary
+        tally.log_summary()
     return Predictions(rows, answers, predictor.shown, shown.thumbnails)
 
 

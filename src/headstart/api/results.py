@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import UsageError
+from headstart.files import relative_to_cwd
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS, SHOWN_PICTURES = 50, 12
 """The most rows and pictures of predictions that a notebook shows."""
-LONGEST_SIDE = 900
+LONGEST_SIDE = 640
 """Of a figure in a notebook, in pixels: notebooks store their pictures."""
 
 
@@ -64,7 +65,7 @@ class Metrics(Mapping[str, float]):
     def _repr_html_(self) -> str:
         figures = (self.folder / name for name in ("confusion.png", "numbers.png", "mistakes.png"))
         shown = "".join(_figure(file) for file in figures if file.is_file())
-        return f"<pre>{html.escape(repr(self))}</pre>{shown}<p>{html.escape(str(self.folder))}</p>"
+        return f"<pre>{html.escape(repr(self))}</pre>{shown}<p>{html.escape(relative_to_cwd(self.folder))}</p>"
 
 
 class Predictions(Sequence[dict[str, Any]]):
@@ -88,7 +89,8 @@ class Predictions(Sequence[dict[str, Any]]):
         return len(self._rows)
 
     def __repr__(self) -> str:
-        return f"{len(self)} predictions: {', '.join(map(self._summary, self._rows[:10]))}{', ...' * (len(self) > 10)}"
+        number = "1 prediction" if len(self) == 1 else f"{len(self)} predictions"
+        return f"{number}: {', '.join(map(self._summary, self._rows[:10]))}{', ...' * (len(self) > 10)}"
 
     @property
     def classes(self) -> list[str | None]:

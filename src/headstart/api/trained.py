@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.api.results import Metrics, Predictions, pandas
+from headstart.files import relative_to_cwd
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -117,7 +118,7 @@ class TrainedRun:
 
     def __repr__(self) -> str:
         scores = "".join(f", {name}={value:.4f}" for name, value in self.metrics.items() if name.endswith("/acc"))
-        return f"TrainedRun({str(self.path)!r}{scores})"
+        return f"TrainedRun({relative_to_cwd(self.path)!r}{scores})"
 
     @property
     def checkpoint(self) -> Path:

@@ -41,7 +41,7 @@ def test_a_table_has_the_columns_of_the_command(two):
 
 def test_numbers_labels_and_texts_have_their_columns():
     numbers = Predictions([Prediction("[0]", [("x", 1.5), ("y", -2.0)])], NamedNumbers(["x", "y"]), None, [])
-    assert repr(numbers) == "1 predictions: x 1.5 y -2"
+    assert repr(numbers) == "1 prediction: x 1.5 y -2"
     assert numbers.to_pandas()[["x", "y"]].to_numpy().tolist() == [[1.5, -2.0]]
     row = Prediction("[0]", [("a", 0.6), ("b", 0.7)], labels=["a", "b"], sample="a text")
     labelled = Predictions([row], RankedClasses(["a", "b"], 2), "text", [])
