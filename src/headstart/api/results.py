@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS, SHOWN_PICTURES = 50, 12
 """The most rows and pictures of predictions that a notebook shows."""
+ROW_HEIGHT = 64
+"""Of a picture beside its prediction, in pixels."""
 LONGEST_SIDE = 640
 """Of a figure in a notebook, in pixels: notebooks store their pictures."""
 
@@ -119,7 +121,8 @@ class Predictions(Sequence[dict[str, Any]]):
     def _repr_html_(self) -> str:
         lines = []
         for place, row in enumerate(self._rows[:SHOWN_ROWS]):
-            picture = _inline(self._pictures[place]) if place < len(self._pictures) and self._pictures[place] else ""
+            jpeg = self._pictures[place] if place < len(self._pictures) else b""
+            picture = _inline(jpeg, f' height="{ROW_HEIGHT}"') if jpeg else ""
             sample = (row.sample or "")[:200] or row.file
             lines.append(f"<tr><td>{picture}</td><td>{html.escape(sample)}</td>")
             lines.append(f"<td>{html.escape(self._summary(row))}</td></tr>")
@@ -145,5 +148,5 @@ def as_jpeg(image: Any, side: int) -> bytes:
     return stream.getvalue()
 
 
-def _inline(jpeg: bytes) -> str:
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
+def _inline(jpeg: bytes, attributes: str = "") -> str:
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"{attributes}>'
