@@ -5,7 +5,7 @@ import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from headstart.errors import UsageError
 from headstart.files import relative_to_cwd
@@ -80,6 +80,12 @@ class Predictions(Sequence[dict[str, Any]]):
     def __init__(self, rows: "Sequence[Prediction]", answers: "Answers", shown: str | None, pictures: list[bytes]):
         self._rows, self._answers, self._shown, self._pictures = list(rows), answers, shown, pictures
 
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Predictions": ...
+
     def __getitem__(self, place: Any) -> Any:
         from headstart.inference.rows import plain
 
@@ -106,8 +112,8 @@ class Predictions(Sequence[dict[str, Any]]):
         for row in self._rows:
             sample = {self._shown: row.sample} if self._shown else {}
             labels = {} if row.labels is None else {"labels": "|".join(row.labels)}
-            values = self._answers.values(row.pairs) or [None] * len(columns)
-            answer = dict(zip(columns, values, strict=True))
+            answer: dict[str, Any] = dict.fromkeys(columns)
+            answer |= zip(columns, self._answers.values(row.pairs), strict=False)  # empty for one that cannot be read
             table.append({"file": row.file, **sample, **labels, **answer, "error": row.error})
         return pandas().DataFrame(table)
 

@@ -61,6 +61,7 @@ def call(config_name: str, function: Callable[[DictConfig], T], words: Sequence[
         except Exception as error:
             _raise_in_words(error, config_name, words)
             raise
+        assert job.hydra_cfg is not None
         return job.return_value, Path(job.hydra_cfg.hydra.runtime.output_dir)
 
 
@@ -82,7 +83,9 @@ def _own_hydra(config_name: str) -> Iterator[Hydra]:
     GlobalHydra.instance().hydra = None
     try:
         with initialize_config_dir(str(CONF), config_name, version_base="1.3"):
-            yield GlobalHydra.instance().hydra
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            yield hydra
     finally:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = before, config
 

@@ -92,7 +92,7 @@ def test_the_name_of_a_data_set(tmp_path, monkeypatch):
     ("given", "told"),
     [
         ("pictures", "no such file, folder or data set, did you mean 'picture'?"),
-        ("digist", "did you mean 'digits'?"),
+        ("digit", "did you mean 'digits'?"),
         ("picture", "it is not clear what it holds"),
         ("a.parquet", "it is not clear what it holds"),
     ],
