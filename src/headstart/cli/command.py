@@ -4,6 +4,7 @@ import ast
 import os
 import runpy
 import sys
+import textwrap
 from typing import Any, TextIO
 
 import headstart
@@ -11,8 +12,16 @@ from headstart.cli.conf_files import ENTRY_POINTS
 from headstart.cli.typed_words import MARK, as_typed_here
 from headstart.errors import nearest
 
-ORDER = ("train", "evaluate", "predict", "export", "report", "compare", "serve")
-"""The commands in the order in which a person needs them; others follow."""
+PURPOSES = {
+    "train": "trains a pretrained network with a new head on your data",
+    "evaluate": "measures a trained run, and shows where it fails and why",
+    "predict": "predicts the classes of files",
+    "export": "writes one file that works without Headstart",
+    "report": "writes a page about a run, and a model card",
+    "compare": "compares runs, and tests which differences are significant",
+    "serve": "opens a web page that classifies pictures or texts",
+}
+"""The commands in the order in which a person needs them; others follow, with the first words of their docstring."""
 
 
 class _InOurWords:
@@ -53,7 +62,7 @@ def main() -> None:
 def names() -> list[str]:
     """The commands: one for each entry point."""
     found = {file.stem for file in ENTRY_POINTS.glob("*.py")}
-    return [name for name in ORDER if name in found] + sorted(found.difference(ORDER))
+    return [name for name in PURPOSES if name in found] + sorted(found.difference(PURPOSES))
 
 
 def overview(commands: list[str]) -> str:
@@ -71,10 +80,10 @@ def overview(commands: list[str]) -> str:
 
 
 def _purpose(name: str) -> str:
-    """The first sentence of an entry point, cut to a line of 80 columns."""
+    if name in PURPOSES:
+        return PURPOSES[name]
     text = ast.get_docstring(ast.parse((ENTRY_POINTS / f"{name}.py").read_text(encoding="utf-8"))) or ""
-    first = text.partition("\n\n")[0].replace("\n", " ").partition(".")[0].partition(";")[0]
-    return first if len(first) <= 57 else first.partition(", and")[0].partition(":")[0]
+    return textwrap.shorten(text.partition(".")[0], 57, placeholder=" ...")
 
 
 def _mistake(message: str) -> int:

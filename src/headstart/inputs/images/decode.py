@@ -181,9 +181,12 @@ def _as_image(array: np.ndarray) -> Image.Image:
 
 def _turned_upright(image: Image.Image) -> Image.Image:
     """A copy with the EXIF orientation applied; a broken EXIF block changes nothing."""
-    copied = image.copy()
-    _turn_upright(copied)
-    return copied
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # as in `_turn_upright`
+        return image
 
 
 def _check_size(size: tuple[int, int]) -> None:
