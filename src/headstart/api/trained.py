@@ -34,7 +34,7 @@ def train(
 
     Args:
         data: a folder or a table of your own, or the name of a data set such as `cats_dogs` (`./cats_dogs`: a folder of
-            that name). Folders of pictures or texts and tables of them are told apart by their content.
+            that name). The content of a folder or table shows whether it holds pictures or texts.
         model: a file of `conf/model`, such as `resnet50`.
         finetuning: a file of `conf/finetuning`; None: the default recipe, which chooses settings by the data.
         task: a file of `conf/task`, such as `multilabel` or `regression`; None: classification.

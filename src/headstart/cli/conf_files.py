@@ -14,7 +14,7 @@ ENTRY_POINTS = PACKAGE / "entry_points" if INSTALLED else PACKAGE.parent
 BASE = "base"
 """The name of files that other files of a group are built on; they are not to be chosen."""
 added: list[Path] = []
-"""Folders whose files come before those of `CONF`: see `own_conf.py`."""
+"""Folders that are searched before `CONF`: see `own_conf.py`."""
 
 
 def choices_by_group() -> dict[str, list[str]]:

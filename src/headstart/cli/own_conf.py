@@ -1,4 +1,4 @@
-"""A person's own `conf/` in the current folder: its files come before those of Headstart.
+"""A person's own `conf/` in the current folder: it is searched before the `conf/` of Headstart.
 
 So new models, data sets and recipes need no fork. Only training uses it. The commands for a trained run do not: they
 may be typed in a folder that a stranger sent, and a config can call any function.

@@ -139,7 +139,7 @@ def _decode(stream: BinaryIO, path: str | None, least_side: int | None, grey_bit
 
 
 def picture_in_memory(given: Image.Image | np.ndarray, grey_bits: int = 16) -> Tensor:
-    """The pixels of a picture that a program has already decoded, in the same form as those of a file.
+    """The pixels of a picture that a program has already decoded, in the same form as from a file.
 
     EXIF orientation, transparency and 16-bit grey are treated as in `read_picture`. The picture itself is not changed.
 
