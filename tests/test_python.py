@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -215,11 +216,11 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_run_continues(tmp_path, monkeypa
 
 
 def test_what_the_program_has_set_up_stays(tmp_path):
-    """Its own Hydra, its log handlers and their level."""
+    """Its own Hydra, its log handlers and their level, and how it treats warnings."""
     (tmp_path / "app.yaml").write_text("theirs: 1\n")
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)
-    before, level = list(root.handlers), root.level
+    before, level, treated = list(root.handlers), root.level, (list(warnings.filters), warnings.showwarning)
     try:
         with initialize_config_dir(str(tmp_path), version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
@@ -228,6 +229,7 @@ def test_what_the_program_has_set_up_stays(tmp_path):
             assert compose("app").theirs == 1
         assert root.handlers == before
         assert root.level == level
+        assert (list(warnings.filters), warnings.showwarning) == treated
         assert not HydraConfig.initialized()
     finally:
         root.removeHandler(handler)

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ def call(config_name: str, function: Callable[[DictConfig], T], words: Sequence[
         KeyboardInterrupt: Ctrl-C, or the stop button of a notebook.
     """
     words = translate_null_choices(list(words))
-    with _libraries_ready(config_name), _own_logging(), _own_hydra(config_name) as hydra:
+    with _own_logging(), _libraries_ready(config_name), _own_hydra(config_name) as hydra:
         if note := announcement():
             sys.stderr.write(f"{note}\n")
         try:
@@ -92,12 +93,16 @@ def _own_hydra(config_name: str) -> Iterator[Hydra]:
 
 @contextmanager
 def _own_logging() -> Iterator[None]:
-    """Hydra replaces the handlers of the root logger; afterwards there are those from before."""
+    """Hydra replaces the handlers of the root logger, and we hide warnings; afterwards all is as before."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers, level, form = list(root.handlers), root.level, warnings.formatwarning
+    captured = warnings.showwarning.__module__ == "logging"
     try:
-        yield
+        with warnings.catch_warnings():
+            yield
     finally:
+        logging.captureWarnings(captured)
+        warnings.formatwarning = form
         for handler in set(root.handlers).difference(handlers):
             root.removeHandler(handler)
             handler.close()
