@@ -1,5 +1,6 @@
 """The command `headstart`: the words of `src/*.py`, in messages that name the command."""
 
+import logging
 import sys
 
 import pytest
@@ -18,6 +19,8 @@ def typed(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["headstart", *words])
         monkeypatch.setattr(sys, "stdout", sys.stdout)  # the command may replace it
         monkeypatch.setenv(typed_words.MARK, "1")
+        # Hydra adds handlers that write to the streams of this test, which are closed after it
+        monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
         code = 0
         try:
             command.main()
