@@ -39,10 +39,9 @@ def run(tmp_path_factory):
         patch.setenv("HEADSTART_CACHE", str(folder / "cache"))
         patch.delenv("HEADSTART_LOGS", raising=False)
         patch.chdir(folder)
-        trained = headstart.train(
+        return headstart.train(
             "pictures", finetuning="probe", model__image_size=24, trainer="cpu", trainer__precision="32-true"
         )
-    return trained
 
 
 def pixels(run, name):
