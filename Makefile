@@ -37,6 +37,6 @@ format: install  ## Mend what can be mended
 	$(BIN)/ruff format .
 
 clean:  ## Remove the environment and all caches; logs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache build
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 	find src -name '*.egg-info' -type d -prune -exec rm -rf {} +

@@ -28,31 +28,29 @@ def speed(run: Path, folder: Path, rounds: int) -> None:
     import torch
     from omegaconf import OmegaConf
 
+    from headstart.inference.answers import answers_of
     from headstart.inference.batches import batches
-    from headstart.inference.classifier import Classifier
-    from headstart.inference.file_names import find_files
-    from headstart.inference.predict import Tally, build_fabric, classify, probabilities
+    from headstart.inference.predict import Predictor, Tally, classify, probabilities
     from headstart.inference.rows import CSVRows
+    from headstart.inference.unlabelled import find_samples
     from headstart.progress import progress_bar
     from headstart.runs.directory import find_checkpoint
-    from headstart.tasks import checkpoint
 
-    task, trained = checkpoint.load_task(find_checkpoint(str(run)))
-    model = Classifier(task)
-    fabric = build_fabric(OmegaConf.create({"accelerator": None, "precision": None}), trained)
-    size = trained.data.batch_size
+    device = OmegaConf.create({"accelerator": None, "precision": None})
+    predictor = Predictor.load(find_checkpoint(str(run)), device)
+    model, fabric, network = predictor.model, predictor.fabric, predictor.network
+    size = predictor.trained.data.batch_size
 
     def pictures():
-        return batches(find_files(str(folder), model.preprocess.suffixes, "picture").names, model.preprocess, size)
+        return batches(find_samples(str(folder), model.preprocess).samples, model.preprocess, size)
 
-    network = fabric.setup_module(model)
     ready = [batch.inputs for batch in pictures() if batch.inputs is not None]
     count = sum(map(len, ready))
 
     def whole() -> None:
-        rows = CSVRows(io.StringIO(), min(5, len(model.classes)))
+        rows = CSVRows(io.StringIO(), answers_of(model, model.classes, 5))
         bar = progress_bar("Predicting", None, "pictures", hidden=True)
-        classify(fabric, Classifier(task), pictures(), rows.answers, rows, Tally(), bar)
+        classify(predictor, pictures(), rows.answers, rows, Tally(), bar)
 
     def loading() -> None:
         for _ in pictures():

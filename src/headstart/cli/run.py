@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
@@ -25,6 +25,8 @@ from headstart.cli.allocator import keep_freed_memory
 from headstart.cli.failures import failure_in_words
 from headstart.cli.messages import explain
 from headstart.cli.overrides import translate_null_choices
+from headstart.cli.own_conf import announcement, use_own_conf
+from headstart.cli.typed_words import as_typed_here
 from headstart.errors import printable
 from headstart.progress import above_bars
 from headstart.runs.directory import Run
@@ -36,6 +38,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 keep_freed_memory()
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
@@ -75,10 +78,13 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
     quiet()
     end_with_parent()
+    use_own_conf(config_name)
+    if _is_first_process() and (note := announcement()):
+        sys.stderr.write(f"{note}\n")
     # argparse accepts -m before the overrides only
     sys.argv[1:] = sorted(translate_null_choices(sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun"))
     try:
-        _call(main)
+        raising_as_before(main)
     except KeyboardInterrupt:
         remove_worthless_run(interrupted=True)
         sys.exit(INTERRUPTED)
@@ -97,7 +103,7 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
         if full or message is None:
             traceback.print_exception(error)
         with above_bars():
-            terminal.say(f"\nerror: {printable(str(message or error))}", terminal.ERROR)
+            terminal.say(f"\nerror: {printable(as_typed_here(str(message or error)))}", terminal.ERROR)
         remove_worthless_run()
         sys.exit(FAILURE if mistake is None else USAGE)
 
@@ -115,15 +121,15 @@ def remove_worthless_run(interrupted: bool = False) -> None:
         shutil.rmtree(run.folder, ignore_errors=True)
 
 
-def _call(main: Callable[[], Any]) -> None:
+def raising_as_before(main: Callable[[], T]) -> T:
     """Calls the main function; the exception of a job is raised as it was before Hydra."""
-    carried = None
+    carried: BaseException | None = None
     try:
-        main()
+        return main()
     except JobFailed as failed:
         carried = failed.__cause__
-    if carried is not None:  # outside of `except`, which would replace its context
-        raise carried
+    assert carried is not None
+    raise carried  # outside of `except`, which would replace its context
 
 
 def announce_loading() -> None:
@@ -158,12 +164,16 @@ def quiet() -> None:
     warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}"
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    rank = next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), "0")
-    if rank != "0":
+    if not _is_first_process():
         logging.disable(logging.WARNING)  # of several processes, only the first one prints
     for message in ("LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval",
-                    "exists and is not empty"):  # fmt: skip
+                    "exists and is not empty", "IProgress not found"):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{message}.*")
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process of a run, or the first of several."""
+    return next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), "0") == "0"
 
 
 def end_with_parent() -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from headstart.cli import terminal
+from headstart.cli.typed_words import as_typed_here
 from headstart.errors import printable
 from headstart.files import relative_to_cwd, write_table
 from headstart.metrics.scores import goodness
@@ -115,7 +116,8 @@ def show(sweep: Path, monitor: str) -> None:
     terminal.show(_table(jobs, monitor))
     terminal.say(printable(str(relative_to_cwd(sweep / "sweep.csv"))))
     if not all(job.ended for job in jobs):
-        terminal.say(printable(f"to continue: python src/train.py resume={relative_to_cwd(sweep)}"))
+        command = as_typed_here(f"python src/train.py resume={relative_to_cwd(sweep)}")
+        terminal.say(printable(f"to continue: {command}"))
 
 
 def _table(jobs: list[Job], monitor: str) -> Table:

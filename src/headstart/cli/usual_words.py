@@ -1,5 +1,6 @@
 """Words that people know from other tools, and what to type here instead."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ SETTINGS = {
 }
 """What to type -> words for it in other tools."""
 PICTURE_NAME = re.compile(rb"\.(jpe?g|png|tiff?|bmp|webp|gif)\b", re.IGNORECASE)
+SPLIT_NAMES = ("train", "val", "test")
 HERE = {word: setting for setting, words in SETTINGS.items() for word in words}
 
 
@@ -51,15 +53,51 @@ def translations(arguments: list[str]) -> Iterator[str]:
 
 
 def _data_set(root: str) -> str:
-    """The data set for a path of a person's own data; a table of pictures has names of pictures at its beginning."""
-    if not root.lower().endswith(TABLE_SUFFIXES):
-        return "data=image_folder"
-    try:
-        with Path(root).expanduser().open("rb") as file:
-            names_pictures = PICTURE_NAME.search(file.read(10_000))
-    except OSError:
+    """The word for a person's own data."""
+    kind = data_set_of(Path(root).expanduser())
+    if kind is None and root.lower().endswith(TABLE_SUFFIXES):
         return "data=table (pictures) or data=text_table (texts), and"
-    return "data=table" if names_pictures else "data=text_table"
+    return f"data={kind or 'image_folder'}"
+
+
+def data_set_of(path: Path) -> str | None:
+    """The file of `conf/data` for a file or folder of a person's own data; None if it cannot be seen.
+
+    A table of pictures has names of pictures at its beginning. A folder is judged by the tables in it, and by the first
+    files below it that are pictures or texts.
+    """
+    if path.is_file():
+        return _kind_of_table(path) if path.suffix.lower() in TABLE_SUFFIXES else None
+    tables = [file for file in _files_in(path) if file.stem in SPLIT_NAMES and file.suffix.lower() in TABLE_SUFFIXES]
+    if tables:
+        return _kind_of_table(tables[0])
+    for folder, below, files in os.walk(path):
+        below.sort()
+        for name in sorted(files):
+            if PICTURE_NAME.search(os.fsencode(name)):
+                return "image_folder"
+            # texts in the folder itself, such as a README, are no samples: these lie in the folders of their classes
+            if name.lower().endswith(".txt") and folder != str(path):
+                return "text_folder"
+    return None
+
+
+def _kind_of_table(file: Path) -> str | None:
+    """The data set for a table; None if it cannot be read, or is compressed."""
+    if file.suffix.lower() == ".parquet":
+        return None
+    try:
+        with file.open("rb") as stream:
+            return "table" if PICTURE_NAME.search(stream.read(10_000)) else "text_table"
+    except OSError:
+        return None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(file for file in folder.iterdir() if file.is_file())
+    except OSError:
+        return []
 
 
 def _translation(setting: str, value: str) -> str:

@@ -25,6 +25,10 @@ class Answers(ABC):
 
     key: str
     """The field of all names on the web page."""
+    digits: int
+    """Significant digits of a number in a table."""
+    in_summary: int | None = None
+    """Number of pairs in a summary of a few words; None: all."""
 
     def __init__(self, names: list[str]):
         self.names = names
@@ -38,8 +42,12 @@ class Answers(ABC):
         """The columns of a table."""
 
     @abstractmethod
+    def values(self, pairs: Pairs) -> list[str | float]:
+        """The values of a sample in these columns."""
+
     def cells(self, pairs: Pairs) -> list[str]:
-        """The cells of a sample in these columns."""
+        """The same as texts, with `digits` significant digits."""
+        return [value if isinstance(value, str) else f"{value:.{self.digits}g}" for value in self.values(pairs)]
 
     @abstractmethod
     def plain(self, pairs: Pairs) -> dict[str, Any]:
@@ -63,6 +71,8 @@ class RankedClasses(Answers):
     """
 
     key = "classes"
+    digits = DIGITS
+    in_summary = 1
 
     def __init__(self, names: list[str], top_k: int):
         super().__init__(names)
@@ -80,9 +90,9 @@ class RankedClasses(Answers):
         """`class_1,probability_1,...`."""
         return [f"{name}_{rank}" for rank in range(1, self.top_k + 1) for name in ("class", "probability")]
 
-    def cells(self, pairs: Pairs) -> list[str]:
+    def values(self, pairs: Pairs) -> list[str | float]:
         """Names and probabilities in turn."""
-        return [value for name, probability in pairs for value in (name, f"{probability:.{DIGITS}g}")]
+        return [value for pair in pairs for value in pair]
 
     def plain(self, pairs: Pairs) -> dict[str, Any]:
         """`predictions`: a list, the most probable class first."""
@@ -97,6 +107,7 @@ class NamedNumbers(Answers):
     """All numbers of a sample."""
 
     key = "numbers"
+    digits = NUMBER_DIGITS
 
     def of(self, batch: Tensor) -> list[Pairs]:
         """The pairs, in the order of the names."""
@@ -106,9 +117,9 @@ class NamedNumbers(Answers):
         """The names."""
         return list(self.names)
 
-    def cells(self, pairs: Pairs) -> list[str]:
+    def values(self, pairs: Pairs) -> list[str | float]:
         """The numbers."""
-        return [f"{number:.{NUMBER_DIGITS}g}" for _, number in pairs]
+        return [number for _, number in pairs]
 
     def plain(self, pairs: Pairs) -> dict[str, Any]:
         """`numbers`: name -> number; empty if the sample could not be read."""

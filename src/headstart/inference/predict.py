@@ -5,11 +5,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import torch
 from lightning_fabric import Fabric
@@ -24,7 +24,7 @@ from headstart.errors import UsageError, printable
 from headstart.inference.answers import Answers, answers_of
 from headstart.inference.batches import Batch, batches
 from headstart.inference.classifier import Classifier
-from headstart.inference.rows import FORMATS, Prediction, RowWriter
+from headstart.inference.rows import FORMATS, Prediction
 from headstart.inference.unlabelled import find_samples
 from headstart.progress import progress_bar
 from headstart.tasks import checkpoint
@@ -68,6 +68,36 @@ class Tally:
             log.warning("%d of %d %s cannot be read:%s%s", self.unreadable, total, self.name, listed, rest)
 
 
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model on its device.
+
+    Attributes:
+        model: for its classes, its preprocessing and its labels.
+        trained: the config of its run.
+        fabric: device and precision.
+        network: the model, prepared by `fabric`.
+    """
+
+    model: Classifier
+    trained: DictConfig
+    fabric: Fabric
+    network: nn.Module
+
+    @classmethod
+    def load(cls, path: Path, trainer: DictConfig) -> "Predictor":
+        """The model of a checkpoint; `trainer`: the section of `conf/predict.yaml`."""
+        task, trained = checkpoint.load_task(path)
+        model = Classifier(task)
+        fabric = build_fabric(trainer, trained)
+        return cls(model, trained, fabric, fabric.setup_module(model))
+
+    @property
+    def shown(self) -> str | None:
+        """The name of the column with the sample itself; None if there is none."""
+        return self.model.preprocess.sample_name if self.model.preprocess.in_rows else None
+
+
 def predict(cfg: DictConfig, path: Path) -> bool:
     """Writes the most probable classes or the numbers of each sample in `cfg.input` to `cfg.output` or stdout.
 
@@ -77,22 +107,20 @@ def predict(cfg: DictConfig, path: Path) -> bool:
     Returns:
         whether any sample could be read.
     """
-    task, trained = checkpoint.load_task(path)
-    model = Classifier(task)
+    predictor = Predictor.load(path, cfg.trainer)
+    model, trained, shown = predictor.model, predictor.trained, predictor.shown
     given = [str(each) for each in cfg.input] if OmegaConf.is_list(cfg.input) else str(cfg.input)
     column = trained.data.get("text_column") if cfg.column is None else cfg.column
     found = find_samples(given, model.preprocess, column)
-    fabric = build_fabric(cfg.trainer, trained)
     samples = batches(found.samples, model.preprocess, cfg.batch_size or trained.data.batch_size, cfg.num_workers)
     answers = answers_of(model, model.classes, cfg.top_k)
-    shown = model.preprocess.sample_name if model.preprocess.in_rows else None
     tally = Tally(f"{shown}s" if shown else "files")
     hidden = cfg.output is None and sys.stdout.isatty()  # otherwise the bar would appear between the rows
     with opened(cfg.output) as stream, progress_bar("predicting", found.total, tally.name, hidden=hidden) as bar:
         several = model.objective.multi_label
         writer = FORMATS[row_format(cfg.format, cfg.output)](stream, answers, shown, several)
         try:
-            classify(fabric, model, samples, answers, writer, tally, bar)
+            classify(predictor, samples, answers, writer, tally, bar)
         finally:
             writer.close()
             bar.close()  # otherwise the summary would start on its line
@@ -117,12 +145,18 @@ def build_fabric(trainer: DictConfig, trained: DictConfig) -> Fabric:
         raise UsageError(f"trainer.accelerator={accelerator} trainer.precision={precision}: {error}") from error
 
 
+class Rows(Protocol):
+    """Takes predictions in the order of the samples."""
+
+    def write(self, predictions: Sequence[Prediction], /) -> None:
+        """Takes some more."""
+
+
 def classify(
-    fabric: Fabric, model: Classifier, samples: Iterator[Batch], answers: Answers, writer: RowWriter, tally: Tally,
-    bar: tqdm,
-) -> None:  # fmt: skip
+    predictor: Predictor, samples: Iterable[Batch], answers: Answers, writer: Rows, tally: Tally, bar: tqdm
+) -> None:
     """Predicts batch after batch, and writes the rows in the order of the samples, each as soon as it is due."""
-    network = fabric.setup_module(model)
+    fabric, network, model = predictor.fabric, predictor.network, predictor.model
     waiting: dict[int, Prediction] = {}
     due = 0
     for batch in samples:

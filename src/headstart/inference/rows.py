@@ -136,11 +136,16 @@ def _csv_line(fields: Sequence[str]) -> str:
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _json(prediction: Prediction, answers: Answers, shown: str | None) -> str:
+def plain(prediction: Prediction, answers: Answers, shown: str | None) -> dict[str, Any]:
+    """A prediction as an object of JSON; `shown`: the field with the sample itself, if there is one."""
     sample = {shown: prediction.sample} if shown else {}
     labels = {} if prediction.labels is None else {"labels": list(prediction.labels)}
     answer = labels | answers.plain(prediction.pairs)
-    content = {"file": prediction.file, **sample, **answer, "error": prediction.error}
+    return {"file": prediction.file, **sample, **answer, "error": prediction.error}
+
+
+def _json(prediction: Prediction, answers: Answers, shown: str | None) -> str:
+    content = plain(prediction, answers, shown)
     text = json.dumps(content, ensure_ascii=False)
     try:
         text.encode()

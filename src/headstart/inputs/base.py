@@ -7,6 +7,7 @@ tasks, strategies, caches, evaluation and export use only this interface.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from os import PathLike
 from typing import Any, BinaryIO, ClassVar
 
 from hydra.utils import get_class
@@ -129,6 +130,17 @@ class Preprocess(ABC):
             UsageError: samples of this kind are not stored in one file each.
         """
         raise UsageError(f"this model cannot read a {self.sample_name} from a file")
+
+    def from_memory(self, given: Any) -> Any | None:
+        """A raw sample from an object of a Python program; None if it is a path, which names files.
+
+        Raises:
+            UnreadableInput: it cannot be used as a sample.
+            UsageError: it is no object of this kind.
+        """
+        if isinstance(given, (str, PathLike)):
+            return None
+        raise UsageError(f"this model takes no {type(given).__name__}: give files, each with a {self.sample_name}")
 
     def samples_in(self, source: str | BinaryIO, column: str | int | None = None) -> Iterator[Unlabelled] | None:
         """The samples of a file, or of standard input, that holds several of them.

@@ -14,6 +14,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from headstart.errors import UsageError
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.opening import open_file
 
@@ -135,6 +136,57 @@ def _decode(stream: BinaryIO, path: str | None, least_side: int | None, grey_bit
     except Exception as error:  # on a broken file Pillow raises nearly any type of error
         raise UnreadableInput(_reason(error, stream), path) from error
     return torch.from_numpy(pixels).permute(2, 0, 1), grey
+
+
+def picture_in_memory(given: Image.Image | np.ndarray, grey_bits: int = 16) -> Tensor:
+    """The pixels of a picture that a program has already decoded, in the same form as from a file.
+
+    EXIF orientation, transparency and 16-bit grey are treated as in `read_picture`. The picture itself is not changed.
+
+    Args:
+        given: a PIL picture; or an array of uint8 `(height, width)`, `(height, width, 3)` RGB or `(height, width, 4)`
+            RGBA, or of uint16 `(height, width)`.
+        grey_bits: as for `read_picture`.
+
+    Returns:
+        uint8, shape (3, H, W).
+
+    Raises:
+        UnreadableInput: it cannot be decoded, or is too large.
+        UsageError: the array has another shape or type.
+    """
+    image = _as_image(given) if isinstance(given, np.ndarray) else given
+    try:
+        _check_size(image.size)
+        pixels = _to_rgb_array(_turned_upright(image), grey_bits)
+    except (UnreadableInput, MemoryError):
+        raise
+    except Exception as error:  # as for files
+        raise UnreadableInput(f"broken picture data ({error})") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _as_image(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    colours = array.shape[2:] in ((3,), (4,))
+    fits = (array.dtype == np.uint8 and (array.ndim == 2 or colours)) or (array.dtype == np.uint16 and array.ndim == 2)
+    if not fits or array.size == 0:
+        raise UsageError(
+            f"an array of {array.dtype} {array.shape} is no picture: give uint8 from 0 to 255, (height, width) or "
+            "(height, width, 3), or uint16 (height, width)"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _turned_upright(image: Image.Image) -> Image.Image:
+    """A copy with the EXIF orientation applied; a broken EXIF block changes nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # as in `_turn_upright`
+        return image
 
 
 def _check_size(size: tuple[int, int]) -> None:

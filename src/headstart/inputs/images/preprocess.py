@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchvision.transforms.v2 import InterpolationMode
@@ -14,7 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from headstart.errors import UsageError, nearest
 from headstart.inputs.base import Preprocess, Setting, UnreadableInput
-from headstart.inputs.images.decode import MAX_PIXELS, PICTURE_SUFFIXES, picture_size, read_picture
+from headstart.inputs.images.decode import MAX_PIXELS, PICTURE_SUFFIXES, picture_in_memory, picture_size, read_picture
 from headstart.inputs.images.resizing import Resize
 
 log = logging.getLogger(__name__)
@@ -118,6 +120,11 @@ class ImagePreprocess(Preprocess):
     def companion(self, raw: Tensor) -> Tensor:
         """The mirror image."""
         return raw.flip(2)
+
+    def from_memory(self, given: Any) -> Tensor | None:
+        """The pixels of a PIL picture or of a NumPy array; None for a path, which names files."""
+        is_picture = isinstance(given, (Image.Image, np.ndarray))
+        return picture_in_memory(given, self.grey_bits) if is_picture else super().from_memory(given)
 
     def read(self, source: str | BinaryIO) -> Tensor:
         """A decoded picture, uint8 `(3, height, width)`.

@@ -112,6 +112,10 @@ class TextPreprocess(Preprocess):
         """
         return usable(decoded(source))
 
+    def from_memory(self, given: Any) -> str | None:
+        """A text as it is; None for a path, which names a file with texts."""
+        return usable(given) if isinstance(given, str) else super().from_memory(given)
+
     def samples_in(self, source: str | BinaryIO, column: str | int | None = None) -> Iterator[Unlabelled]:
         """Each line of a text file or of standard input, or each row of a table."""
         if isinstance(source, str) and Path(source).suffix.lower() in TABLE_SUFFIXES:

@@ -12,9 +12,16 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
+from headstart.errors import UsageError
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.images import decode
-from headstart.inputs.images.decode import PICTURE_SUFFIXES, largest_grey, picture_size, read_picture
+from headstart.inputs.images.decode import (
+    PICTURE_SUFFIXES,
+    largest_grey,
+    picture_in_memory,
+    picture_size,
+    read_picture,
+)
 from headstart.inputs.opening import MAX_BYTES
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -477,3 +484,62 @@ def test_heic_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     with pytest.raises(UnreadableInput, match=r'pip install -e "\.\[heic\]"'):
         read_picture(tmp_path / "a.heic")
+
+
+def turned() -> Image.Image:
+    image = noise()
+    image.getexif()[ExifTags.Base.Orientation] = 6
+    return image
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        noise(),
+        noise().convert("L"),
+        noise().convert("1"),
+        noise().convert("P"),
+        noise().convert("RGBA"),
+        noise().convert("LA"),
+        Image.fromarray(np.arange(0, 60000, 25, dtype=np.uint16).reshape(40, 60)),
+        turned(),
+    ],
+    ids=["RGB", "L", "1", "P", "RGBA", "LA", "I;16", "EXIF"],
+)
+def test_a_picture_in_memory_has_the_pixels_of_its_file(image, tmp_path):
+    before = image.tobytes()
+    file = save(image, tmp_path / "a.png", exif=image.getexif())
+    assert torch.equal(picture_in_memory(image), read_picture(file))
+    assert image.tobytes() == before
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])
+def test_an_array_is_taken_as_it_is(shape):
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    picture = picture_in_memory(array)
+    assert picture.dtype == torch.uint8
+    assert torch.equal(picture, torch.from_numpy(array.reshape(5, 7, -1)).permute(2, 0, 1).expand(3, -1, -1))
+    reversed_rows = picture_in_memory(array[::-1])
+    assert torch.equal(reversed_rows, picture.flip(1))
+
+
+def test_transparent_pixels_of_an_array_are_white():
+    array = np.zeros((2, 2, 4), np.uint8)
+    array[0, 0] = (255, 0, 0, 255)
+    picture = picture_in_memory(array)
+    assert pixel(picture, 0, 0) == RED
+    assert pixel(picture, 1, 1) == WHITE
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((3, 5, 7), np.uint8), np.zeros((5, 7, 3)), np.zeros((0, 7, 3), np.uint8), np.zeros(3, np.uint8)]
+)
+def test_another_array_is_no_picture(array):
+    with pytest.raises(UsageError, match=r"is no picture: give uint8 from 0 to 255, \(height, width\)"):
+        picture_in_memory(array)
+
+
+def test_a_picture_in_memory_that_is_too_large_is_refused(monkeypatch):
+    monkeypatch.setattr(decode, "MAX_PIXELS", 100)
+    with pytest.raises(UnreadableInput, match="too large"):
+        picture_in_memory(noise())
