@@ -44,7 +44,7 @@ def tokens(document: Path) -> list[Token]:
 
 
 def commands() -> Iterator[Shown]:
-    """All commands: lines of bash blocks, lines of other blocks after a dollar, and inline code that begins like one."""
+    """All commands: lines of bash blocks, lines of other blocks after a dollar, inline code that begins like one."""
     for document in DOCUMENTS:
         name = document.relative_to(ROOT).as_posix()
         for token in tokens(document):

@@ -1,4 +1,4 @@
-"""Documents cannot lie: their commands fit the code, their options exist, their outputs are seen, their links lead somewhere.
+"""Documents cannot lie: commands fit the code, options exist, outputs are as shown, links lead somewhere.
 
 Every command is parsed. Those of Headstart are composed and checked as the entry points check them, without data.
 `pytest -s tests/test_docs.py` prints how many.
@@ -9,13 +9,13 @@ import importlib
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
 from documents import ROOT, Shown, anchors, commands, inline_code, links, simple_commands
 from hydra import compose, initialize_config_dir
 from hydra._internal import config_loader_impl
@@ -23,6 +23,7 @@ from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from photos import pictures
 
 from headstart.cli.check import check_config
 from headstart.cli.conf_files import CONF, choices_by_group
@@ -46,7 +47,7 @@ FILES = (".csv", ".json", ".html", ".png", ".log", ".yaml", ".ckpt", ".safetenso
          ".txt", ".pth", ".tsv", ".pt", ".pt2", ".npz", ".db", ".parquet")  # fmt: skip
 
 
-class Parsed(Exception):
+class ParsedError(Exception):
     """Ends a script when its arguments have been read."""
 
 
@@ -109,7 +110,7 @@ def composing_problem(name: str, arguments: list[str]) -> str | None:
 
 def script_problem(entry: str, arguments: list[str]) -> str | None:
     """Lets the script read its arguments, and nothing else."""
-    folder, name = entry.removesuffix(".py").split("/")
+    name = Path(entry).stem
     module = importlib.import_module(name)
     if "argparse" not in vars(module):
         try:
@@ -121,15 +122,18 @@ def script_problem(entry: str, arguments: list[str]) -> str | None:
 
     def then_stop(self, *given, **options):
         read(self, *given, **options)
-        raise Parsed
+        raise ParsedError
+
+    def refuse(_, message):
+        raise ValueError(message)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [entry, *arguments])
         patch.setattr(argparse.ArgumentParser, "parse_args", then_stop)
-        patch.setattr(argparse.ArgumentParser, "error", lambda self, message: (_ for _ in ()).throw(ValueError(message)))
+        patch.setattr(argparse.ArgumentParser, "error", refuse)
         try:
             module.main()
-        except Parsed:
+        except ParsedError:
             return None
         except ValueError as error:
             return str(error)
@@ -218,6 +222,7 @@ SECONDS = ("modle=resnet50",)
 HALF_A_MINUTE = ("experiment=letters_to_digits",)
 """Words of commands that train offline, or that show what `make train` prints: slow tests."""
 
+
 def shown_with_output(words: tuple[str, ...]) -> list[Shown]:
     return [each for each in commands() if each.output and any(word in each.text.split() for word in words)]
 
@@ -243,11 +248,12 @@ def missing_lines(expected: tuple[str, ...], printed: str) -> list[str]:
     return missing
 
 
-def run(text: str, folder: Path) -> str:
-    """What a command prints, run in a folder of its own."""
+def run(text: str, folder: Path, **variables: str) -> str:
+    """What a command prints, run in this folder."""
     words = [sys.executable, *simple_commands(text)[0][1:]]
     words[1] = str(ROOT / words[1])
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
+    environment = {**os.environ, "COLUMNS": "120", **variables}
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=environment)
     return done.stderr + done.stdout
 
 
@@ -266,6 +272,43 @@ def test_output_of_quick_commands_is_as_shown(shown, tmp_path):
 @pytest.mark.parametrize("shown", shown_with_output(HALF_A_MINUTE), ids=str)
 def test_output_of_training_is_as_shown(shown, tmp_path):
     assert missing_lines(shown.output, run(shown.text, tmp_path)) == []
+
+
+AFTER_TRAINING = ("evaluate", "predict", "export", "report")
+"""The commands that are run on a small run, in slow tests."""
+
+
+def commands_after_training() -> list[tuple[str, ...]]:
+    """The different commands in the documents that read a trained run, without those on other data."""
+    found: dict[tuple[str, ...], None] = {}
+    for words in (words for shown in commands() for words in simple_commands(shown.text)):
+        entry = next((word for word in words if re.fullmatch(rf"src/({'|'.join(AFTER_TRAINING)})\.py", word)), None)
+        arguments = tuple(words[words.index(entry) + 1 :]) if entry else ()
+        if any(word.startswith("run=") for word in arguments) and not any("data.root=" in word for word in arguments):
+            rest = (word for word in arguments if not word.startswith(("run=", "input=", "output=")))
+            found[(Path(entry).stem, *rest)] = None
+    return list(found)
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """A run on a few pictures, with the embedded network."""
+    folder = tmp_path_factory.mktemp("small")
+    pictures(folder / "my/pictures", ["cat", "dog"], 12)
+    options = ["data=image_folder", "data.root=my/pictures", "finetuning=probe", "trainer=cpu", "model.image_size=16"]
+    printed = run(" ".join(["python src/train.py", *options]), folder, HEADSTART_LOGS=str(folder / "logs"))
+    assert "evaluate again" in printed, printed
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", commands_after_training(), ids=" ".join)
+def test_commands_after_training_run(words, small_run):
+    name, *arguments = words
+    arguments += ["input=my/pictures"] if name == "predict" else []
+    text = shlex.join(["python", f"src/{name}.py", "run=last", *arguments])
+    printed = run(text, small_run, HEADSTART_LOGS=str(small_run / "logs"))
+    assert "error" not in printed.replace(",error", "").replace("label_errors", ""), printed
 
 
 @pytest.mark.slow

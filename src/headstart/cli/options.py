@@ -1,7 +1,7 @@
-"""The options of training with their comments, as the files of `conf/` have them: what `--help` and the reference show.
+"""The options of training with their comments, from the files of `conf/`: what `--help` and the reference show.
 
-By hand, because the YAML reader drops comments. It does tell where each value begins and ends, so the comments are found
-in the lines around it.
+By hand, because the YAML reader drops comments. It does tell where each value begins and ends, so the comments are
+found in the lines around it.
 """
 
 import re
@@ -201,7 +201,7 @@ def _joined(*comments: str) -> str:
 
 
 def _comment_above(line: int, lines: list[str], top: int) -> str:
-    """The lines of comment directly above a line, with its indentation; the header of the file is not such a comment."""
+    """The lines of comment directly above a line, with its indentation, without the header of the file."""
     words: list[str] = []
     indent = re.match(r" *", lines[line])[0]
     while (line := line - 1) >= top and lines[line].startswith(f"{indent}#"):

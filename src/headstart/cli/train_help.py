@@ -73,7 +73,7 @@ def print_help(arguments: Sequence[str]) -> None:
 
 def _of_all() -> str:
     found = groups()
-    comments = _comments(found)
+    comments = comments_by_name(found)
     used = [_row(f"{name}={example}", comments[name]) for name, example in MOST_USED.items()]
     parts = [EXAMPLES, "\nUsed most, with an example:\n", *used, "\nThe run (option=default):\n"]
     parts += [_row(option.assignment, option.comment) for option in run_options()]
@@ -91,7 +91,7 @@ def _of(word: str) -> str:
     options |= {option.name: option for group in found for option, _ in group.options}
     if word not in options:
         raise UsageError(
-            f"--help {word}: there is no such group or option{nearest(word, [*_comments(found), *options])}"
+            f"--help {word}: there is no such group or option{nearest(word, [*comments_by_name(found), *options])}"
         )
     return _row(options[word].assignment, options[word].comment)
 
@@ -119,7 +119,7 @@ def _with_holders(option: Option, holders: tuple[str, ...], group: Group) -> str
     return f"{option.comment} ({', '.join(holders)})"
 
 
-def _comments(found: list[Group]) -> dict[str, str]:
+def comments_by_name(found: list[Group]) -> dict[str, str]:
     """The comment of each group and option; that of `data.root` is about a folder of pictures."""
     comments = {option.name: option.comment for option in run_options()}
     for group in found:
