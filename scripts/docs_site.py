@@ -21,8 +21,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from headstart.cli.conf_files import CONF  # noqa: E402
-from headstart.cli.options import SETTERS, Group, Option, groups, run_options  # noqa: E402
+from headstart.cli.options import SETTERS, Group, Option, file_of, groups, run_options  # noqa: E402
 from headstart.cli.schemas import ROOTS  # noqa: E402
 from headstart.cli.settings import settings_of  # noqa: E402
 from headstart.cli.train_help import MOST_USED, comments_by_name  # noqa: E402
@@ -95,7 +94,7 @@ def group_page(group: Group) -> str:
         parts += ["", "## Options", "", *_table(("option", "default", "meaning", "choices"), rows)]
     if group.name in SETTERS or group.name == "finetuning":
         for choice in group.choices:
-            text = (CONF / group.name / f"{choice.name}.yaml").read_text(encoding="utf-8")
+            text = file_of(group.name, choice.name).read_text(encoding="utf-8")
             parts += ["", f"## {choice.name}", "", f"```yaml\n{text}```"]
     return "\n".join([*parts, ""])
 
@@ -115,9 +114,10 @@ def commands_page() -> str:
 
 
 def _plain(value: Any) -> str:
+    """As it is typed; a value from the environment as the one that holds without it."""
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else re.sub(r"\$\{oc\.env:\w+,(\w+)\}", r"\1", str(value))
 
 
 def _row(option: Option) -> tuple[str, str, str]:

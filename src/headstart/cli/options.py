@@ -123,7 +123,7 @@ def _chosen(file: Path) -> Iterator[tuple[str, yaml.Node]]:
 def _overridden(group: str, name: str) -> dict[str, str]:
     """The choices that a file makes in other groups, and those that these make."""
     found: dict[str, str] = {}
-    for key, node in _chosen(CONF / group / f"{name}.yaml"):
+    for key, node in _chosen(file_of(group, name)):
         other = key.removeprefix("override /")
         found |= {other: node.value} | _overridden(other, node.value)
     return found
@@ -137,7 +137,7 @@ def run_options() -> list[Option]:
 @cache
 def choice(group: str, name: str) -> Choice:
     """A file of a group, read with the files that it is built on."""
-    file = CONF / group / f"{name}.yaml"
+    file = file_of(group, name)
     text = file.read_text(encoding="utf-8")
     is_global = "# @package _global_" in text
     options: dict[str, Option] = {}
@@ -148,6 +148,11 @@ def choice(group: str, name: str) -> Choice:
             known = options.get(option.name)
             options[option.name] = option if option.comment or not known else replace(option, comment=known.comment)
     return Choice(name, tuple(_header(text)), tuple(options.values()))
+
+
+def file_of(group: str, name: str) -> Path:
+    """The file of a choice."""
+    return CONF / group / f"{name}.yaml"
 
 
 def _root(file: Path) -> yaml.MappingNode:

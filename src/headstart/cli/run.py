@@ -22,7 +22,6 @@ from headstart.cli.allocator import keep_freed_memory
 from headstart.cli.failures import failure_in_words
 from headstart.cli.messages import explain
 from headstart.cli.overrides import translate_null_choices
-from headstart.cli.train_help import asked_for, print_help
 from headstart.errors import printable
 
 # Threads that wait for work must not keep their core busy: with two processes on two cores, training was five times
@@ -60,10 +59,7 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
     # argparse accepts -m before the overrides only
     sys.argv[1:] = sorted(translate_null_choices(sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun"))
     try:
-        if config_name == "train" and asked_for(sys.argv[1:]):
-            print_help(sys.argv[1:])
-        else:
-            _call(main)
+        _call(main)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SystemExit as leaving:

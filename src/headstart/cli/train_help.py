@@ -4,7 +4,8 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from headstart.cli.options import SETTERS, Group, Option, groups, run_options
 from headstart.cli.settings import HELP_COLUMN, HELP_WIDTH
@@ -61,6 +62,11 @@ def train_help(arguments: Sequence[str]) -> str:
     """
     words = [word.lstrip("+~").partition("=")[0] for word in arguments if not word.startswith("-")]
     return "\n".join(_of(word) for word in words) if words else _of_all()
+
+
+def answering_help(main: Callable[[], Any]) -> Callable[[], Any]:
+    """The main function, except that it prints the help if the command line asks for it: Hydra's knows no comments."""
+    return lambda: print_help(sys.argv[1:]) if asked_for(sys.argv[1:]) else main()
 
 
 def print_help(arguments: Sequence[str]) -> None:
