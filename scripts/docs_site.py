@@ -129,7 +129,7 @@ def _default(group: Group) -> str:
 
 
 def _holders(holders: tuple[str, ...], group: Group) -> str:
-    if len(holders) == len(group.choices):
+    if group.shared_by_all(holders):
         return "all"
     return ", ".join(f"`{name}`" for name in holders) if len(holders) <= 6 else f"{len(holders)} of them"
 

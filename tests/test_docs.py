@@ -327,7 +327,7 @@ TOO_LONG = "trainer.max_time="
 
 @pytest.mark.real
 def test_the_tutorial_can_be_followed(real, tmp_path):
-    """With 60 photos of each class of TrashNet as `my/pictures`. Which classes are predicted depends on the long run."""
+    """With 60 photos of each class of TrashNet as `my/pictures`; predictions depend on the long run."""
     photos = real / "data/trashnet"
     if not photos.is_dir():
         pytest.skip("there is no TrashNet")

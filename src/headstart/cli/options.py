@@ -80,6 +80,10 @@ class Group:
     comment: str
     choices: tuple[Choice, ...]
 
+    def shared_by_all(self, holders: tuple[str, ...]) -> bool:
+        """Whether all choices have an option, besides `none`, which has no options."""
+        return {choice.name for choice in self.choices} - {"none"} <= set(holders)
+
     @property
     def options(self) -> list[tuple[Option, tuple[str, ...]]]:
         """Each option once, with the value of the default choice if that has it, and the choices that have it."""

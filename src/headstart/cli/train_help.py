@@ -120,7 +120,7 @@ def _options(group: Group) -> Iterator[str]:
 
 
 def _with_holders(option: Option, holders: tuple[str, ...], group: Group) -> str:
-    if len(holders) == len(group.choices) or len(holders) > MANY_HOLDERS:
+    if group.shared_by_all(holders) or len(holders) > MANY_HOLDERS:
         return option.comment
     return f"{option.comment} ({', '.join(holders)})"
 

@@ -34,6 +34,10 @@ def test_one_group_says_what_each_choice_means():
     assert "optimizer" not in text
 
 
+def test_the_choices_that_have_an_option_follow_unless_all_have_it():
+    assert "areas; 0: no\n                            CutMix\n" in train_help.train_help(["--help", "mixing"])
+
+
 def test_one_option_and_a_misspelt_one():
     assert train_help.train_help(["optimizer.lr=3", "-h"]).startswith(
         "  optimizer.lr=1e-3         highest learning rate"
