@@ -69,7 +69,7 @@ def source_pages(markdown: str) -> Iterator[tuple[str, str]]:
 
 
 def overview() -> str:
-    """The options that are used most, those of the run, and the groups."""
+    """The options that are used most, the options of the run, and the groups."""
     comments = comments_by_name(groups()) | {group.name: group.comment for group in groups()}
     used = [(f"`{name}={value}`", _cell(comments[name])) for name, value in MOST_USED.items()]
     named = [(f"[`{group.name}`]({group.name}.md)", _default(group), _cell(group.comment)) for group in groups()]

@@ -1,6 +1,6 @@
 """Documents cannot lie: commands fit the code, options exist, outputs are as shown, links lead somewhere.
 
-Every command is parsed. Those of Headstart are composed and checked as the entry points check them, without data.
+Every command is parsed. Ours are composed and checked as the entry points check them, without data.
 `pytest -s tests/test_docs.py` prints how many.
 """
 
@@ -255,9 +255,11 @@ def run(text: str, folder: Path, **variables: str) -> str:
     """What a command prints, run in this folder."""
     words = [sys.executable, *simple_commands(text)[0][1:]]
     words[1] = str(ROOT / words[1])
-    environment = {**os.environ, "COLUMNS": "120", **variables}
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=environment)
-    return done.stderr + done.stdout
+    environment = {**os.environ, "COLUMNS": "120", "PYTHONUNBUFFERED": "1", **variables}
+    done = subprocess.run(
+        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    return done.stdout
 
 
 def test_a_shown_line_that_is_not_printed_is_found():

@@ -46,7 +46,7 @@ class Choice:
     Attributes:
         name: without the ending `.yaml`.
         description: the comment at its beginning, line by line.
-        options: its own and those of the files that it is built on, without the ones of other groups.
+        options: its own options and the options of the files that it is built on, without other groups.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Group:
 
     Attributes:
         name: of the folder.
-        default: the choice of a command that names none: that of `conf/train.yaml`, or of its recipe.
+        default: the choice if the command names none: from `conf/train.yaml`, or from its recipe.
         comment: the question that its files answer.
         choices: in alphabetical order.
     """

@@ -1,4 +1,4 @@
-"""`--help` of training: the options with their comments from `conf/`, all of them or those of one group."""
+"""`--help` of training: the options with their comments from `conf/`, all of them or one group."""
 
 import os
 import re
@@ -24,7 +24,7 @@ MOST_USED = {
     "model.image_size": "128",
     "seed": "1",
 }
-"""The ten options that are used most -> an example; their comments are those of `conf/`."""
+"""The ten options that are used most -> an example; their comments come from `conf/`."""
 EXAMPLES = """\
 Headstart: transfer learning from one readable command.
 
@@ -126,7 +126,7 @@ def _with_holders(option: Option, holders: tuple[str, ...], group: Group) -> str
 
 
 def comments_by_name(found: list[Group]) -> dict[str, str]:
-    """The comment of each group and option; that of `data.root` is about a folder of pictures."""
+    """The comment of each group and option; the one of `data.root` is about a folder of pictures."""
     comments = {option.name: option.comment for option in run_options()}
     for group in found:
         comments[group.name] = f"{group.comment}; --help {group.name} lists them"
