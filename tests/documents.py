@@ -72,6 +72,16 @@ def _in_block(name: str, token: Token) -> Iterator[Shown]:
         yield Shown(name, token.map[0] + 1, begun, tuple(output))
 
 
+def commands_in_conf() -> Iterator[Shown]:
+    """The commands in comments and help texts of conf/: lines that begin with `python`, indented or after a `#`."""
+    for file in sorted(ROOT.glob("conf/**/*.yaml")):
+        text = re.sub(r"\\+\n[# ]*", "", file.read_text(encoding="utf-8"))
+        for found in re.finditer(r"^[# ]*((?:python|torchrun) .*)$", text, re.MULTILINE):
+            command = re.split(r"\s{2,}|  +#", found[1])[0]
+            if re.search(r" (src|scripts)/\w+\.py", command):
+                yield Shown(file.relative_to(ROOT).as_posix(), text[: found.start()].count("\n") + 1, command)
+
+
 def inline_code() -> Iterator[tuple[str, str]]:
     """The place and the text of every inline code."""
     for document in DOCUMENTS:

@@ -5,19 +5,22 @@ Every command is parsed. Ours are composed and checked as the entry points check
 """
 
 import argparse
+import contextlib
 import importlib
 import inspect
 import os
+import pty
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from documents import ROOT, Shown, anchors, commands, inline_code, links, simple_commands
+from documents import ROOT, Shown, anchors, commands, commands_in_conf, inline_code, links, simple_commands
 from hydra import compose, initialize_config_dir
 from hydra._internal import config_loader_impl
 from hydra._internal.config_repository import CachingConfigRepository
@@ -154,9 +157,23 @@ def composing(monkeypatch):
 
 
 def test_every_command_fits_the_code(monkeypatch, composing):
+    checked, problems = problems_of(commands(), monkeypatch)
+    assert checked["composed"] > 50, "the documents have more commands than were found"
+    assert not problems, "\n".join(["", *problems])
+
+
+@pytest.mark.slow
+def test_every_command_in_comments_fits_the_code(monkeypatch, composing):
+    checked, problems = problems_of(commands_in_conf(), monkeypatch)
+    assert checked["composed"] > 20, "conf/ has more commands than were found"
+    assert not problems, "\n".join(["", *problems])
+
+
+def problems_of(found: Iterable[Shown], monkeypatch: pytest.MonkeyPatch) -> tuple[Counter, list[str]]:
+    """How many commands there are, and one text for each that does not fit."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     checked, known, problems = Counter(), {}, []
-    for shown in commands():
+    for shown in found:
         checked["commands"] += 1
         try:
             parts = simple_commands(shown.text)
@@ -170,8 +187,7 @@ def test_every_command_fits_the_code(monkeypatch, composing):
             if known[words]:
                 problems.append(f"{shown}\n    {known[words]}")
     print(dict(checked))
-    assert checked["composed"] > 50, "the documents have more commands than were found"
-    assert not problems, "\n".join(["", *problems])
+    return checked, problems
 
 
 def known_options() -> set[str]:
@@ -252,14 +268,20 @@ def missing_lines(expected: tuple[str, ...], printed: str) -> list[str]:
 
 
 def run(text: str, folder: Path, **variables: str) -> str:
-    """What a command prints, run in this folder."""
+    """What a command prints to a terminal, run in this folder."""
     words = [sys.executable, *simple_commands(text)[0][1:]]
     words[1] = str(ROOT / words[1])
-    environment = {**os.environ, "COLUMNS": "120", "PYTHONUNBUFFERED": "1", **variables}
-    done = subprocess.run(
-        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
-    return done.stdout
+    environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm", "PYTHONUNBUFFERED": "1", **variables}
+    ours, theirs = pty.openpty()  # a terminal, because some tables are for a person only
+    process = subprocess.Popen(words, cwd=folder, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    printed = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+        while chunk := os.read(ours, 65536):
+            printed += chunk
+    os.close(ours)
+    process.wait()
+    return printed.decode()
 
 
 def test_a_shown_line_that_is_not_printed_is_found():
