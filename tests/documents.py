@@ -13,7 +13,7 @@ from markdown_it.token import Token
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 INLINE_COMMANDS = ("python ", "headstart ", "src/", "scripts/", "make ", "pip ", "tensorboard ", "torchrun ")
-STANDS_FOR = {"<seed>": "0", "<date>": "2026-01-01", "<recipe>": "auto"}
+STANDS_FOR = {"<seed>": "0", "<date>": "2026-01-01", "<recipe>": "auto", "model=<any>": "model=resnet18"}
 """A placeholder -> a value that fits; any other one is a text."""
 SEPARATORS = {"|", ";", "&&", "&", "||"}
 
