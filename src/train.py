@@ -18,6 +18,7 @@ from headstart.cli.conf_files import CONF
 from headstart.cli.overrides import command_line_overrides
 from headstart.cli.quick_check import check_without_imports
 from headstart.cli.run import announce_loading, run_entry_point
+from headstart.cli.train_help import answering_help
 from headstart.cli.unfinished_sweep import continue_sweep
 from headstart.runs.resume import config_to_run, sweep_to_resume
 
@@ -41,4 +42,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    run_entry_point(main, "train")
+    run_entry_point(answering_help(main), "train")

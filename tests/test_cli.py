@@ -272,8 +272,8 @@ def test_a_full_disk_is_told_without_a_traceback(command, monkeypatch):
 def test_help_is_a_help():
     done = shell("src/train.py", "--help")
     assert done.returncode == 0
-    assert "python src/train.py model=resnet50 data=cats_dogs" in done.stdout
-    assert re.search(r"^finetuning: .*feature_extraction, full", done.stdout, re.MULTILINE)
+    assert "python src/train.py model=resnet50 data=image_folder data.root=my/pictures" in done.stdout
+    assert re.search(r"^finetuning: .*\n  auto, .*feature_extraction, full", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

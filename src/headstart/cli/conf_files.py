@@ -30,16 +30,17 @@ def choices_by_group() -> dict[str, list[str]]:
 
 def is_file_of(group: str, name: str) -> bool:
     """Whether a group has a file of this name, which may also be one that is not to be chosen."""
-    return _file(group, name) is not None
+    return file_of(group, name).is_file()
 
 
 def file_with_target(group: str, target: str) -> str | None:
     """The one file of a folder of `conf/` that builds this class or function; None if there are several, or none."""
-    files = [file for name in choices_by_group().get(group, []) if (file := _file(group, name))]
+    files = [file_of(group, name) for name in choices_by_group().get(group, [])]
     found = [file.stem for file in files if OmegaConf.load(file).get("_target_") == target]
     return found[0] if len(found) == 1 else None
 
 
-def _file(group: str, name: str) -> Path | None:
-    files = (folder / group / f"{name}.yaml" for folder in (*added, CONF))
-    return next((file for file in files if file.is_file()), None)
+def file_of(group: str, name: str) -> Path:
+    """The file of a choice; one in `CONF` that does not exist if there is none."""
+    files = [folder / group / f"{name}.yaml" for folder in (*added, CONF)]
+    return next((file for file in files if file.is_file()), files[-1])
