@@ -45,8 +45,17 @@ OTHER_TOOLS = {
     "tensorboard": "tensorboard", "wandb": "", "pre-commit": "", "mkdocs": "", "export": "", "mkdir": "", "docker": "",
 }  # fmt: skip
 """Commands that are not of this project."""
-NO_OPTIONS = {"num_classes", "HEADSTART_TRUST", "HEADSTART_SCREENSHOTS", "WANDB_MODE", "weights_only"}
-"""Words before an equals sign, in inline code, that are no options of ours: of libraries, of the environment."""
+NO_OPTIONS = {
+    "max_time",
+    "max_epochs",
+    "overrides",
+    "num_classes",
+    "HEADSTART_TRUST",
+    "HEADSTART_SCREENSHOTS",
+    "WANDB_MODE",
+    "weights_only",
+}
+"""Words before an equals sign, in inline code, that are no options of ours: of Python, libraries, the environment."""
 FILES = (".csv", ".json", ".html", ".png", ".log", ".yaml", ".ckpt", ".safetensors", ".md", ".py", ".jsonl", ".onnx",
          ".txt", ".pth", ".tsv", ".pt", ".pt2", ".npz", ".db", ".parquet")  # fmt: skip
 
@@ -77,6 +86,8 @@ def problem_of(words: list[str], checked: Counter) -> str | None:
         extras = re.findall(r"\[(\w+)\]", " ".join(words))
         unknown = [extra for extra in extras if not re.search(rf"^{extra} = \[", text, re.M)]
         return f"pyproject.toml has no extra {unknown}" if unknown else None
+    if words[:3] == ["python", "-m", "headstart"]:
+        words = words[2:]
     if words[0] == "headstart":
         return problem_of(["python", f"src/{words[1]}.py", *words[2:]], checked) if words[1][0] != "-" else None
     if words[0] == "pytest" or words[:3] == ["python", "-m", "pytest"]:
@@ -200,7 +211,9 @@ def test_every_option_in_inline_code_exists():
     known, chosen, problems, number = known_options(), choices_by_group(), [], 0
     for place, code in inline_code():
         for word in code.split():
-            key, equals, value = word.lstrip("~+(").partition("=")
+            word = word.strip("\"'[]")
+            key, equals, value = word.lstrip("~(").partition("=")
+            key = key.replace("__", ".")  # as one types it in Python
             is_option = re.fullmatch(r"[a-z_]+(\.\w+)*", key) and (
                 equals or ("." in key and key.split(".")[0] in chosen and not key.endswith(FILES))
             )
@@ -210,7 +223,7 @@ def test_every_option_in_inline_code_exists():
             if key not in known:
                 problems.append(f"{place}: {word}: there is no {key}")
             elif key in chosen and value:
-                names = re.split(r"[,|]", value.strip("[]:;.,)"))
+                names = re.split(r"[,|]", value.strip("[]:;.,)\"'"))
                 if key == "report":
                     names = []
                 allowed = {*chosen[key], "null", "..."}

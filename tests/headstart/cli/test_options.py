@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from headstart.cli import options
+from headstart.cli import conf_files
 from headstart.cli.options import Option, choice, groups, run_options
 from headstart.cli.schemas import TrainConfig
 
@@ -32,7 +32,7 @@ def conf(tmp_path, monkeypatch):
     (tmp_path / "part/whole.yaml").write_text(FILE)
     (tmp_path / "part/base.yaml").write_text("# for others\n\n# of the base\ndegrees: 1\nsalt: 2  # in grams\n")
     (tmp_path / "part/other.yaml").write_text("# @package _global_\n# sets\nseed: 3\npart:\n  depth: 4  # in metres\n")
-    monkeypatch.setattr(options, "CONF", tmp_path)
+    monkeypatch.setattr(conf_files, "CONF", tmp_path)
     choice.cache_clear()
     yield
     choice.cache_clear()
