@@ -6,7 +6,7 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[2] / "src" / "headstart"
 LAYERS = [
-    {"errors", "files", "progress", "seeds"},
+    {"errors", "files", "light_imports", "progress", "seeds"},
     {"runs", "metrics"},
     {"cli"},
     {"inputs", "heads"},

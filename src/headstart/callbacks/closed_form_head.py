@@ -9,7 +9,6 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning.callbacks import Callback, WeightAveraging
-from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from headstart.backbones.parts import InferenceCopy
@@ -142,6 +141,8 @@ def softening(loss: Callable[[float], float], wanted: float) -> float:
         loss: factor -> mean loss on the training samples; it falls up to the factor 1, because the head was fitted.
         wanted: the loss on held-out samples; at most `MOST_OF_CHANCE` times the loss of a head that knows nothing.
     """
+    from scipy.optimize import brentq  # imported here, because most runs need no such factor
+
     wanted = min(wanted, MOST_OF_CHANCE * loss(0.0))
     if loss(1.0) >= wanted:
         return 1.0

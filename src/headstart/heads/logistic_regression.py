@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.optimize import minimize_scalar
-from sklearn.model_selection import KFold, StratifiedKFold
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -157,6 +155,8 @@ def _lowest_loss_and_factor(logits: Tensor, targets: Tensor, loss: Loss) -> tupl
         scaled = 10**exponent * logits
         return torch.lerp(loss(scaled, targets), loss(scaled, wrong), error_rate).item()
 
+    from scipy.optimize import minimize_scalar  # here for the same reason as in `_folds`
+
     found = minimize_scalar(expected_loss, bounds=(-2, 2), method="bounded", options={"xatol": 0.01})
     return found.fun, 10**found.x
 
@@ -184,6 +184,9 @@ def _folds(targets: Tensor, seed: int, max_samples: int = MAX_SAMPLES_FOR_ALL_FO
     There is none if more than a fifth of the classes have a single sample: a penalty that is chosen without these
     classes would not suit them.
     """
+    # imported here, because scikit-learn takes a second to load, and most commands fit no head
+    from sklearn.model_selection import KFold, StratifiedKFold
+
     targets = targets.cpu()
     if targets.ndim == 1:
         sizes = targets.bincount()

@@ -27,6 +27,7 @@ from headstart.optim.learning_rates import (
     open_horizon,
     parameter_groups,
 )
+from headstart.optim.without_compiler import step_without_compiler
 from headstart.tasks.objective import Objective
 
 
@@ -199,6 +200,7 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Named optimizer groups for all layer groups, also for those that are frozen now."""
+        step_without_compiler()
         groups = parameter_groups(self.layer_groups, self.head, self.make_optimizer, self.lr_ratios)
         with as_usage_error("optimizer"):
             optimizer = self.make_optimizer(groups)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
@@ -144,6 +143,8 @@ class RangeTest(Callback):
 
     def draw(self, file: Path) -> None:
         """Draws the loss over the learning rate, and the suggestion."""
+        from matplotlib.figure import Figure  # imported here, because most runs draw no such curve
+
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes, latest, chosen = figure.subplots(), smoothed(self.losses), self.suggestion()
         axes.plot(self.learning_rates, self.losses, color="tab:blue", alpha=0.3, label="batch")
