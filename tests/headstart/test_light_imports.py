@@ -58,7 +58,7 @@ def test_a_replaced_module_is_loaded_at_its_first_use(user):
 
 
 @pytest.mark.parametrize(
-    "use, expected",
+    ("use", "expected"),
     [
         (lambda module: module.three(), 6),
         (lambda module: module.part.name, "part"),

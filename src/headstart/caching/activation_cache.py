@@ -14,8 +14,9 @@ from headstart.caching import fingerprint
 from headstart.caching.activation_store import limit_in_bytes
 from headstart.caching.chain import Chain
 from headstart.caching.filling import NotCachedError
+from headstart.caching.tested import rows_to_test
 from headstart.data.module import DataModule
-from headstart.data.sampling import FixedViews
+from headstart.data.sampling import CachedLoader, FixedViews
 from headstart.errors import UsageError
 from headstart.finetuning.base import frozen_prefix, strategy_of
 
@@ -26,7 +27,7 @@ class ActivationCache(Callback):
     """Runs the leading frozen layer groups of a stage once over train and val, and trains the rest from the results.
 
     The results are kept on disk, one row per sample, under a fingerprint of everything they depend on. The next stage,
-    run or sweep job that needs them reads them. `val` is always cached, `train` if it is not augmented. The order, the
+    run or sweep job that needs them reads them; so does the test, if these layers are frozen in the tested model. `val` is always cached, `train` if it is not augmented. The order, the
     batches and the random numbers of a run do not change; its numbers differ by rounding, because BatchNorm is folded
     into convolutions. If the cache cannot serve a stage, the stage is trained from its inputs, and the log says why.
 
@@ -64,6 +65,21 @@ class ActivationCache(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switches back to inputs, for tests and predictions after training."""
         self._end(trainer, pl_module)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Serves the test of a model with frozen layers; by now it has the weights of its checkpoint."""
+        loader = trainer.test_dataloaders
+        if not isinstance(loader, CachedLoader) or loader.origin is None or not _tests_plain_samples(trainer):
+            return
+        data, split = loader.origin
+        if found := rows_to_test(trainer, data, split, self.root, self.limit):
+            rest, rows = found
+            pl_module.forward_from(rest)
+            loader.cached_rows = lambda: rows
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Switches back to inputs."""
+        pl_module.forward_from(None)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Switches back to inputs."""
@@ -165,7 +181,7 @@ def _later_prefixes(trainer: pl.Trainer, groups: int, random: bool) -> list[int]
     now, names = strategy.progress.stage, [group.name for group in trainer.lightning_module.layer_groups]
     found, still = set(), groups
     for stage, begins in list(zip(strategy.plan, strategy.first_epochs(), strict=True))[now + 1 :]:
-        frozen = next((place for place, name in enumerate(names) if name in stage.trained), len(names))
+        frozen = stage.frozen_prefix(names)
         still = min(still, frozen)
         is_alike = not random or stage.closed_form == strategy.plan[now].closed_form
         if frozen == still and is_alike and begins < max_epochs:
@@ -225,6 +241,13 @@ def _is_whole(trainer: pl.Trainer, split: str) -> bool:
     if limit and not is_whole:
         log.debug("%s is not cached: trainer.limit_%s_batches=%s leaves out some samples", split, split, limit)
     return is_whole
+
+
+def _tests_plain_samples(trainer: pl.Trainer) -> bool:
+    """Whether a test may read rows: of all samples, not mirrored or otherwise changed, on one machine."""
+    task = trainer.lightning_module
+    is_whole = trainer.limit_test_batches == 1.0 and not trainer.fast_dev_run and trainer.num_nodes == 1
+    return is_whole and task.takes_activations and getattr(task, "test_time", None) is None
 
 
 def _back_to_inputs(trainer: pl.Trainer, task: pl.LightningModule) -> None:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from headstart.cli.early_checks import duration
 from headstart.files import TABLE_SUFFIXES
 from headstart.runs.hyperparameters import key_of
 
@@ -104,6 +105,6 @@ def _translation(setting: str, value: str) -> str:
     """What to type for a setting; values of other tools that are not valid here are replaced."""
     if setting == "trainer" and re.fullmatch(r"(cuda|gpu)(:\d+)?|\d+", value):
         value = "gpu"
-    if setting == "trainer.max_time" and value.count(":") != 3:
-        return "trainer.max_time=<days>:<hours>:<minutes>:<seconds>, such as trainer.max_time=00:02:30:00"
+    if setting == "trainer.max_time" and duration(value) is None:
+        return "trainer.max_time=<time>, such as trainer.max_time=10m or trainer.max_time=1h30m"
     return shlex.quote(f"{setting}={value}")

@@ -278,7 +278,7 @@ class DataModule(pl.LightningDataModule):
             options = self._loading()
             # not as `sampler`: with trainer.overfit_batches Lightning replaces any that is not torch's sequential one
             batches = BatchSampler(self._share(split), options.pop("batch_size"), drop_last=False)
-            return CachedLoader(dataset, batch_sampler=batches, **options)
+            return CachedLoader(dataset, origin=(self, split), batch_sampler=batches, **options)
         dataset, sampler = self._transformed(Augmented, indices, self.train_transform), self._training_order(indices)
         drop_last = self._ends_on_one(len(sampler))
         return EpochLoader(dataset, sampler, drop_last=drop_last, trainer=self.trainer, **self._loading())

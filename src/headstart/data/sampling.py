@@ -161,19 +161,28 @@ class CachedLoader(DataLoader):
 
     Args:
         dataset: for cached rows it needs `cached_batch(keys, rows)`, the batch of the samples with these keys.
-        cached_rows: called at the start of every iteration; gives the rows, or None if there are none.
+        cached_rows: called when the first batch of an iteration is asked for; gives the rows, or None if there are
+            none. Lightning asks for the iterator itself before callbacks can say where the rows are.
+        origin: the data module and the name of the split.
         options: of torch's `DataLoader`.
     """
 
-    def __init__(self, dataset: Any, cached_rows: Callable[[], Rows | None] | None = None, **options: Any):
-        self.cached_rows = cached_rows
+    def __init__(
+        self,
+        dataset: Any,
+        cached_rows: Callable[[], Rows | None] | None = None,
+        origin: tuple[pl.LightningDataModule, str] | None = None,
+        **options: Any,
+    ):
+        self.cached_rows, self.origin = cached_rows, origin
         super().__init__(dataset, **options)
 
     def __iter__(self) -> Iterator[Any]:
         rows = self.cached_rows() if self.cached_rows else None
         if rows is None:
-            return super().__iter__()
-        return (self.dataset.cached_batch(keys, rows) for keys in self.batch_sampler)
+            yield from super().__iter__()
+        else:
+            yield from (self.dataset.cached_batch(keys, rows) for keys in self.batch_sampler)
 
 
 class EpochLoader(CachedLoader):

@@ -149,9 +149,13 @@ def config_for_evaluation(trained: DictConfig, cfg: DictConfig, run: Run | None)
 
 
 def build_trainer(trained: DictConfig, collector: LogitCollector) -> pl.Trainer:
-    """A trainer for tests, whose logits `collector` keeps."""
-    bar = [ProgressBar()] if trained.trainer.enable_progress_bar else []
-    return instantiate(trained.trainer, callbacks=[*bar, collector], logger=False, enable_checkpointing=False)
+    """A trainer for tests, whose logits `collector` keeps; it reads what the run has cached of frozen layers."""
+    callbacks: list[pl.Callback] = [collector]
+    if trained.trainer.enable_progress_bar:
+        callbacks.insert(0, ProgressBar())
+    if trained.cache and trained.cache.activations:
+        callbacks += [instantiate(trained.finetuning), instantiate(trained.cache.activations)]
+    return instantiate(trained.trainer, callbacks=callbacks, logger=False, enable_checkpointing=False)
 
 
 def test(task: ClassificationTask, data: DataModule, split: str, trainer: pl.Trainer) -> dict[str, float]:

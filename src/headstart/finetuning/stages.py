@@ -1,5 +1,6 @@
 """The stages of a run, and its progress in them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headstart.errors import counted
@@ -30,6 +31,10 @@ class Stage:
     softened: bool = False
     contrastive: bool = False
     goal: float | None = None
+
+    def frozen_prefix(self, groups: Sequence[str]) -> int:
+        """Number of groups, named from the stem on, before the first one that is trained."""
+        return next((place for place, name in enumerate(groups) if name in self.trained), len(groups))
 
 
 @dataclass

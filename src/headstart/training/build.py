@@ -10,13 +10,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, Timer
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from headstart.callbacks.batch_seeds import BatchSeeds
 from headstart.callbacks.closed_form_head import ClosedFormHead
 from headstart.callbacks.divergence import Divergence
 from headstart.callbacks.forward_passes import ForwardPassCounter
+from headstart.callbacks.time_limit import TimeLimit
 from headstart.callbacks.training_metrics import TrainingMetrics
 from headstart.cli.schemas import CACHES
 from headstart.data.module import DataModule
@@ -101,8 +102,8 @@ def check_trainer(cfg: DictConfig) -> None:
 def build_trainer(cfg: DictConfig, resume_from: Path | None = None) -> pl.Trainer:
     """The trainer with its callbacks, the finetuning strategy first; loggers of a resumed run continue their curves."""
     callbacks = _callbacks(cfg)
-    if cfg.trainer.max_time:  # Lightning's default stops within an epoch: no validation, no resuming
-        callbacks.append(Timer(cfg.trainer.max_time, interval="epoch"))
+    if cfg.trainer.max_time:
+        callbacks.append(TimeLimit(cfg.trainer.max_time))
     plugins: list[Any] = [SafeCheckpointIO()]
     if SLURMEnvironment.detect():  # requeueing saves within a step, where `resume` does not look
         plugins.append(SLURMEnvironment(auto_requeue=False))

@@ -14,6 +14,7 @@ from threading import Timer
 import pytest
 import torch
 from filelock import FileLock
+from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -21,18 +22,21 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from headstart.backbones import parts
+from headstart.backbones.base import Backbone
 from headstart.backbones.parts import InferenceCopy
 from headstart.caching import filling
 from headstart.caching.activation_cache import ActivationCache, settled_prefix
 from headstart.caching.activation_store import ActivationStore, holding
 from headstart.caching.fingerprint import of_samples, of_views
+from headstart.cli.conf_files import CONF
 from headstart.data.activations import Activations
 from headstart.errors import UsageError
-from headstart.runs.directory import Run
+from headstart.evaluation.evaluate import evaluate
+from headstart.runs.directory import Run, find_checkpoint
 from headstart.runs.resume import config_to_run
 from headstart.tasks import checkpoint
 from headstart.training.build import build_data, build_task, build_trainer
-from headstart.training.run import write_config_and_classes
+from headstart.training.run import train, write_config_and_classes
 from headstart.training.settle import checkpoint_to_resume
 
 WAITING = "waiting for another process that computes the same activations"
@@ -87,6 +91,12 @@ def tiny(quick, tmp_path):
                      *overrides)  # fmt: skip
 
     return compose
+
+
+def evaluated(run, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", [f"run={run}", *overrides])
+    return evaluate(cfg, find_checkpoint(cfg.run, cfg.checkpoint))
 
 
 def stores(tmp_path):
@@ -407,6 +417,47 @@ def test_nothing_but_training_sees_activations(tiny, tmp_path):
     (last,) = Path(trainer.default_root_dir).glob("checkpoints/last.ckpt")
     loaded, _ = checkpoint.load_task(last)
     same_weights(loaded, task)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The number of pictures of each batch that went into the network."""
+    found, usual = [], Backbone.normalise
+
+    def normalise(self, inputs):
+        found.append(len(inputs))
+        return usual(self, inputs)
+
+    monkeypatch.setattr(Backbone, "normalise", normalise)
+    return found
+
+
+def test_a_frozen_model_is_tested_from_the_cache(tiny, seen):
+    words = ["test=true", "finetuning=probe", "callbacks.dashboard.pictures=0", "callbacks.dashboard.mistakes=0"]
+    first = train(tiny(*words)).metrics
+    seen.clear()
+    cfg = tiny(*words)
+    assert train(cfg).metrics == first, "to the bit"
+    assert evaluated(cfg.paths.run) == pytest.approx({k: v for k, v in first.items() if "test" in k}, abs=1e-6)
+    assert seen == []
+    assert evaluated(cfg.paths.run, "test_time=flip")
+    assert sum(seen) == 2 * 12, "mirrored pictures are not cached"
+
+
+def test_a_model_that_learned_is_tested_as_a_whole(tiny, caplog):
+    cfg = tiny("finetuning=lp_ft", "test=true", "callbacks.best_checkpoint.monitor=null", "trainer.max_epochs=3")
+    with caplog.at_level(logging.INFO):
+        metrics = train(cfg).metrics
+    assert "went through the frozen layers" not in caplog.text
+    assert {k: v for k, v in metrics.items() if "test" in k} == pytest.approx(evaluated(cfg.paths.run), abs=1e-6)
+
+
+def test_layers_behind_the_frozen_ones_are_tested_from_rows_of_these(tiny, tmp_path):
+    words = ["test=true", "finetuning=top_k", "trainer.max_epochs=1"]
+    whole = train(tiny(*words, "cache=off")).metrics
+    assert train(tiny(*words)).metrics == pytest.approx(whole, abs=1e-4)
+    (store,) = map(ActivationStore, stores(tmp_path))
+    assert len(store.records) == 80, "the rows of the test, too"
 
 
 def test_a_run_that_fails_goes_back_to_pictures(tiny):

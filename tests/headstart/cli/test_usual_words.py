@@ -30,9 +30,10 @@ OURS = [setting for setting in SETTINGS if "." in setting and setting not in ("d
         ("device=0", "device=0: type trainer=gpu"),
         ("device=cpu", "device=cpu: type trainer=cpu"),
         ("time=00:01:00:00", "time=00:01:00:00: type trainer.max_time=00:01:00:00"),
+        ("max_time=10m", "max_time=10m: type trainer.max_time=10m"),
         (
             "time=5",
-            "time=5: type trainer.max_time=<days>:<hours>:<minutes>:<seconds>, such as trainer.max_time=00:02:30:00",
+            "time=5: type trainer.max_time=<time>, such as trainer.max_time=10m or trainer.max_time=1h30m",
         ),
         ("data=my/holiday photos", "data=my/holiday photos: type data=image_folder 'data.root=my/holiday photos'"),
         ("weights=my file.pt", "weights=my file.pt: type 'model.weights=my file.pt'"),

@@ -1,0 +1,53 @@
+import logging
+from itertools import count
+from types import SimpleNamespace
+
+import pytest
+from pytorch_lightning.callbacks import Timer, timer
+
+from headstart.callbacks import time_limit
+from headstart.callbacks.time_limit import TimeLimit, fitting, in_words
+from headstart.training.run import train
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.42, "0.4 s"), (2, "2 s"), (42.4, "42 s"), (90, "1 min 30 s"), (600, "10 min"), (5400, "1 h 30 min"),
+     (3600, "1 h"), (661, "11 min")],
+)  # fmt: skip
+def test_a_time_in_words(seconds, words):
+    assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("epoch", "left", "done", "max_epochs", "words"),
+    [
+        (42, 558, 1, 30, "an epoch takes 42 s: only about 15 of 30 epochs fit into trainer.max_time"),
+        (42, 558, 1, 15, "an epoch takes 42 s: all 15 epochs fit into trainer.max_time"),
+        (42, 558, 1, -1, "an epoch takes 42 s: about 15 epochs fit into trainer.max_time"),
+    ],
+)
+def test_how_many_epochs_fit(epoch, left, done, max_epochs, words):
+    assert fitting(epoch, left, done, max_epochs) == words
+
+
+def test_a_resumed_run_counts_the_time_before():
+    before, after = Timer("00:00:10:00"), TimeLimit("00:00:10:00")
+    before._offset = 500
+    assert after.state_key == before.state_key
+    after.load_state_dict(before.state_dict())
+    assert after.time_remaining() == 100
+
+
+def test_a_run_says_when_it_will_end_and_why_it_ended(quick, monkeypatch, caplog):
+    minutes = count()  # the clock of these two files goes on by a minute with each look at it
+    clock = SimpleNamespace(monotonic=lambda: 60 * next(minutes))
+    monkeypatch.setattr(timer, "time", clock)
+    monkeypatch.setattr(time_limit, "time", clock)
+    with caplog.at_level(logging.INFO, time_limit.__name__):
+        train(quick("trainer.max_time=1h", "trainer.max_epochs=100", "finetuning.patience=null", "test=false"))
+    begins, fits, ends = [record.message for record in caplog.records if record.name == time_limit.__name__]
+    assert begins.startswith("trainer.max_time: the training ends after the epoch in which it has taken 1 h")
+    assert "of 100 epochs fit into trainer.max_time" in fits
+    assert ends.startswith("1 h are over (trainer.max_time): the training ends after epoch ")
+    assert "of 100. The learning rates would have fallen further" in ends
