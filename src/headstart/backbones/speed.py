@@ -42,7 +42,7 @@ def choose_precision(given: str | int, accelerator: str, measure: Callable[[], s
     """
     if given != "auto":
         return given
-    if _uses_gpu(accelerator):
+    if uses_gpu(accelerator):
         return BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     if measure and accelerator in ("auto", "cpu") and _has_bf16_instructions():
         return measure()
@@ -54,7 +54,7 @@ def precision_on_this_machine(trained: str | int, accelerator: str) -> str | int
     return choose_precision("auto" if trained == "16-mixed" else trained, accelerator)
 
 
-def _uses_gpu(accelerator: str) -> bool:
+def uses_gpu(accelerator: str) -> bool:
     """Whether a trainer with this accelerator computes on a CUDA device."""
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
@@ -115,7 +115,7 @@ def _measured(backbone: Backbone) -> tuple[str, str]:
 
 def seconds_per_sample(backbone: Backbone, accelerator: str) -> float:
     """Seconds of a training step per sample, measured on the GPU if the trainer would use one, else on the CPU."""
-    on_gpu = _uses_gpu(accelerator)
+    on_gpu = uses_gpu(accelerator)
     device = "cuda" if on_gpu else "cpu"
     batch = move_data_to_device(backbone.preprocess.example(PROBE_BATCH), torch.device(device))
     backbone = backbone.eval().to(device)

@@ -27,9 +27,10 @@ class ActivationCache(Callback):
     """Runs the leading frozen layer groups of a stage once over train and val, and trains the rest from the results.
 
     The results are kept on disk, one row per sample, under a fingerprint of everything they depend on. The next stage,
-    run or sweep job that needs them reads them; so does the test, if these layers are frozen in the tested model. `val` is always cached, `train` if it is not augmented. The order, the
-    batches and the random numbers of a run do not change; its numbers differ by rounding, because BatchNorm is folded
-    into convolutions. If the cache cannot serve a stage, the stage is trained from its inputs, and the log says why.
+    run or sweep job that needs them reads them; so does the test, if these layers are frozen in the tested model. `val`
+    is always cached, `train` if it is not augmented. The order, the batches and the random numbers of a run do not
+    change; its numbers differ by rounding, because BatchNorm is folded into convolutions. If the cache cannot serve a
+    stage, the stage is trained from its inputs, and the log says why.
 
     Place it behind the strategy: it follows the strategy's stages.
 

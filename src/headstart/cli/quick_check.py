@@ -18,6 +18,8 @@ from headstart.runs.hyperparameters import key_of
 
 # These settings of Lightning's Trainer also take a text (auto, warn) where our files have a number, or true or false
 ALSO_TEXT = {"trainer.devices", "trainer.deterministic"}
+MAY_BE_AUTO = {"data.batch_size"}
+"""Numbers that may also be `auto`."""
 
 
 def check_without_imports(config: DictConfig) -> None:
@@ -56,7 +58,10 @@ def plain_problems(config: DictConfig) -> Iterator[str]:
     best = best_is(config.monitor)
     if config.mode != best:
         yield f"mode={config.mode} contradicts monitor={config.monitor}, which is best at its {best}: mode={best}"
-    if config.get("lr_find") and (config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1):
+    several = config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1
+    if several and config.data.get("batch_size") == "auto":
+        yield "data.batch_size=auto is for one device: give a number, which is per device"
+    if config.get("lr_find") and several:
         yield "lr_find=true runs on one device: run it with trainer=auto, then give the result as optimizer.lr=<value>"
 
 
@@ -124,5 +129,8 @@ def _text_problems(config: DictConfig, overrides: Iterable[str]) -> Iterator[str
     from_files = compose_choices("train", overrides)
     for key, value in texts.items():
         usual = OmegaConf.select(from_files, key)
-        if isinstance(usual, (bool, int, float)):
+        if key in MAY_BE_AUTO:
+            if value != "auto":
+                yield f"{key}={value}: this must be a number or auto"
+        elif isinstance(usual, (bool, int, float)):
             yield f"{key}={value}: this must be {'true or false' if isinstance(usual, bool) else 'a number'}"

@@ -70,7 +70,7 @@ class DataModule(pl.LightningDataModule):
     def __init__(
         self,
         *,
-        batch_size: int = 32,
+        batch_size: int | str = 32,
         num_workers: int | None = None,
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
@@ -87,8 +87,8 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         one_of("data.class_weights", class_weights, ("none", "balanced", "sqrt"))
         one_of("data.sampler", sampler, ("shuffle", "balanced"))
-        if batch_size < 1:
-            raise UsageError(f"data.batch_size={batch_size}: give a whole number of at least 1")
+        if isinstance(batch_size, str) or batch_size < 1:  # `training/settle.py` has replaced auto
+            raise UsageError(f"data.batch_size={batch_size}: give a whole number of at least 1, or for a training auto")
         if num_workers is not None and num_workers < 0:
             raise UsageError(f"data.num_workers={num_workers}: give a whole number of at least 0, or null")
         if class_weights != "none" and sampler == "balanced":

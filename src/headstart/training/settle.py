@@ -23,6 +23,7 @@ from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
 from headstart.tasks.objective import Objective
 from headstart.training import auto
+from headstart.training.batch_size import USUAL, choose_batch_size
 from headstart.training.build import build_data, check_trainer
 from headstart.training.lr_find import find_learning_rate
 
@@ -56,6 +57,9 @@ def settle(given: DictConfig) -> Settled:
     check_trainer(cfg)
     refuse_other_labels(cfg)
     settle_numbers(cfg)
+    chooses_batch_size = cfg.data.batch_size == "auto"
+    if chooses_batch_size:
+        cfg.data.batch_size = USUAL  # until the data and all other settings are known
     data = build_data(cfg)
     refuse_unlabelled(cfg, data)
     make_paths_absolute(cfg)
@@ -67,6 +71,8 @@ def settle(given: DictConfig) -> Settled:
     settle_validation(cfg, data)
     if cfg.auto and cfg.resume is None:
         settle_by_data(cfg, data, [chosen] if chosen else [])
+    if chooses_batch_size:
+        settle_batch_size(cfg, data)
     if cfg.lr_find and cfg.resume is None:
         settle_learning_rate(cfg, data)
     OmegaConf.set_readonly(cfg, True)
@@ -233,6 +239,18 @@ def settle_by_data(cfg: DictConfig, data: DataModule, before: list[Setting]) -> 
             log.info(sentence)
         with replacing(Run(Path(cfg.paths.run)).choices_file) as stream:
             stream.writelines(f"{sentence}\n" for sentence in sentences)
+
+
+def settle_batch_size(cfg: DictConfig, data: DataModule) -> None:
+    """Sets the batch size to the one for this machine, which is saved with the run: it is resumed with the same one."""
+    choice = choose_batch_size(cfg, data)
+    cfg.data.batch_size = data.batch_size = choice.size
+    steps = cfg.trainer.accumulate_grad_batches
+    effective = f"; {choice.size * steps} samples per optimizer step (trainer.accumulate_grad_batches={steps})"
+    log.info(
+        "data.batch_size=%d: %s%s. The choice depends on this machine: to repeat the run elsewhere, type this number",
+        *(choice.size, choice.reason, effective if steps != 1 else ""),
+    )
 
 
 def settle_learning_rate(cfg: DictConfig, data: DataModule) -> None:
