@@ -2,9 +2,10 @@ import logging
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from headstart.errors import Failure, UsageError
+from headstart.errors import Failure
 from headstart.tasks.base import Task
 from headstart.training import batch_size
 from headstart.training.batch_size import fits, largest_that_fits, most_useful
@@ -82,5 +83,5 @@ def test_without_a_gpu_it_is_the_usual_one(quick):
 def test_a_data_set_alone_knows_no_auto(quick):
     cfg = quick()
     OmegaConf.update(cfg, "data.batch_size", "auto")
-    with pytest.raises(UsageError, match=r"data\.batch_size=auto: give a whole number"):
+    with pytest.raises(InstantiationException, match=r"data\.batch_size=auto: give a whole number"):
         build_data(cfg)
