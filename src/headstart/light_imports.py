@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -156,8 +155,11 @@ def _stand_ins(names: Sequence[str]) -> Iterator[None]:
                 del sys.modules[each.__name__]
 
 
-class _Finder(MetaPathFinder):
-    """Finds the modules of `REPLACED` as usual, but imports them with stand-ins."""
+class _Finder:
+    """Finds the modules of `REPLACED` as usual, but imports them with stand-ins.
+
+    Without the base classes of `importlib.abc`, which take longer to import than the rest of this file.
+    """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The usual specification with another loader; None for all other modules."""
@@ -167,10 +169,10 @@ class _Finder(MetaPathFinder):
         return found
 
 
-class _WithStandIns(Loader):
+class _WithStandIns:
     """Imports a module with stand-ins; if that fails, without."""
 
-    def __init__(self, usual: Loader):
+    def __init__(self, usual: Any):
         self.usual = usual
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
