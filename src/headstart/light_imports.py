@@ -38,6 +38,13 @@ def begin() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Within this context, functions of torch that ask its compiler to leave them out do not load it for that."""
+    with _stand_ins(COMPILER):
+        yield
+
+
 def disable(function: Callable[..., Any], recursive: bool = True, **options: Any) -> Callable[..., Any]:
     """Stands for `torch._dynamo.disable`, which keeps a function out of compiled code.
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from headstart import light_imports
-from headstart.light_imports import REPLACED, loaded
+from headstart.light_imports import REPLACED, loaded, without_compiler
 from headstart.optim.without_compiler import step_without_compiler
 
 SLOW = """
@@ -151,3 +151,14 @@ finally: print("loaded:", *[name for name in
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_code_that_the_compiler_leaves_out_does_not_load_it(monkeypatch):
+    """As torch's `_disable_dynamo` does it."""
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    monkeypatch.delattr(torch, "_dynamo", raising=False)
+    function = torch._disable_dynamo(lambda number: number + 1)
+    with without_compiler():
+        assert function(1) == 2
+    assert function(2) == 3
+    assert "torch._dynamo" not in sys.modules

@@ -9,6 +9,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from headstart.backbones.base import Backbone
 from headstart.errors import UsageError
+from headstart.light_imports import without_compiler
 
 
 @contextmanager
@@ -23,7 +24,8 @@ def parameters_on_meta() -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(to_meta)
     try:
-        yield
+        with without_compiler():  # also "drawing" random values on the meta device would load it
+            yield
     finally:
         handle.remove()
 
@@ -59,7 +61,7 @@ def count_features(backbone: Backbone, name: str) -> int:
     picture = torch.empty(1, 3, size, size, dtype=torch.uint8, device="meta")
     backbone.eval()  # in train mode, BatchNorm needs more than one value per channel
     try:
-        with torch.no_grad(), on_meta(backbone):
+        with torch.no_grad(), on_meta(backbone), without_compiler():
             features = backbone(picture)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise bad_size(name, size, error) from error

@@ -10,7 +10,6 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 from torch import Tensor
 
 from headstart.files import replacing
@@ -117,6 +116,8 @@ def reliability(bins: dict[str, list[tuple[float, float, int]]], errors: dict[st
 def roc(predictions: Predictions) -> Figure:
     """ROC curves: one for two classes; with more, one of each class against the rest, and their mean."""
 
+    from sklearn.metrics import auc, roc_curve  # imported here, because few commands draw curves, and it takes a second
+
     def curve(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         false_rate, true_rate, _ = roc_curve(truth, scores)
         return false_rate, true_rate, auc(false_rate, true_rate)
@@ -131,6 +132,8 @@ def roc(predictions: Predictions) -> Figure:
 
 def precision_recall(predictions: Predictions) -> Figure:
     """Precision-recall curves of the same classes as in `roc`."""
+
+    from sklearn.metrics import average_precision_score, precision_recall_curve  # for the same reason as in `roc`
 
     def curve(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         precision, recall, _ = precision_recall_curve(truth, scores)

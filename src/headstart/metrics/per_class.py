@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, multilabel_confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
 from headstart.files import write_table
@@ -27,6 +26,9 @@ def class_rows(predictions: Predictions) -> list[dict[str, Any]]:
 
     With several labels per sample there are also `average_precision` and `threshold`.
     """
+    # imported here, because scikit-learn takes a second to load, and most commands need no such rows
+    from sklearn.metrics import average_precision_score, multilabel_confusion_matrix, precision_recall_fscore_support
+
     if predictions.multi_label:
         answers = predictions.truth.numpy(), predictions.answer.numpy()
     else:
