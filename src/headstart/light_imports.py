@@ -150,7 +150,7 @@ def _decorator(made_by: _LaterName, args: tuple[Any, ...], kwargs: dict[str, Any
 
 @contextmanager
 def _stand_ins(names: Sequence[str]) -> Iterator[None]:
-    """Stand-ins for those of the modules that are not loaded, in `sys.modules` as long as the context lasts."""
+    """Stand-ins for the modules that are not loaded yet, in `sys.modules` as long as the context lasts."""
     made = [_LaterModule(name) for name in names if name not in sys.modules]
     sys.modules.update({each.__name__: each for each in made})
     try:
