@@ -17,7 +17,8 @@ from headstart.cli import resolvers
 from headstart.cli.check import check_config
 from headstart.cli.conf_files import CONF
 from headstart.cli.quick_check import check_without_imports
-from headstart.cli.run import run_entry_point
+from headstart.cli.run import announce_loading, run_entry_point
+from headstart.cli.train_help import answering_help
 from headstart.errors import UsageError
 from headstart.files import relative_to_cwd
 
@@ -32,6 +33,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.resume is not None:
         raise UsageError("a preview is of a new training: leave resume out")
     check_without_imports(cfg)
+    announce_loading()
     check_config(cfg)
     # imported here, so that a mistake is answered without loading torch and Lightning
     from headstart.training.preview import preview
@@ -44,4 +46,4 @@ if __name__ == "__main__":
     if {"-m", "--multirun"} & set(sys.argv):
         sys.exit("error: a preview is of one training: leave -m out")
     sys.argv += NO_RUN
-    run_entry_point(main, "train")
+    run_entry_point(answering_help(main), "train")

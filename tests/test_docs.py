@@ -69,7 +69,7 @@ def problem_of(words: list[str], checked: Counter) -> str | None:
     entry = next((word for word in words if re.fullmatch(r"(src|scripts)/\w+\.py", word)), None)
     if entry and words[0] in ("python", "torchrun", entry):
         arguments = words[words.index(entry) + 1 :]
-        name = entry.split("/")[1].removesuffix(".py")
+        name = entry.split("/")[1].removesuffix(".py").replace("preview", "train")  # it takes the same words
         if not (ROOT / entry).is_file():
             return f"there is no {entry}"
         if entry.startswith("src/") and name in ROOTS:

@@ -47,11 +47,7 @@ def rows_to_test(
         except (NotCachedError, NoCleanCutError, fingerprint.NoFingerprintError) as reason:
             log.info("the frozen layers of %s are not cached: %s", split, reason)
             return None
-        if filler.lacking:
-            log.info(
-                "%s: %d samples went through the frozen layers, %d found (%s)",
-                *(split, filler.lacking, filler.found, folder),
-            )
+        log.debug("%s: %d rows computed, %d found (%s)", split, filler.lacking, filler.found, folder)
         return rest, rows[split]
     return None
 

@@ -14,6 +14,7 @@ from headstart.errors import nearest
 
 PURPOSES = {
     "train": "trains a pretrained network with a new head on your data",
+    "preview": "shows samples as a training with the same words sees them",
     "evaluate": "measures a trained run, and shows where it fails and why",
     "predict": "predicts the classes of files",
     "export": "writes one file that works without Headstart",

@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from torch import Tensor
 
+from headstart.cli.terminal import show
 from headstart.data.module import DataModule
 from headstart.data.samples import loader_of
 from headstart.display.by_sample import view_of
 from headstart.display.samples import Entry
-from headstart.display.tables import excerpt, show
+from headstart.display.tables import excerpt
 from headstart.tasks.base import Task
 from headstart.training.build import build_task
 from headstart.training.run import show_data, show_inputs, show_recipe
@@ -112,7 +113,7 @@ def texts_table(data: DataModule, task: Task, positions: Sequence[int]) -> Table
     """Some texts with their class, their number of tokens, and the share that is cut off."""
     texts = [data.samples.load(data.splits["train"][position]) for position in positions]
     preprocess = task.backbone.preprocess
-    table = Table(title="some training texts", title_justify="left", show_lines=True)
+    table = Table(title="some training texts", show_lines=True)
     for name in ("class", "tokens", "cut off"):
         table.add_column(name, justify="left" if name == "class" else "right", max_width=14, overflow="fold")
     table.add_column("text", overflow="fold")
