@@ -1,11 +1,12 @@
 """The optimal linear layer for given features: regularised logistic regression, solved by L-BFGS."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from headstart.heads.folds import folds, stratified_folds
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(0, -13, -1))
@@ -155,7 +156,7 @@ def _lowest_loss_and_factor(logits: Tensor, targets: Tensor, loss: Loss) -> tupl
         scaled = 10**exponent * logits
         return torch.lerp(loss(scaled, targets), loss(scaled, wrong), error_rate).item()
 
-    from scipy.optimize import minimize_scalar  # here for the same reason as in `_folds`
+    from scipy.optimize import minimize_scalar  # imported here, because most commands fit no head
 
     found = minimize_scalar(expected_loss, bounds=(-2, 2), method="bounded", options={"xatol": 0.01})
     return found.fun, 10**found.x
@@ -184,25 +185,22 @@ def _folds(targets: Tensor, seed: int, max_samples: int = MAX_SAMPLES_FOR_ALL_FO
     There is none if more than a fifth of the classes have a single sample: a penalty that is chosen without these
     classes would not suit them.
     """
-    # imported here, because scikit-learn takes a second to load, and most commands fit no head
-    from sklearn.model_selection import KFold, StratifiedKFold
-
     targets = targets.cpu()
     if targets.ndim == 1:
         sizes = targets.bincount()
         single = sizes[targets] == 1
-        number, kind = min(NUM_FOLDS, int(sizes.max())), StratifiedKFold
+        number = min(NUM_FOLDS, int(sizes.max()))
     else:
         single = torch.zeros(len(targets), dtype=torch.bool)
-        number, kind = min(NUM_FOLDS, len(targets)), KFold
+        number = min(NUM_FOLDS, len(targets))
     if number < 2 or NUM_FOLDS * len(targets[single]) > len(targets.unique(dim=0)):
         return []
     alone, others = single.nonzero()[:, 0], (~single).nonzero()[:, 0]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # it is not in every fold
-        cuts = list(kind(number, shuffle=True, random_state=seed).split(others, targets[others]))
-    folds = [(torch.cat([others[kept], alone]), others[held]) for kept, held in cuts]
-    return folds if len(targets) <= max_samples else folds[:1]
+    by_class = targets.ndim == 1
+    found = stratified_folds(targets[others].numpy(), number, seed) if by_class else folds(len(others), number, seed)
+    held = [torch.from_numpy(found == fold) for fold in range(number)]
+    cuts = [(torch.cat([others[~each], alone]), others[each]) for each in held]
+    return cuts if len(targets) <= max_samples else cuts[:1]
 
 
 def _fits(
