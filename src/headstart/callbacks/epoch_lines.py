@@ -83,7 +83,8 @@ class EpochLines(Callback):
         if trainer.max_epochs and trainer.max_epochs > 0:
             usual = statistics.median(self.seconds[1:] or self.seconds)  # the first one may also fill a cache
             limits.append(usual * (trainer.max_epochs - trainer.current_epoch - 1))
-        return min((limit for limit in limits if limit is not None), default=None)
+        left = min((limit for limit in limits if limit is not None), default=None)
+        return None if left is None else max(left, 0.0)  # the epoch in which `trainer.max_time` is over
 
 
 def _best_score(trainer: pl.Trainer, monitor: str) -> float | None:

@@ -6,6 +6,7 @@ import pytest
 from pytorch_lightning.callbacks import Timer, timer
 
 from headstart.callbacks import time_limit
+from headstart.callbacks.epoch_lines import EpochLines
 from headstart.callbacks.time_limit import TimeLimit, fitting, in_words
 from headstart.training.run import train
 
@@ -51,3 +52,11 @@ def test_a_run_says_when_it_will_end_and_why_it_ended(quick, monkeypatch, caplog
     assert "of 100 epochs fit into trainer.max_time" in fits
     assert ends.startswith("1 h are over (trainer.max_time): the training ends after epoch ")
     assert "of 100. The learning rates would have fallen further" in ends
+
+
+def test_no_time_is_left_when_it_is_over():
+    """Also if the line of the epoch is written before the limit ends the training."""
+    limit = TimeLimit("00:00:10:00")
+    limit.load_state_dict({"time_elapsed": {"train": 700}})
+    trainer = SimpleNamespace(should_stop=False, callbacks=[limit], max_epochs=-1)
+    assert EpochLines()._left(trainer) == 0
