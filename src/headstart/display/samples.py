@@ -14,7 +14,7 @@ class Entry:
     """One sample with a few words about it.
 
     Attributes:
-        sample: a raw text, or a picture as the network gets it, uint8 `(3, height, width)`.
+        sample: a raw text, or a picture, uint8 `(3, height, width)`.
         lines: about the sample, each a few words.
         name: of the sample.
         is_mistake: whether it was predicted wrongly.

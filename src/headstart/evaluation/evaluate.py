@@ -156,6 +156,8 @@ def build_trainer(trained: DictConfig, collector: LogitCollector) -> pl.Trainer:
 
 def test(task: ClassificationTask, data: DataModule, split: str, trainer: pl.Trainer) -> dict[str, float]:
     """The metrics of a split by name, without a prefix, computed by the same code as at the end of training."""
+    if trainer.progress_bar_callback is not None:
+        trainer.progress_bar_callback.tested_split = split
     (tested,) = trainer.test(task, dataloaders=data.loader(split), verbose=False)
     return {name.removeprefix("test/"): value for name, value in tested.items()}
 
