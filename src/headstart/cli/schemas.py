@@ -284,7 +284,7 @@ def check_serve(cfg: DictConfig) -> None:
     for name in host_names(cfg):
         if not re.fullmatch(r"[\w.-]+", name):
             raise UsageError(f"hosts={name}: give a name without http:// and without a port, such as cats.example.org")
-    _require("serving", "serve", ("fastapi", "uvicorn"))
+    _require("serving", "serve", ("fastapi", "uvicorn", "python_multipart"))
 
 
 def host_names(cfg: DictConfig) -> list[str]:

@@ -1,6 +1,5 @@
 """The description of an export: everything that a user needs to know, as plain data."""
 
-import math
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.inference.classifier import Classifier
-from headstart.runs.directory import BEST, Run
-from headstart.tasks import checkpoint
+from headstart.inference.facts import known_metrics
 
 PACKAGES = ("headstart", "torch", "torchvision", "onnx", "onnxruntime", "safetensors", "pillow")
 
@@ -50,7 +48,7 @@ def metadata(
         "thresholds": classifier.objective.thresholds,
         "test_time": None if classifier.test_time is None else _function_of(classifier.test_time).__name__,
         "model": _shareable(model),
-        "metrics": _metrics(path),
+        "metrics": known_metrics(path),
         "versions": {name: v for name in PACKAGES if (v := _version(name))},
     }
 
@@ -77,16 +75,6 @@ def _steps_after(classifier: Classifier) -> list[str]:
     """The steps from logits to answers, for a file that holds only the weights."""
     versions = [] if classifier.test_time is None else [_function_of(classifier.test_time).words]
     return [*versions, *classifier.objective.steps_after()]
-
-
-def _metrics(path: Path) -> dict[str, float]:
-    """The defined val metrics of the checkpoint, and the test metrics of the run if they are of these weights."""
-    metrics = dict(checkpoint.read(path).get("metrics", {}))
-    run = Run.of(path)
-    if path.name == BEST and run and run.has_ended:
-        metrics |= {name: value for name, value in run.metrics.items() if name.startswith("test/")}
-    known = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
-    return {name: value for name, value in known.items() if name.startswith(("val/", "test/"))}
 
 
 def _version(package: str) -> str | None:

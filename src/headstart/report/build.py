@@ -19,6 +19,7 @@ from headstart.display.page import write_page
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate as evaluation
 from headstart.files import relative_to_cwd
+from headstart.inference.facts import network_name
 from headstart.report.data_card import LISTED, data_card
 from headstart.report.results import results_of, without_repeats
 from headstart.report.training_card import training_card
@@ -112,8 +113,7 @@ def contents(
     found = without_repeats(
         [each for split in ("test", "val") if (each := results_of(run, split, task, data, cfg.worst))]
     )
-    # without the folder or the owner, if it is a path or a name on a hub
-    network = Path(trained.model.get("name") or type(task.backbone).__name__).name
+    network = network_name(task, trained)
     return {
         "title": cfg.title or f"{network} on {card.name}",
         "license": cfg.license,
