@@ -20,6 +20,7 @@ class PictureView(SampleView):
 
     can_show = True
     parts = "pixels"
+    parts_note = " (grey: the network does not see it)"
 
     def write(self, file: Path, groups: Sequence[Sequence[Entry]], title: str) -> None:
         """Writes `<file>.png`; groups of several pictures get one row each."""

@@ -41,6 +41,8 @@ class SampleView:
     can_show = False
     parts = "parts"
     """The word for the parts of a sample that an explanation weights."""
+    parts_note = ""
+    """About the parts that an explanation leaves out."""
     column: ClassVar[str | None] = None
     """The name of a column with the samples themselves; None: the cells of a table cannot hold them."""
 

@@ -187,6 +187,12 @@ def calibrate(
     if task.objective.thresholds is not None:
         task.objective.thresholds = rescaled(task.objective.thresholds, before / temperature)
     checkpoint.keep_temperature(path, temperature, errors[1], task.objective.thresholds)
+    run = Run.of(path)
+    if run and (exports := run.exports(path.stem)):
+        log.warning(
+            "made before this calibration, so export again: %s",
+            ", ".join(str(relative_to_cwd(each)) for each in exports),
+        )
     log.info("temperature %.3f, written into %s; val/ece %.4f before, %.4f after", temperature, path.name, *errors)
     return errors[1]
 

@@ -133,7 +133,7 @@ class Inspection:
             [mistake_entry(sample, mistake, each, self.predictions.explained_name(mistake.shown_class))]
             for mistake, sample, each in zip(mistakes, samples, found, strict=True)
         ]
-        title = f"worst {self._name}, and which {self._view.parts} led to the prediction"
+        title = f"worst {self._name}, and which {self._view.parts} led to the prediction{self._view.parts_note}"
         self._view.write(self.folder / "explanations", entries, title)
         if (rows := self._view.explanation_rows([entry for (entry,) in entries])) is not None:
             write_table(self.folder / "explanations.csv", rows)

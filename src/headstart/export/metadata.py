@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from headstart.inference.classifier import Classifier
 from headstart.inference.facts import known_metrics
+from headstart.runs.directory import BEST, Run
 
 PACKAGES = ("headstart", "torch", "torchvision", "onnx", "onnxruntime", "safetensors", "pillow")
 
@@ -45,6 +46,7 @@ def metadata(
         "to_be_done_before": description["steps_before"] + normalise,
         "to_be_done_after": _steps_after(classifier) if only_weights else [],
         "temperature": classifier.objective.temperature,
+        "calibration": _calibration(classifier, path),
         "thresholds": classifier.objective.thresholds,
         "test_time": None if classifier.test_time is None else _function_of(classifier.test_time).__name__,
         "model": _shareable(model),
@@ -75,6 +77,25 @@ def _steps_after(classifier: Classifier) -> list[str]:
     """The steps from logits to answers, for a file that holds only the weights."""
     versions = [] if classifier.test_time is None else [_function_of(classifier.test_time).words]
     return [*versions, *classifier.objective.steps_after()]
+
+
+def _calibration(classifier: Classifier, path: Path) -> dict[str, Any] | None:
+    """Where the temperature comes from, and the calibration error before and with it on each evaluated split.
+
+    None for a model of numbers. An evaluation with another temperature does not count.
+    """
+    objective, run = classifier.objective, Run.of(path)
+    if objective.numbers:
+        return None
+    errors = {}
+    for split in ("val", "test"):
+        known = run.evaluation(split) if run and path.name == BEST else None
+        if known and known.get("temperature", 1.0) == objective.temperature:
+            ece = known["ece"]
+            after = ece.get("after", ece.get("all"))
+            errors[split] = {"before": ece.get("before temperature", after), "after": after}
+    fitted = "val, after training" if objective.temperature != 1 else None
+    return {"temperature_fitted_on": fitted, "expected_calibration_error": errors}
 
 
 def _version(package: str) -> str | None:

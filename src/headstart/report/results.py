@@ -49,7 +49,8 @@ PICTURES_OF_NUMBERS = {
 }
 """File of an evaluation of numbers -> its caption."""
 PICTURES = {
-    "explanations.png": "The worst mistakes, each next to a heat map: which pixels led to the prediction",
+    "explanations.png": "The worst mistakes, each next to a heat map: which pixels led to the prediction. The network "
+    "does not see what is grey",
     "neighbours.png": "The worst mistakes, each with the nearest training samples",
     "embedding.png": "The features of all samples in two dimensions, coloured by class, rings around mistakes",
     "label_errors.png": "Training samples whose labels may be wrong",
