@@ -307,6 +307,29 @@ class ReportConfig(RunConfig):
     )
 
 
+@dataclass
+class PushConfig(RunConfig):
+    """The settings of `src/push.py`."""
+
+    run: str = setting(MISSING, "a run directory, or last: the run that was started last", example="<run>")
+    repo: str = setting(MISSING, "the repository on the hub; it is made if there is none", example="<you>/<model>")
+    private: bool = setting(True, "whether only you see the repository; private=false for everyone")
+    report: bool = setting(False, "also upload report.html, which shows samples of the data")
+    confirm: bool = setting(False, "upload without asking")
+
+
+def check_push(cfg: DictConfig) -> None:
+    """Checks what can be checked without the run.
+
+    Raises:
+        UsageError: a setting is missing or not allowed, or a package is missing.
+    """
+    check_settings(cfg)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", cfg.repo, re.ASCII):
+        raise UsageError(f"repo={cfg.repo}: give <owner>/<name>, of letters, digits, '-', '_' and '.'")
+    _require("push", "hub", ("huggingface_hub",))
+
+
 ROOTS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -314,6 +337,7 @@ ROOTS = {
     "export": ExportConfig,
     "serve": ServeConfig,
     "report": ReportConfig,
+    "push": PushConfig,
 }
 
 

@@ -90,7 +90,6 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
             exact = LOAD[cfg.format](file.with_name(EXACT), classifier)
             answers["float"] = on_raw(exact, classifier, preprocessing is not None)
         about["speed"] = speed(answers, next(iter(samples)))
-        name = classifier.preprocess.sample_name
         about["remarks"] = remarks(parity, about["speed"], name) if cfg.quantize else []
         keep(file, target, about, beside)
     print_summary(target, about, name)
@@ -215,8 +214,8 @@ def remarks(parity: Parity, times: dict[str, Any], name: str) -> list[str]:
             f", and {round((1 - parity.agreement) * parity.samples)} of {parity.samples} {name}s get another answer"
         )  # fmt: skip
         found.append(
-            f"int8 changes {parity.answers} by up to {parity.largest:.2g}{_unit(asdict(parity))}{changed}: choose "
-            "thresholds again for this file, or use the float file"
+            f"int8 changes {parity.answers} by up to {parity.largest:.2g}{_unit(asdict(parity))}{changed}: use "
+            "the float file where these matter"
         )
     one, many = times["milliseconds_for_1"], times[f"samples_per_second_of_{THROUGHPUT}"]
     if one["export"] >= one["float"] or many["export"] <= many["float"]:
