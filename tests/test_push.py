@@ -1,6 +1,7 @@
 """A run goes to a hub, which is a server on this machine: only after it was listed and confirmed."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -26,8 +27,8 @@ REPO = "me/letters"
 def finished(tmp_path_factory):
     """One run for all."""
     folder = tmp_path_factory.mktemp("home") / "run"
-    words = ("data=fake", "data.num_samples=60", "data.image_size=16", "model.image_size=16", "trainer=cpu",
-             "cache=off", "trainer.max_epochs=1", "test=false", "logger=none", "report=true", "~experiment")  # fmt: skip
+    words = ["data=fake", "data.num_samples=60", "data.image_size=16", "model.image_size=16", "trainer=cpu"]
+    words += ["~experiment", "cache=off", "trainer.max_epochs=1", "test=false", "logger=none", "report=true"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         train(compose("train", [f"paths.run={folder}", *words]))
     (folder / "export").mkdir()
@@ -55,6 +56,7 @@ def pushed(run, *words):
 
 
 def test_nothing_leaves_before_it_is_confirmed(run, hub, finished, capsys):
+    os.utime(run.export_folder / "best.onnx", (0, 0))
     with pytest.raises(UsageError, match=r"nothing was uploaded.*add confirm=true"):
         pushed(run)
     assert hub.asked == []
@@ -62,6 +64,7 @@ def test_nothing_leaves_before_it_is_confirmed(run, hub, finished, capsys):
     assert list(listed) == ["README.md", "checkpoints/best.ckpt", "classes.json", "export/best.onnx"]
     assert f"names places of this machine: {finished}" in listed["checkpoints/best.ckpt"]
     assert "places" not in listed["classes.json"]
+    assert "OLDER than the checkpoint" in listed["export/best.onnx"]
     assert f"{run.best.stat().st_size / 1e6:.3g} MB" in listed["checkpoints/best.ckpt"]
 
 

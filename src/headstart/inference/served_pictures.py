@@ -7,15 +7,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from headstart.backbones.base import Backbone
-from headstart.display.contact_sheet import fitted
-from headstart.display.heat_map import overlaid, placed
 from headstart.display.page import data_uri
-from headstart.evaluation.explanations.pictures import explain
+from headstart.evaluation.explanations.photo import photo_under_map
 from headstart.inference.served_kind import ServedKind
-from headstart.inputs.images.decode import read_picture
 
-LONGEST_MAP = 1600
-"""Longest side of a heat map, in pixels."""
 NOT_PICTURES = ("text/", "application/json", "application/x-www-form-urlencoded", "multipart/")
 
 
@@ -34,11 +29,6 @@ class ServedPictures(ServedKind):
         self, network: nn.Module, backbone: Backbone, body: bytes, batch: Tensor, chosen: int
     ) -> dict[str, Any]:
         """`map`: the picture, as large as it is, under the heat map of the class; the data URI of a JPEG."""
-        (found,) = explain(network, backbone, batch, [chosen])
-        preprocess = backbone.preprocess
-        picture = fitted(read_picture(io.BytesIO(body), LONGEST_MAP, preprocess.grey_bits), LONGEST_MAP)
-        height, width = picture.shape[1:]
-        heat = placed(found, preprocess.seen(height, width), height, width)
-        stream = io.BytesIO()
-        Image.fromarray(overlaid(picture, heat)).save(stream, "JPEG", quality=85)
+        found, stream = photo_under_map(network, backbone, io.BytesIO(body), batch, chosen), io.BytesIO()
+        Image.fromarray(found).save(stream, "JPEG", quality=85)
         return {"map": data_uri(stream.getvalue(), "jpeg")}

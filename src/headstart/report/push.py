@@ -78,8 +78,12 @@ def uploads_of(run: Run, with_report: bool) -> list[Upload]:
     names = {run.model_card_file: "README.md"} | {
         file: file.relative_to(run.folder).as_posix() for file in (run.best, run.classes_file, *exports)
     }
-    places = known_places(run)
-    found = [Upload(file, name, places_in(file.read_bytes(), places)) for file, name in names.items()]
+    places, changed = known_places(run), run.best.stat().st_mtime
+    old = {file for file in exports if file.stat().st_mtime < changed}
+    found = [
+        Upload(file, name, places_in(file.read_bytes(), places), "OLDER than the checkpoint" if file in old else "")
+        for file, name in names.items()
+    ]
     if with_report:
         if not run.report_file.is_file():
             raise UsageError(f"report=true: there is no {run.report_file}; type python src/report.py run={run.folder}")
