@@ -1,7 +1,8 @@
-"""Serves a trained run on this machine: a page to drop a picture on or to write a text on, and a JSON
+"""Serves a trained run on this machine: a page to drop pictures on or to write a text on, and a JSON
 endpoint.
 
 python src/serve.py run=last                          then open http://127.0.0.1:8000
+curl -F file=@cat.jpg -F file=@dog.jpg http://127.0.0.1:8000/predict
 curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/predict
 """
 

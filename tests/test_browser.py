@@ -21,6 +21,7 @@ from headstart.cli.conf_files import CONF
 from headstart.evaluation.evaluate import evaluate
 from headstart.evaluation.explanations.attribution import has_captum
 from headstart.inference.classifier import Classifier
+from headstart.inference.facts import facts_of
 from headstart.report.build import report
 from headstart.tasks import checkpoint
 from headstart.training.run import train
@@ -110,8 +111,9 @@ def served(run):
     uvicorn = pytest.importorskip("uvicorn", reason='needs pip install -e ".[serve]"')
     from headstart.inference.app import Model, build_app
 
-    task, _ = checkpoint.load_task(run / "checkpoints/best.ckpt")
-    app = build_app(Model(Classifier(task), torch.device("cpu")), max_bytes=10**6, top_k=5, maps=has_captum())
+    task, trained = checkpoint.load_task(run / "checkpoints/best.ckpt")
+    model, facts = Model(Classifier(task), torch.device("cpu")), facts_of(task, trained, run / "checkpoints/best.ckpt")
+    app = build_app(model, max_bytes=10**6, top_k=5, maps=has_captum(), facts=facts)
     config = uvicorn.Config(app, port=0, log_level="warning")
     socket, server = config.bind_socket(), uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
@@ -132,12 +134,15 @@ def one_picture(folder):
     return picture
 
 
-def give(page, picture):
-    """Gives a picture to the demo page, and waits for the answer."""
+def give(page, *files):
+    """Gives files to the demo page, and waits for the answers."""
     if has_captum():
         page.check("#with-map")
-    page.set_input_files("#file", picture)
-    page.wait_for_selector("#classes:not([hidden])")
+    page.set_input_files("#file", files)
+    page.wait_for_function(
+        "() => document.querySelector('.result table')"
+        " && !document.getElementById('status').textContent.includes('...')"
+    )
 
 
 def test_the_demo_page_answers_with_classes_and_a_map(browser, address, tmp_path):
@@ -145,12 +150,34 @@ def test_the_demo_page_answers_with_classes_and_a_map(browser, address, tmp_path
 
     def ask(page):
         give(page, picture)
-        assert page.locator("#classes tbody tr").count() == 2
+        assert page.locator(".result tbody tr").count() == 2
         assert page.locator("#status").inner_text().endswith("%")
-        assert page.locator("#pictures img").count() == (2 if has_captum() else 1)
-        page.wait_for_function("[...document.images].every(image => image.complete)")
+        page.wait_for_function("() => [...document.images].every(image => image.complete)")
+        sizes = page.eval_on_selector_all("img", "all => all.map(image => [image.naturalWidth, image.naturalHeight])")
+        assert sizes == [[30, 20]] * (2 if has_captum() else 1)
+        page.click("summary")
+        assert page.locator("pre").inner_text() == f"curl -F file=@cat.jpg -F file=@dog.jpg {address}predict"
 
     check(browser, address, "demo", act=ask)
+
+
+def test_the_demo_page_answers_to_several_files(browser, address, tmp_path):
+    picture = one_picture(tmp_path)
+
+    def ask(page):
+        give(page, picture, picture)
+        assert page.locator(".result").count() == 2
+        assert page.locator("#status").inner_text().startswith("2 pictures: class_")
+
+    check(browser, address, "demo_several", act=ask)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG no more")
+    page = browser.new_page()
+    page.goto(address)
+    give(page, picture, broken)
+    assert page.locator("#status").inner_text().endswith(" 1, without an answer 1")
+    assert page.locator(".result .bad").inner_text().startswith("this picture cannot be read: ")
+    page.close()
 
 
 def test_the_demo_page_says_what_is_wrong_with_a_file(browser, address, tmp_path):
@@ -162,7 +189,7 @@ def test_the_demo_page_says_what_is_wrong_with_a_file(browser, address, tmp_path
     assert page.locator("#status").inner_text().startswith("this picture cannot be read: ")
     (tmp_path / "large.png").write_bytes(bytes(10**6 + 1))
     page.set_input_files("#file", tmp_path / "large.png")
-    page.wait_for_function("document.getElementById('status').textContent.startsWith('This file has 1.0 MB')")
+    page.wait_for_function("() => document.getElementById('status').textContent.startsWith('This file has 1.0 MB')")
     page.close()
 
 
@@ -219,7 +246,7 @@ def test_the_demo_page_says_what_is_wrong_with_a_text(browser, texts_run):
         assert page.locator("#status").inner_text() == "Write a text first."
         page.fill("#text", "x" * (10**6 + 1))
         page.click("button")
-        page.wait_for_function("document.getElementById('status').textContent.startsWith('This text has 1.0 MB')")
+        page.wait_for_function("() => document.getElementById('status').textContent.startsWith('This text has 1.0 MB')")
         page.fill("#text", "superb")
         page.click("button")
         page.wait_for_selector("#classes:not([hidden])")
@@ -248,12 +275,12 @@ def test_pages_about_numbers(browser, quick, tmp_path):
 
     def ask(page):
         give(page, picture)
-        assert page.locator("#classes thead th").all_inner_texts() == ["number", "value"]
-        assert page.locator("#classes tbody th").all_inner_texts() == ["number_0", "number_1"]
+        assert page.locator(".result thead th").all_inner_texts() == ["number", "value"]
+        assert page.locator(".result tbody th").all_inner_texts() == ["number_0", "number_1"]
         assert page.locator("#status").inner_text().startswith("number_0 ")
         assert "%" not in page.locator("main").inner_text()
-        assert page.locator("#pictures img").count() == (2 if has_captum() else 1)
-        page.wait_for_function("[...document.images].every(image => image.complete)")
+        assert page.locator(".result img").count() == (2 if has_captum() else 1)
+        page.wait_for_function("() => [...document.images].every(image => image.complete)")
 
     with served(tmp_path / "run") as address:
         check(browser, address, "demo_numbers", act=ask)

@@ -285,7 +285,7 @@ def test_the_default_recipe_is_in_what_cfg_shows(word, auto):
     assert f"\nauto: {auto}\n" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["evaluate", "predict", "export", "report", "serve"])
+@pytest.mark.parametrize("name", ["evaluate", "predict", "export", "report", "serve", "push"])
 def test_the_help_tells_every_word(name):
     from headstart.cli.schemas import ROOTS
     from headstart.cli.settings import settings_of

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -20,7 +21,9 @@ from headstart.cli.schemas import OtherData
 from headstart.errors import UsageError
 from headstart.evaluation import inspection
 from headstart.evaluation.evaluate import evaluate, sample_losses
+from headstart.export.metadata import _calibration
 from headstart.export.parity_samples import parity_samples
+from headstart.inference.classifier import Classifier
 from headstart.inputs.images.mirror import with_mirror_image
 from headstart.runs.directory import Run, find_checkpoint
 from headstart.tasks import checkpoint
@@ -217,9 +220,12 @@ def test_labels_are_judged_by_the_backbone_as_it_began(quick, tmp_path, monkeypa
     assert inspection.starting_backbone(trained, task) is task.backbone
 
 
-def test_a_temperature_is_kept_with_the_model(quick, tmp_path):
+def test_a_temperature_is_kept_with_the_model(quick, tmp_path, caplog):
     before = train(quick(*UNSURE, "data.num_samples=300")).metrics
     path = tmp_path / "run/checkpoints/best.ckpt"
+    (tmp_path / "run/export").mkdir()
+    for name in ("best_int8.onnx", "best.onnx.json", "last.onnx"):
+        (tmp_path / "run/export" / name).touch()
     weights = checkpoint.read(path)["state_dict"]
     after = evaluated(tmp_path / "run", "calibrate=true")
     assert after["test/acc"] == pytest.approx(before["test/acc"])
@@ -235,6 +241,12 @@ def test_a_temperature_is_kept_with_the_model(quick, tmp_path):
     assert content["temperature"] == task.objective.temperature
     assert content["ece"]["before temperature"] == pytest.approx(before["test/ece"], abs=1e-6)
     assert content["ece"]["after"] == pytest.approx(after["test/ece"], abs=1e-6)
+    calibration = _calibration(Classifier(task), path)
+    assert calibration["temperature_fitted_on"] == "val, after training"
+    assert list(calibration["expected_calibration_error"]) == ["test"], "val was not evaluated since"
+    known = {"before": before["test/ece"], "after": after["test/ece"]}
+    assert calibration["expected_calibration_error"]["test"] == pytest.approx(known, abs=1e-6)
+    assert re.findall(r"export again: (.*)", caplog.text) == [str(tmp_path / "run/export/best_int8.onnx")]
     written = json.loads((tmp_path / "run/metrics.json").read_text())
     assert written["test/ece"] == pytest.approx(after["test/ece"])
     assert written["val/ece"] == pytest.approx(checkpoint.read(path)["metrics"]["val/ece"])

@@ -24,6 +24,7 @@ from headstart.cli.run import TERMINATED, run_entry_point
 from headstart.errors import UsageError
 from headstart.export import export as exporting
 from headstart.export.export import ExportFailed, export
+from headstart.export.parity import Parity
 from headstart.inference.predict import predict
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.images.decode import read_picture
@@ -245,6 +246,22 @@ def test_int8_is_smaller_and_its_accuracy_is_told(trained):
     assert about["parity"]["samples"] == 18  # all of val
     assert set(about["parity"]["accuracy"]) == {"checkpoint", "export"}
     assert about["parity"]["largest"] > 0
+    assert set(about["speed"]["milliseconds_for_1"]) == {"export", "checkpoint", "float"}
+
+
+SLOW = {"milliseconds_for_1": {"export": 12, "float": 10}, "samples_per_second_of_32": {"export": 80, "float": 90}}
+FAST = {"milliseconds_for_1": {"export": 5, "float": 10}, "samples_per_second_of_32": {"export": 200, "float": 90}}
+
+
+@pytest.mark.parametrize(("times", "largest", "told"), [
+    (FAST, 0.05, []),
+    (FAST, 0.58, ["int8 changes probabilities by up to 0.58, and 3 of 200 pictures get another answer: choose"]),
+    (SLOW, 0.05, ["int8 is not faster on this machine: one picture 12 ms, float file 10 ms; batches of 32 80 per"]),
+    (SLOW, float("nan"), ["int8 changes probabilities by up to nan", "int8 is not faster"]),
+])  # fmt: skip
+def test_int8_that_changes_much_or_is_not_faster_says_so(times, largest, told):
+    found = exporting.remarks(Parity(largest, 0.985, 200, None), times, "picture")
+    assert [remark[: len(words)] for remark, words in zip(found, told, strict=True)] == told
 
 
 @pytest.mark.slow

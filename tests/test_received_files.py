@@ -42,6 +42,7 @@ COMMANDS = {
     "export": ["format=safetensors"],
     "report": [],
     "serve": [],
+    "push": ["repo=me/model", "confirm=true"],
 }
 
 

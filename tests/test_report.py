@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from photos import pictures
+from PIL import Image
 
 from headstart.cli.conf_files import CONF
 from headstart.errors import UsageError
@@ -174,3 +175,48 @@ def test_a_run_that_has_not_ended_is_refused(quick, tmp_path):
     shutil.copy(tmp_path / "run/checkpoints/best.ckpt", tmp_path)
     with pytest.raises(UsageError, match="a report needs a whole run; give its directory"):
         reported(tmp_path / "best.ckpt")
+
+
+def test_the_card_tells_of_a_calibration_and_its_code_runs(quick, tmp_path, monkeypatch, capsys):
+    train(quick("data.num_classes=3", "trainer.max_epochs=1", "data.val_fraction=0.4"))
+    run = tmp_path / "run"
+    _, card = reported(run)
+    assert "The probabilities are as training left them" in card
+    tables = re.findall(r"^### (.*)\n\n\|", card, re.M)
+    assert tables == ["On test", "On val: 32 samples", "Model", "Cost", "Stages"], "each table has a name of its own"
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        asked = compose("evaluate", [f"run={run}", "split=val", "calibrate=true"])
+    evaluation.evaluate(asked, find_checkpoint(str(run)))
+    shutil.rmtree(run / "evaluation_val")  # as if only test had been evaluated with it
+    _, card = reported(run)
+    errors = json.loads((run / "evaluation_val/evaluation.json").read_text())["ece"]
+    told = f"on val: {errors['before temperature']:.4f} before, {errors['after']:.4f} with it"
+    assert f"Expected calibration error {told}" in card
+    Image.new("RGB", (33, 21), "red").save(run / "a.jpg")
+    monkeypatch.chdir(run)
+    answer = _answer(re.search(r"with Headstart:\n\n```python\n(.*?)```", card, re.DOTALL).group(1), capsys)
+    assert list(answer) == ["class_0", "class_1", "class_2"]
+    assert sum(answer.values()) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_the_code_of_the_card_uses_the_export(trained, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    from headstart.export.export import export
+
+    run = trained()
+    monkeypatch.setattr("headstart.export.parity.SECONDS", 0.0)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("export", [f"run={run}", "format=onnx", "pictures=2"])
+    export(cfg, find_checkpoint(str(run)))
+    _, card = reported(run)
+    Image.new("RGB", (33, 21), "red").save(run / "a.jpg")
+    monkeypatch.chdir(run)
+    ours, theirs = (_answer(code, capsys) for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL))
+    assert theirs == {name: pytest.approx(probability, abs=0.02) for name, probability in ours.items()}
+
+
+def _answer(code, capsys):
+    capsys.readouterr()
+    exec(code, {})
+    return eval(capsys.readouterr().out)

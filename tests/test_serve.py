@@ -33,6 +33,7 @@ from headstart.cli.schemas import check_serve, host_names
 from headstart.errors import UsageError
 from headstart.inference.app import Model, build_app
 from headstart.inference.classifier import Classifier
+from headstart.inference.facts import facts_of
 from headstart.inference.guards import WAITING, TimedProtocol
 from headstart.inference.server import device_of
 from headstart.tasks import checkpoint
@@ -89,12 +90,43 @@ def test_an_answer_is_what_the_classifier_says(options, client, run):
     assert [row["probability"] for row in found] == pytest.approx(values.tolist(), abs=1e-5)
 
 
-def test_a_map_is_a_picture_of_the_networks_size(client):
+def test_a_map_is_a_picture_of_the_size_of_the_photo(client):
     pytest.importorskip("captum")
     answer = client.post("/predict?map=true", content=file_of(), headers={"Content-Type": "image/png"}).json()
     kind, data = answer["map"].split(",")
-    assert kind == "data:image/png;base64"
-    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (16, 16)
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (40, 30)
+
+
+def test_a_form_may_hold_several_files(client):
+    files = [
+        ("file", ("a.png", file_of())),
+        ("file", ("b.txt", b"no picture")),
+        ("other", ("c.jpg", file_of(form="JPEG"))),
+    ]
+    good, bad, other = client.post("/predict", files=files).json()["files"]
+    assert [each["file"] for each in (good, bad, other)] == ["a.png", "b.txt", "c.jpg"]
+    alone = client.post("/predict", content=file_of(), headers={"Content-Type": "image/png"}).json()
+    assert good["classes"] == alone["classes"]
+    assert bad["error"] == "this picture cannot be read: not a picture (text?)"
+    assert len(other["classes"]) == 2
+    refused = client.post("/predict", files=files[1:2])
+    assert (refused.status_code, refused.json()["detail"][:35]) == (422, "b.txt: this picture cannot be read:")
+    assert client.post("/predict", files=[files[0]] * 8).status_code == 413, "the limit is that of all files together"
+    without = client.post("/predict", data={"x": "y"}, files={"z": (None, "no file")})
+    assert (without.status_code, "the form holds no file" in without.json()["detail"]) == (400, True)
+
+
+def test_the_page_names_the_model_its_accuracy_and_its_classes(run, monkeypatch):
+    monkeypatch.setattr("headstart.inference.facts.known_metrics", lambda _: {"val/acc": 0.5, "test/acc": 0.9123})
+    task, trained = checkpoint.load_task(run / "checkpoints/best.ckpt")
+    task.classes = ["<cat>", "dog", "{{TERMINAL}}"]
+    facts = facts_of(task, trained, run / "checkpoints/best.ckpt")
+    app = build_app(Model(Classifier(task), torch.device("cpu")), 20_000, 2, False, facts=facts)
+    page = TestClient(app, base_url=HERE).get("/").text
+    about = "<strong>TinyResNet</strong>, accuracy 0.912 on test, 3 classes: &lt;cat&gt;, dog, {{TERMINAL}}<"
+    assert about in page
+    assert "curl -F file=@cat.jpg" in page
 
 
 @pytest.mark.parametrize(("body", "kind", "code", "told"), [
@@ -103,7 +135,9 @@ def test_a_map_is_a_picture_of_the_networks_size(client):
     (b"", "image/png", 400, "the request is empty"),
     (b"x" * 20_001, "image/png", 413, "larger than 0.02 MB"),
     (file_of(), "text/plain", 415, "is not a picture"),
-    (file_of(), "multipart/form-data; boundary=x", 415, "only the bytes of the file"),
+    (file_of(), "application/json", 415, "only the bytes of the file"),
+    (file_of(), "multipart/form-data", 400, "boundary"),
+    (b"--x\r\n\r\nno end", "multipart/form-data; boundary=x", 400, "Content-Disposition"),
 ])  # fmt: skip
 def test_a_bad_request_is_told_what_is_wrong(body, kind, code, told, client):
     answer = client.post("/predict", content=body, headers={"Content-Type": kind})

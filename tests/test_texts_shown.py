@@ -152,8 +152,10 @@ def test_the_code_of_the_model_card_uses_the_export(run, monkeypatch, capsys):
     card = report(asked("report", f"run={run}"), path)[1].read_text()
     monkeypatch.chdir(run)
     capsys.readouterr()
-    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1), {})
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    codes = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    for code, lines in zip(codes, (1, 2), strict=True):
+        exec(code, {})
+        assert len(capsys.readouterr().out.splitlines()) == lines
 
 
 @pytest.fixture

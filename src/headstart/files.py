@@ -19,6 +19,8 @@ from typing import IO, Any
 
 GB = 10**9  # bytes
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
+HUB_ADDRESS = "hf://"
+"""Beginning of the address of weights on the Hugging Face hub: `hf://owner/name`, or `hf://owner/name/file`."""
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # first bytes of a file of torch.save: since torch 1.6, and before
 FOLDER_ATTRIBUTE = 0x10  # marks a record of a zip archive as a folder

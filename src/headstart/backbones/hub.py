@@ -8,9 +8,14 @@ from typing import Any
 import requests
 
 from headstart.errors import UsageError, nearest_path
+from headstart.files import HUB_ADDRESS, WEIGHT_SUFFIXES
 
 ANSWER_SECONDS = 20
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", ("model.safetensors", "pytorch_model.bin")
+PUSHED_OR_USUAL = ("checkpoints/best.ckpt", *WEIGHTS)
+"""Files with weights, in the order in which they are looked for: of src/push.py, and of other libraries."""
+READABLE = (*WEIGHT_SUFFIXES, ".bin")
+"""How files with weights end."""
 
 
 class ModelFiles:
@@ -139,6 +144,37 @@ def from_hub(repository: str, file: str, needs: str, unknown: str, instead: str)
         f"With a network once: hf download {repository}, which keeps it in {_shown(constants.HF_HUB_CACHE)};\n"
         f"or type {instead}."
     ) from cause
+
+
+def weights_on_hub(address: str) -> Path:
+    """The file with the weights at an address, downloaded once; it is read as plain data, like any other file.
+
+    Args:
+        address: `hf://owner/name`, for the model of a run that was pushed or the usual files; or
+            `hf://owner/name/<file>`.
+
+    Raises:
+        UsageError: not such an address, no such repository or file, no package, or no network.
+    """
+    owner, name, file = (*address.removeprefix(HUB_ADDRESS).split("/", 2), "", "")[:3]
+    if not owner or not name or (file and not file.endswith(READABLE)):
+        raise UsageError(
+            f"model.weights={address}: give {HUB_ADDRESS}<owner>/<name>, or {HUB_ADDRESS}<owner>/<name>/<file> with a "
+            f"file that ends in {', '.join(READABLE)}"
+        )
+    repository, files = f"{owner}/{name}", (file,) if file else PUSHED_OR_USUAL
+    for each in files:
+        found = from_hub(
+            repository,
+            each,
+            needs=f'{HUB_ADDRESS} needs the package huggingface_hub: pip install -e ".[hub]"',
+            unknown=f"model.weights={address}: the Hugging Face hub has no {repository}, or it is not public (then set "
+            "HF_TOKEN)",
+            instead="model.weights=<path of a file>",
+        )
+        if found is not None:
+            return found
+    raise UsageError(f"model.weights={address}: {repository} on the Hugging Face hub has no {' or '.join(files)}")
 
 
 def _shown(path: str) -> str:

@@ -4,7 +4,6 @@ import math
 import re
 from contextlib import suppress
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from headstart.backbones.low_rank import add_low_rank
 from headstart.backbones.meta import bad_size, count_features, parameters_on_meta
 from headstart.backbones.timm_blocks import blocks_of
 from headstart.backbones.timm_weights import Convert, load, noting_conversion, published_file
-from headstart.backbones.weights import looks_like_path
+from headstart.backbones.weights import local_path, looks_like_path
 from headstart.errors import UsageError
 from headstart.inputs.images.preprocess import ImagePreprocess
 
@@ -73,7 +72,7 @@ class TimmBackbone(Backbone):
         self.blocks = [f"net.{block}" for block in blocks_of(self.net)]
         self.num_features = count_features(self, name)
         if weights is not None:
-            source = published_file(name, settings) if is_published else Path(weights).expanduser()
+            source = published_file(name, settings) if is_published else local_path(weights)
             load(self, source, is_published, convert, _cut_off(name, options, self.net))
         if lora_rank is not None:
             add_low_rank(self.net, lora_rank)

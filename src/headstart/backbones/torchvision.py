@@ -21,6 +21,7 @@ from headstart.backbones.weights import (
     fetch,
     load_state_dict_file,
     load_strictly,
+    local_path,
     looks_like_path,
     read_weights,
 )
@@ -144,7 +145,7 @@ def _find_weights(name: str, weights: str | Path | None) -> Enum | Path | None:
     if key in entries.__members__:
         return entries[key]
     if looks_like_path(weights):
-        return Path(weights).expanduser()
+        return local_path(weights)
     allowed = list(entries.__members__)
     hint = nearest(key, allowed) or "."
     raise UsageError(

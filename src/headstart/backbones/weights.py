@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.hub import HASH_REGEX
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from headstart.backbones.hub import weights_on_hub
 from headstart.errors import UsageError
-from headstart.files import WEIGHT_SUFFIXES, NotPlainError, UnreadableError, read_torch_file
+from headstart.files import HUB_ADDRESS, WEIGHT_SUFFIXES, NotPlainError, UnreadableError, read_torch_file
 from headstart.runs.directory import Run
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -28,9 +29,19 @@ StateDict = OrderedDict[str, Tensor]
 
 
 def looks_like_path(weights: str | Path) -> bool:
-    """Whether `weights` is a file or the folder of a run, not the name of published weights."""
+    """Whether `weights` is a file, the folder of a run or an address on the hub, not the name of published weights."""
     path = Path(weights)
     return isinstance(weights, Path) or path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1 or path.exists()
+
+
+def local_path(weights: str | Path) -> Path:
+    """The path of a file or of the folder of a run; a file on the Hugging Face hub (`hf://`) is downloaded once.
+
+    Raises:
+        UsageError: as `weights_on_hub`.
+    """
+    text = str(weights)
+    return weights_on_hub(text) if text.startswith(HUB_ADDRESS) else Path(weights).expanduser()
 
 
 def read_weights(source: str | Path, part: str = "backbone") -> StateDict:
@@ -39,13 +50,13 @@ def read_weights(source: str | Path, part: str = "backbone") -> StateDict:
     A checkpoint of another LightningModule gives its state dict.
 
     Args:
-        source: path of the file, or of the folder of the run.
+        source: path of the file, or of the folder of the run; or an address on the hub, `hf://owner/name`.
         part: of an earlier run: `backbone` or `head`.
 
     Raises:
         UsageError: no such file, no weights in it, or damaged.
     """
-    path = Path(source).expanduser()
+    path = local_path(source)
     if path.is_dir():
         best = Run(path).best
         if not best.is_file():

@@ -99,10 +99,11 @@ class Dashboard(Callback):
             title = " | ".join(samples.classes) if samples.numbers else "class"
             view_of(entries[0].sample).add_to(writer, "train/examples", entries, title, 0)
             return
-        writer.add_image("pictures/plain", _grid(plain), 0)
-        if data.in_two_parts(data.train_transform)[1] is not data.in_two_parts(data.eval_transform)[1]:
-            augmented = _batch(data.inputs("train", positions, [data.seed + place for place in positions]))
-            writer.add_image("pictures/plain_and_augmented", _grid(torch.cat([plain, augmented]), len(plain)), 0)
+        if data.in_two_parts(data.train_transform)[1] is data.in_two_parts(data.eval_transform)[1]:
+            writer.add_image("pictures/plain", _grid(plain), 0)
+            return
+        augmented = _batch(data.inputs("train", positions, [data.seed + place for place in positions]))
+        writer.add_image("pictures/plain_and_augmented", _grid(torch.cat([plain, augmented]), len(plain)), 0)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drops the logits of the last validation."""
@@ -160,6 +161,7 @@ class Dashboard(Callback):
         # imported here: a run without TensorBoard does not wait for matplotlib
         from headstart.display.by_answer import overview
         from headstart.display.by_sample import as_shown, view_of
+        from headstart.display.fonts import choose_fonts
         from headstart.display.samples import mistake_entry
 
         data, step = trainer.datamodule, trainer.global_step
@@ -168,6 +170,7 @@ class Dashboard(Callback):
         names, targets = [data.samples.names[index] for index in indices], data.targets("val", self.positions)
         predictions = objective.predictions(names, task.classes, targets, self.best_logits.to(task.device))
         if found := overview(predictions):
+            choose_fonts(found[1])
             writer.add_figure(f"val/{found[0]}", found[1], step)
         shown = objective.worst(predictions)[: self.mistakes]
         raw = [data.samples.load(indices[mistake.position]) for mistake in shown]

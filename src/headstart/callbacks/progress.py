@@ -15,6 +15,9 @@ class ProgressBar(LightningProgressBar):
     Lightning's bars are not used: they count epochs from 0, stay on the screen, and messages are written into them.
     """
 
+    tested_split = "test"
+    """The split that Lightning tests: an evaluation tests any split."""
+
     def __init__(self) -> None:
         super().__init__()
         self.bars: list[tqdm] = []
@@ -60,7 +63,7 @@ class ProgressBar(LightningProgressBar):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins the bar of a test."""
-        self._begin("test", sum(trainer.num_test_batches))
+        self._begin(self.tested_split, sum(trainer.num_test_batches))
 
     def on_test_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Counts a batch."""

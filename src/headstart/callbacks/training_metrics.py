@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
 from torchmetrics import Metric
 
 
@@ -35,7 +36,9 @@ class TrainingMetrics(Callback):
         trainer.callback_metrics.update(metrics)
         row = {"epoch": trainer.current_epoch, **{name: value.item() for name, value in metrics.items()}}
         for logger in trainer.loggers:
-            logger.log_metrics(row, step=trainer.global_step - 1)
+            step = trainer.global_step - 1
+            known = _logs_epochs(trainer) and isinstance(logger, TensorBoardLogger)
+            logger.log_metrics({k: v for k, v in row.items() if not (known and k == "epoch")}, step=step)
             logger.save()
 
     def on_save_checkpoint(
@@ -58,6 +61,11 @@ class TrainingMetrics(Callback):
                 metric._update_count = 1  # makes `update_called` true
             if counted and trainer.global_rank == 0:
                 metric.load_state_dict(move_data_to_device(counted, metric.device))
+
+
+def _logs_epochs(trainer: pl.Trainer) -> bool:
+    """Whether Lightning logs the number of the epoch: with each validation. TensorBoard would show it twice."""
+    return trainer.enable_validation
 
 
 def _metrics(task: pl.LightningModule) -> Iterator[tuple[str, Metric]]:

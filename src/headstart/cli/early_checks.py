@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import nearest_path
-from headstart.files import WEIGHT_SUFFIXES
+from headstart.files import HUB_ADDRESS, WEIGHT_SUFFIXES
 
 BOUNDS: dict[str, tuple[float, float | None]] = {
     "seed": (0, 2**32 - 1),
@@ -88,7 +88,7 @@ def _numbers_out_of_bounds(config: DictConfig) -> Iterator[str]:
 def _missing_files(config: DictConfig) -> Iterator[str]:
     weights = config.model.get("weights")
     is_path = isinstance(weights, str) and ("/" in weights or weights.endswith(WEIGHT_SUFFIXES))
-    if is_path and not Path(weights).expanduser().exists():
+    if is_path and not weights.startswith(HUB_ADDRESS) and not Path(weights).expanduser().exists():
         yield f"model.weights={weights}: there is no such file or folder"
     root = config.data.get("root")
     kind = ROOTS.get(_class_of(config.data))

@@ -15,6 +15,7 @@ from headstart.cli.overrides import command_line_overrides
 from headstart.cli.settings import check_settings, setting
 from headstart.errors import UsageError
 from headstart.files import TABLE_SUFFIXES
+from headstart.runs.directory import EXPORTS
 from headstart.runs.hyperparameters import key_of
 
 COMPONENTS = (
@@ -25,7 +26,7 @@ COMPONENTS = (
 OPTIONAL_COMPONENTS = ("augmentation", "mixing", "test_time", "scheduler")
 CACHES = ("activations", "pictures")
 """The keys of `CacheConfig` that each build one object."""
-EXPORT_ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt", "safetensors": ".safetensors"}
+EXPORT_ENDINGS = dict(zip(("onnx", "torch_export", "torchscript", "safetensors"), EXPORTS, strict=True))
 """The formats of an export, and how their files end."""
 AS_IN_RUN = "as in the run"
 """The value of a part that a run also has, if an evaluation does not change it; null would switch the part off."""
@@ -284,7 +285,7 @@ def check_serve(cfg: DictConfig) -> None:
     for name in host_names(cfg):
         if not re.fullmatch(r"[\w.-]+", name):
             raise UsageError(f"hosts={name}: give a name without http:// and without a port, such as cats.example.org")
-    _require("serving", "serve", ("fastapi", "uvicorn"))
+    _require("serving", "serve", ("fastapi", "uvicorn", "python_multipart"))
 
 
 def host_names(cfg: DictConfig) -> list[str]:
@@ -306,6 +307,29 @@ class ReportConfig(RunConfig):
     )
 
 
+@dataclass
+class PushConfig(RunConfig):
+    """The settings of `src/push.py`."""
+
+    run: str = setting(MISSING, "a run directory, or last: the run that was started last", example="<run>")
+    repo: str = setting(MISSING, "the repository on the hub; it is made if there is none", example="<you>/<model>")
+    private: bool = setting(True, "false: everyone sees the repository; default: only you", example="false")
+    report: bool = setting(False, "also upload report.html, which shows samples of the data")
+    confirm: bool = setting(False, "upload without asking")
+
+
+def check_push(cfg: DictConfig) -> None:
+    """Checks what can be checked without the run.
+
+    Raises:
+        UsageError: a setting is missing or not allowed, or a package is missing.
+    """
+    check_settings(cfg)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", cfg.repo, re.ASCII):
+        raise UsageError(f"repo={cfg.repo}: give <owner>/<name>, of letters, digits, '-', '_' and '.'")
+    _require("push", "hub", ("huggingface_hub",))
+
+
 ROOTS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -313,6 +337,7 @@ ROOTS = {
     "export": ExportConfig,
     "serve": ServeConfig,
     "report": ReportConfig,
+    "push": PushConfig,
 }
 
 

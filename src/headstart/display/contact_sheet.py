@@ -5,10 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
+
+from headstart.display.heat_map import overlaid
 
 TILE_INCHES = 1.9  # width and height of a picture
 SMALL_PICTURE_SIDE = 64
 """Pixels. Smaller pictures are enlarged without smoothing, so that every pixel is visible."""
+LONGEST_SIDE = 480
+"""Pixels. Larger pictures are made smaller: a tile has about half of these pixels."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Tile:
     Attributes:
         picture: uint8 `(3, height, width)`.
         caption: a few short lines.
-        overlay: heat map from 0 to 1, `(height, width)`, drawn over the picture; None: no overlay.
+        overlay: heat map of the same height and width, as for `overlaid`; None: no overlay.
         colour: of the caption.
     """
 
@@ -39,15 +44,27 @@ def contact_sheet(tiles: list[Tile], columns: int, title: str) -> Figure:
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
     for axes, tile in zip(figure.axes, tiles, strict=False):
-        interpolation = "nearest" if tile.picture.shape[-1] < SMALL_PICTURE_SIDE else "antialiased"
-        axes.imshow(tile.picture.permute(1, 2, 0).numpy(), interpolation=interpolation)
-        if tile.overlay is not None:
-            heat = tile.overlay.numpy()
-            axes.imshow(heat, cmap="inferno", alpha=0.15 + 0.45 * np.clip(heat, 0, 1), vmin=0, vmax=1)
+        interpolation = "nearest" if max(tile.picture.shape[-2:]) < SMALL_PICTURE_SIDE else "antialiased"
+        axes.imshow(_pixels(tile), interpolation=interpolation)
         axes.set_title(tile.caption, fontsize=7.5, color=tile.colour, pad=3)
     return figure
 
 
+def _pixels(tile: Tile) -> np.ndarray:
+    if tile.overlay is None:
+        return tile.picture.permute(1, 2, 0).numpy()
+    return overlaid(tile.picture, tile.overlay)
+
+
+def fitted(picture: Tensor, longest: int = LONGEST_SIDE) -> Tensor:
+    """A picture `(3, height, width)` whose longer side has at most `longest` pixels; the proportions are kept."""
+    height, width = picture.shape[-2:]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return picture
+    return resize(picture, [max(1, round(scale * side)) for side in (height, width)], antialias=True)
+
+
 def is_picture(value: object) -> bool:
-    """Whether an input of a model is a picture `(3, height, width)`."""
+    """Whether a sample is a picture `(3, height, width)`."""
     return isinstance(value, Tensor) and value.ndim == 3 and value.shape[0] == 3

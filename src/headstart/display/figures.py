@@ -12,6 +12,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from headstart.display.fonts import choose_fonts
 from headstart.files import replacing
 from headstart.metrics.predictions import Predictions
 
@@ -23,6 +24,8 @@ MAX_CLASSES_WITH_NAMES = 120
 """With more classes the axes show class numbers instead of names."""
 MAX_CLASSES_WITH_OWN_COLOUR = 10
 """With more classes all curves are grey, except those with the smallest areas."""
+BAR_WIDTH = 0.04
+"""Of the number of samples in a bin, in units of the probability."""
 MAX_CURVES = 200
 """With more classes some are left out, at even distances."""
 NUM_WORST_CURVES = 5
@@ -92,7 +95,7 @@ def reliability(bins: dict[str, list[tuple[float, float, int]]], errors: dict[st
 
     Args:
         bins: name of a line, such as `before` or `after` -> probability, share of correct predictions and samples of
-            each bin.
+            each bin. The share of a bin with a single sample is 0 or 1, which says nothing: it is not drawn.
         errors: name of a line -> expected calibration error.
         axis: label of the vertical axis.
     """
@@ -100,11 +103,11 @@ def reliability(bins: dict[str, list[tuple[float, float, int]]], errors: dict[st
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=MUTED_COLOUR, label="perfectly calibrated")
     for (name, points), colour in zip(bins.items(), (FIRST_COLOUR, SECOND_COLOUR), strict=False):
-        probability, right, number = zip(*points, strict=True)
         label = f"{name}, ECE {errors[name]:.3f}".removeprefix(", ")
-        above.plot(probability, right, marker="o", color=colour, label=label)
-        below.plot(probability, number, color=colour, marker="o")
-    above.set(ylabel=axis, title="calibration", xlim=(0, 1), ylim=(0, 1.02))
+        drawn = np.array([point[:2] for point in points if point[2] > 1]).reshape(-1, 2)
+        above.plot(*drawn.T, marker="o", color=colour, label=label)
+        below.bar([p for p, _, _ in points], [n for _, _, n in points], BAR_WIDTH, color=colour, alpha=0.7)
+    above.set(ylabel=axis, title="calibration", xlim=(0, 1.03), ylim=(0, 1.02))
     below.set(xlabel="probability", ylabel="samples")
     below.set_ylim(bottom=0)
     for axes in (above, below):
@@ -202,6 +205,7 @@ def _class_truth_and_scores(predictions: Predictions, c: int) -> tuple[np.ndarra
 
 def save(file: Path, figure: Figure) -> None:
     """Writes a figure; complete or not at all."""
+    choose_fonts(figure)
     with replacing(file, binary=True) as stream:
         figure.savefig(stream, format="png", dpi=DPI)
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import jinja2
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from PIL import Image
 
 from headstart.files import replacing
 
 TEMPLATES = Path(__file__).with_name("templates")
+WEBP_QUALITY = 75
 TEXT_COLOUR = "#010203"
 """A placeholder in figures. The page replaces it by the colour of its text, which is dark or light."""
 FIGURE_STYLE = {
@@ -46,7 +49,8 @@ def inline_svg(figure: Figure, key: str, label: str) -> Markup:
         label: a description for people who cannot see it.
     """
     stream = io.StringIO()
-    with style():
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from")  # the browser has its own fonts
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
@@ -58,8 +62,20 @@ def inline_svg(figure: Figure, key: str, label: str) -> Markup:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """A URL that contains a picture of the given kind, `png` or `jpeg`."""
+    """A URL that contains a picture of the given kind: `png`, `jpeg` or `webp`."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def file_uri(file: Path) -> str:
+    """A URL that contains the picture in a PNG file: as WebP, or as it is if that is smaller.
+
+    A sheet of photos with captions is a tenth of the PNG as WebP; as JPEG of the same quality it is a fifth.
+    """
+    as_png, stream = file.read_bytes(), io.BytesIO()
+    with Image.open(file) as picture:
+        picture.convert("RGB").save(stream, "WEBP", quality=WEBP_QUALITY)
+    as_webp = stream.getvalue()
+    return data_uri(as_webp, "webp") if len(as_webp) < len(as_png) else data_uri(as_png, "png")
 
 
 def escape_markdown(text: Any) -> str:

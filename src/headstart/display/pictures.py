@@ -6,6 +6,7 @@ from typing import Any
 
 from headstart.display.contact_sheet import Tile, contact_sheet
 from headstart.display.figures import save, shortened
+from headstart.display.fonts import choose_fonts
 from headstart.display.samples import Entry, SampleView
 
 COLUMNS = 6
@@ -19,6 +20,7 @@ class PictureView(SampleView):
 
     can_show = True
     parts = "pixels"
+    parts_note = " (grey: the network does not see it)"
 
     def write(self, file: Path, groups: Sequence[Sequence[Entry]], title: str) -> None:
         """Writes `<file>.png`; groups of several pictures get one row each."""
@@ -29,7 +31,9 @@ class PictureView(SampleView):
     def add_to(self, writer: Any, tag: str, entries: Sequence[Entry], title: str, step: int) -> None:
         """Adds a contact sheet."""
         tiles = [tile for entry in entries for tile in _tiles(entry)]
-        writer.add_figure(tag, contact_sheet(tiles, COLUMNS, title), step)
+        sheet = contact_sheet(tiles, COLUMNS, title)
+        choose_fonts(sheet)
+        writer.add_figure(tag, sheet, step)
 
 
 def _tiles(entry: Entry) -> list[Tile]:

@@ -14,7 +14,7 @@ class Entry:
     """One sample with a few words about it.
 
     Attributes:
-        sample: a raw text, or a picture as the network gets it, uint8 `(3, height, width)`.
+        sample: a raw text, or a picture, uint8 `(3, height, width)`.
         lines: about the sample, each a few words.
         name: of the sample.
         is_mistake: whether it was predicted wrongly.
@@ -41,6 +41,8 @@ class SampleView:
     can_show = False
     parts = "parts"
     """The word for the parts of a sample that an explanation weights."""
+    parts_note = ""
+    """About the parts that an explanation leaves out."""
     column: ClassVar[str | None] = None
     """The name of a column with the samples themselves; None: the cells of a table cannot hold them."""
 

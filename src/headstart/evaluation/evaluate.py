@@ -160,6 +160,8 @@ def build_trainer(trained: DictConfig, collector: LogitCollector) -> pl.Trainer:
 
 def test(task: ClassificationTask, data: DataModule, split: str, trainer: pl.Trainer) -> dict[str, float]:
     """The metrics of a split by name, without a prefix, computed by the same code as at the end of training."""
+    if trainer.progress_bar_callback is not None:
+        trainer.progress_bar_callback.tested_split = split
     (tested,) = trainer.test(task, dataloaders=data.loader(split), verbose=False)
     return {name.removeprefix("test/"): value for name, value in tested.items()}
 
@@ -189,6 +191,12 @@ def calibrate(
     if task.objective.thresholds is not None:
         task.objective.thresholds = rescaled(task.objective.thresholds, before / temperature)
     checkpoint.keep_temperature(path, temperature, errors[1], task.objective.thresholds)
+    run = Run.of(path)
+    if run and (exports := run.exports(path.stem)):
+        log.warning(
+            "made before this calibration, so export again: %s",
+            ", ".join(str(relative_to_cwd(each)) for each in exports),
+        )
     log.info("temperature %.3f, written into %s; val/ece %.4f before, %.4f after", temperature, path.name, *errors)
     return errors[1]
 

@@ -115,9 +115,9 @@ class Inspection:
 
     def _show_explanations(self, mistakes: Sequence[Mistake | NumberError]) -> None:
         """Each mistake, and which parts of the sample led to the prediction."""
-        preprocess, samples = self.task.backbone.preprocess, [self._sample(self.split, m.position) for m in mistakes]
-        explain = explanation_for(preprocess, samples[0])
+        explain = explanation_for(self.task.backbone.preprocess, self._raw(self.split, mistakes[0].position))
         self.task.to(self.trainer.strategy.root_device)
+        samples: list[Any] = []
         found: list[Any] = []
         name = self.task.backbone.preprocess.sample_name
         log.info("explaining the worst %s", counted(len(mistakes), name))
@@ -125,13 +125,15 @@ class Inspection:
             for start in range(0, len(mistakes), EXPLAINED_AT_ONCE):
                 batch = slice(start, start + EXPLAINED_AT_ONCE)
                 classes = [mistake.shown_class for mistake in mistakes[batch]]
-                found += explain(self.task, self.task.backbone, samples[batch], classes)
+                raw = [self._raw(self.split, mistake.position) for mistake in mistakes[batch]]
+                found += explain(self.task, self.task.backbone, raw, classes)
+                samples += [as_shown(each, self.data.eval_transform) for each in raw]
                 bar.update(len(classes))
         entries = [
             [mistake_entry(sample, mistake, each, self.predictions.explained_name(mistake.shown_class))]
             for mistake, sample, each in zip(mistakes, samples, found, strict=True)
         ]
-        title = f"worst {self._name}, and which {self._view.parts} led to the prediction"
+        title = f"worst {self._name}, and which {self._view.parts} led to the prediction{self._view.parts_note}"
         self._view.write(self.folder / "explanations", entries, title)
         if (rows := self._view.explanation_rows([entry for (entry,) in entries])) is not None:
             write_table(self.folder / "explanations.csv", rows)
@@ -166,9 +168,10 @@ class Inspection:
         write_embedding(self.folder / "embedding.csv", points, self.predictions)
         save(self.folder / "embedding.png", draw_embedding(points, method, self.predictions))
         number, small = len(self.features), None
-        if number <= PROJECTED and is_picture(self._sample(self.split, 0)):
+        if number <= PROJECTED and is_picture(self.data.eval_transform(self._raw(self.split, 0))):
             shrink = Resize((PROJECTED_SIDE, PROJECTED_SIDE))
-            small = torch.stack([shrink(self._sample(self.split, position)) for position in range(number)])
+            inputs = (self.data.eval_transform(self._raw(self.split, position)) for position in range(number))
+            small = torch.stack(list(map(shrink, inputs)))
         contents = contents_of(self.data, self.split, range(number))
         short = contents and Column(contents.name, [excerpt(each) for each in contents.values])
         write_projector(self.folder / "tensorboard", self.features, self.predictions, small, short)
@@ -216,7 +219,10 @@ class Inspection:
 
     def _sample(self, split: str, position: int) -> Any:
         """A sample as it is shown."""
-        return as_shown(self.data.samples.load(self.data.splits[split][position]), self.data.eval_transform)
+        return as_shown(self._raw(split, position), self.data.eval_transform)
+
+    def _raw(self, split: str, position: int) -> Any:
+        return self.data.samples.load(self.data.splits[split][position])
 
     def _names(self, split: str, position: int) -> str:
         return self.data.samples.label_of(self.data.splits[split][position])
@@ -260,8 +266,7 @@ def check_data(cfg: DictConfig, task: ClassificationTask, data: DataModule) -> N
             "add some, or leave label_errors out"
         )
     if cfg.explain and data.num_samples[cfg.split]:
-        first = as_shown(data.samples.load(data.splits[cfg.split][0]), data.eval_transform)
-        explanation_for(task.backbone.preprocess, first)
+        explanation_for(task.backbone.preprocess, data.samples.load(data.splits[cfg.split][0]))
 
 
 def paths_of(data: DataModule, split: str) -> list[str]:

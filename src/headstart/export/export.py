@@ -42,6 +42,8 @@ LOAD = {
 SAMPLES = 200  # number of compared samples, if the command line gives none
 CALIBRATION = 128  # samples that the scales of int8 activations are measured on
 THROUGHPUT = 32  # size of the larger of the two timed batches
+EXACT = "exact.onnx"  # the float file that int8 is made from
+LARGE_DIFFERENCE = 0.1  # of a probability, or in standard deviations of a number; above it, int8 gets a remark
 
 
 class ExportFailed(Failure):
@@ -83,7 +85,12 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
         about["parity"] = asdict(parity) | {"samples_are": f"{samples.split} split" if samples.real else "generated"}
         refuse_difference(cfg, parity)
         log.info("measuring their speed")
-        about["speed"] = speed(reference, exported, next(iter(samples)))
+        answers = {"export": exported, "checkpoint": reference}
+        if cfg.quantize:
+            exact = LOAD[cfg.format](file.with_name(EXACT), classifier)
+            answers["float"] = on_raw(exact, classifier, preprocessing is not None)
+        about["speed"] = speed(answers, next(iter(samples)))
+        about["remarks"] = remarks(parity, about["speed"], name) if cfg.quantize else []
         keep(file, target, about, beside)
     print_summary(target, about, name)
     return about
@@ -124,7 +131,7 @@ def write(
         WRITE[cfg.format](model.eval(), example, axes, file, about)
     if cfg.quantize:
         log.info("quantizing it: the scales are measured on up to %d samples", CALIBRATION)
-        exact = file.rename(file.with_name("exact.onnx"))
+        exact = file.rename(file.with_name(EXACT))
         raw = calibration(samples)
         single = raw if preprocessing is not None else map(classifier.preprocess, raw)
         batches = (classifier.preprocess.collate([sample]) for sample in single)
@@ -185,9 +192,11 @@ def _unit(parity: dict[str, Any]) -> str:
     return "" if parity["agreement"] is not None else " standard deviations of the number in training"
 
 
-def speed(reference: Answer, exported: Answer, sample: Any) -> dict[str, Any]:
-    """Median times from raw samples to answers, of the export and of the checkpoint in torch."""
-    answers = {"export": exported, "checkpoint": reference}
+def speed(answers: dict[str, Answer], sample: Any) -> dict[str, Any]:
+    """Median times from raw samples to answers, of the export and of the checkpoint in torch; for int8 of `float`, too.
+
+    `float` is the export without quantization.
+    """
     one, many = (seconds(answers, [sample] * number) for number in (1, THROUGHPUT))
     return {
         "sample": list(getattr(sample, "shape", [])[1:]),
@@ -195,6 +204,27 @@ def speed(reference: Answer, exported: Answer, sample: Any) -> dict[str, Any]:
         "milliseconds_for_1": {name: round(1000 * value, 2) for name, value in one.items()},
         f"samples_per_second_of_{THROUGHPUT}": {name: round(THROUGHPUT / value, 1) for name, value in many.items()},
     }
+
+
+def remarks(parity: Parity, times: dict[str, Any], name: str) -> list[str]:
+    """Sentences about int8 that changes the answers much, or is not faster; `name`: the word for one sample."""
+    found = []
+    if not parity.largest <= LARGE_DIFFERENCE:
+        changed = "" if parity.agreement is None else (
+            f", and {round((1 - parity.agreement) * parity.samples)} of {parity.samples} {name}s get another answer"
+        )  # fmt: skip
+        found.append(
+            f"int8 changes {parity.answers} by up to {parity.largest:.2g}{_unit(asdict(parity))}{changed}: use "
+            "the float file where these matter"
+        )
+    one, many = times["milliseconds_for_1"], times[f"samples_per_second_of_{THROUGHPUT}"]
+    if one["export"] >= one["float"] or many["export"] <= many["float"]:
+        found.append(
+            f"int8 is not faster on this machine: one {name} {one['export']} ms, float file {one['float']} ms; batches "
+            f"of {THROUGHPUT} {many['export']} per second, float file {many['float']}. It is only smaller; processors "
+            "with int8 instructions (VNNI) are faster with it"
+        )
+    return found
 
 
 def keep(file: Path, target: Path, about: dict[str, Any], beside: dict[str, str]) -> None:
@@ -231,4 +261,6 @@ def print_summary(target: Path, about: dict[str, Any], name: str) -> None:
         f"batches of {THROUGHPUT}: {many['export']} {name}s per second, checkpoint in torch {many['checkpoint']} "
         f"(medians, {times['threads']} threads)"
     )
+    for remark in about["remarks"]:
+        print(f"NOTE: {remark}")
     print(f"how to use it: {target}.json")

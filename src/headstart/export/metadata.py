@@ -1,6 +1,5 @@
 """The description of an export: everything that a user needs to know, as plain data."""
 
-import math
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.inference.classifier import Classifier
+from headstart.inference.facts import known_metrics
 from headstart.runs.directory import BEST, Run
-from headstart.tasks import checkpoint
 
 PACKAGES = ("headstart", "torch", "torchvision", "onnx", "onnxruntime", "safetensors", "pillow")
 
@@ -47,10 +46,11 @@ def metadata(
         "to_be_done_before": description["steps_before"] + normalise,
         "to_be_done_after": _steps_after(classifier) if only_weights else [],
         "temperature": classifier.objective.temperature,
+        "calibration": _calibration(classifier, path),
         "thresholds": classifier.objective.thresholds,
         "test_time": None if classifier.test_time is None else _function_of(classifier.test_time).__name__,
         "model": _shareable(model),
-        "metrics": _metrics(path),
+        "metrics": known_metrics(path),
         "versions": {name: v for name in PACKAGES if (v := _version(name))},
     }
 
@@ -79,14 +79,23 @@ def _steps_after(classifier: Classifier) -> list[str]:
     return [*versions, *classifier.objective.steps_after()]
 
 
-def _metrics(path: Path) -> dict[str, float]:
-    """The defined val metrics of the checkpoint, and the test metrics of the run if they are of these weights."""
-    metrics = dict(checkpoint.read(path).get("metrics", {}))
-    run = Run.of(path)
-    if path.name == BEST and run and run.has_ended:
-        metrics |= {name: value for name, value in run.metrics.items() if name.startswith("test/")}
-    known = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
-    return {name: value for name, value in known.items() if name.startswith(("val/", "test/"))}
+def _calibration(classifier: Classifier, path: Path) -> dict[str, Any] | None:
+    """Where the temperature comes from, and the calibration error before and with it on each evaluated split.
+
+    None for a model of numbers. An evaluation with another temperature does not count.
+    """
+    objective, run = classifier.objective, Run.of(path)
+    if objective.numbers:
+        return None
+    errors = {}
+    for split in ("val", "test"):
+        known = run.evaluation(split) if run and path.name == BEST else None
+        if known and known.get("temperature", 1.0) == objective.temperature:
+            ece = known["ece"]
+            after = ece.get("after", ece.get("all"))
+            errors[split] = {"before": ece.get("before temperature", after), "after": after}
+    fitted = "val, after training" if objective.temperature != 1 else None
+    return {"temperature_fitted_on": fitted, "expected_calibration_error": errors}
 
 
 def _version(package: str) -> str | None:

@@ -1,6 +1,7 @@
 """The web application: a page to give an input, and the endpoint that it calls."""
 
 import asyncio
+import html
 import io
 import threading
 from collections.abc import Collection
@@ -20,6 +21,7 @@ from headstart.errors import UsageError
 from headstart.inference.answers import answers_of
 from headstart.inference.batches import prepared
 from headstart.inference.classifier import Classifier
+from headstart.inference.facts import Facts
 from headstart.inference.guards import BODY_SECONDS, WAITING, names_of_this_machine, why_refused
 from headstart.inference.served_kind import ServedKind
 from headstart.inference.served_pictures import ServedPictures
@@ -28,6 +30,11 @@ from headstart.inputs.base import Preprocess, UnreadableInput
 
 KINDS: dict[str, type[ServedKind]] = {"image-classification": ServedPictures, "text-classification": ServedTexts}
 """`Preprocess.hub_task` -> how such inputs are served."""
+FORM = "multipart/form-data"
+MOST_FILES = 100
+"""Files in a form."""
+LISTED_NAMES = 20
+"""Classes that the page lists; it shows more on demand."""
 HEADERS = {
     # the page loads nothing from other sites, and other sites may not show it in a frame
     "Content-Security-Policy": "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
@@ -94,25 +101,27 @@ def served_kind(preprocess: Preprocess) -> ServedKind:
     return KINDS[preprocess.hub_task]()
 
 
-def build_app(model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Collection[str] = ()) -> FastAPI:
+def build_app(
+    model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Collection[str] = (), facts: Facts | None = None
+) -> FastAPI:
     """The application.
 
     Args:
         model: makes the predictions.
-        max_bytes: size limit of a file or a text; a larger request is rejected before it is read completely.
+        max_bytes: size limit of a file, a text, or all files of a form; a larger request is rejected before it is read
+            completely.
         top_k: number of classes in an answer.
         maps: whether explanations are available.
         hosts: names under which the page is reached, besides the names of this machine.
+        facts: about the model, for the page; None: it names only the classes.
     """
     names = names_of_this_machine() | {name.lower() for name in hosts}
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     kind = model.kind
     max_bytes = min(max_bytes, kind.most_bytes or max_bytes)
-    html = (resources.files(__package__) / kind.page).read_text(encoding="utf-8")
+    answers = answers_of(model.classifier, model.names, top_k)
+    content = page_of(kind, max_bytes, maps, about_html(facts, answers.key, model.names))
     waiting = 0
-    facts = {"MAX_BYTES": str(max_bytes), "MAPS": "true" if maps else "false"}
-    for name, value in facts.items():
-        html = html.replace(f"{{{{{name}}}}}", value)
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Any:
@@ -128,19 +137,20 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Colle
 
     @app.api_route("/", methods=["GET", "HEAD"], response_class=HTMLResponse)
     def page() -> str:
-        return html
+        return content
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        key = answers_of(model.classifier, model.names, top_k).key
-        return {key: model.names, "input": model.classifier.preprocess.describe()["input"]}
+        known = {} if facts is None else {"network": facts.network, "metrics": facts.metrics}
+        return {answers.key: model.names, "input": model.classifier.preprocess.describe()["input"], **known}
 
     @app.post("/predict")
     async def predict(request: Request, map: bool = False) -> dict[str, Any]:
         if map and not maps:
             raise HTTPException(400, f'{kind.explanations} need the library captum: pip install -e ".[explain]"')
         given = request.headers.get("content-type", "").lower()
-        if not kind.accepts(given):
+        is_form = given.startswith(FORM)
+        if not is_form and not kind.accepts(given):
             raise HTTPException(415, f"{given} is not a {kind.noun}: {kind.send}")
         try:
             body = await asyncio.wait_for(_limited(request, max_bytes, kind.noun), BODY_SECONDS)
@@ -151,6 +161,8 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Colle
             raise HTTPException(503, f"too many {kind.noun}s are waiting: try again later", {"Retry-After": "1"})
         waiting += 1
         try:
+            if is_form:
+                return await _answers_to_form(request, body, model, top_k, map)
             return await run_in_threadpool(model, body, top_k, map)
         except UnreadableInput as error:
             raise HTTPException(422, f"this {kind.noun} cannot be read: {error.reason}") from error
@@ -158,6 +170,70 @@ def build_app(model: Model, max_bytes: int, top_k: int, maps: bool, hosts: Colle
             waiting -= 1
 
     return app
+
+
+def page_of(kind: ServedKind, max_bytes: int, maps: bool, about: str) -> str:
+    """The page as HTML."""
+    here = resources.files(__package__)
+    content = (here / kind.page).read_text(encoding="utf-8")
+    terminal = (
+        f"<details><summary>From a terminal</summary><pre>curl {html.escape(kind.example)} "
+        '<span id="address"></span>/predict</pre></details>'
+    )
+    values = {
+        "CSS": (here / "page.css").read_text(encoding="utf-8"),
+        "TERMINAL": terminal,
+        "MAX_BYTES": str(max_bytes),
+        "MAPS": "true" if maps else "false",
+        "ABOUT": about,  # last, because a class may have the name of another value
+    }
+    for name, value in values.items():
+        content = content.replace(f"{{{{{name}}}}}", value)
+    return content
+
+
+def about_html(facts: Facts | None, key: str, names: list[str]) -> str:
+    """The network, how good it is, and what it can answer, as HTML.
+
+    Args:
+        facts: about the model; None: not known.
+        key: `classes` or `numbers`.
+        names: of the classes or numbers.
+    """
+    known = [] if facts is None else [f"<strong>{html.escape(facts.network)}</strong>"]
+    if facts is not None and facts.score:
+        known.append(html.escape(facts.score))
+    word = key if len(names) > 1 else key.removesuffix("s")
+    listed = html.escape(", ".join(names[:LISTED_NAMES]))
+    if len(names) > LISTED_NAMES:
+        rest = html.escape(", ".join(names[LISTED_NAMES:]))
+        listed += f"<details><summary>and {len(names) - LISTED_NAMES:,} more</summary>{rest}</details>"
+    return f'<div class="about">{", ".join([*known, f"{len(names):,} {word}"])}: {listed}</div>'
+
+
+async def _answers_to_form(request: Request, body: bytes, model: Model, top_k: int, with_map: bool) -> dict[str, Any]:
+    """`files`: for each file of a form its name, and its answer or an error.
+
+    Raises:
+        HTTPException: the form holds no file, or none that can be read.
+    """
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    noun, found = model.kind.noun, []
+    async with Request(request.scope, receive).form(max_files=MOST_FILES) as form:
+        for file in (value for _, value in form.multi_items() if not isinstance(value, str)):
+            named = {"file": file.filename}
+            try:
+                found.append(named | await run_in_threadpool(model, await file.read(), top_k, with_map))
+            except UnreadableInput as error:
+                found.append(named | {"error": f"this {noun} cannot be read: {error.reason}"})
+    if not found:
+        raise HTTPException(400, f"the form holds no file: send the {noun}s as curl -F file=@<{noun}> does")
+    if all("error" in each for each in found):
+        raise HTTPException(422, "; ".join(f"{each['file']}: {each['error']}" for each in found))
+    return {"files": found}
 
 
 async def _limited(request: Request, most: int, noun: str) -> bytes:

@@ -15,6 +15,7 @@ class ServedKind(ABC):
         page: file of the page.
         noun: the word for one input in messages.
         send: how to send one, for messages.
+        example: options of curl that send one, for a terminal.
         most_bytes: largest size of a request, if the settings allow more; None: no other limit.
         explanations: the word for explanations in messages.
     """
@@ -22,6 +23,7 @@ class ServedKind(ABC):
     page: ClassVar[str]
     noun: ClassVar[str]
     send: ClassVar[str]
+    example: ClassVar[str]
     most_bytes: ClassVar[int | None] = None
     explanations: ClassVar[str]
 

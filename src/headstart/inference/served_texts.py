@@ -18,7 +18,8 @@ SHOWN = 10_000
 class ServedTexts(ServedKind):
     """The kind for texts."""
 
-    page, noun, send = "text_page.html", "text", "send only the text in UTF-8, as text/plain"
+    page, noun, send = "text_page.html", "text", "send only the text in UTF-8, as text/plain, or a form with files"
+    example = "-H 'Content-Type: text/plain' --data-binary 'a text'"
     most_bytes = 10**6  # of a longer text the network reads only the beginning, but all of it becomes tokens first
     explanations = "the weights of words"
 

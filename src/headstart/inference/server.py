@@ -14,6 +14,7 @@ from headstart.evaluation.explanations.attribution import has_captum
 from headstart.evaluation.explanations.by_input import can_explain
 from headstart.inference.app import Model, build_app
 from headstart.inference.classifier import Classifier
+from headstart.inference.facts import facts_of
 from headstart.inference.guards import CONNECTIONS, TimedProtocol
 from headstart.tasks import checkpoint
 
@@ -26,10 +27,11 @@ def serve(cfg: DictConfig, path: Path) -> None:
     Raises:
         UsageError: there is no such device, or the port is in use.
     """
-    task, _ = checkpoint.load_task(path)
+    task, trained = checkpoint.load_task(path)
+    facts = facts_of(task, trained, path)
     model = Model(Classifier(task), device_of(cfg.accelerator), round(cfg.max_megapixels * 1e6))
     maps = has_captum() and can_explain(task.backbone.preprocess)
-    app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps, host_names(cfg))
+    app = build_app(model, round(cfg.max_mb * 1e6), cfg.top_k, maps, host_names(cfg), facts)
     if not has_captum():
         log.info('explanations (map=true) are off: they need pip install -e ".[explain]"')
     limits = {"http": TimedProtocol, "limit_concurrency": CONNECTIONS}

@@ -19,8 +19,9 @@ from headstart.display.page import write_page
 from headstart.errors import UsageError
 from headstart.evaluation import evaluate as evaluation
 from headstart.files import relative_to_cwd
+from headstart.inference.facts import network_name
 from headstart.report.data_card import LISTED, data_card
-from headstart.report.results import results_of
+from headstart.report.results import results_of, without_repeats
 from headstart.report.training_card import training_card
 from headstart.runs.directory import BEST, MODEL_CARD, REPORT, Run
 from headstart.tasks import checkpoint
@@ -35,7 +36,8 @@ HUB_METRICS_OF_NUMBERS = {"r2": "r_squared", "mae": "mae", "rmse": "rmse"}
 def report(cfg: DictConfig, path: Path) -> list[Path]:
     """Writes the page and the model card of a run, and returns the two files.
 
-    Val is evaluated if the run has no evaluation of it. Test is not evaluated: the page shows its recorded results.
+    Val is evaluated if the run has no evaluation of it, or one from before a calibration. Test is not evaluated: the
+    page shows its recorded results.
 
     Args:
         cfg: of `conf/report.yaml`.
@@ -55,7 +57,9 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
         )
     task, trained = checkpoint.load_task(path)
     data = build_data(run, trained, task)
-    if run.evaluation("val") is None and run.metrics_of("val") and not isinstance(data, str):
+    known = run.evaluation("val")
+    is_recent = known is not None and known.get("temperature", 1.0) == task.objective.temperature
+    if not is_recent and run.metrics_of("val") and not isinstance(data, str):
         evaluation.evaluate(evaluation.defaults(path, "val"), path)
     content = contents(cfg, run, trained, task, data)
     write_page(run.report_file, REPORT, **content)
@@ -106,9 +110,10 @@ def contents(
     """The values of the templates."""
     card = data_card(run, trained, task.classes, data, task.backbone.preprocess, cfg.examples)
     training = training_card(run, trained, task)
-    found = [results_of(run, split, task, data, cfg.worst) for split in ("test", "val")]
-    # without the folder or the owner, if it is a path or a name on a hub
-    network = Path(trained.model.get("name") or type(task.backbone).__name__).name
+    found = without_repeats(
+        [each for split in ("test", "val") if (each := results_of(run, split, task, data, cfg.worst))]
+    )
+    network = network_name(task, trained)
     return {
         "title": cfg.title or f"{network} on {card.name}",
         "license": cfg.license,
@@ -120,11 +125,12 @@ def contents(
         "network": network,
         "data": card,
         "training": training,
-        "results": [each for each in found if each],
+        "results": found,
         "seed": trained.seed,
         "listed": LISTED,
         "multi_label": task.objective.multi_label,
         "numbers": task.objective.numbers,
+        "temperature": task.objective.temperature,
         "worst_name": task.objective.worst_name,
         "input": task.backbone.preprocess.describe()["summary"],
         "export_files": list(task.backbone.preprocess.files_beside()),

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from headstart.data.module import DataModule
 from headstart.display import figures
 from headstart.display.contact_sheet import is_picture
-from headstart.display.page import data_uri, inline_svg, style
+from headstart.display.page import file_uri, inline_svg, style
 from headstart.files import relative_to_cwd
 from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.intervals import describe_no_mistake
@@ -49,7 +49,8 @@ PICTURES_OF_NUMBERS = {
 }
 """File of an evaluation of numbers -> its caption."""
 PICTURES = {
-    "explanations.png": "The worst mistakes, each next to a heat map: which pixels led to the prediction",
+    "explanations.png": "The worst mistakes, each next to a heat map: which pixels led to the prediction. The network "
+    "does not see what is grey",
     "neighbours.png": "The worst mistakes, each with the nearest training samples",
     "embedding.png": "The features of all samples in two dimensions, coloured by class, rings around mistakes",
     "label_errors.png": "Training samples whose labels may be wrong",
@@ -107,6 +108,7 @@ class SplitResults:
         confusion: `(classes, classes)` numbers of samples; None if `confusion_picture` takes its place.
         confused: true class, predicted class, number of samples.
         calibration: reliability diagram.
+        calibrated: calibration error before and with the temperature; None if the model has none.
         confusion_picture: confusion matrix as a data URI.
         mistakes: the worst ones.
         num_mistakes: number of all mistakes.
@@ -123,6 +125,7 @@ class SplitResults:
     confusion: list[list[int]] | None = None
     confused: list[dict[str, Any]] = field(default_factory=list)
     calibration: Markup | None = None
+    calibrated: tuple[float, float] | None = None
     confusion_picture: str | None = None
     mistakes: list[ShownMistake] = field(default_factory=list)
     num_mistakes: int = 0
@@ -165,10 +168,19 @@ def results_of(
     return found
 
 
+def without_repeats(results: list[SplitResults]) -> list[SplitResults]:
+    """The results, each picture once: the evaluations of two splits show the same suspected labels of train."""
+    shown: set[str] = set()
+    for each in results:
+        each.pictures = [(picture, label) for picture, label in each.pictures if picture not in shown]
+        shown |= {picture for picture, _ in each.pictures}
+    return results
+
+
 def _pictures(folder: Path, captions: dict[str, str]) -> list[tuple[str, str]]:
     """The pictures that the evaluation has made, and their captions."""
     files = [(folder / name, label) for name, label in captions.items()]
-    return [(data_uri(file.read_bytes(), "png"), label) for file, label in files if file.is_file()]
+    return [(file_uri(file), label) for file, label in files if file.is_file()]
 
 
 def _add_classes(found: SplitResults, folder: Path, content: dict[str, Any], classes: list[str], split: str) -> None:
@@ -177,13 +189,15 @@ def _add_classes(found: SplitResults, folder: Path, content: dict[str, Any], cla
     found.classes = found.classes[:MOST_CLASSES_IN_TABLE]
     found.confused = content.get("confused", [])[:MOST_CONFUSED]
     _add_confusion(found, folder, classes)
+    if "after" in (errors := content.get("ece", {})):
+        found.calibrated = errors["before temperature"], errors["after"]
     predictions = read_predictions(
         predictions_file(folder), classes, "confused" not in content, content.get("thresholds")
     )
     if predictions is not None:
         found.calibration = _calibration(predictions, split)
     elif (folder / "reliability.png").is_file():  # with many classes, the table does not have all probabilities
-        found.pictures.append((data_uri((folder / "reliability.png").read_bytes(), "png"), "Calibration"))
+        found.pictures.append((file_uri(folder / "reliability.png"), "Calibration"))
 
 
 def _notes(found: SplitResults, content: dict[str, Any], temperature: float) -> list[str]:
@@ -225,7 +239,7 @@ def _add_confusion(found: SplitResults, folder: Path, classes: list[str]) -> Non
         with file.open(newline="", encoding="utf-8", errors="replace") as stream:
             found.confusion = [[int(cell) for cell in row[1:]] for row in list(csv.reader(stream))[1:]]
     elif (folder / "confusion.png").is_file():
-        found.confusion_picture = data_uri((folder / "confusion.png").read_bytes(), "png")
+        found.confusion_picture = file_uri(folder / "confusion.png")
 
 
 def _calibration(predictions: Predictions, split: str) -> Markup:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from headstart.display import curves
 from headstart.display.page import inline_svg, style
+from headstart.files import HUB_ADDRESS
 from headstart.finetuning.stages import Stage
 from headstart.runs.directory import SCRATCH, Run
 from headstart.tasks.classification import ClassificationTask
@@ -75,7 +76,7 @@ def _model(run: Run, trained: DictConfig, task: ClassificationTask) -> list[tupl
     whole = sum(parameter.numel() for parameter in task.parameters())
     rows = [
         ("network", f"{model.get('name') or type(task.backbone).__name__}, {type(task.head).__name__}"),
-        ("started from", "random weights" if weights is None else Path(str(weights)).name),
+        ("started from", _weights_in_words(weights)),
         ("parameters", f"{whole:,}, including {head:,} in the head"),
         ("input", preprocess.describe()["summary"]),
         ("output", f"{len(task.classes)} {_unit(task)}, {_meaning(task)}"),
@@ -88,6 +89,13 @@ def _model(run: Run, trained: DictConfig, task: ClassificationTask) -> list[tupl
     if task.objective.temperature != 1:
         rows.append(("temperature", f"{task.objective.temperature:.3f}, fitted on val after training"))
     return rows
+
+
+def _weights_in_words(weights: str | None) -> str:
+    """Where a network started: an address on the hub, or the name without the folders of this machine."""
+    if weights is None:
+        return "random weights"
+    return weights if str(weights).startswith(HUB_ADDRESS) else Path(str(weights)).name
 
 
 def _unit(task: ClassificationTask) -> str:

@@ -1,14 +1,15 @@
 """Files of models on a hub, which is a server on this machine."""
 
-import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 import tiny_text
+import torch
+from safetensors.torch import save_file
+from stand_in_hub import serving
 
 from headstart.backbones.hub import ModelFiles
 from headstart.backbones.text_encoder import TextEncoder
+from headstart.backbones.tiny_resnet import TinyResNet
+from headstart.backbones.torchvision import TorchvisionBackbone
 from headstart.errors import UsageError
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -17,52 +18,18 @@ NAME = "some/encoder"
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub with one model, which the tests may change; it counts the requests for each file."""
-    place = tiny_text.write_model(tmp_path / "on_the_hub")
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.answer()
-
-        def do_GET(self):
-            self.wfile.write(self.answer())
-
-        def answer(self):
-            file = place / self.path.rpartition("/")[2]
-            asked.append((self.command, file.name))
-            known = NAME in self.path
-            content = file.read_bytes() if known and file.is_file() else b""
-            self.send_response(200 if content else 404)
-            if not content:
-                self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-            self.send_header("X-Repo-Commit", "1" * 40)
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            return content
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.partition("/{repo_id}")[2]
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{constants.ENDPOINT}/{{repo_id}}{template}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
-    yield place, asked
-    server.shutdown()
-    server.server_close()
+    """A hub with one model of texts."""
+    tiny_text.write_model(tmp_path / "on_the_hub" / NAME)
+    with serving(tmp_path / "on_the_hub", monkeypatch) as found:
+        yield found
 
 
 def test_files_are_downloaded_once(hub):
-    _, asked = hub
     first = TextEncoder(NAME, weights=None)
-    requests = len(asked)
+    requests = len(hub.asked)
     assert TextEncoder(NAME, weights=None).preprocess == first.preprocess
-    assert ("GET", "tokenizer.json") in asked
-    assert len(asked) == requests, "the second time nothing is asked for"
+    assert ("GET", f"/{NAME}/resolve/main/tokenizer.json") in hub.asked
+    assert len(hub.asked) == requests, "the second time nothing is asked for"
 
 
 def test_a_model_without_weights_is_told(hub):
@@ -84,3 +51,55 @@ def test_without_a_network_the_message_says_what_to_download_and_where_to(monkey
     assert "cannot download config.json of some/encoder from http://127.0.0.1:9" in message
     assert f"hf download {NAME}, which keeps it in {tmp_path / 'hub_cache'}" in message
     assert "model.name=<a folder with config.json, tokenizer.json and model.safetensors>" in message
+
+
+@pytest.mark.parametrize(("address", "file"), [
+    ("hf://me/net", "model.safetensors"),
+    ("hf://me/net", "checkpoints/best.ckpt"),
+    ("hf://me/net/old/weights.pth", "old/weights.pth"),
+])  # fmt: skip
+def test_weights_come_from_an_address(address, file, hub):
+    state = TinyResNet().state_dict()
+    target = hub.root / "me/net" / file
+    target.parent.mkdir(parents=True)
+    if file.endswith(".safetensors"):
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, target)
+    else:
+        torch.save({"state_dict": {f"backbone.{name}": tensor for name, tensor in state.items()}}, target)
+    found = TinyResNet(weights=address).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    requests = len(hub.asked)
+    TinyResNet(weights=address)
+    assert not [each for each in hub.asked[requests:] if each[0] == "GET"], "the file is kept"
+
+
+def test_torchvision_takes_an_address_too(hub):
+    state = TorchvisionBackbone("squeezenet1_1", weights=None).net.state_dict()
+    (hub.root / "me/net").mkdir(parents=True)
+    torch.save(state, hub.root / "me/net/pytorch_model.bin")
+    found = TorchvisionBackbone("squeezenet1_1", weights="hf://me/net").net.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+def test_nothing_in_a_downloaded_file_is_executed(hub, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    (hub.root / "me/net/checkpoints").mkdir(parents=True)
+    torch.save({"state_dict": Evil()}, hub.root / "me/net/checkpoints/best.ckpt")
+    with pytest.raises(UsageError, match=r"cannot read '.*best.ckpt'"):
+        TinyResNet(weights="hf://me/net")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(("address", "message"), [
+    ("hf://net", "give hf://<owner>/<name>, or hf://<owner>/<name>/<file>"),
+    ("hf://me/net/model.onnx", "with a file that ends in .pth"),
+    ("hf://some/encoder/absent.pth", "some/encoder on the Hugging Face hub has no absent.pth"),
+    ("hf://some/encoder", "has no checkpoints/best.ckpt or model.safetensors or pytorch_model.bin"),
+    ("hf://me/absent", "the Hugging Face hub has no me/absent"),
+])  # fmt: skip
+def test_an_address_without_weights_is_refused(address, message, hub):
+    with pytest.raises(UsageError, match=message):
+        TinyResNet(weights=address)

@@ -40,7 +40,7 @@ def test_it_can_be_chosen_and_is_announced(own):
 
 def test_other_entry_points_do_not_use_it(own):
     """A run directory, and the folder that it lies in, may come from a stranger."""
-    for name in ("evaluate", "predict", "export", "report", "serve"):
+    for name in ("evaluate", "predict", "export", "report", "serve", "push"):
         assert own_conf(name) is None
     assert own_conf("train") == own
 

@@ -5,8 +5,11 @@ import torch
 from matplotlib.text import Text
 
 from headstart.display import figures
+from headstart.display.by_sample import as_shown
 from headstart.display.contact_sheet import Tile, contact_sheet
+from headstart.display.heat_map import placed
 from headstart.evaluation.embedding import draw_embedding, in_two_dimensions
+from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.metrics.calibration import reliability_bins
 from headstart.metrics.predictions import Predictions
 
@@ -61,6 +64,15 @@ def test_the_area_in_the_legend_is_that_of_the_metric():
     assert expected in written(figures.precision_recall(predictions))
 
 
+def test_a_bin_with_one_sample_is_no_fall_to_zero():
+    bins = [(0.2, 0.25, 8), (0.5, 0.0, 1), (0.9, 0.95, 20)]
+    above, below = figures.reliability({"": bins}, {"": 0.1}, "accuracy").axes
+    (line,) = [each for each in above.lines if each.get_linestyle() != "--"]
+    assert line.get_ydata().tolist() == [0.25, 0.95]
+    assert sorted(bar.get_height() for bar in below.patches) == [1, 8, 20], "the bin itself is not hidden"
+    assert figures.reliability({"": bins[1:2]}, {"": 0.1}, "accuracy").axes[0].lines[-1].get_xdata().size == 0
+
+
 def test_reliability_before_and_after(tmp_path):
     bins = {name: reliability_bins(some(100, 3), 15) for name in ("before", "after")}
     figure = figures.reliability(bins, {"before": 0.2, "after": 0.1}, "share that is right")
@@ -86,11 +98,31 @@ def test_a_contact_sheet_has_every_picture_once(number, tmp_path):
 
 def test_a_map_lies_over_its_picture():
     heat = torch.zeros(8, 8)
-    heat[0, 0] = 1
+    heat[0, 0], heat[7, 7] = 1, torch.nan
     (axes,) = contact_sheet([Tile(torch.zeros(3, 8, 8, dtype=torch.uint8), "", heat)], 1, "").axes
-    _, overlay = axes.images
-    assert overlay.get_array()[0, 0] == 1
-    assert overlay.get_alpha()[0, 0] > overlay.get_alpha()[5, 5]
+    drawn = axes.images[0].get_array()
+    assert drawn[0, 0, 0] > 100 > drawn[5, 5, 0], "what led to the prediction is bright"
+    assert drawn[7, 7].tolist() == [100] * 3, "what the network does not see is grey"
+
+
+@pytest.mark.parametrize("mode", ["crop", "squash", "letterbox"])
+@pytest.mark.parametrize("size", [(120, 200), (200, 120)])
+def test_a_map_of_the_input_lies_on_the_same_things_of_the_whole_picture(mode, size):
+    preprocess = ImagePreprocess(64, 80, resize_mode=mode)
+    y, x = torch.meshgrid(*(torch.linspace(0, 255, side) for side in size), indexing="ij")
+    picture = torch.stack([y, x, torch.full(size, 255.0)]).to(torch.uint8)
+    for channel in (0, 1):
+        found = placed(preprocess(picture)[channel].float(), preprocess.seen(*size), *size)
+        seen = ~found.isnan()
+        assert (found - picture[channel].float())[seen].abs().quantile(0.9) < 5
+        share = seen.float().mean().item()
+        assert share == (pytest.approx(0.8**2 * 120 / 200, abs=0.01) if mode == "crop" else 1)
+
+
+def test_a_large_picture_is_shown_smaller():
+    assert as_shown(torch.zeros(3, 960, 480, dtype=torch.uint8), None).shape == (3, 480, 240)
+    small = torch.zeros(3, 20, 30, dtype=torch.uint8)
+    assert as_shown(small, None) is small
 
 
 @pytest.mark.parametrize(("samples", "method"), [(40, "t-SNE"), (3, "PCA"), (1, "PCA")])

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
 from headstart.metrics.predictions import Predictions, read_predictions, write_predictions
-from headstart.report.results import results_of
+from headstart.report.results import SplitResults, results_of, without_repeats
 from headstart.runs.directory import Run
 
 
@@ -28,7 +29,7 @@ def result_of(home, metrics, classes, targets, probabilities, **facts):
     predictions = Predictions(["x", "y"], classes, targets, probabilities, False)
     write_predictions(folder / "predictions.csv", predictions)
     write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions))
-    (folder / "reliability.png").write_bytes(b"a picture")
+    Image.new("RGB", (2, 2)).save(folder / "reliability.png")
     task = SimpleNamespace(classes=classes, objective=SimpleNamespace(temperature=1.0, worst_name="mistakes"))
     return results_of(Run(home), "test", task, "the data are gone", 0)
 
@@ -85,3 +86,10 @@ def test_predictions_without_all_probabilities_are_none(tmp_path):
     probabilities = torch.full((2, 101), 1 / 101)
     write_predictions(tmp_path / "p.csv", Predictions(["x", "y"], classes, torch.tensor([2, 0]), probabilities, False))
     assert read_predictions(tmp_path / "p.csv", classes, False) is None
+
+
+def test_a_picture_of_both_splits_is_shown_once():
+    test, val = without_repeats(
+        [SplitResults("test", [], pictures=[("a", "")]), SplitResults("val", [], pictures=[("b", ""), ("a", "")])]
+    )
+    assert (test.pictures, val.pictures) == ([("a", "")], [("b", "")])

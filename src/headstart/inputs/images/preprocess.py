@@ -94,6 +94,18 @@ class ImagePreprocess(Preprocess):
             return transforms.center_crop(self._resize(image, None, max_size=self.image_size), square)
         return transforms.center_crop(self._resize(image, [self.resize_size]), square)
 
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """The part of a picture of this size that the input shows: its top, left, bottom and right edge, in pixels.
+
+        With `letterbox` it reaches beyond the picture.
+        """
+        if self.resize_mode == "squash":
+            return 0, 0, height, width
+        side = max(height, width)
+        if self.resize_mode == "crop":
+            side = min(height, width) * self.image_size / self.resize_size
+        return (height - side) / 2, (width - side) / 2, (height + side) / 2, (width + side) / 2
+
     def _resize(self, image: Tensor, size: list[int] | None, max_size: int | None = None) -> Tensor:
         return transforms.resize(image, size, InterpolationMode(self.interpolation), max_size, antialias=True)
 

@@ -154,11 +154,11 @@ def test_a_tokenizer_without_a_blank_token_is_named(monkeypatch):
 
 
 def test_the_explanation_is_chosen_by_the_kind_of_input():
-    from headstart.evaluation.explanations import pictures
+    from headstart.evaluation.explanations import by_input
     from headstart.inputs.images.preprocess import ImagePreprocess
 
     assert explanation_for(backbone().preprocess, "a text") is explain
-    assert explanation_for(ImagePreprocess(16, 16), torch.zeros(3, 16, 16)) is pictures.explain
+    assert explanation_for(ImagePreprocess(16, 16), torch.zeros(3, 16, 16)) is by_input._explain_pictures
     assert can_explain(backbone().preprocess)
     assert can_explain(ImagePreprocess(16, 16))
     with pytest.raises(UsageError, match="explain works for pictures and texts, not for a picture of this model"):
