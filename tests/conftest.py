@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal import config_loader_impl
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 import headstart.cli.run  # noqa: F401 - memory and threads as in the entry points
 from headstart.cli import resolvers
 from headstart.cli.conf_files import CONF
+from headstart.cli.terminal import TerminalHandler
 
 resolvers.register()
 
@@ -35,10 +39,19 @@ def _own_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     yield
     # an entry point lets Hydra add some, whose stream is closed when the test has ended
-    for handler in [
-        each for each in logging.root.handlers if type(each) in (logging.StreamHandler, logging.FileHandler)
-    ]:
+    added = (logging.StreamHandler, logging.FileHandler, TerminalHandler)
+    for handler in [each for each in logging.root.handlers if type(each) in added]:
         logging.root.removeHandler(handler)
+
+
+@pytest.fixture(scope="module")
+def read_once():
+    """Hydra reads each file of `conf/` once only; otherwise it reads and copies thirty of them for each config."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        kept = CachingConfigRepository(GlobalHydra.instance().config_loader().repository)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config_loader_impl, "CachingConfigRepository", lambda _: kept)
+        yield
 
 
 @pytest.fixture

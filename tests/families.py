@@ -162,17 +162,9 @@ def check_layer_groups(groups: Sequence[LayerGroup], network: nn.Module) -> None
     assert grouped == [name for name, _ in network.named_parameters()]
 
 
-def slow_unless(few: Collection, names: Iterable) -> list:
-    """The names as parameters of a test, of which only `few` belong to the default tests."""
-    return _marked_unless(few, names, pytest.mark.slow)
-
-
 def exhaustive_unless(few: Collection, names: Iterable) -> list:
-    """The same for tests of all networks, which only `make test-all` runs."""
-    return _marked_unless(few, names, pytest.mark.exhaustive)
-
-
-def _marked_unless(few: Collection, names: Iterable, mark: pytest.MarkDecorator) -> list:
+    """Names as parameters of a test; only `make test-all` runs it with names that are not among the few."""
+    mark = pytest.mark.exhaustive
     return [name if name in few else pytest.param(*_arguments(name), marks=mark) for name in names]
 
 

@@ -29,7 +29,7 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_every_file_composes_fits_the_signatures_and_may_be_saved(file, composed):
+def test_every_file_composes_fits_the_signatures_and_may_be_saved(file, composed, read_once):
     extra = NEEDS.get(file.as_posix(), [])
     if extra is None or file.stem == BASE:  # what the other files of a group are built on
         pytest.skip("not to be chosen itself")

@@ -22,10 +22,7 @@ from pathlib import Path
 import pytest
 from documents import ROOT, Shown, anchors, commands, commands_in_conf, inline_code, links, simple_commands
 from hydra import compose, initialize_config_dir
-from hydra._internal import config_loader_impl
-from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from photos import pictures
 
@@ -158,12 +155,9 @@ def script_problem(entry: str, arguments: list[str]) -> str | None:
 
 
 @pytest.fixture
-def composing(monkeypatch):
-    """Hydra, which reads each file once only; it would read and copy thirty of them anew for each command."""
+def composing(read_once):
+    """Hydra, ready to compose."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        kept = CachingConfigRepository(loader.repository)
-        monkeypatch.setattr(config_loader_impl, "CachingConfigRepository", lambda _: kept)
         yield
 
 

@@ -255,7 +255,7 @@ FAST = {"milliseconds_for_1": {"export": 5, "float": 10}, "samples_per_second_of
 
 @pytest.mark.parametrize(("times", "largest", "told"), [
     (FAST, 0.05, []),
-    (FAST, 0.58, ["int8 changes probabilities by up to 0.58, and 3 of 200 pictures get another answer: choose"]),
+    (FAST, 0.58, ["int8 changes probabilities by up to 0.58, and 3 of 200 pictures get another answer: use th"]),
     (SLOW, 0.05, ["int8 is not faster on this machine: one picture 12 ms, float file 10 ms; batches of 32 80 per"]),
     (SLOW, float("nan"), ["int8 changes probabilities by up to nan", "int8 is not faster"]),
 ])  # fmt: skip

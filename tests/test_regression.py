@@ -85,7 +85,7 @@ def test_the_probe_predicts_as_ridge_regression_of_scikit_learn(quick):
 def test_the_log_names_the_method_and_its_score(quick, caplog):
     with caplog.at_level(logging.INFO):
         train(quick(*PROBE))
-    (line,) = [each for each in caplog.messages if each.startswith("closed-form head")]
+    (line,) = [each for each in caplog.messages if each.startswith("closed-form head: ridge")]
     assert "ridge regression on 84 x" in line
     assert "R2 0.9" in line
 

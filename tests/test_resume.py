@@ -140,39 +140,60 @@ def assert_equal(expected, run):
 
 
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
-SLOW = pytest.mark.slow
+EXHAUSTIVE = pytest.mark.exhaustive
+"""Moments that `scripts/check_resume.py` tries, too."""
 
 
 @pytest.mark.parametrize(
     ("overrides", "event", "count", "number"),
     [
         pytest.param(UNFREEZE, "on_train_batch_end", 2, KILL, id="killed before anything was saved"),
-        pytest.param(UNFREEZE, "on_train_epoch_start", 1, KILL, id="killed as the backbone is unfrozen", marks=SLOW),
-        pytest.param(UNFREEZE, "on_train_epoch_start", 2, KILL, id="killed between epochs"),
+        pytest.param(
+            UNFREEZE, "on_train_epoch_start", 1, KILL, id="killed as the backbone is unfrozen", marks=EXHAUSTIVE
+        ),
+        pytest.param(UNFREEZE, "on_train_epoch_start", 2, KILL, id="killed between epochs", marks=EXHAUSTIVE),
         pytest.param(UNFREEZE, "on_before_optimizer_step", 9, KILL, id="killed in a step"),
-        pytest.param(UNFREEZE, "on_validation_batch_end", 2, KILL, id="killed in a validation", marks=SLOW),
-        pytest.param(UNFREEZE, CHECK.AFTER, 2, KILL, id="killed when best was saved and last was not", marks=SLOW),
+        pytest.param(UNFREEZE, "on_validation_batch_end", 2, KILL, id="killed in a validation", marks=EXHAUSTIVE),
+        pytest.param(
+            UNFREEZE, CHECK.AFTER, 2, KILL, id="killed when best was saved and last was not", marks=EXHAUSTIVE
+        ),
         pytest.param(UNFREEZE, CHECK.AFTER, 1, KILL, id="killed when last was saved and nothing of it logged"),
         pytest.param(
-            UNFREEZE, CHECK.AFTER, 3, KILL, id="killed when the second was saved and nothing of it logged", marks=SLOW
+            UNFREEZE,
+            CHECK.AFTER,
+            3,
+            KILL,
+            id="killed when the second was saved and nothing of it logged",
+            marks=EXHAUSTIVE,
         ),
         pytest.param(UNFREEZE, "on_test_batch_end", 0, KILL, id="killed in the test"),
-        pytest.param(UNFREEZE, "on_train_batch_start", 8, TERM, id="SIGTERM in an epoch", marks=SLOW),
-        pytest.param(UNFREEZE, "on_train_batch_start", 11, INT, id="Ctrl-C in the last batch of an epoch"),
-        pytest.param(UNFREEZE, "on_validation_batch_end", 1, TERM, id="SIGTERM in a validation", marks=SLOW),
-        pytest.param(UNFREEZE, "on_train_epoch_end", 0, INT, id="Ctrl-C at the end of an epoch", marks=SLOW),
+        pytest.param(UNFREEZE, "on_train_batch_start", 8, TERM, id="SIGTERM in an epoch", marks=EXHAUSTIVE),
+        pytest.param(
+            UNFREEZE, "on_train_batch_start", 11, INT, id="Ctrl-C in the last batch of an epoch", marks=EXHAUSTIVE
+        ),
+        pytest.param(UNFREEZE, "on_validation_batch_end", 1, TERM, id="SIGTERM in a validation", marks=EXHAUSTIVE),
+        pytest.param(UNFREEZE, "on_train_epoch_end", 0, INT, id="Ctrl-C at the end of an epoch", marks=EXHAUSTIVE),
         pytest.param(UNFREEZE, "on_train_epoch_end", 2, TERM, id="SIGTERM at the end of the last epoch"),
-        pytest.param(ACCUMULATE, "on_train_batch_start", 8, TERM, id="SIGTERM while gradients gather"),
-        pytest.param(ACCUMULATE, "on_train_batch_start", 9, INT, id="Ctrl-C in the batch that uses them", marks=SLOW),
+        pytest.param(
+            ACCUMULATE, "on_train_batch_start", 8, TERM, id="SIGTERM while gradients gather", marks=EXHAUSTIVE
+        ),
+        pytest.param(
+            ACCUMULATE, "on_train_batch_start", 9, INT, id="Ctrl-C in the batch that uses them", marks=EXHAUSTIVE
+        ),
         pytest.param(HALF_EPOCHS, "on_train_batch_end", 4, KILL, id="killed after a validation amid an epoch"),
         pytest.param(
-            HALF_EPOCHS, CHECK.AFTER, 3, KILL, id="killed when the epoch's last validation was saved", marks=SLOW
+            HALF_EPOCHS, CHECK.AFTER, 3, KILL, id="killed when the epoch's last validation was saved", marks=EXHAUSTIVE
         ),
         pytest.param(
-            HALF_EPOCHS, "on_train_batch_start", 8, TERM, id="SIGTERM before a validation amid an epoch", marks=SLOW
+            HALF_EPOCHS,
+            "on_train_batch_start",
+            8,
+            TERM,
+            id="SIGTERM before a validation amid an epoch",
+            marks=EXHAUSTIVE,
         ),
         pytest.param(AVERAGE, "on_train_batch_start", 8, TERM, id="SIGTERM with averaged weights"),
-        pytest.param(MIXED, "on_train_batch_start", 8, TERM, id="SIGTERM with mixed pictures"),
+        pytest.param(MIXED, "on_train_batch_start", 8, TERM, id="SIGTERM with mixed pictures", marks=EXHAUSTIVE),
         pytest.param(NUMBERS, "on_train_batch_start", 8, TERM, id="SIGTERM with numbers"),
     ],
 )

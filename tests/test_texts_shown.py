@@ -12,6 +12,7 @@ from tiny_text import CLASSES, DECISIVE, on_reviews
 from toy_texts import Tokens
 
 from headstart.cli.conf_files import CONF
+from headstart.cli.terminal import COLUMNS_OF_A_FILE
 from headstart.errors import UsageError
 from headstart.evaluation.evaluate import evaluate
 from headstart.evaluation.explanations.attribution import has_captum
@@ -68,7 +69,7 @@ def test_an_evaluation_shows_the_texts(run, capsys):
     table = capsys.readouterr().err
     shown = table[table.index("worst mistakes, ") :]
     assert " ".join(mistakes[0]["text"].split()[:2]) in shown
-    assert max(map(len, table.splitlines())) <= 80
+    assert max(map(len, table.splitlines())) <= COLUMNS_OF_A_FILE
     if has_captum():
         explained = rows(folder / "explanations.csv")
         assert {row["path"] for row in explained} == {row["path"] for row in mistakes[:2]}

@@ -21,7 +21,7 @@ PURPOSES = {
     "report": "writes a page about a run, and a model card",
     "compare": "compares runs, and tests which differences are significant",
     "serve": "opens a web page that classifies pictures or texts",
-    "push": "uploads a run to the Hugging Face hub, after a list of what leaves",
+    "push": "uploads a run to the Hugging Face hub",
 }
 """The commands in the order in which a person needs them; others follow, with the first words of their docstring."""
 

@@ -314,7 +314,7 @@ class PushConfig(RunConfig):
     run: str = setting(MISSING, "a run directory, or last: the run that was started last", example="<run>")
     repo: str = setting(MISSING, "the repository on the hub; it is made if there is none", example="<you>/<model>")
     private: bool = setting(True, "false: everyone sees the repository; default: only you", example="false")
-    report: bool = setting(False, "also upload report.html, which shows samples of the data")
+    report: bool = setting(False, "also upload the page of report.py, which shows samples of the data")
     confirm: bool = setting(False, "upload without asking")
 
 

@@ -58,6 +58,7 @@ def translated(config: DictConfig | Config) -> DictConfig:
     _drop_repeated_sections(today)
     _drop_address(today)
     _drop_refresh_rate(today)
+    _drop_deterministic(today)
     trust.check_config(today)
     return OmegaConf.create(today)
 
@@ -132,3 +133,10 @@ def _drop_address(config: Config) -> None:
 def _drop_refresh_rate(config: Config) -> None:
     """The progress bar decides itself how often it is drawn."""
     ((config.get("callbacks") or {}).get("progress_bar") or {}).pop("refresh_rate", None)
+
+
+def _drop_deterministic(config: Config) -> None:
+    """False was the default, and meant what null means: torch stays as it is set."""
+    trainer = config.get("trainer") or {}
+    if trainer.get("deterministic") is False:
+        trainer["deterministic"] = None

@@ -117,13 +117,18 @@ def same_weights(one, other, tolerance=0.0):
     [
         ["finetuning=feature_extraction"],
         ["finetuning=feature_extraction", "head=mlp", "data.sampler=balanced", "data.num_workers=1"],
-        ["finetuning=unfreeze_at", "finetuning.epoch=2"],
+        pytest.param(["finetuning=unfreeze_at", "finetuning.epoch=2"], marks=pytest.mark.exhaustive),
         ["finetuning=gradual", "finetuning.batch_norm=[frozen,train]"],
         ["finetuning=top_k", "finetuning.k=2", "finetuning.batch_norm=adapt_stats"],
-        ["finetuning=top_k", "callbacks=ema", "trainer.accumulate_grad_batches=2"],
-        ["finetuning=top_k", "task=multilabel", "data.multi_label=true", "data.batch_size=5"],
+        pytest.param(
+            ["finetuning=top_k", "callbacks=ema", "trainer.accumulate_grad_batches=2"], marks=pytest.mark.exhaustive
+        ),
+        pytest.param(
+            ["finetuning=top_k", "task=multilabel", "data.multi_label=true", "data.batch_size=5"],
+            marks=pytest.mark.exhaustive,
+        ),
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_a_cached_run_is_the_uncached_run(overrides, tiny, monkeypatch):
     monkeypatch.setattr(parts, "_fold_batch_norm", lambda network: None)  # which rounds differently
@@ -475,7 +480,9 @@ def test_a_run_that_fails_goes_back_to_pictures(tiny):
 
 
 @pytest.mark.parametrize("remove", [False, True], ids=["kept", "removed"])
-@pytest.mark.parametrize("place", [(0, 2), (1, 1), (2, 3)], ids=str)
+@pytest.mark.parametrize(
+    "place", [(0, 2), *(pytest.param(place, marks=pytest.mark.exhaustive) for place in [(1, 1), (2, 3)])], ids=str
+)
 def test_an_interrupted_run_goes_on_to_the_bit(place, remove, tiny, tmp_path):
     overrides = ["finetuning=gradual", "finetuning.every=2", "trainer.max_epochs=4", "head=mlp"]
     whole, *_ = fit(tiny(*overrides))

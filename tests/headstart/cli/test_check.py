@@ -41,7 +41,7 @@ def test_all_mistakes_are_told_at_once(composed):
         ("optimizer.lr=abc", "optimizer.lr=abc: this must be a number"),
         ("trainer.max_epochs=ten", "trainer.max_epochs=ten: this must be a whole number"),
         ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5: this must be a whole number"),
-        ("data.batch_size=big", "data.batch_size=big: this must be a whole number"),
+        ("data.num_workers=big", "data.num_workers=big: this must be a whole number"),
         ("head.dropout=none", "head.dropout=none: this must be a number"),
         ("data.batch_size=null", "data.batch_size=None: this must be a whole number"),
         ("data.batch_size=[1]", "data.batch_size=[1]: this must be a whole number"),

@@ -253,7 +253,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize(("workers", "plans_ahead"), [(0, False), pytest.param(2, True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("workers", "plans_ahead"), [(0, False), pytest.param(2, True, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_resumed_run_sees_what_it_would_have_seen(place, workers, plans_ahead, whole, tmp_path):
     hook, epoch, batches, options = PLACES[place]

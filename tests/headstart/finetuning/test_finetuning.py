@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from families import slow_unless
+from families import exhaustive_unless
 from hydra.utils import instantiate
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -64,7 +64,7 @@ def test_frozen_means_inference_mode(name, make_task):
     torch.testing.assert_close(trained[:1], task.backbone(batch[:1]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", slow_unless(["mobilenet_v3_small", "resnet18"], FROZEN))
+@pytest.mark.parametrize("name", exhaustive_unless(["mobilenet_v3_small", "resnet18"], FROZEN))
 def test_nothing_touches_what_is_frozen(name, make_task):
     """Neither momentum nor weight decay nor running statistics, in 50 steps below a group that learns.
 

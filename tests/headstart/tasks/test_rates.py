@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from families import slow_unless
+from families import exhaustive_unless
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
@@ -137,7 +137,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", slow_unless(["onecycle", "plateau", "warmup_cosine"], SCHEDULERS))
+@pytest.mark.parametrize("name", exhaustive_unless(["onecycle", "plateau", "warmup_cosine"], SCHEDULERS))
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create the checkpoint")
