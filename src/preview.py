@@ -17,7 +17,7 @@ from headstart.cli import resolvers
 from headstart.cli.check import check_config
 from headstart.cli.conf_files import CONF
 from headstart.cli.quick_check import check_without_imports
-from headstart.cli.run import announce_loading, run_entry_point
+from headstart.cli.run import USAGE, announce_loading, run_entry_point
 from headstart.cli.train_help import answering_help
 from headstart.errors import UsageError
 from headstart.files import relative_to_cwd
@@ -44,6 +44,7 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     if {"-m", "--multirun"} & set(sys.argv):
-        sys.exit("error: a preview is of one training: leave -m out")
+        print("error: a preview is of one training: leave -m out", file=sys.stderr)
+        sys.exit(USAGE)
     sys.argv += NO_RUN
     run_entry_point(answering_help(main), "train")

@@ -218,7 +218,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_run_continues(tmp_path, monkeypa
 def test_what_the_program_has_set_up_stays(tmp_path):
     """Its own Hydra, its log handlers and their level, and how it treats warnings."""
     (tmp_path / "app.yaml").write_text("theirs: 1\n")
-    root, handler = logging.getLogger(), logging.NullHandler()
+    root, handler = logging.getLogger(), logging.FileHandler(tmp_path / "theirs.log", mode="w")
     root.addHandler(handler)
     before, level, treated = list(root.handlers), root.level, (list(warnings.filters), warnings.showwarning)
     try:
@@ -231,6 +231,8 @@ def test_what_the_program_has_set_up_stays(tmp_path):
         assert root.level == level
         assert (list(warnings.filters), warnings.showwarning) == treated
         assert not HydraConfig.initialized()
+        root.warning("after")
+        assert (tmp_path / "theirs.log").read_text().endswith("after\n"), "a closed file is not opened again"
     finally:
         root.removeHandler(handler)
 

@@ -90,7 +90,8 @@ class Predictions(Sequence[dict[str, Any]]):
         from headstart.inference.rows import plain
 
         if isinstance(place, slice):
-            return Predictions(self._rows[place], self._answers, self._shown, self._pictures[place])
+            pictures = self._pictures + [b""] * (len(self) - len(self._pictures))  # only the first rows have one
+            return Predictions(self._rows[place], self._answers, self._shown, pictures[place])
         return plain(self._rows[place], self._answers, self._shown)
 
     def __len__(self) -> int:

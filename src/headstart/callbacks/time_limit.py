@@ -25,8 +25,8 @@ class TimeLimit(Timer):
     def __init__(self, duration: str):
         super().__init__(duration, interval="epoch", verbose=False)
         self.limit: float = self.time_remaining()
-        self.began: float | None = None
-        self.has_told = False
+        self.began: float | None = None  # also in an epoch that is resumed in its middle
+        self.has_estimated = False
 
     @property
     def state_key(self) -> str:
@@ -36,7 +36,7 @@ class TimeLimit(Timer):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says when the training will end."""
         super().on_train_start(trainer, pl_module)
-        spent = f", of which {in_words(self.time_elapsed())} are over" if self.time_elapsed() >= 1 else ""
+        spent = f" ({in_words(self.time_elapsed())} before this start)" if self.time_elapsed() >= 1 else ""
         _say(
             f"trainer.max_time: the training ends after the epoch in which it has taken {in_words(self.limit)}{spent}; "
             "validations count, the test at the end does not"
@@ -54,9 +54,10 @@ class TimeLimit(Timer):
         if self.time_elapsed() >= self.limit:
             if not had_stopped and done != trainer.max_epochs:
                 _say(_ended(self.limit, done, trainer))
-        elif not self.has_told and not _is_of_closed_form(trainer):
-            self.has_told = True
-            _say(fitting(time.monotonic() - self.began, self.limit - self.time_elapsed(), done, trainer.max_epochs))
+        elif not self.has_estimated and self.began is not None and not _is_of_closed_form(trainer):
+            self.has_estimated = True
+            seconds = max(time.monotonic() - self.began, 1e-3)  # clocks of some systems move in steps
+            _say(fitting(seconds, self.limit - self.time_elapsed(), done, trainer.max_epochs))
 
 
 def fitting(epoch: float, left: float, done: int, max_epochs: int | None) -> str:

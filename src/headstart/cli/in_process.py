@@ -21,7 +21,7 @@ from headstart.cli.failures import failure_in_words
 from headstart.cli.messages import explain
 from headstart.cli.overrides import translate_null_choices
 from headstart.cli.own_conf import announcement, use_own_conf
-from headstart.cli.run import INTERRUPTED, RaiseAtOnce, quiet, raising_as_before, remove_worthless_run
+from headstart.cli.run import INTERRUPTED, QUIETER, RaiseAtOnce, quiet, raising_as_before, remove_worthless_run
 from headstart.cli.typed_words import as_typed_here
 from headstart.errors import Failure, UsageError
 
@@ -102,6 +102,11 @@ def _own_logging() -> Iterator[None]:
     """Hydra replaces the handlers of the root logger, and we hide warnings; afterwards all is as before."""
     root = logging.getLogger()
     handlers, level, form = list(root.handlers), root.level, warnings.formatwarning
+    disabled, levels = logging.root.manager.disable, {name: logging.getLogger(name).level for name in QUIETER}
+    # Hydra configures logging anew, and Python then closes all handlers that it finds in these two
+    known = dict(logging._handlers), list(logging._handlerList)
+    logging._handlers.clear()
+    logging._handlerList.clear()
     captured = warnings.showwarning.__module__ == "logging"
     try:
         with warnings.catch_warnings():
@@ -114,6 +119,11 @@ def _own_logging() -> Iterator[None]:
             handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
+        logging._handlers.update(known[0])
+        logging._handlerList.extend(known[1])
+        logging.disable(disabled)
+        for name, before in levels.items():
+            logging.getLogger(name).setLevel(before)
 
 
 def _raise_in_words(error: Exception, config_name: str, words: list[str]) -> None:

@@ -45,7 +45,8 @@ def own_conf(config_name: str) -> Path | None:
 
 def _is_received(folder: Path) -> bool:
     """Whether a folder is, or is in, a run directory, which a stranger may have sent."""
-    return any(Run(each).exists for each in (folder, *folder.parents))
+    runs = [run for each in (folder, *folder.parents) if (run := Run(each)).exists]
+    return any(run.checkpoints_folder.is_dir() or run.overrides_file.is_file() for run in runs)
 
 
 def announcement() -> str | None:

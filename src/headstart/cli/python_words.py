@@ -53,8 +53,8 @@ def data_words(data: str | PathLike[str]) -> list[str]:
 
 def _word(key: str, value: Any) -> str:
     """A value in the grammar of Hydra."""
-    if hasattr(value, "item"):  # a number of NumPy or torch
-        value = value.item()
+    if hasattr(value, "tolist"):  # a number or an array of NumPy or torch
+        value = value.tolist()
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -40,6 +39,8 @@ keep_freed_memory()
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+QUIETER = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric")
+"""Loggers whose messages need no action."""
 
 
 class JobFailed(BaseException):
@@ -57,9 +58,11 @@ class RaiseAtOnce(Callback):
     begun: ClassVar[Path | None] = None
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Notes the directory that Hydra has just made."""
+        """Notes the directory that Hydra has just made; not one that had files before."""
         if config.hydra.mode is RunMode.RUN and config.hydra.output_subdir is not None:
-            RaiseAtOnce.begun = Path(config.hydra.runtime.output_dir)
+            folder = Path(config.hydra.runtime.output_dir)
+            if {each.name for each in folder.iterdir()} <= {config.hydra.output_subdir, f"{config.hydra.job.name}.log"}:
+                RaiseAtOnce.begun = folder
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Raises `JobFailed`, because Hydra only warns of an `Exception` in a callback."""
@@ -117,8 +120,8 @@ def remove_worthless_run(interrupted: bool = False) -> None:
     if RaiseAtOnce.begun is None:
         return
     run = Run(RaiseAtOnce.begun)
-    if run.is_worthless and not (interrupted and run.exists):
-        shutil.rmtree(run.folder, ignore_errors=True)
+    if not (interrupted and run.exists):
+        run.remove_if_worthless()
 
 
 def raising_as_before(main: Callable[[], T]) -> T:
@@ -162,8 +165,8 @@ def quiet() -> None:
     """
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}"
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    for name in QUIETER:
+        logging.getLogger(name).setLevel(logging.WARNING)
     if not _is_first_process():
         logging.disable(logging.WARNING)  # of several processes, only the first one prints
     for message in ("LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval",

@@ -1,7 +1,7 @@
 """The table of a sweep, read from the folders of its jobs."""
 
 import atexit
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from headstart.errors import printable
 from headstart.files import relative_to_cwd, write_table
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import Run
+
+TABLE = "sweep.csv"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,12 @@ class SweepTable(Callback):
         """Shows the table; removes the sweep instead if all its jobs failed before they wrote anything of value."""
         runs = begun_runs(sweep)
         if runs and len(runs) == self.failed and all(run.is_worthless for run in runs):
-            shutil.rmtree(sweep, ignore_errors=True)
+            for run in runs:
+                run.remove_if_worthless()
+            for file in (sweep / "multirun.yaml", sweep / TABLE):
+                file.unlink(missing_ok=True)
+            with suppress(OSError):  # it holds other files
+                sweep.rmdir()
         else:
             show(sweep, monitor)
 
@@ -97,7 +104,7 @@ def write(sweep: Path, jobs: list[Job]) -> None:
     for job in jobs:
         score = None if job.score is None else f"{job.score:.6g}"
         rows.append((" ".join(job.overrides), score, job.run, job.seconds, job.parameters))
-    write_table(sweep / "sweep.csv", rows)
+    write_table(sweep / TABLE, rows)
 
 
 def show(sweep: Path, monitor: str) -> None:
@@ -114,7 +121,7 @@ def show(sweep: Path, monitor: str) -> None:
     for run in (Run(Path(job.run)) for job in jobs if job.score is not None):
         monitor = run.config.monitor if run.exists else monitor
     terminal.show(_table(jobs, monitor))
-    terminal.say(printable(str(relative_to_cwd(sweep / "sweep.csv"))))
+    terminal.say(printable(str(relative_to_cwd(sweep / TABLE))))
     if not all(job.ended for job in jobs):
         command = as_typed_here(f"python src/train.py resume={relative_to_cwd(sweep)}")
         terminal.say(printable(f"to continue: {command}"))

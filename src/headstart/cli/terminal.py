@@ -32,13 +32,15 @@ class TerminalHandler(logging.StreamHandler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes one message."""
-        with above_bars():
-            if not self.stream.isatty():
-                super().emit(record)
-                return
-            style = getattr(record, "style", STYLES.get(record.levelno, ""))
-            say(self.format(record), style)
+        """Writes one message; a terminal that is gone does not end the run."""
+        try:
+            with above_bars():
+                if self.stream.isatty():
+                    say(self.format(record), getattr(record, "style", STYLES.get(record.levelno, "")))
+                else:
+                    super().emit(record)
+        except Exception:
+            self.handleError(record)
 
 
 def say(text: str, style: str = "") -> None:

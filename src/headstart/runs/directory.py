@@ -6,6 +6,7 @@ configures.)
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -75,9 +76,27 @@ class Run:
 
         Records of TensorBoard do not count if there is also a CSV logger, and it has no row yet.
         """
-        names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if not path.is_dir()]
         ignored = OF_EACH_START + (OF_LOGGERS_WITHOUT_ROWS if self.history_file.parent.is_dir() else ())
-        return all(any(fnmatchcase(name, pattern) for pattern in ignored) for name in names)
+        return all(self._is_one_of(file, ignored) for file in self._all_files())
+
+    def remove_if_worthless(self) -> None:
+        """Removes a worthless run, and the folder only if nothing else is in it."""
+        if not self.is_worthless:
+            return
+        for file in self._all_files():
+            file.unlink()
+        folders = [path for path in self.folder.rglob("*") if path.is_dir() and not path.is_symlink()]
+        with suppress(OSError):  # it is the current folder, or something was written meanwhile
+            for folder in (*sorted(folders, reverse=True), self.folder):
+                folder.rmdir()
+
+    def _all_files(self) -> list[Path]:
+        return [path for path in self.folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+
+    def _is_one_of(self, file: Path, patterns: Iterable[str]) -> bool:
+        name = file.relative_to(self.folder).as_posix()
+        # fnmatch lets * stand for a slash, too
+        return any(fnmatchcase(name, each) and name.count("/") == each.count("/") for each in patterns)
 
     # --- files ----------------------------------------------------------------------------------------------------
 

@@ -75,3 +75,10 @@ def test_a_notebook_shows_the_figures_of_an_evaluation_in_small(tmp_path):
     assert len(metrics._repr_html_()) < 50_000
     with Image.open(tmp_path / "confusion.png") as image:
         assert max(Image.open(__import__("io").BytesIO(as_jpeg(image, LONGEST_SIDE))).size) == LONGEST_SIDE
+
+
+def test_a_part_keeps_each_picture_beside_its_row():
+    rows = [Prediction(f"{number}.jpg", [("cat", 1.0)]) for number in range(20)]
+    pictures = [str(number).encode() for number in range(12)]  # of the first rows only
+    found = Predictions(rows, RankedClasses(["cat"], 1), None, pictures)
+    assert found[-10:]._pictures == [b"10", b"11", *[b""] * 8]

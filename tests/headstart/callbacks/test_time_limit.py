@@ -1,13 +1,17 @@
 import logging
+import os
+import signal
 from itertools import count
 from types import SimpleNamespace
 
 import pytest
-from pytorch_lightning.callbacks import Timer, timer
+from pytorch_lightning.callbacks import Callback, Timer, timer
 
 from headstart.callbacks import time_limit
 from headstart.callbacks.epoch_lines import EpochLines
 from headstart.callbacks.time_limit import TimeLimit, fitting, in_words
+from headstart.training import run
+from headstart.training.build import build_trainer
 from headstart.training.run import train
 
 
@@ -60,3 +64,26 @@ def test_no_time_is_left_when_it_is_over():
     limit.load_state_dict({"time_elapsed": {"train": 700}})
     trainer = SimpleNamespace(should_stop=False, callbacks=[limit], max_epochs=-1)
     assert EpochLines()._left(trainer) == 0
+
+
+def test_an_epoch_that_is_resumed_in_its_middle_is_no_measure(quick, caplog):
+    cfg = quick("trainer.max_time=1h", "trainer.max_epochs=3", "finetuning=full", "test=false")
+
+    class Interrupt(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "build_trainer", lambda *given: with_callback(build_trainer(*given), Interrupt()))
+        with pytest.raises(SystemExit):
+            train(cfg)
+    cfg.resume = cfg.paths.run
+    with caplog.at_level(logging.INFO, time_limit.__name__):
+        train(cfg)
+    assert "epochs fit into trainer.max_time" in caplog.text
+
+
+def with_callback(trainer, callback):
+    trainer.callbacks.append(callback)
+    return trainer

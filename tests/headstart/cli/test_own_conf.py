@@ -48,6 +48,8 @@ def test_other_entry_points_do_not_use_it(own):
 @pytest.mark.parametrize("below", ["", "checkpoints"])
 def test_a_conf_folder_in_a_run_directory_is_not_used(own, monkeypatch, below):
     (own.parent / "config.yaml").write_text("seed: 0\n")
+    assert own_conf("train") == own, "other projects have a config.yaml, too"
+    (own.parent / "checkpoints").mkdir()
     if below:
         shutil.copytree(own, own.parent / below / "conf")
         monkeypatch.chdir(own.parent / below)

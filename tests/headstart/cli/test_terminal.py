@@ -108,3 +108,11 @@ def test_colours_only_where_they_are_wanted(written, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     assert written("careful", logging.WARNING).getvalue() == "careful\n"
     assert "32m" not in written("1/3  0.98", style=BEST).getvalue()
+
+
+def test_a_stream_that_is_closed_does_not_end_the_run(capsys):
+    stream = io.StringIO()
+    handler = TerminalHandler(stream)
+    stream.close()
+    handler.handle(logging.LogRecord("name", logging.INFO, "file", 1, "text", (), None))
+    assert "ValueError" in capsys.readouterr().err

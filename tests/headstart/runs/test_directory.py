@@ -228,13 +228,19 @@ def test_a_checkpoint_by_its_run_or_its_file(tmp_path):
         (("config.yaml", "metrics.json"), False),
         (("config.yaml", "checkpoints/last.ckpt"), False),
         (("train.log", "my_notes.txt"), False),
+        (("train.log", "mine/server.log"), False),
     ],
 )
 def test_only_what_each_start_writes_is_worthless(tmp_path, files, is_worthless):
+    (tmp_path / "run").mkdir()
     for file in files:
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_text("x")
-    assert Run(tmp_path).is_worthless == is_worthless
+        (tmp_path / "run" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / file).write_text("x")
+    run = Run(tmp_path / "run")
+    assert run.is_worthless == is_worthless
+    run.remove_if_worthless()
+    assert run.folder.exists() != is_worthless
+    assert is_worthless or all((run.folder / file).exists() for file in files)
 
 
 def test_the_choices_of_a_run_are_those_of_its_command_line(tmp_path):
