@@ -62,7 +62,7 @@ def test_nothing_leaves_before_it_is_confirmed(run, hub, finished, capsys):
     assert hub.asked == []
     listed = {line.split()[0]: line for line in capsys.readouterr().err.splitlines() if line.startswith("  ")}
     assert list(listed) == ["README.md", "checkpoints/best.ckpt", "classes.json", "export/best.onnx"]
-    assert f"names places of this machine: {finished}" in listed["checkpoints/best.ckpt"]
+    assert f"names known folders of this machine: {finished}" in listed["checkpoints/best.ckpt"]
     assert "places" not in listed["classes.json"]
     assert "OLDER than the checkpoint" in listed["export/best.onnx"]
     assert f"{run.best.stat().st_size / 1e6:.3g} MB" in listed["checkpoints/best.ckpt"]
@@ -120,3 +120,12 @@ def test_places_are_found_in_any_file(run):
     assert places_in(b"\x80C:\\Users\\Ann\\pictures\0", places) == ("C:\\Users\\Ann\\pictures",)
     assert places_in(b"see /home/ann/photos.", places) == ("/home/ann/photos.",)
     assert places_in(b"https://huggingface.co/docs and a/b", places) == ()
+
+
+def test_places_are_compared_by_whole_folders():
+    from headstart.report.push import places_in
+
+    assert places_in(b"/home/ann/patients/x.png", ["/home/ann"]) == ("/home/ann/patients/x.png",)
+    assert places_in(b'"/home/ann" "/home/annabel/y"', ["/home/ann"]) == ("/home/ann", "/home/annabel/y")
+    assert places_in(rb'"C:\\Users\\ann\\x.png"', []) == (r"C:\\Users\\ann\\x.png",)
+    assert places_in(b"https://x.org/home/page", []) == ()

@@ -1,6 +1,7 @@
 """Uploads a trained run to the Hugging Face hub. Nothing leaves the machine before it was listed and confirmed."""
 
 import logging
+import mmap
 import re
 import sys
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from headstart.report.build import report
 from headstart.runs.directory import Run
 
 log = logging.getLogger(__name__)
-HOMES = re.compile(rb"(?:/home/|/Users/|/root/|[A-Za-z]:\\Users\\)[\w.@%+~/\\ -]{1,100}")
-"""Paths in a home directory, on any system."""
+HOMES = re.compile(
+    rb"(https?://[\w.:-]+)?((?:/home/|/Users/|/root/|[A-Za-z]:\\{1,2}Users\\{1,2})[\w.@%+~/\\ -]{1,100})"
+)
+"""Paths in a home directory, on any system, with the address of a site before them if there is one."""
 PATH = re.compile(r"(?:/|[A-Za-z]:\\).+")
 UNITS = (10**6, "MB"), (10**3, "KB"), (1, "B")
 LISTED = 4
@@ -78,26 +81,34 @@ def uploads_of(run: Run, with_report: bool) -> list[Upload]:
     names = {run.model_card_file: "README.md"} | {
         file: file.relative_to(run.folder).as_posix() for file in (run.best, run.classes_file, *exports)
     }
+    log.info("looking for local paths in the files")
     places, changed = known_places(run), run.best.stat().st_mtime
-    old = {file for file in exports if file.stat().st_mtime < changed}
-    found = [
-        Upload(file, name, places_in(file.read_bytes(), places), "OLDER than the checkpoint" if file in old else "")
-        for file, name in names.items()
-    ]
+    found = [Upload(file, name, _places_of(file, places), _age(file, changed)) for file, name in names.items()]
     if with_report:
         if not run.report_file.is_file():
             raise UsageError(f"report=true: there is no {run.report_file}; type python src/report.py run={run.folder}")
-        content = run.report_file.read_bytes()
-        found.append(
-            Upload(run.report_file, run.report_file.name, places_in(content, places), "shows samples of the data")
-        )
+        remark = "; ".join(filter(None, ("shows samples of the data", _age(run.report_file, changed))))
+        found.append(Upload(run.report_file, run.report_file.name, _places_of(run.report_file, places), remark))
     return found
+
+
+def _age(file: Path, changed: float) -> str:
+    return "OLDER than the checkpoint" if file.stat().st_mtime < changed else ""
+
+
+def _places_of(file: Path, places: list[str]) -> tuple[str, ...]:
+    """Like `places_in`, without a copy of the file in memory."""
+    if not file.stat().st_size:  # cannot be mapped
+        return ()
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return places_in(content, places)
 
 
 def known_places(run: Run) -> list[str]:
     """Paths of this machine that files of a run may name: those in its config, its folder, and the home directory."""
     config = OmegaConf.to_container(run.config, resolve=False)
-    return sorted({*_paths_in(config), str(run.folder), str(run.folder.resolve()), str(Path.home()), str(Path.cwd())})
+    own = {str(run.folder), str(run.folder.resolve()), str(Path.home()), str(Path.cwd())}
+    return sorted((_paths_in(config) | own) - {"/"})
 
 
 def _paths_in(node: Any) -> set[str]:
@@ -108,13 +119,13 @@ def _paths_in(node: Any) -> set[str]:
     return {node} if isinstance(node, str) and PATH.fullmatch(node) and "${" not in node and len(node) > 2 else set()
 
 
-def places_in(content: bytes, places: list[str]) -> tuple[str, ...]:
+def places_in(content: bytes | mmap.mmap, places: list[str]) -> tuple[str, ...]:
     """The paths of this machine that a file names, text or binary."""
-    known = {place for place in places if place.encode(errors="surrogateescape") in content}
-    homes = {found.decode(errors="replace").rstrip() for found in HOMES.findall(content)}
-    found = sorted(known | {home for home in homes if not any(home.startswith(place) for place in known)})
+    known = {place for place in places if content.find(place.encode(errors="surrogateescape")) >= 0}
+    homes = {found.decode(errors="replace").rstrip() for site, found in HOMES.findall(content) if not site}
+    found = sorted({place.rstrip("/") for place in known | homes})
     # /a/b says no more than /a/b/c
-    return tuple(place for place in found if not any(other != place and other.startswith(place) for other in found))
+    return tuple(place for place in found if not any(other.startswith(f"{place}/") for other in found))
 
 
 def _line(upload: Upload) -> str:
@@ -123,7 +134,7 @@ def _line(upload: Upload) -> str:
     remarks = [upload.remark] if upload.remark else []
     if upload.places:
         more = f" and {len(upload.places) - LISTED} more" if len(upload.places) > LISTED else ""
-        remarks.append(f"names places of this machine: {', '.join(upload.places[:LISTED])}{more}")
+        remarks.append(f"names known folders of this machine: {', '.join(upload.places[:LISTED])}{more}")
     return printable(f"  {upload.name:<28} {size / unit:>6.3g} {name:<2}  {'; '.join(remarks)}".rstrip())
 
 

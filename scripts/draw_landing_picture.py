@@ -1,6 +1,6 @@
 """Draws the picture of the README from a table of docs/accuracy.md: accuracy over the number of pictures per class.
 
-python scripts/draw_few_pictures.py
+python scripts/draw_landing_picture.py
 """
 
 import re
