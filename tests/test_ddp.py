@@ -258,7 +258,8 @@ def test_two_processes_learn_several_labels_and_numbers_as_one(words, composed, 
         checkpoint.read(directory / "checkpoints/best.ckpt") for directory in (tmp_path / "run", run.directory)
     )
     torch.testing.assert_close(together["state_dict"], alone["state_dict"], rtol=0, atol=1e-4)
-    assert together["headstart"].get("thresholds") == pytest.approx(alone["headstart"].get("thresholds"), abs=1e-5)
+    thresholds = [each["hyper_parameters"]["thresholds"] for each in (together, alone)]
+    assert thresholds[0] == pytest.approx(thresholds[1], abs=1e-5)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     del metrics["seconds"], metrics["passes"], metrics["kept"]
     assert run.metrics == pytest.approx(metrics, rel=1e-4)
@@ -430,7 +431,7 @@ def test_synchronised_batch_norm_freezes_too(quick):
     strategy = Full(batch_norm="frozen")
     strategy.make_plan(task)
     optimizer = torch.optim.SGD(task.parameters())
-    strategy.on_fit_start(SimpleNamespace(optimizers=[optimizer], strategy=None), task)
+    strategy.on_fit_start(SimpleNamespace(optimizers=[optimizer], strategy=None, datamodule=None), task)
     norms = [module for module in task.modules() if isinstance(module, _BatchNorm)]
     assert norms
     assert not any(norm.training for norm in norms)

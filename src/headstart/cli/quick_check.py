@@ -16,8 +16,8 @@ from headstart.errors import UsageError, nearest
 from headstart.metrics.scores import best_is
 from headstart.runs.hyperparameters import key_of
 
-# These settings of Lightning's Trainer also take a text (auto, warn) where our files have a number, or true or false
-ALSO_TEXT = {"trainer.devices", "trainer.deterministic"}
+# Settings of Lightning's Trainer that also take a text (auto) where our files have a number
+ALSO_TEXT = {"trainer.devices"}
 MAY_BE_AUTO = {"data.batch_size"}
 """Numbers that may also be `auto`."""
 
