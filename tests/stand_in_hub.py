@@ -94,7 +94,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if not found:
                 known = (hub.root / repository).is_dir()
                 self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-            self.send_header("X-Repo-Commit", "1" * 40)
+            names = sorted(str(file) for file in (hub.root / repository).rglob("*"))  # other files, another commit
+            self.send_header("X-Repo-Commit", hashlib.sha1("".join(names).encode()).hexdigest())
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

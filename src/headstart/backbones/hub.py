@@ -1,6 +1,7 @@
 """Files on the Hugging Face hub, downloaded once; the files of a text encoder may also be in a folder."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import requests
 from headstart.errors import UsageError, nearest_path
 from headstart.files import HUB_ADDRESS, WEIGHT_SUFFIXES
 
+log = logging.getLogger(__name__)
 ANSWER_SECONDS = 20
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", ("model.safetensors", "pytorch_model.bin")
 PUSHED_OR_USUAL = ("checkpoints/best.ckpt", *WEIGHTS)
-"""Files with weights, in the order in which they are looked for: of src/push.py, and of other libraries."""
+"""Files with weights, in the order in which they are looked for: first the one that src/push.py uploads."""
 READABLE = (*WEIGHT_SUFFIXES, ".bin")
 """How files with weights end."""
 
@@ -104,7 +106,7 @@ class ModelFiles:
         )
 
 
-def from_hub(repository: str, file: str, needs: str, unknown: str, instead: str) -> Path | None:
+def from_hub(repository: str, file: str, needs: str, unknown: str, instead: str, newest: bool = False) -> Path | None:
     """A file on the hub, downloaded once to the cache of `huggingface_hub`; None if the repository does not have it.
 
     Args:
@@ -113,6 +115,7 @@ def from_hub(repository: str, file: str, needs: str, unknown: str, instead: str)
         needs: the error if `huggingface_hub` is not installed.
         unknown: the error if there is no such repository.
         instead: what can be typed without a network.
+        newest: whether the hub is asked if it has another file by now; without a network, the file from before counts.
 
     Raises:
         UsageError: no package, no repository or no network.
@@ -124,8 +127,9 @@ def from_hub(repository: str, file: str, needs: str, unknown: str, instead: str)
         raise UsageError(needs) from error
     cache = constants.HF_HUB_CACHE
     known = try_to_load_from_cache(repository, file, cache_dir=cache)
-    if known is not None:  # downloaded before, or the hub has answered before that there is no such file
-        return Path(known) if isinstance(known, str) else None
+    before = Path(known) if isinstance(known, str) else None
+    if known is not None and not newest:  # downloaded before, or the hub has answered before that there is none
+        return before
     try:
         # asked first, because the package would try again for half a minute without a network
         requests.head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
@@ -138,6 +142,10 @@ def from_hub(repository: str, file: str, needs: str, unknown: str, instead: str)
         cause: Exception = error
     except Exception as error:  # the errors of its HTTP library differ between versions
         cause = error
+    if before is not None:
+        log.warning("%s cannot be reached: %s of %s is the copy from before", constants.ENDPOINT, file, repository)
+    if known is not None:
+        return before
     reason = (str(cause).splitlines() or [type(cause).__name__])[0]
     raise UsageError(
         f"cannot download {file} of {repository} from {constants.ENDPOINT}: {reason}\n"
@@ -171,6 +179,7 @@ def weights_on_hub(address: str) -> Path:
             unknown=f"model.weights={address}: the Hugging Face hub has no {repository}, or it is not public (then set "
             "HF_TOKEN)",
             instead="model.weights=<path of a file>",
+            newest=True,
         )
         if found is not None:
             return found

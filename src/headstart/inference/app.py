@@ -31,8 +31,8 @@ from headstart.inputs.base import Preprocess, UnreadableInput
 KINDS: dict[str, type[ServedKind]] = {"image-classification": ServedPictures, "text-classification": ServedTexts}
 """`Preprocess.hub_task` -> how such inputs are served."""
 FORM = "multipart/form-data"
-MOST_FILES = 100
-"""Files in a form."""
+MOST_FILES, MOST_WITH_MAPS = 100, 10
+"""Files in a form, without and with maps."""
 LISTED_NAMES = 20
 """Classes that the page lists; it shows more on demand."""
 HEADERS = {
@@ -222,7 +222,7 @@ async def _answers_to_form(request: Request, body: bytes, model: Model, top_k: i
         return {"type": "http.request", "body": body, "more_body": False}
 
     noun, found = model.kind.noun, []
-    async with Request(request.scope, receive).form(max_files=MOST_FILES) as form:
+    async with Request(request.scope, receive).form(max_files=MOST_WITH_MAPS if with_map else MOST_FILES) as form:
         for file in (value for _, value in form.multi_items() if not isinstance(value, str)):
             named = {"file": file.filename}
             try:

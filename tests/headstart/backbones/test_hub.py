@@ -73,6 +73,19 @@ def test_weights_come_from_an_address(address, file, hub):
     assert not [each for each in hub.asked[requests:] if each[0] == "GET"], "the file is kept"
 
 
+def test_weights_that_were_pushed_later_are_found(hub, monkeypatch, caplog):
+    (hub.root / "me/net").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"has no checkpoints/best\.ckpt"):
+        TinyResNet(weights="hf://me/net")
+    state = TinyResNet().state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, hub.root / "me/net/model.safetensors")
+    TinyResNet(weights="hf://me/net")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    found = TinyResNet(weights="hf://me/net").state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    assert "http://127.0.0.1:9 cannot be reached: model.safetensors of me/net is the copy from before" in caplog.text
+
+
 def test_torchvision_takes_an_address_too(hub):
     state = TorchvisionBackbone("squeezenet1_1", weights=None).net.state_dict()
     (hub.root / "me/net").mkdir(parents=True)
