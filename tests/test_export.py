@@ -110,7 +110,7 @@ def agree(ours, theirs, tolerance):
             assert other["class"] == mine["class_1"] or float(mine["probability_1"]) < 0.5 + tolerance
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("resize", ["inside", "outside"])
 def test_the_file_alone_gives_what_the_checkpoint_gives(form, resize, trained, zoo, tmp_path, capsys):

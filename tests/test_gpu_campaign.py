@@ -17,7 +17,7 @@ from headstart.training.build import build_data, build_task, build_trainer
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.exhaustive,
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: run scripts/gpu_campaign.py itself"),
 ]
 

@@ -22,11 +22,11 @@ from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
 from headstart.training.run import train
 
-SLOW = [
-    pytest.param(name, marks=pytest.mark.slow)
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.exhaustive)
     for name in ("gradual", "probe", "lp_ft", "contrastive", "bitfit", "lora")
 ]
-STRATEGIES = ["full", "auto", *SLOW]
+STRATEGIES = ["full", "auto", *OTHERS]
 
 
 class StopsAt(pl.Callback):
