@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -19,8 +19,7 @@ from headstart.backbones.speed import uses_gpu
 from headstart.data.module import DataModule
 from headstart.errors import Failure
 from headstart.finetuning.base import strategy_of
-from headstart.finetuning.stages import Stage
-from headstart.training.build import build_task, build_trainer
+from headstart.training.rehearsal import rehearse
 
 log = logging.getLogger(__name__)
 USUAL = 32
@@ -106,18 +105,10 @@ def fits(cfg: DictConfig, data: DataModule, size: int) -> bool:
     All layers that a stage trains are trained at once, nothing is cached, and the batch with the longest samples comes
     first (`data/sampling.py`).
     """
-    rehearsal = cfg.copy()
-    rehearsal.update({"scheduler": None, "callbacks": {}, "logger": {}, "cache": None})
-    rehearsal.trainer.update({"max_epochs": -1, "max_time": None, "limit_val_batches": 1})
-    rehearsal.trainer.enable_progress_bar = False
-    for key, value in {"enable_checkpointing": False, "max_steps": STEPS_TRIED}.items():
-        OmegaConf.update(rehearsal, f"trainer.{key}", value, force_add=True)
     data.batch_size = size
     with isolate_rng():  # outside of `try`, because it restores nothing after an exception
         try:
-            trainer = build_trainer(rehearsal)
-            trainer.callbacks.append(_OneStage())
-            trainer.fit(build_task(rehearsal, data), data)
+            rehearse(cfg, data, _OneStage(), STEPS_TRIED, cached=False)
         except RuntimeError as error:
             if not is_oom_error(error):
                 raise
@@ -133,5 +124,4 @@ class _OneStage(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Replaces the stages by one."""
         strategy = strategy_of(trainer)
-        strategy.plan = [Stage(frozenset().union(*(each.trained for each in strategy.plan)))]
-        strategy.patience = strategy.goal = None
+        strategy.keep_one_stage(frozenset().union(*(each.trained for each in strategy.plan)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -19,8 +19,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.finetuning.base import strategy_of
-from headstart.finetuning.stages import Stage
-from headstart.training.build import build_task, build_trainer
+from headstart.training.rehearsal import rehearse
 
 log = logging.getLogger(__name__)
 SMOOTHING = 0.9  # weight of the earlier losses in the moving average
@@ -29,22 +28,11 @@ FIRST_STEPS = 10  # steps in which the smoothed loss is too noisy to stop the te
 
 
 def find_learning_rate(cfg: DictConfig, data: DataModule) -> float:
-    """The learning rate that a range test suggests; the test also draws its curve into the run, lr_find.png.
-
-    The test trains a separate task with a separate trainer, so that strategy and caches work as in the run.
-    """
-    rehearsal = cfg.copy()
-    rehearsal.update({"scheduler": None, "callbacks": {}, "logger": {}})
-    rehearsal.trainer.update({"max_epochs": -1, "max_time": None, "limit_val_batches": 1})
-    rehearsal.trainer.enable_progress_bar = False
-    for key, value in {"enable_checkpointing": False, "max_steps": -1}.items():
-        OmegaConf.update(rehearsal, f"trainer.{key}", value, force_add=True)
-    started = time.monotonic()
+    """The learning rate that a range test suggests; the test also draws its curve into the run, lr_find.png."""
+    test, started = RangeTest(), time.monotonic()
     log.info("searching a learning rate: a range test of at most 100 steps")
     with isolate_rng():
-        trainer, test = build_trainer(rehearsal), RangeTest()
-        trainer.callbacks.append(test)
-        trainer.fit(build_task(rehearsal, data), data)
+        rehearse(cfg, data, test)
     found = float(f"{test.suggestion():.2g}")
     log.info(
         "optimizer.lr=%g instead of %g: a range test of %d steps, %.0f s (lr_find.png)",
@@ -94,8 +82,7 @@ class RangeTest(Callback):
             )
         if strategy.plan[0].contrastive:
             raise UsageError("lr_find=true does not work with finetuning=contrastive: give optimizer.lr=<number>")
-        strategy.plan = [Stage(strategy.plan[0].trained)]
-        strategy.patience = strategy.goal = None
+        strategy.keep_one_stage(strategy.plan[0].trained)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _: int) -> None:
         """Sets the learning rates of the next step."""
