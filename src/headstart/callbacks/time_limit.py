@@ -36,10 +36,10 @@ class TimeLimit(Timer):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says when the training will end."""
         super().on_train_start(trainer, pl_module)
-        spent = f" ({in_words(self.time_elapsed())} before this start)" if self.time_elapsed() >= 1 else ""
+        spent = f" ({duration_in_words(self.time_elapsed())} before this start)" if self.time_elapsed() >= 1 else ""
         _say(
-            f"trainer.max_time: the training ends after the epoch in which it has taken {in_words(self.limit)}{spent}; "
-            "validations count, the test at the end does not"
+            "trainer.max_time: the training ends after the epoch in which it has taken "
+            f"{duration_in_words(self.limit)}{spent}; validations count, the test at the end does not"
         )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -54,7 +54,8 @@ class TimeLimit(Timer):
         if self.time_elapsed() >= self.limit:
             if not had_stopped and done != trainer.max_epochs:
                 _say(_ended(self.limit, done, trainer))
-        elif not self.has_estimated and self.began is not None and not _is_of_closed_form(trainer):
+        elif not self.has_estimated and self.began is not None and not strategy_of(trainer).stage.closed_form:
+            # an epoch of the closed-form head has no steps: its length says nothing about the others
             self.has_estimated = True
             seconds = max(time.monotonic() - self.began, 1e-3)  # clocks of some systems move in steps
             _say(fitting(seconds, self.limit - self.time_elapsed(), done, trainer.max_epochs))
@@ -70,7 +71,7 @@ def fitting(epoch: float, left: float, done: int, max_epochs: int | None) -> str
         max_epochs: of the run; None or -1: no limit.
     """
     possible = done + math.ceil(left / epoch)  # the epoch in which the time is over is the last one
-    each = f"an epoch takes {in_words(epoch)}"
+    each = f"an epoch takes {duration_in_words(epoch)}"
     if max_epochs is None or max_epochs < 0:
         return f"{each}: about {possible} epochs fit into trainer.max_time"
     if possible < max_epochs:
@@ -78,7 +79,7 @@ def fitting(epoch: float, left: float, done: int, max_epochs: int | None) -> str
     return f"{each}: all {max_epochs} epochs fit into trainer.max_time"
 
 
-def in_words(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
     """A length of time, such as `1 h 30 min`, `42 s` or `0.4 s`."""
     if seconds < 10:
         return f"{seconds:.1f} s".replace(".0 ", " ")
@@ -89,19 +90,13 @@ def in_words(seconds: float) -> str:
 
 def _ended(limit: float, done: int, trainer: pl.Trainer) -> str:
     of_all = f" of {trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-    told = f"{in_words(limit)} are over (trainer.max_time): the training ends after epoch {done}{of_all}"
+    told = f"{duration_in_words(limit)} are over (trainer.max_time): the training ends after epoch {done}{of_all}"
     if of_all and trainer.lightning_module.make_scheduler is not None:
         told += (
             f". The learning rates would have fallen further: in the same time, trainer.max_epochs={done} lets them "
             "reach their lowest values"
         )
     return told
-
-
-def _is_of_closed_form(trainer: pl.Trainer) -> bool:
-    """Whether the epoch had no training steps, so that its length says nothing about the others."""
-    strategy = strategy_of(trainer)
-    return strategy.plan[strategy.progress.stage].closed_form
 
 
 @rank_zero_only

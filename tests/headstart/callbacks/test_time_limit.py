@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Callback, Timer, timer
 
 from headstart.callbacks import time_limit
 from headstart.callbacks.epoch_lines import EpochLines
-from headstart.callbacks.time_limit import TimeLimit, fitting, in_words
+from headstart.callbacks.time_limit import TimeLimit, duration_in_words, fitting
 from headstart.training import run
 from headstart.training.build import build_trainer
 from headstart.training.run import train
@@ -21,7 +21,7 @@ from headstart.training.run import train
      (3600, "1 h"), (661, "11 min")],
 )  # fmt: skip
 def test_a_time_in_words(seconds, words):
-    assert in_words(seconds) == words
+    assert duration_in_words(seconds) == words
 
 
 @pytest.mark.parametrize(
