@@ -44,6 +44,16 @@ def _own_environment(tmp_path, monkeypatch):
         logging.root.removeHandler(handler)
 
 
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """The time of progress bars in seconds, which only the test moves."""
+    from tqdm import std
+
+    now = [1000.0]
+    monkeypatch.setattr(std, "time", lambda: now[0])
+    return now
+
+
 @pytest.fixture(scope="module")
 def read_once():
     """Hydra reads each file of `conf/` once only; otherwise it reads and copies thirty of them for each config."""

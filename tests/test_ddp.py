@@ -248,7 +248,7 @@ def test_two_processes_learn_from_texts_as_one(composed, tmp_path):
 
 @pytest.mark.parametrize("words", [["task=multilabel", "data.multi_label=true"], ["task=regression"]])
 def test_two_processes_learn_several_labels_and_numbers_as_one(words, composed, tmp_path):
-    """Thresholds and positive weights, or mean and standard deviation, are those of all samples."""
+    """Thresholds, positive weights, mean and standard deviation are computed from the samples of both processes."""
     run = training(tmp_path / "two", *LEARNING, *words, EACH, "trainer=ddp_cpu")
     assert run.code == 0, run.err
     first, second = run.notes()

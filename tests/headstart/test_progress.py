@@ -3,19 +3,10 @@ import sys
 import pytest
 from pytorch_lightning.utilities import rank_zero_only
 from terminal import Terminal
-from tqdm import std as tqdm_module
 from tqdm import tqdm
 
 from headstart import progress
 from headstart.progress import progress_bar
-
-
-@pytest.fixture
-def clock(monkeypatch) -> list[float]:
-    """The time in seconds, which only the test moves."""
-    now = [1000.0]
-    monkeypatch.setattr(tqdm_module, "time", lambda: now[0])
-    return now
 
 
 @pytest.fixture

@@ -6,20 +6,11 @@ import sys
 
 import pytest
 from terminal import Terminal
-from tqdm import std as tqdm_module
 
 from headstart.cli.terminal import BEST, TerminalHandler
 from headstart.progress import progress_bar
 
 BAR = "checking:  50%|"
-
-
-@pytest.fixture
-def clock(monkeypatch) -> list[float]:
-    """The time in seconds, which only the test moves."""
-    now = [1000.0]
-    monkeypatch.setattr(tqdm_module, "time", lambda: now[0])
-    return now
 
 
 @pytest.fixture
