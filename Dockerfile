@@ -2,7 +2,7 @@
 #   docker build -t headstart .
 #   docker build -t headstart:cuda --build-arg BASE=pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime .
 # In the folder with your pictures; logs/ and .headstart/ (weights and caches) appear there:
-#   docker run --rm --user "$(id -u):$(id -g)" --shm-size=4g -v "$PWD:/work" headstart train model=resnet50 \
+#   docker run --rm --user "$(id -u):$(id -g)" --shm-size=4g -v "$PWD:/workspace" headstart train model=resnet50 \
 #     data=image_folder data.root=pictures
 #   docker run --rm --gpus all ... headstart:cuda train ...
 
@@ -29,11 +29,12 @@ COPY src src
 # hadolint ignore=DL3013
 RUN python -m pip install ".[${EXTRAS}]"
 
-# Any user can be given with --user, so that files in /work belong to the person who started the container
-ENV HOME=/tmp HEADSTART_CACHE=/work/.headstart TORCH_HOME=/work/.headstart/torch HF_HOME=/work/.headstart/huggingface
-RUN useradd --no-create-home --uid 10001 headstart && mkdir /work && chown 10001 /work
+# Any user can be given with --user, so that files in /workspace belong to the person who started the container
+ENV HOME=/tmp HEADSTART_CACHE=/workspace/.headstart \
+    TORCH_HOME=/workspace/.headstart/torch HF_HOME=/workspace/.headstart/huggingface
+RUN useradd --no-create-home --uid 10001 headstart && mkdir /workspace && chown 10001 /workspace
 USER 10001
-WORKDIR /work
+WORKDIR /workspace
 EXPOSE 8000
 ENTRYPOINT ["headstart"]
 CMD ["--help"]
