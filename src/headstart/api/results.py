@@ -1,6 +1,5 @@
 """The results of a trained run as Python values, as DataFrames and in notebooks."""
 
-import base64
 import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -156,4 +155,6 @@ def as_jpeg(image: Any, side: int) -> bytes:
 
 
 def _inline(jpeg: bytes, attributes: str = "") -> str:
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"{attributes}>'
+    from headstart.display.page import data_uri
+
+    return f'<img src="{data_uri(jpeg, "jpeg")}"{attributes}>'

@@ -68,7 +68,7 @@ def _train(cfg: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from headstart.cli.check import check_config
-    from headstart.cli.quick_check import check_without_imports
+    from headstart.cli.quick_check import check_without_imports, has_one_process
     from headstart.errors import UsageError
     from headstart.runs.resume import config_to_run, sweep_to_resume
 
@@ -78,7 +78,7 @@ def _train(cfg: "DictConfig") -> None:
         )
     cfg = config_to_run(cfg, HydraConfig.get())
     check_without_imports(cfg)
-    if cfg.trainer.get("devices") != 1 or cfg.trainer.get("num_nodes", 1) != 1:
+    if not has_one_process(cfg):
         raise UsageError("several devices need a process each, which only the command starts: headstart train ...")
     check_config(cfg)
     from headstart.training.run import run

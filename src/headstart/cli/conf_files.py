@@ -28,11 +28,6 @@ def choices_by_group() -> dict[str, list[str]]:
     return {group: sorted(found[group]) for group in sorted(found)}
 
 
-def is_file_of(group: str, name: str) -> bool:
-    """Whether a group has a file of this name, which may also be one that is not to be chosen."""
-    return file_of(group, name).is_file()
-
-
 def file_with_target(group: str, target: str) -> str | None:
     """The one file of a folder of `conf/` that builds this class or function; None if there are several, or none."""
     files = [file_of(group, name) for name in choices_by_group().get(group, [])]
@@ -41,6 +36,6 @@ def file_with_target(group: str, target: str) -> str | None:
 
 
 def file_of(group: str, name: str) -> Path:
-    """The file of a choice; one in `CONF` that does not exist if there is none."""
+    """The file of a choice, or a file that others are built on; one in `CONF` that does not exist if there is none."""
     files = [folder / group / f"{name}.yaml" for folder in (*added, CONF)]
     return next((file for file in files if file.is_file()), files[-1])

@@ -8,7 +8,7 @@ from hydra.errors import HydraException, InstantiationException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from headstart.cli.conf_files import choices_by_group, is_file_of
+from headstart.cli.conf_files import choices_by_group, file_of
 from headstart.cli.overrides import compose_choices
 from headstart.cli.usual_words import translations
 from headstart.errors import UsageError, causes, nearest
@@ -91,7 +91,7 @@ def _unknown_choices(overrides: list[str]) -> Iterator[str]:
     for override in overrides:
         group, _, names = override.partition("=")
         for name in names.split(",") if group in groups else ():
-            if name not in [*groups[group], "null"] and not is_file_of(group, name):
+            if name not in [*groups[group], "null"] and not file_of(group, name).is_file():
                 yield f"{override}: conf/{group} has no such file{nearest(name, groups[group])}"
 
 

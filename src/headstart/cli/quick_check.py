@@ -32,6 +32,11 @@ def check_without_imports(config: DictConfig) -> None:
     refuse(problems or list(late_mistakes(config)))
 
 
+def has_one_process(config: DictConfig) -> bool:
+    """Whether a training runs on one device of one machine; `trainer.devices=auto` is not known to be one."""
+    return config.trainer.devices == 1 and config.trainer.get("num_nodes", 1) == 1
+
+
 def refuse(problems: list[str]) -> None:
     """Raises a UsageError that lists the problems, if there are any."""
     if problems:
@@ -58,7 +63,7 @@ def plain_problems(config: DictConfig) -> Iterator[str]:
     best = best_is(config.monitor)
     if config.mode != best:
         yield f"mode={config.mode} contradicts monitor={config.monitor}, which is best at its {best}: mode={best}"
-    several = config.trainer.devices != 1 or config.trainer.get("num_nodes", 1) != 1
+    several = not has_one_process(config)
     if several and config.data.get("batch_size") == "auto":
         yield "data.batch_size=auto is for one device: give a number, which is per device"
     if config.get("lr_find") and several:

@@ -26,8 +26,6 @@ from headstart.cli.messages import explain
 from headstart.cli.overrides import translate_null_choices
 from headstart.cli.own_conf import announcement, use_own_conf
 from headstart.cli.typed_words import as_typed_here
-from headstart.errors import printable
-from headstart.progress import above_bars
 from headstart.runs.directory import Run
 
 # Threads that wait for work must not keep their core busy: with two processes on two cores, training was five times
@@ -105,8 +103,7 @@ def run_entry_point(main: Callable[[], Any], config_name: str) -> None:
         message = mistake or failure_in_words(error, config_name)
         if full or message is None:
             traceback.print_exception(error)
-        with above_bars():
-            terminal.say(f"\nerror: {printable(as_typed_here(str(message or error)))}", terminal.ERROR)
+        terminal.say(f"\nerror: {as_typed_here(str(message or error))}", terminal.ERROR)
         remove_worthless_run()
         sys.exit(FAILURE if mistake is None else USAGE)
 

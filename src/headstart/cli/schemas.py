@@ -15,7 +15,7 @@ from headstart.cli.overrides import command_line_overrides
 from headstart.cli.settings import check_settings, setting
 from headstart.errors import UsageError
 from headstart.files import TABLE_SUFFIXES
-from headstart.runs.directory import EXPORTS
+from headstart.runs.directory import EXPORT_ENDINGS
 from headstart.runs.hyperparameters import key_of
 
 COMPONENTS = (
@@ -26,8 +26,6 @@ COMPONENTS = (
 OPTIONAL_COMPONENTS = ("augmentation", "mixing", "test_time", "scheduler")
 CACHES = ("activations", "pictures")
 """The keys of `CacheConfig` that each build one object."""
-EXPORT_ENDINGS = dict(zip(("onnx", "torch_export", "torchscript", "safetensors"), EXPORTS, strict=True))
-"""The formats of an export, and how their files end."""
 AS_IN_RUN = "as in the run"
 """The value of a part that a run also has, if an evaluation does not change it; null would switch the part off."""
 ROW_FORMATS = ("csv", "json", "jsonl")

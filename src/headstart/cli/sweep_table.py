@@ -121,10 +121,9 @@ def show(sweep: Path, monitor: str) -> None:
     for run in (Run(Path(job.run)) for job in jobs if job.score is not None):
         monitor = run.config.monitor if run.exists else monitor
     terminal.show(_table(jobs, monitor))
-    terminal.say(printable(str(relative_to_cwd(sweep / TABLE))))
+    terminal.say(relative_to_cwd(sweep / TABLE))
     if not all(job.ended for job in jobs):
-        command = as_typed_here(f"python src/train.py resume={relative_to_cwd(sweep)}")
-        terminal.say(printable(f"to continue: {command}"))
+        terminal.say(as_typed_here(f"to continue: python src/train.py resume={relative_to_cwd(sweep)}"))
 
 
 def _table(jobs: list[Job], monitor: str) -> Table:

@@ -34,20 +34,22 @@ class TerminalHandler(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one message; a terminal that is gone does not end the run."""
         try:
+            if self.stream.isatty():
+                say(self.format(record), getattr(record, "style", STYLES.get(record.levelno, "")))
+                return
             with above_bars():
-                if self.stream.isatty():
-                    say(self.format(record), getattr(record, "style", STYLES.get(record.levelno, "")))
-                else:
-                    super().emit(record)
+                super().emit(record)
         except Exception:
             self.handleError(record)
 
 
 def say(text: str, style: str = "") -> None:
-    """Writes a text to stderr; it must have no control characters. Use it inside `above_bars`."""
+    """Writes a text to stderr, above the progress bars. Control characters become `?`."""
     from rich.text import Text
 
-    _console().print(Text(wrapped(text) if sys.stderr.isatty() else text, style), soft_wrap=True)
+    text = printable(text)
+    with above_bars():
+        _console().print(Text(wrapped(text) if sys.stderr.isatty() else text, style), soft_wrap=True)
 
 
 def wrapped(text: str) -> str:

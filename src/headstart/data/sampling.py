@@ -133,7 +133,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def _balanced(self, classes: Sequence[int], generator: torch.Generator) -> list[int]:
         """Positions whose batches, in each process, have equally frequent classes."""
         positions = {name: [p for p, each in enumerate(classes) if each == name] for name in sorted(set(classes))}
-        draws = {name: _shuffled_again_and_again(found, generator) for name, found in positions.items()}
+        draws = {name: _endlessly_shuffled(found, generator) for name, found in positions.items()}
         order: list[int] = []
         for start in range(0, len(self), self.batch_size):
             size = min(self.batch_size, len(self) - start)
@@ -142,7 +142,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return order
 
 
-def _shuffled_again_and_again(items: Sequence[int], generator: torch.Generator) -> Iterator[int]:
+def _endlessly_shuffled(items: Sequence[int], generator: torch.Generator) -> Iterator[int]:
     while True:
         yield from (items[place] for place in torch.randperm(len(items), generator=generator).tolist())
 

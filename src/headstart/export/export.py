@@ -13,7 +13,6 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from headstart.cli.schemas import EXPORT_ENDINGS
 from headstart.errors import Failure, UsageError, counted
 from headstart.export import onnx_file, safetensors_file, torch_files
 from headstart.export.metadata import metadata
@@ -23,7 +22,7 @@ from headstart.export.parity_samples import ParitySamples, evenly_spaced, parity
 from headstart.export.quantization import quantize
 from headstart.files import as_json, replacing
 from headstart.inference.classifier import Classifier
-from headstart.runs.directory import Run
+from headstart.runs.directory import EXPORT_ENDINGS, Run
 from headstart.tasks import checkpoint
 
 log = logging.getLogger(__name__)

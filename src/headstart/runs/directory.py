@@ -28,8 +28,8 @@ PROBE = "probe.ckpt"
 BAD_FILES = "bad_files.csv"
 REPORT, MODEL_CARD = "report.html", "MODEL_CARD.md"
 SCRATCH = "scratch"
-EXPORTS = (".onnx", ".pt2", ".pt", ".safetensors")
-"""How exported files end."""
+EXPORT_ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt", "safetensors": ".safetensors"}
+"""The formats of an export, and how their files end."""
 OF_EACH_START = (".hydra/*", "*.log", "config.yaml", "classes.json", "split.csv", "auto.txt", BAD_FILES)
 """Files of a run directory that a failed start leaves."""
 OF_LOGGERS_WITHOUT_ROWS = ("csv/hparams.yaml", "tensorboard/*")
@@ -163,7 +163,7 @@ class Run:
     def exports(self, checkpoint: str = "best") -> list[Path]:
         """The exported files of a checkpoint, without those that describe them or lie beside them."""
         found = [*self.export_folder.glob(f"{checkpoint}.*"), *self.export_folder.glob(f"{checkpoint}_*")]
-        return sorted(file for file in found if file.suffix in EXPORTS)
+        return sorted(file for file in found if file.suffix in EXPORT_ENDINGS.values())
 
     @property
     def scratch(self) -> "Run":

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from headstart.backbones.speed import choose_precision, faster_precision
 from headstart.cli.early_checks import duration
+from headstart.cli.quick_check import has_one_process
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.files import relative_to_cwd, replacing
@@ -191,8 +192,7 @@ def settle_machine(cfg: DictConfig) -> None:
 
 def _precision_probe(cfg: DictConfig) -> partial | None:
     """Measures the faster precision; None if the backbone is never trained, or if there are several processes."""
-    one_process = cfg.trainer.devices == 1 and cfg.trainer.get("num_nodes", 1) == 1
-    if not one_process or not get_class(cfg.finetuning._target_).trains_backbone:
+    if not has_one_process(cfg) or not get_class(cfg.finetuning._target_).trains_backbone:
         return None
     model = cfg.model.copy()
     model.weights = None

@@ -111,7 +111,7 @@ def _size_in_header(stream: BinaryIO) -> tuple[int, int]:
             try:
                 # not image.getexif(): without EXIF in the header, that of a PNG decodes the pixels to look after them
                 turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            except Exception:  # as in _turn_upright
+            except Exception:  # as in _upright
                 turned = False
     except Exception as error:  # on a broken file Pillow raises nearly any type of error
         name = getattr(stream, "name", None)
@@ -126,7 +126,7 @@ def _decode(stream: BinaryIO, path: str | None, least_side: int | None, grey_bit
             if least_side is not None:  # before the EXIF rotation: the bound is square, so the order does not matter
                 image.draft(None, (least_side, least_side))
             image.load()
-            _turn_upright(image)
+            image = _upright(image, in_place=True)
             grey = int(np.asarray(image).max()) if image.mode.startswith("I") else None
             pixels = _to_rgb_array(image, grey_bits)
     except UnreadableInput as error:
@@ -158,7 +158,7 @@ def picture_in_memory(given: Image.Image | np.ndarray, grey_bits: int = 16) -> T
     image = _as_image(given) if isinstance(given, np.ndarray) else given
     try:
         _check_size(image.size)
-        pixels = _to_rgb_array(_turned_upright(image), grey_bits)
+        pixels = _to_rgb_array(_upright(image, in_place=False), grey_bits)
     except (UnreadableInput, MemoryError):
         raise
     except Exception as error:  # as for files
@@ -179,32 +179,24 @@ def _as_image(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _turned_upright(image: Image.Image) -> Image.Image:
-    """A copy with the EXIF orientation applied; a broken EXIF block changes nothing."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    except Exception:  # as in `_turn_upright`
-        return image
-
-
 def _check_size(size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise UnreadableInput(f"too large: {size[0]} x {size[1]} pixels, at most {MAX_PIXELS:,} pixels are decoded")
 
 
-def _turn_upright(image: Image.Image) -> None:
-    """Applies the EXIF orientation to a loaded picture, in place; a broken EXIF block changes nothing.
+def _upright(image: Image.Image, in_place: bool) -> Image.Image:
+    """The picture with its EXIF orientation applied; a broken EXIF block changes nothing.
 
-    In place, because Pillow would otherwise copy every picture that needs no turn.
+    Args:
+        image: loaded.
+        in_place: whether it may be changed: Pillow would otherwise copy every picture, also one that needs no turn.
     """
     try:
-        ImageOps.exif_transpose(image, in_place=True)
+        return ImageOps.exif_transpose(image, in_place=in_place) or image
     except MemoryError:
         raise
     except Exception:  # each broken EXIF block raises another error; the pixels are fine
-        pass
+        return image
 
 
 def _to_rgb_array(image: Image.Image, grey_bits: int) -> np.ndarray:
