@@ -30,8 +30,8 @@ SMALLEST = {
     "vit_b_32": 64,
 }
 
-# with and without BatchNorm, branches that are joined, a transformer
-FEW = ["densenet121", "mobilenet_v3_small", "resnet18", "vgg11_bn", "vit_b_32"]
+# with BatchNorm, branches that are joined, a transformer
+FEW = ["densenet121", "mobilenet_v3_small", "resnet18", "vit_b_32"]
 
 # the smallest network of each family of timm
 TIMM_SMALLEST = {

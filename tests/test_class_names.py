@@ -32,6 +32,7 @@ def asked(name, *overrides):
         return compose(name, list(overrides))
 
 
+@pytest.mark.slow
 def test_all_commands_keep_them_as_they_are(capfd, caplog, run, tmp_path):
     best = run / "checkpoints/best.ckpt"
     assert list(json.loads((run / "classes.json").read_text())) == sorted(NAMES)

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import safetensors.torch
 import tiny_text
 import torch
+from families import exhaustive_unless
 from hydra import compose, initialize_config_dir
 
 from headstart.cli.conf_files import CONF
@@ -145,8 +146,9 @@ def test_predictions_are_in_the_order_of_the_lines_and_those_of_the_evaluation(c
 
 
 @pytest.mark.parametrize(
-    "form", ["onnx", *(pytest.param(f, marks=pytest.mark.slow) for f in ("torch_export", "torchscript", "safetensors"))]
+    "form", exhaustive_unless(["onnx", "torchscript"], ["onnx", "torch_export", "torchscript", "safetensors"])
 )
+@pytest.mark.slow
 def test_an_export_with_its_tokenizer_computes_the_same(form, configured, tmp_path):
     if form == "onnx":
         pytest.importorskip("onnxruntime")

@@ -27,7 +27,7 @@ VARIANTS = [
     for name in ("densenet121", "mobilenet_v2", "resnet18", "squeezenet1_1", "vgg11_bn")
     for output in ("pooled", "flattened")
 ]
-FEW_OUTPUTS = [*((name, "penultimate") for name in FEW), ("resnet18", "pooled"), ("vgg11_bn", "flattened")]
+FEW_OUTPUTS = [*((name, "penultimate") for name in FEW), ("resnet18", "pooled"), ("squeezenet1_1", "flattened")]
 
 
 def random_backbone(name: str, **arguments) -> Backbone:

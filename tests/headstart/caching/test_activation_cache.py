@@ -684,10 +684,11 @@ def test_processes_hear_of_each_other_while_their_first_one_waits(tiny, tmp_path
 @pytest.mark.parametrize(
     "finetuning",
     [
-        pytest.param(["finetuning=top_k"], marks=pytest.mark.slow, id="top_k"),
+        pytest.param(["finetuning=top_k"], marks=pytest.mark.exhaustive, id="top_k"),
         pytest.param(["finetuning=gradual", "trainer.max_epochs=3"], id="gradual"),
     ],
 )
+@pytest.mark.slow
 def test_processes_of_a_run_share_the_work(finetuning, tiny, pair):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
