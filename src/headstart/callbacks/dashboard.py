@@ -14,7 +14,7 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from headstart.callbacks.logit_collector import in_order
-from headstart.cli.overrides import command_line_overrides
+from headstart.cli.overrides import chosen_file, command_line_overrides
 from headstart.errors import UsageError
 from headstart.metrics.scores import is_better
 from headstart.runs.hyperparameters import is_hyperparameter, key_of
@@ -22,21 +22,11 @@ from headstart.runs.kept import Kept
 from headstart.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
-LAYOUT = {
-    "training": {
-        "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
-        "accuracy": ["Multiline", ["^train/acc$", "^val/acc$"]],
-        "R2": ["Multiline", ["^train/r2$", "^val/r2$"]],
-        "learning rates": ["Multiline", ["^lr/.*"]],
-        "stage": ["Multiline", ["^stage$"]],
-    }
-}
-"""The custom scalars tab: curves that share a chart."""
 MOST_LOGITS = 50_000_000
 """Limit of values that are kept (200 MB); beyond it, only the mistakes among the first samples are shown."""
 SETTINGS = ("model.name", "optimizer.lr", "optimizer.weight_decay", "data.batch_size", "trainer.max_epochs", "seed")
 PARTS = ("model", "finetuning", "optimizer", "scheduler", "augmentation", "mixing", "test_time", "head")
-"""The hparams tab shows their kinds, and every setting that was typed."""
+"""The hparams tab shows their files in `conf/`, and every setting that was typed."""
 
 
 class Dashboard(Callback):
@@ -79,7 +69,7 @@ class Dashboard(Callback):
         if writer is None or self.began:
             return
         self.began = True
-        writer.add_custom_scalars(LAYOUT)
+        writer.add_custom_scalars({"training": charts(*pl_module.objective.main_score)})
         if self.pictures:
             with isolate_rng():  # the examples must not change the run's random numbers
                 self._show_examples(writer, trainer.datamodule)
@@ -180,6 +170,22 @@ class Dashboard(Callback):
             view_of(samples[0]).add_to(writer, "val/worst_mistakes", entries, "worst mistakes on val", step)
 
 
+def charts(metric: str, name: str) -> dict[str, Any]:
+    """The charts of the custom scalars tab, each with the curves that share it.
+
+    Args:
+        metric: the main metric of training, such as `acc`.
+        name: its name for readers.
+    """
+    curves = {
+        "loss": ["^train/loss$", "^val/loss$"],
+        name: [f"^train/{metric}$", f"^val/{metric}$"],
+        "learning rates": ["^lr/.*"],
+        "stage": ["^stage$"],
+    }
+    return {title: ["Multiline", tags] for title, tags in curves.items()}
+
+
 def _writer(trainer: pl.Trainer) -> Any:
     """The writer of TensorBoard; None if the run has none."""
     found = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
@@ -210,16 +216,16 @@ def _write_settings(writer: Any, trainer: pl.Trainer, metrics: list[str], kept: 
 
 
 def chosen_settings(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
-    """The kinds of the parts, the usual settings and the typed settings, as plain values.
+    """The parts, the usual settings and the typed settings, as plain values.
 
     Args:
         config: the composed config, as in the checkpoint.
-        typed: overrides such as `optimizer.lr=0.1`; a chosen part (`model=resnet18`) is shown by its kind.
+        typed: overrides such as `optimizer.lr=0.1`.
     """
     found: dict[str, Any] = {}
     for part in PARTS:
         node = config.get(part)
-        found[part] = str(node["_target_"]).rpartition(".")[2] if isinstance(node, dict) else "none"
+        found[part] = chosen_file(part, str(node["_target_"])) if isinstance(node, dict) else "none"
     keys = [key for key in map(key_of, typed) if is_hyperparameter(key)]
     for key in dict.fromkeys([*SETTINGS, *keys]):
         node: Any = config

@@ -8,13 +8,25 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from headstart.cli.conf_files import CONF, choices_by_group
+from headstart.cli.conf_files import CONF, choices_by_group, file_with_target
 from headstart.runs.hyperparameters import key_of
 
 
 def command_line_overrides() -> list[str]:
     """The overrides of this run, in a sweep those of this job; none outside an entry point."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def chosen_file(group: str, target: str) -> str:
+    """The file of `conf/<group>` that this run uses, such as `lp_ft`.
+
+    Args:
+        group: a folder of `conf/`.
+        target: the class that its part builds, with its module. Outside an entry point, the only file with this class
+            is named; without one, the class.
+    """
+    chosen = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+    return chosen or file_with_target(group, target) or target.rpartition(".")[2]
 
 
 def translate_null_choices(arguments: list[str]) -> list[str]:

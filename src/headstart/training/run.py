@@ -18,6 +18,7 @@ from torch import Tensor
 
 from headstart.callbacks.forward_passes import passes_of
 from headstart.callbacks.logit_collector import LogitCollector
+from headstart.cli.overrides import chosen_file
 from headstart.cli.run import terminated_as_interrupted
 from headstart.cli.terminal import show
 from headstart.data.module import SPLITS, DataModule
@@ -139,9 +140,8 @@ def show_recipe(cfg: DictConfig) -> None:
     """Prints experiment and strategy of a new run in one line."""
     if cfg.resume is not None:
         return
-    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    strategy = chosen.get("finetuning") or cfg.finetuning._target_.rpartition(".")[2]
-    named = chosen.get("experiment")
+    strategy = chosen_file("finetuning", cfg.finetuning._target_)
+    named = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
     # experiment=auto only sets finetuning=auto, so naming it adds nothing
     recipe = f"experiment={named}, " if named and named != "auto" else ""
     log.info("recipe: %sfinetuning=%s", recipe, strategy)

@@ -8,7 +8,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from headstart.callbacks.dashboard import Dashboard, chosen_settings
+from headstart.callbacks.dashboard import Dashboard, charts, chosen_settings
 from headstart.errors import UsageError
 from headstart.training.run import train
 
@@ -32,7 +32,7 @@ def test_pictures_settings_and_mistakes_are_there(quick, tmp_path):
     assert (both[:18] != both[18:36]).any(), "augmented pictures differ from plain ones"
     assert events.Scalars("kept/acc")[-1].value == pytest.approx(result.score)
     settings = read_settings(events)
-    assert settings["finetuning"].string_value == "Full"
+    assert settings["finetuning"].string_value == "full"
     assert settings["data.batch_size"].number_value == 16
 
 
@@ -65,6 +65,21 @@ def test_settings_that_were_typed_are_among_those_shown():
         "mixing": "Mixing", "test_time": "none", "head": "none",
         "model.name": "net", "optimizer.lr": 0.1, "seed": 3, "mixing.mixup": 0.2,
     }  # fmt: skip
+
+
+def test_parts_are_named_as_they_are_typed():
+    config = {
+        "head": {"_target_": "headstart.heads.linear.LinearHead"},
+        "finetuning": {"_target_": "my.strategies.Own"},  # no file builds it
+    }
+    found = chosen_settings(config, [])
+    assert (found["head"], found["finetuning"]) == ("linear", "Own")
+
+
+def test_the_charts_are_those_of_the_task():
+    found = charts("r2", "R2")
+    assert list(found) == ["loss", "R2", "learning rates", "stage"]
+    assert found["R2"] == ["Multiline", ["^train/r2$", "^val/r2$"]]
 
 
 def test_a_negative_number_is_refused():
