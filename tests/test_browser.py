@@ -55,6 +55,7 @@ def check(browser, page, name, **options):
             seen = look_at(browser, page, size, scheme, **options)
             where = f"{name}_{size[0]}_{scheme}"
             if kept:
+                Path(kept).mkdir(parents=True, exist_ok=True)
                 (Path(kept) / f"{where}.png").write_bytes(seen.screenshot)
             for what in ("console", "requests", "broken", "nameless", "violations"):
                 assert getattr(seen, what) == [], f"{where}: {what}"

@@ -118,4 +118,4 @@ def test_it_is_reported(earlier):
     page, card = report(configured("report", f"run={earlier.folder}"), earlier.best)
     assert f"{earlier.metrics['test/acc']:.4f}" in page.read_text()
     assert "test_time_flip=true" in page.read_text(), "the command that made it"
-    assert "FeatureExtraction" in card.read_text()
+    assert "feature_extraction" in card.read_text()

@@ -3,6 +3,7 @@
 In a checkout, `conf/` and the entry points lie at the top. An installed package carries both inside (pyproject.toml).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -33,6 +34,17 @@ def file_with_target(group: str, target: str) -> str | None:
     files = [file_of(group, name) for name in choices_by_group().get(group, [])]
     found = [file.stem for file in files if OmegaConf.load(file).get("_target_") == target]
     return found[0] if len(found) == 1 else None
+
+
+def typed_name(group: str, target: str, choices: Mapping[str, str]) -> str:
+    """The name of a part as one types it, such as `lp_ft` of `finetuning=lp_ft`; without a known file, its class.
+
+    Args:
+        group: a folder of `conf/`.
+        target: the class that the part builds, with its module.
+        choices: the files that were chosen, by folder, as far as they are known.
+    """
+    return choices.get(group) or file_with_target(group, target) or target.rpartition(".")[2]
 
 
 def file_of(group: str, name: str) -> Path:

@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from headstart.cli.conf_files import CONF, choices_by_group, file_with_target
+from headstart.cli.conf_files import CONF, choices_by_group, typed_name
 from headstart.runs.hyperparameters import key_of
 
 
@@ -18,15 +18,8 @@ def command_line_overrides() -> list[str]:
 
 
 def chosen_file(group: str, target: str) -> str:
-    """The file of `conf/<group>` that this run uses, such as `lp_ft`.
-
-    Args:
-        group: a folder of `conf/`.
-        target: the class that its part builds, with its module. Outside an entry point, the only file with this class
-            is named; without one, the class.
-    """
-    chosen = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
-    return chosen or file_with_target(group, target) or target.rpartition(".")[2]
+    """The name of a part of this run as one types it, as in `typed_name`."""
+    return typed_name(group, target, HydraConfig.get().runtime.choices if HydraConfig.initialized() else {})
 
 
 def translate_null_choices(arguments: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from headstart.cli.conf_files import file_with_target
+from headstart.cli.conf_files import typed_name
 from headstart.errors import UsageError, nearest
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import Run, find_runs
@@ -90,7 +90,7 @@ def _typed(run: Run, key: str, value: Any) -> str:
     group = key.removesuffix(KIND)
     if group == key or value is None:
         return _short(key, value)
-    return run.choices.get(group) or file_with_target(group, value) or _short(key, value)
+    return typed_name(group, value, run.choices)
 
 
 def _in_short(key: str, values: Sequence[Any], words: Sequence[str]) -> list[str]:

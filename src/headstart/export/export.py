@@ -258,7 +258,7 @@ def print_summary(target: Path, about: dict[str, Any], name: str) -> None:
     print(f"one {name}{size}: {one['export']} ms, checkpoint in torch {one['checkpoint']} ms (medians)")
     print(
         f"batches of {THROUGHPUT}: {many['export']} {name}s per second, checkpoint in torch {many['checkpoint']} "
-        f"(medians, {times['threads']} threads)"
+        f"(medians, {counted(times['threads'], 'thread')})"
     )
     for remark in about["remarks"]:
         print(f"NOTE: {remark}")

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
+from headstart.cli.conf_files import typed_name
 from headstart.data.module import SPLITS, DataModule
 from headstart.data.samples import Samples, loader_of
 from headstart.data.splits import leaks
@@ -34,8 +35,8 @@ class DataCard:
     """The contents of the section about the data.
 
     Attributes:
-        name: of the class of the data set.
-        root: its folder.
+        name: of its folder or file; without one, of the data set.
+        root: its folder or file.
         classes: names in the order of the model's outputs.
         counts: split -> number of samples of each class.
         totals: split -> number of samples; with several labels per sample, less than the sum of `counts`.
@@ -79,8 +80,9 @@ def data_card(
         preprocess: of the model.
         examples: number of examples per class.
     """
-    name = trained.data._target_.rpartition(".")[2]
-    card = DataCard(name, trained.data.get("root"), classes, {}, {}, {}, bad=_bad_files(run.bad_files_file))
+    root = trained.data.get("root")
+    name = Path(root).name if root else typed_name("data", trained.data._target_, run.choices)
+    card = DataCard(name, root, classes, {}, {}, {}, bad=_bad_files(run.bad_files_file))
     if isinstance(data, str):
         card.missing = data
         _count_rows(card, run.split_file)

@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from headstart.cli.conf_files import typed_name
 from headstart.display import curves
 from headstart.display.page import inline_svg, style
 from headstart.files import HUB_ADDRESS
@@ -74,16 +75,22 @@ def _model(run: Run, trained: DictConfig, task: ClassificationTask) -> list[tupl
     weights = model.get("weights")
     head = sum(parameter.numel() for parameter in task.head.parameters())
     whole = sum(parameter.numel() for parameter in task.parameters())
+
+    def named(part: str) -> str:
+        node = trained.get(part)
+        return typed_name(part, node["_target_"], run.choices) if node else "none"
+
     rows = [
-        ("network", f"{model.get('name') or type(task.backbone).__name__}, {type(task.head).__name__}"),
+        ("network", model.get("name") or named("model")),
+        ("head", named("head")),
         ("started from", _weights_in_words(weights)),
         ("parameters", f"{whole:,}, including {head:,} in the head"),
         ("input", preprocess.describe()["summary"]),
         ("output", f"{len(task.classes)} {_unit(task)}, {_meaning(task)}"),
-        ("strategy", trained.finetuning._target_.rpartition(".")[2]),
-        ("optimizer", trained.optimizer._target_.rpartition(".")[2]),
+        ("strategy", named("finetuning")),
+        ("optimizer", named("optimizer")),
         ("learning rate", f"{trained.optimizer.lr:g} for the head"),
-        ("augmentation", (trained.augmentation or {"_target_": "none"})["_target_"].rpartition(".")[2]),
+        ("augmentation", named("augmentation")),
         ("kept model", _kept(run, trained)),
     ]  # fmt: skip
     if task.objective.temperature != 1:
@@ -95,6 +102,8 @@ def _weights_in_words(weights: str | None) -> str:
     """Where a network started: an address on the hub, or the name without the folders of this machine."""
     if weights is None:
         return "random weights"
+    if weights == "DEFAULT":
+        return "the published weights (DEFAULT)"
     return weights if str(weights).startswith(HUB_ADDRESS) else Path(str(weights)).name
 
 
