@@ -50,7 +50,9 @@ def pixels(run, name):
 
 def test_it_is_a_run_like_any_other(run):
     assert run.folder.parts[-4:-1] == ("logs", "train", "runs")
-    assert (run.folder / "train.log").read_text().startswith("recipe: finetuning=probe")
+    log = (run.folder / "train.log").read_text()
+    assert log.startswith("recipe: finetuning=probe")
+    assert "model=tiny_resnet, the default, is a small network for demonstrations" in log
     assert "- data.root=pictures" in (run.folder / ".hydra/overrides.yaml").read_text()
     assert run.classes == ["blue", "red"]
     assert set(run.metrics) >= {"val/acc", "test/acc", "test/loss"}

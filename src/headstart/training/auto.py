@@ -332,8 +332,8 @@ def warnings(facts: Facts) -> list[str]:
         error = 100 * math.sqrt(0.25 / facts.num_val)
         if error > 2:
             found.append(
-                f"{facts.num_val} validation samples cannot tell models apart that differ by less than {error:.0f} "
-                "points at an accuracy of one half (one standard error)"
+                f"with {facts.num_val} validation samples, a difference of less than {error:.0f} points between two "
+                "models may be chance (one standard error, at an accuracy of 0.5)"
             )
         if facts.fewest_val < FEW:
             found.append(

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from headstart.callbacks.forward_passes import passes_of
 from headstart.callbacks.logit_collector import LogitCollector
-from headstart.cli.overrides import chosen_file
+from headstart.cli.conf_files import typed_name
+from headstart.cli.overrides import command_line_overrides
 from headstart.cli.run import terminated_as_interrupted
 from headstart.cli.terminal import show
 from headstart.data.module import SPLITS, DataModule
@@ -27,6 +28,7 @@ from headstart.errors import UsageError, counted
 from headstart.evaluation.thresholds import choose_thresholds
 from headstart.files import as_json, relative_to_cwd, replacing
 from headstart.runs.directory import Run
+from headstart.runs.hyperparameters import key_of
 from headstart.runs.kept import Kept, kept_epoch
 from headstart.tasks import checkpoint
 from headstart.tasks.base import Task
@@ -37,6 +39,8 @@ from headstart.training.restart import connect_again
 from headstart.training.settle import settle
 
 log = logging.getLogger(__name__)
+SMALL_NETWORK = "tiny_resnet"
+"""The default of conf/train.yaml, which suits only the data of the demonstration."""
 SAMPLES_LOADED = 2000  # training samples that are loaded to describe the inputs
 
 
@@ -137,14 +141,22 @@ def train_from_scratch(transfer: Result) -> None:
 
 @rank_zero_only
 def show_recipe(cfg: DictConfig) -> None:
-    """Prints experiment and strategy of a new run in one line."""
+    """Prints experiment and strategy of a new run in one line, and warns of a small network that was not named."""
     if cfg.resume is not None:
         return
-    strategy = chosen_file("finetuning", cfg.finetuning._target_)
-    named = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    strategy = typed_name("finetuning", cfg.finetuning._target_, choices)
+    named = choices.get("experiment")
     # experiment=auto only sets finetuning=auto, so naming it adds nothing
     recipe = f"experiment={named}, " if named and named != "auto" else ""
     log.info("recipe: %sfinetuning=%s", recipe, strategy)
+    typed = map(key_of, command_line_overrides())
+    if cfg.data.get("root") and choices.get("model") == SMALL_NETWORK and "model" not in typed:
+        log.warning(
+            "model=%s, the default, is a small network for demonstrations; it sees pictures of %d pixels. For photos "
+            "type model=resnet50, for example",
+            *(SMALL_NETWORK, cfg.model.image_size),
+        )
 
 
 def refuse_occupied(run: Run, cfg: DictConfig) -> None:

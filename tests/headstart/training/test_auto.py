@@ -240,7 +240,7 @@ def test_what_to_expect_is_told():
     assert warnings(Facts(100, [50, 50], 0, 0)) == []
     few, noisy, rare = warnings(Facts(308, [8, 300], 100, 3))
     assert "the smallest class has 8 training samples" in few
-    assert "differ by less than 5 points" in noisy
+    assert "a difference of less than 5 points" in noisy
     assert "the rarest class of validation has 3" in rare
 
 
