@@ -1,7 +1,7 @@
 """Shows what a training with the same words would see, in seconds and without training.
 
-python src/preview.py data=image_folder data.root=my/pictures                       pictures as the network gets them
-python src/preview.py data=image_folder data.root=my/pictures augmentation=affine augmentation.degrees=20
+python src/preview.py model=resnet50 data=image_folder data.root=my/pictures     pictures as the network gets them
+python src/preview.py model=resnet50 data=image_folder data.root=my/pictures augmentation=affine
 python src/preview.py data=text_table data.root=reviews.csv model=distilbert        texts, tokens, what is cut off
 
 It is not called inspect.py: a script's folder comes first in Python's search path, so `import inspect` of every library
