@@ -67,6 +67,7 @@ SETUPS = {
     "contrastive": (
         *("finetuning=lp_ft", "finetuning.contrastive=true", "finetuning.batch_norm=train", "head.dropout=0.2"),
         *("augmentation=flip_crop", "+trainer.val_check_interval=0.5", "optimizer.lr=0.01"),
+        "scheduler=none",  # another schedule would refuse to go on for an epoch, see above
     ),
     # batches of texts of similar lengths, rows of different lengths in the cache; needs the package tokenizers
     "texts": (
