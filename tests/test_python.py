@@ -44,6 +44,16 @@ def run(tmp_path_factory):
         )
 
 
+@pytest.mark.parametrize("named", [{"model": "tiny_resnet"}, {"model__weights": None}])
+def test_a_network_that_was_named_is_no_surprise(run, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.folder.parents[3])
+    monkeypatch.setenv("HEADSTART_LOGS", str(tmp_path))
+    found = headstart.train(
+        "pictures", finetuning="full", max_epochs=1, model__image_size=24, trainer="cpu", data__batch_size=8, **named
+    )
+    assert "for demonstrations" not in (found.folder / "train.log").read_text()
+
+
 def pixels(run, name):
     return np.array(Image.open(run.folder.parents[3] / "pictures" / name))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -36,8 +37,8 @@ def predictions(cfg: DictConfig, predictor: Predictor, items: list[Any]) -> Pred
     model, rows = predictor.model, Collected()
     column = predictor.trained.data.get("text_column") if cfg.column is None else cfg.column
     size = cfg.batch_size or predictor.trained.data.batch_size
-    in_memory = not any(isinstance(item, (str, PathLike)) for item in items)
-    workers = 0 if in_memory and cfg.num_workers is None else cfg.num_workers
+    # a new process for a few samples would take longer than they do, and a script without a main guard cannot start one
+    workers = 0 if cfg.num_workers is None and _are_few(items, size) else cfg.num_workers
     shown = ShownPictures(model.preprocess)
     samples = shown.watched(_samples(items, model.preprocess, column))
     answers = answers_of(model, model.classes, cfg.top_k)
@@ -47,6 +48,12 @@ def predictions(cfg: DictConfig, predictor: Predictor, items: list[Any]) -> Pred
     if tally.unreadable or len(rows) > size:  # a few predictions need no summary
         tally.log_summary()
     return Predictions(rows, answers, predictor.shown, shown.thumbnails)
+
+
+def _are_few(items: list[Any], size: int) -> bool:
+    """Whether all samples are in memory, or are at most `size` files: a folder or a pattern may name more."""
+    named = [item for item in items if isinstance(item, (str, PathLike))]
+    return not named or (len(items) <= size and all(Path(item).is_file() for item in named))
 
 
 class Collected(list[Prediction]):

@@ -40,7 +40,7 @@ class Blend(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the model of the stage with the closed-form head."""
-        if strategy_of(trainer).stage.closed_form and not trainer.fast_dev_run:
+        if strategy_of(trainer).current_stage.closed_form and not trainer.fast_dev_run:
             trainer.save_checkpoint(self.folder / PROBE, weights_only=True)
 
     def after_fit(self, trainer: pl.Trainer, best: Path, monitor: str) -> Kept | None:

@@ -72,9 +72,9 @@ class ClosedFormHead(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Computes the head when its stage begins; a run that resumes later has the head already."""
         strategy = strategy_of(trainer)
-        if strategy.stage.closed_form and strategy.progress.began == trainer.current_epoch:
+        if strategy.current_stage.closed_form and strategy.progress.began == trainer.current_epoch:
             self._solve(trainer, pl_module)
-        elif self.factor != 1 and not strategy.stage.closed_form:
+        elif self.factor != 1 and not strategy.current_stage.closed_form:
             layer = last_layer(pl_module.head)
             with torch.no_grad():
                 layer.weight.mul_(self.factor)
@@ -122,7 +122,7 @@ class ClosedFormHead(Callback):
             loss = objective.loss(*solution.held_out).item()
             held_out = f", held-out loss {loss:.3f}, {task.objective.main_score[1]} {score:.3f}"
             strategy = strategy_of(trainer)
-            if strategy.stage.softened and not objective.numbers:
+            if strategy.current_stage.softened and not objective.numbers:
                 logits = layer(features.to(layer.weight)).detach()
                 factor = softening(lambda each: objective.loss(each * logits, targets).item(), loss)
                 self.factor = trainer.strategy.broadcast(factor)

@@ -1,6 +1,8 @@
 """Adds example samples, settings and mistakes of a run to TensorBoard, beside its curves."""
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,9 +16,10 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from headstart.callbacks.logit_collector import in_order
-from headstart.cli.overrides import chosen_file, command_line_overrides
+from headstart.cli.conf_files import typed_name
 from headstart.errors import UsageError
 from headstart.metrics.scores import is_better
+from headstart.runs.directory import Run
 from headstart.runs.hyperparameters import is_hyperparameter, key_of
 from headstart.runs.kept import Kept
 from headstart.tasks.classification import ClassificationTask
@@ -26,7 +29,7 @@ MOST_LOGITS = 50_000_000
 """Limit of values that are kept (200 MB); beyond it, only the mistakes among the first samples are shown."""
 SETTINGS = ("model.name", "optimizer.lr", "optimizer.weight_decay", "data.batch_size", "trainer.max_epochs", "seed")
 PARTS = ("model", "finetuning", "optimizer", "scheduler", "augmentation", "mixing", "test_time", "head")
-"""The hparams tab shows their files in `conf/`, and every setting that was typed."""
+"""For each part, the hparams tab shows the name of its file in `conf/`; it also shows every setting that was typed."""
 
 
 class Dashboard(Callback):
@@ -210,22 +213,25 @@ def _write_settings(writer: Any, trainer: pl.Trainer, metrics: list[str], kept: 
     task, shown = trainer.lightning_module, list(metrics)
     if trainer.datamodule.num_samples["test"]:
         shown += [*task.test_metrics, "test/loss"]
-    chosen = chosen_settings(task.hparams["config"], command_line_overrides()) | {"kept": kept}
+    config = task.hparams["config"]
+    run = Run(Path(config["paths"]["run"])).launched  # for a resumed run: the words that it was started with
+    chosen = chosen_settings(config, run.overrides or [], run.choices) | {"kept": kept}
     for summary in hparams(chosen, dict.fromkeys(shown, 0.0)):
         writer._get_file_writer().add_summary(summary)  # it may have been closed at the end of the fit
 
 
-def chosen_settings(config: dict[str, Any], typed: list[str]) -> dict[str, Any]:
+def chosen_settings(config: dict[str, Any], typed: list[str], choices: Mapping[str, str]) -> dict[str, Any]:
     """The parts, the usual settings and the typed settings, as plain values.
 
     Args:
         config: the composed config, as in the checkpoint.
         typed: overrides such as `optimizer.lr=0.1`.
+        choices: folder of `conf/` -> chosen file; may be empty.
     """
     found: dict[str, Any] = {}
     for part in PARTS:
         node = config.get(part)
-        found[part] = chosen_file(part, str(node["_target_"])) if isinstance(node, dict) else "none"
+        found[part] = typed_name(part, str(node["_target_"]), choices) if isinstance(node, dict) else "none"
     keys = [key for key in map(key_of, typed) if is_hyperparameter(key)]
     for key in dict.fromkeys([*SETTINGS, *keys]):
         node: Any = config

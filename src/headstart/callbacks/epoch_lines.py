@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Timer
 
-from headstart.callbacks.progress import epoch_of
+from headstart.callbacks.progress import epoch_in_words
 from headstart.cli.terminal import BEST, HEADER
 from headstart.finetuning.base import strategy_of
 from headstart.metrics.scores import is_better
@@ -58,10 +58,10 @@ class EpochLines(Callback):
         now = time.monotonic()
         self.seconds.append(now - self.since)
         self.since = now
-        is_closed_form = strategy.stage.closed_form
+        is_closed_form = strategy.current_stage.closed_form
         score = metrics.get(pl_module.monitor) if self.is_validated else None
         is_best = score is not None and is_better(float(score), self.best, pl_module.monitor)
-        cells = {"epoch": epoch_of(trainer.current_epoch, trainer.max_epochs).rjust(_width_of_epoch(trainer))}
+        cells = {"epoch": epoch_in_words(trainer.current_epoch, trainer.max_epochs).rjust(_width_of_epoch(trainer))}
         cells |= _metrics_cells(metrics, pl_module, self.is_validated)
         cells["lr"] = _short(self.learning_rate)
         cells["time"] = clock(now - self.began)

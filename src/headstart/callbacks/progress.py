@@ -34,7 +34,7 @@ class ProgressBar(LightningProgressBar):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         """Begins the bar of an epoch; in a resumed run perhaps in the middle."""
         if not self.bars:
-            title = f"epoch {epoch_of(trainer.current_epoch, trainer.max_epochs)}"
+            title = f"epoch {epoch_in_words(trainer.current_epoch, trainer.max_epochs)}"
             self._begin(title, self.total_train_batches, index)
 
     def on_train_batch_end(
@@ -86,6 +86,6 @@ class ProgressBar(LightningProgressBar):
             self.bars.pop().close()
 
 
-def epoch_of(epoch: int, max_epochs: int | None) -> str:
+def epoch_in_words(epoch: int, max_epochs: int | None) -> str:
     """An epoch (from 0) as it is shown: `3/16`, from 1; without the length of the run if it is open."""
     return f"{epoch + 1}/{max_epochs}" if max_epochs and max_epochs > 0 else str(epoch + 1)

@@ -38,8 +38,8 @@ class TimeLimit(Timer):
         super().on_train_start(trainer, pl_module)
         spent = f" ({duration_in_words(self.time_elapsed())} before this start)" if self.time_elapsed() >= 1 else ""
         _say(
-            "trainer.max_time: the training ends after the epoch in which it has taken "
-            f"{duration_in_words(self.limit)}{spent}; validations count, the test at the end does not"
+            f"trainer.max_time: after {duration_in_words(self.limit)}{spent} the training finishes its epoch and ends; "
+            "validations count, the test at the end does not"
         )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -54,8 +54,8 @@ class TimeLimit(Timer):
         if self.time_elapsed() >= self.limit:
             if not had_stopped and done != trainer.max_epochs:
                 _say(_ended(self.limit, done, trainer))
-        elif not self.has_estimated and self.began is not None and not strategy_of(trainer).stage.closed_form:
-            # an epoch of the closed-form head has no steps: its length says nothing about the others
+        # an epoch of the closed-form head has no steps: its length says nothing about the others
+        elif not self.has_estimated and self.began is not None and not strategy_of(trainer).current_stage.closed_form:
             self.has_estimated = True
             seconds = max(time.monotonic() - self.began, 1e-3)  # clocks of some systems move in steps
             _say(fitting(seconds, self.limit - self.time_elapsed(), done, trainer.max_epochs))

@@ -26,7 +26,7 @@ PURPOSES = {
 """The commands in the order in which a person needs them; others follow, with the first words of their docstring."""
 
 
-class _AsTyped:
+class _TranslatingStream:
     """A stream whose texts name the command `headstart`."""
 
     def __init__(self, stream: TextIO):
@@ -56,7 +56,7 @@ def main() -> None:
     os.environ[MARK] = "1"
     # as if the file had been started: sweeps that continue, and Lightning's processes for several devices, start it
     if {"--help", "-h"} & set(sys.argv):
-        sys.stdout = _AsTyped(sys.stdout)
+        sys.stdout = _TranslatingStream(sys.stdout)
     sys.argv = [str(ENTRY_POINTS / f"{first}.py"), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

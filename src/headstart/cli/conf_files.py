@@ -37,17 +37,17 @@ def file_with_target(group: str, target: str) -> str | None:
 
 
 def typed_name(group: str, target: str, choices: Mapping[str, str]) -> str:
-    """The name of a part as one types it, such as `lp_ft` of `finetuning=lp_ft`; without a known file, its class.
+    """The word after `<group>=` on the command line, such as `lp_ft`. If no file is known, the name of the class.
 
     Args:
         group: a folder of `conf/`.
         target: the class that the part builds, with its module.
-        choices: the files that were chosen, by folder, as far as they are known.
+        choices: group -> chosen file; may be empty.
     """
     return choices.get(group) or file_with_target(group, target) or target.rpartition(".")[2]
 
 
 def file_of(group: str, name: str) -> Path:
-    """The file of a choice, or a file that others are built on; one in `CONF` that does not exist if there is none."""
+    """The path of a file in a group. If no folder has it, the path in `CONF`, where no file is."""
     files = [folder / group / f"{name}.yaml" for folder in (*added, CONF)]
     return next((file for file in files if file.is_file()), files[-1])

@@ -8,18 +8,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from headstart.cli.conf_files import CONF, choices_by_group, typed_name
+from headstart.cli.conf_files import CONF, choices_by_group
 from headstart.runs.hyperparameters import key_of
 
 
 def command_line_overrides() -> list[str]:
     """The overrides of this run, in a sweep those of this job; none outside an entry point."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def chosen_file(group: str, target: str) -> str:
-    """The name of a part of this run as one types it, as in `typed_name`."""
-    return typed_name(group, target, HydraConfig.get().runtime.choices if HydraConfig.initialized() else {})
 
 
 def translate_null_choices(arguments: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ By hand, because Hydra compares types for the top level only, and builds a part 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from headstart.cli.early_checks import late_mistakes
 from headstart.cli.overrides import command_line_overrides, compose_choices
@@ -33,8 +33,10 @@ def check_without_imports(config: DictConfig) -> None:
 
 
 def has_one_process(config: DictConfig) -> bool:
-    """Whether a training runs on one device of one machine; `trainer.devices=auto` is not known to be one."""
-    return config.trainer.devices == 1 and config.trainer.get("num_nodes", 1) == 1
+    """Whether a training runs on one device of one machine; False for `devices=auto`: the number is not known yet."""
+    devices = config.trainer.devices
+    is_one = len(devices) == 1 if isinstance(devices, ListConfig) else devices == 1
+    return is_one and config.trainer.get("num_nodes", 1) == 1
 
 
 def refuse(problems: list[str]) -> None:

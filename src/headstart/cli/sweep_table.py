@@ -14,7 +14,6 @@ from rich.table import Table
 
 from headstart.cli import terminal
 from headstart.cli.typed_words import as_typed_here
-from headstart.errors import printable
 from headstart.files import relative_to_cwd, write_table
 from headstart.metrics.scores import goodness
 from headstart.runs.directory import Run
@@ -129,7 +128,7 @@ def show(sweep: Path, monitor: str) -> None:
 def _table(jobs: list[Job], monitor: str) -> Table:
     # overrides that all jobs share do not tell them apart
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    table = Table("job", "run", title=f"sweep: best {printable(monitor)} of each job")
+    table = Table("job", "run", title=f"sweep: best {monitor} of each job")
     for column in ("seconds", "parameters", "score"):
         table.add_column(column, justify="right")
     for job in sorted(jobs, key=lambda job: goodness(job.score, monitor)):
@@ -137,5 +136,5 @@ def _table(jobs: list[Job], monitor: str) -> Table:
         seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
         parameters = "" if job.parameters is None else f"{job.parameters:,}"
         score = "not ended" if not job.ended else "" if job.score is None else f"{job.score:.4f}"
-        table.add_row(printable(differences), Path(job.run).name, seconds, parameters, score)
+        table.add_row(differences, Path(job.run).name, seconds, parameters, score)
     return table

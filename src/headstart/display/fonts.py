@@ -9,7 +9,7 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 from matplotlib.text import Text
 
 log = logging.getLogger(__name__)
-MISSING = r"Glyph \d+ .*missing from"
+MISSING_GLYPH = r"Glyph \d+ .*missing from"
 """The warning of matplotlib for each character that no font of a text has."""
 LISTED = 10
 """Characters that a message lists."""
@@ -18,7 +18,7 @@ LISTED = 10
 def choose_fonts(figure: Figure) -> None:
     """Gives each text of a figure a second font if its own has not all characters; a warning says what no font has."""
     # the warning below says it once, and what to do
-    warnings.filterwarnings("ignore", MISSING)
+    warnings.filterwarnings("ignore", MISSING_GLYPH)
     missing: set[str] = set()
     for text in figure.findobj(Text):
         own = text.get_fontproperties()

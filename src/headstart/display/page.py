@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from headstart.display.fonts import MISSING
+from headstart.display.fonts import MISSING_GLYPH
 from headstart.files import replacing
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -51,7 +51,7 @@ def inline_svg(figure: Figure, key: str, label: str) -> Markup:
     """
     stream = io.StringIO()
     with style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", MISSING)  # the browser has its own fonts
+        warnings.filterwarnings("ignore", MISSING_GLYPH)  # the browser has its own fonts
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

@@ -66,7 +66,7 @@ class StagedFinetuning(BaseFinetuning):
         self.why_ended = ""
 
     @property
-    def stage(self) -> Stage:
+    def current_stage(self) -> Stage:
         """The current stage."""
         return self.plan[self.progress.stage]
 
@@ -139,7 +139,7 @@ class StagedFinetuning(BaseFinetuning):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the next stage when the current one is over."""
         last = self.progress.stage == len(self.plan) - 1
-        reason = None if last else self.progress.end_of(self.stage, trainer.current_epoch)
+        reason = None if last else self.progress.end_of(self.current_stage, trainer.current_epoch)
         if reason:
             self.progress = Progress(stage=self.progress.stage + 1, began=trainer.current_epoch)
             log.info("stage %d of %d: %s", self.progress.stage + 1, len(self.plan), reason)
@@ -173,7 +173,7 @@ class StagedFinetuning(BaseFinetuning):
         if last and self.plan[-1].closed_form and epoch > self.progress.began:
             self._end(trainer, "the closed-form head is computed, nothing else is trained: the run ends")
         monitor, best = trainer.lightning_module.monitor, self.progress.best
-        goals = (self.goal, self.stage.goal)
+        goals = (self.goal, self.current_stage.goal)
         # metrics have single precision: 95 of 100 give 0.94999999
         reached = [g for g in goals if g is not None and goodness(best, monitor) >= goodness(g, monitor) - 1e-6]
         if reached:
@@ -190,8 +190,8 @@ class StagedFinetuning(BaseFinetuning):
         if self.why_ended:
             log.info(self.why_ended)
 
-    def keep_one_stage(self, trained: frozenset[str]) -> None:
-        """Replaces the plan by one stage without an end, for a rehearsal."""
+    def replace_stages_by_one(self, trained: frozenset[str]) -> None:
+        """Trains these groups in one stage without an end, a patience or a goal, for a rehearsal."""
         self.plan = [Stage(trained)]
         self.patience = self.goal = None
 
@@ -207,7 +207,7 @@ class StagedFinetuning(BaseFinetuning):
     def apply(self, task: pl.LightningModule) -> None:
         """Sets requires_grad and the mode of every group for the current stage; a second call changes nothing."""
         from_scratch = not task.backbone.pretrained
-        stage = self.stage
+        stage = self.current_stage
         policy = self.batch_norm[min(self.progress.stage, len(self.batch_norm) - 1)]
         kept: list[nn.Module] = []
         for group in task.layer_groups:

@@ -185,9 +185,10 @@ class Schedule:
             UsageError: the state is of another scheduler, or of a run with another length.
         """
         if state["plan"] != self._plan():
+            before, now = plan_in_words(state["plan"]), plan_in_words(self._plan())
             raise UsageError(
-                f"the checkpoint was trained with {in_words(state['plan'])}, this run with {in_words(self._plan())}: "
-                "resume with the same scheduler and the same length (trainer.max_epochs)"
+                f"the checkpoint was trained with {before}, this run with {now}: resume with the same "
+                "scheduler and the same length (trainer.max_epochs)"
             )
         self.steps, self.steps_at_epoch_end = state["steps"], state["steps_at_epoch_end"]
         self.scheduled = list(state["scheduled"])
@@ -279,7 +280,7 @@ def _is_trainable(group: dict[str, Any]) -> bool:
     return any(parameter.requires_grad for parameter in group["params"])
 
 
-def in_words(plan: dict[str, Any]) -> str:
+def plan_in_words(plan: dict[str, Any]) -> str:
     """`CosineAnnealingLR (T_max=20)`, or `no scheduler`."""
     horizons = ", ".join(f"{name}={value}" for name, value in plan.items() if name != "scheduler")
     return (plan["scheduler"] or "no scheduler") + (f" ({horizons})" if horizons else "")

@@ -1,6 +1,7 @@
 """Writes the report page of a run and its model card."""
 
 import logging
+import re
 import time
 from datetime import datetime
 from pathlib import Path
@@ -175,6 +176,6 @@ def _hub_results(content: dict[str, Any]) -> list[dict[str, Any]]:
             for m in each.metrics
             if m.key in known
         ]
-        dataset = {"name": name, "type": name.lower(), "split": each.split}
+        dataset = {"name": name, "type": re.sub(r"[^a-z0-9_.-]+", "_", name.lower()), "split": each.split}
         entries.append({"task": {"type": content["hub_task"]}, "dataset": dataset, "metrics": metrics})
     return entries

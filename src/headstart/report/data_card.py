@@ -4,7 +4,7 @@ import csv
 import io
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from markupsafe import Markup
 from omegaconf import DictConfig
@@ -35,7 +35,7 @@ class DataCard:
     """The contents of the section about the data.
 
     Attributes:
-        name: of its folder or file; without one, of the data set.
+        name: the last part of `root`; without a root, the name of the data set.
         root: its folder or file.
         classes: names in the order of the model's outputs.
         counts: split -> number of samples of each class.
@@ -81,7 +81,7 @@ def data_card(
         examples: number of examples per class.
     """
     root = trained.data.get("root")
-    name = Path(root).name if root else typed_name("data", trained.data._target_, run.choices)
+    name = PureWindowsPath(root).name if root else typed_name("data", trained.data._target_, run.choices)
     card = DataCard(name, root, classes, {}, {}, {}, bad=_bad_files(run.bad_files_file))
     if isinstance(data, str):
         card.missing = data

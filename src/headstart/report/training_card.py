@@ -4,7 +4,7 @@ import csv
 import math
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from hydra.utils import instantiate
 from markupsafe import Markup
@@ -17,7 +17,8 @@ from headstart.display import curves
 from headstart.display.page import inline_svg, style
 from headstart.files import HUB_ADDRESS
 from headstart.finetuning.stages import Stage
-from headstart.runs.directory import SCRATCH, Run
+from headstart.inference.facts import network_name
+from headstart.runs.directory import Run
 from headstart.tasks.classification import ClassificationTask
 
 WIDTH = 4.3
@@ -81,7 +82,7 @@ def _model(run: Run, trained: DictConfig, task: ClassificationTask) -> list[tupl
         return typed_name(part, node["_target_"], run.choices) if node else "none"
 
     rows = [
-        ("network", model.get("name") or named("model")),
+        ("network", network_name(task, trained)),
         ("head", named("head")),
         ("started from", _weights_in_words(weights)),
         ("parameters", f"{whole:,}, including {head:,} in the head"),
@@ -104,7 +105,7 @@ def _weights_in_words(weights: str | None) -> str:
         return "random weights"
     if weights == "DEFAULT":
         return "the published weights (DEFAULT)"
-    return weights if str(weights).startswith(HUB_ADDRESS) else Path(str(weights)).name
+    return weights if str(weights).startswith(HUB_ADDRESS) else PureWindowsPath(str(weights)).name
 
 
 def _unit(task: ClassificationTask) -> str:
@@ -223,8 +224,5 @@ def _cost(run: Run, history: curves.History, trained: DictConfig, sample_name: s
 
 def command(run: Run) -> str | None:
     """The command line; for a job of a sweep, with the overrides of that job. None if it was not recorded."""
-    # the run from random weights is a part of another run and was started with it
-    started = Run(run.folder.parent) if run.folder.name == SCRATCH else run
-    if started.overrides is None:
-        return None
-    return " ".join(["python src/train.py", *map(shlex.quote, started.overrides)])
+    overrides = run.launched.overrides
+    return None if overrides is None else " ".join(["python src/train.py", *map(shlex.quote, overrides)])

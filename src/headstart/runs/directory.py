@@ -170,6 +170,11 @@ class Run:
         """The run from random weights inside this one (compare_scratch=true)."""
         return Run(self.folder / SCRATCH)
 
+    @property
+    def launched(self) -> "Run":
+        """The run that a command started: for the run from random weights, the one around it."""
+        return Run(self.folder.parent) if self.folder.name == SCRATCH else self
+
     def evaluated_metrics_file(self, split: str, checkpoint: str = "best") -> Path:
         """The metrics of an evaluation of the run's own data, by checkpoint name."""
         return self.folder / f"metrics_{_named(split, checkpoint)}.json"
@@ -245,9 +250,10 @@ class Run:
     @cached_property
     def choices(self) -> dict[str, str]:
         """Folder of `conf/` -> the file that was chosen in it, such as `finetuning` -> `lp_ft`; empty if not known."""
-        if not self.launch_file.is_file():
+        file = self.launched.launch_file
+        if not file.is_file():
             return {}
-        chosen = OmegaConf.select(OmegaConf.load(self.launch_file), "hydra.runtime.choices") or {}
+        chosen = OmegaConf.select(OmegaConf.load(file), "hydra.runtime.choices") or {}
         return {str(group): name for group, name in chosen.items() if isinstance(name, str)}
 
     @cached_property

@@ -124,4 +124,4 @@ class _OneStage(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Replaces the stages by one."""
         strategy = strategy_of(trainer)
-        strategy.keep_one_stage(frozenset().union(*(each.trained for each in strategy.plan)))
+        strategy.replace_stages_by_one(frozenset().union(*(each.trained for each in strategy.plan)))

@@ -82,7 +82,7 @@ class RangeTest(Callback):
             )
         if strategy.plan[0].contrastive:
             raise UsageError("lr_find=true does not work with finetuning=contrastive: give optimizer.lr=<number>")
-        strategy.keep_one_stage(strategy.plan[0].trained)
+        strategy.replace_stages_by_one(strategy.plan[0].trained)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _: int) -> None:
         """Sets the learning rates of the next step."""

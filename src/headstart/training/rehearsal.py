@@ -10,13 +10,13 @@ from headstart.training.build import build_task, build_trainer
 def rehearse(cfg: DictConfig, data: DataModule, callback: Callback, max_steps: int = -1, cached: bool = True) -> None:
     """Trains a separate task with a separate trainer, so that strategy and caches work as in the run.
 
-    It has no scheduler, loggers and callbacks of its own, writes no checkpoint, and validates on one batch. Random
-    numbers are used: call it inside `isolate_rng`.
+    It has no scheduler, no loggers and none of the callbacks of conf/callbacks. It writes no checkpoint and validates
+    on one batch. It uses random numbers: call it inside `isolate_rng`.
 
     Args:
         cfg: of the run.
         data: of the run, set up.
-        callback: observes the training; it is placed behind the strategy.
+        callback: controls the rehearsal; it is called after the strategy.
         max_steps: optimizer steps; -1: until the callback ends the training.
         cached: whether the caches serve it.
     """

@@ -41,6 +41,8 @@ from headstart.training.settle import settle
 log = logging.getLogger(__name__)
 SMALL_NETWORK = "tiny_resnet"
 """The default of conf/train.yaml, which suits only the data of the demonstration."""
+PHOTOS = ("image_folder", "table", "cats_dogs", "cifar10")
+"""Files of conf/data with pictures for which it is too small."""
 SAMPLES_LOADED = 2000  # training samples that are loaded to describe the inputs
 
 
@@ -150,12 +152,13 @@ def show_recipe(cfg: DictConfig) -> None:
     # experiment=auto only sets finetuning=auto, so naming it adds nothing
     recipe = f"experiment={named}, " if named and named != "auto" else ""
     log.info("recipe: %sfinetuning=%s", recipe, strategy)
-    typed = map(key_of, command_line_overrides())
-    if cfg.data.get("root") and choices.get("model") == SMALL_NETWORK and "model" not in typed:
+    typed = set(map(key_of, command_line_overrides()))
+    is_default = named in (None, "auto") and not {"model", "model.weights"} & typed
+    if choices.get("data") in PHOTOS and choices.get("model") == SMALL_NETWORK and is_default:
         log.warning(
-            "model=%s, the default, is a small network for demonstrations; it sees pictures of %d pixels. For photos "
-            "type model=resnet50, for example",
-            *(SMALL_NETWORK, cfg.model.image_size),
+            "model=%s, the default, is a small network for demonstrations: it shrinks pictures to %d x %d pixels. For "
+            "photos type model=resnet50, for example",
+            *(SMALL_NETWORK, cfg.model.image_size, cfg.model.image_size),
         )
 
 

@@ -19,7 +19,7 @@ from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.files import relative_to_cwd, replacing
 from headstart.inputs.base import Setting
-from headstart.optim.learning_rates import HORIZONS, in_words
+from headstart.optim.learning_rates import HORIZONS, plan_in_words
 from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
 from headstart.tasks.objective import Objective
@@ -111,7 +111,7 @@ def refuse_other_length(cfg: DictConfig, resume_from: Path) -> None:
     spans_the_run = any(name in plan and cfg.scheduler.get(name) is None for name in HORIZONS)
     if cfg.trainer.max_epochs != before and spans_the_run:
         raise UsageError(
-            f"trainer.max_epochs={cfg.trainer.max_epochs}: the run was trained with {in_words(plan)}, planned for "
+            f"trainer.max_epochs={cfg.trainer.max_epochs}: the run was trained with {plan_in_words(plan)}, planned for "
             f"max_epochs={before}. Resume it with that length, or start a new run from its weights: "
             f"model.weights={relative_to_cwd(Path(cfg.paths.run))}"
         )

@@ -59,9 +59,9 @@ def test_settings_that_were_typed_are_among_those_shown():
         "model": {"_target_": "a.Net", "name": "net"}, "optimizer": {"_target_": "o.SGD", "lr": 0.1},
         "mixing": {"_target_": "m.Mixing", "mixup": 0.2}, "scheduler": None, "seed": 3,
     }  # fmt: skip
-    found = chosen_settings(config, ["mixing.mixup=0.2", "model=net", "+x.y=1"])
+    found = chosen_settings(config, ["mixing.mixup=0.2", "model=net", "+x.y=1"], {"optimizer": "sgd"})
     assert found == {
-        "model": "Net", "finetuning": "none", "optimizer": "SGD", "scheduler": "none", "augmentation": "none",
+        "model": "Net", "finetuning": "none", "optimizer": "sgd", "scheduler": "none", "augmentation": "none",
         "mixing": "Mixing", "test_time": "none", "head": "none",
         "model.name": "net", "optimizer.lr": 0.1, "seed": 3, "mixing.mixup": 0.2,
     }  # fmt: skip
@@ -72,7 +72,7 @@ def test_parts_are_named_as_they_are_typed():
         "head": {"_target_": "headstart.heads.linear.LinearHead"},
         "finetuning": {"_target_": "my.strategies.Own"},  # no file builds it
     }
-    found = chosen_settings(config, [])
+    found = chosen_settings(config, [], {})
     assert (found["head"], found["finetuning"]) == ("linear", "Own")
 
 
@@ -80,6 +80,17 @@ def test_the_charts_are_those_of_the_task():
     found = charts("r2", "R2")
     assert list(found) == ["loss", "R2", "learning rates", "stage"]
     assert found["R2"] == ["Multiline", ["^train/r2$", "^val/r2$"]]
+
+
+def test_the_words_are_those_that_the_run_was_started_with(quick, tmp_path):
+    run = tmp_path / "run"
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra/hydra.yaml").write_text("hydra: {runtime: {choices: {finetuning: first_choice}}}")
+    (run / ".hydra/overrides.yaml").write_text("[task.backbone_lr_ratio=0.1]")
+    train(quick("trainer.max_epochs=1"))
+    settings = read_settings(shown(run))
+    assert settings["finetuning"].string_value == "first_choice"
+    assert settings["task.backbone_lr_ratio"].number_value == pytest.approx(0.1)
 
 
 def test_a_negative_number_is_refused():

@@ -52,7 +52,7 @@ def test_a_run_says_when_it_will_end_and_why_it_ended(quick, monkeypatch, caplog
     with caplog.at_level(logging.INFO, time_limit.__name__):
         train(quick("trainer.max_time=1h", "trainer.max_epochs=100", "finetuning.patience=null", "test=false"))
     begins, fits, ends = [record.message for record in caplog.records if record.name == time_limit.__name__]
-    assert begins.startswith("trainer.max_time: the training ends after the epoch in which it has taken 1 h")
+    assert begins.startswith("trainer.max_time: after 1 h")
     assert "of 100 epochs fit into trainer.max_time" in fits
     assert ends.startswith("1 h are over (trainer.max_time): the training ends after epoch ")
     assert "of 100. The learning rates would have fallen further" in ends

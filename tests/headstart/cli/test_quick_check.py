@@ -103,3 +103,17 @@ def test_a_callback_without_a_target_is_refused(composed):
         config.callbacks.early_stoping = {"patience": 3}
     with pytest.raises(UsageError, match=r"callbacks.early_stoping has no _target_; .* write ~callbacks.early_stoping"):
         check_without_imports(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_one"),
+    [
+        (["trainer.devices=1"], True),
+        (["trainer.devices=[1]"], True),  # the second GPU alone
+        (["trainer.devices=[0,1]"], False),
+        (["trainer.devices=auto"], False),
+        (["trainer.devices=1", "+trainer.num_nodes=2"], False),
+    ],
+)
+def test_one_process_is_one_device_of_one_machine(overrides, is_one, composed):
+    assert quick_check.has_one_process(composed(*overrides)) is is_one

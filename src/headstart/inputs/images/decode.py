@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from headstart.errors import UsageError
@@ -43,6 +43,16 @@ FORMATS = tuple(
 )
 """Formats that are decoded, by Pillow's names. It knows more; for one of them, EPS, it would start another program."""
 
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what turns the pixels upright (CIPA DC-008, tag 0x0112)."""
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 
@@ -126,7 +136,7 @@ def _decode(stream: BinaryIO, path: str | None, least_side: int | None, grey_bit
             if least_side is not None:  # before the EXIF rotation: the bound is square, so the order does not matter
                 image.draft(None, (least_side, least_side))
             image.load()
-            image = _upright(image, in_place=True)
+            image = _upright(image)
             grey = int(np.asarray(image).max()) if image.mode.startswith("I") else None
             pixels = _to_rgb_array(image, grey_bits)
     except UnreadableInput as error:
@@ -158,7 +168,7 @@ def picture_in_memory(given: Image.Image | np.ndarray, grey_bits: int = 16) -> T
     image = _as_image(given) if isinstance(given, np.ndarray) else given
     try:
         _check_size(image.size)
-        pixels = _to_rgb_array(_upright(image, in_place=False), grey_bits)
+        pixels = _to_rgb_array(_upright(image), grey_bits)
     except (UnreadableInput, MemoryError):
         raise
     except Exception as error:  # as for files
@@ -184,19 +194,19 @@ def _check_size(size: tuple[int, int]) -> None:
         raise UnreadableInput(f"too large: {size[0]} x {size[1]} pixels, at most {MAX_PIXELS:,} pixels are decoded")
 
 
-def _upright(image: Image.Image, in_place: bool) -> Image.Image:
-    """The picture with its EXIF orientation applied; a broken EXIF block changes nothing.
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture with its EXIF orientation applied; the same one if it needs no turn.
 
-    Args:
-        image: loaded.
-        in_place: whether it may be changed: Pillow would otherwise copy every picture, also one that needs no turn.
+    Made by hand, because Pillow's `exif_transpose` also writes the EXIF block anew, which fails if another tag in it is
+    broken.
     """
     try:
-        return ImageOps.exif_transpose(image, in_place=in_place) or image
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except MemoryError:
         raise
     except Exception:  # each broken EXIF block raises another error; the pixels are fine
         return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb_array(image: Image.Image, grey_bits: int) -> np.ndarray:

@@ -137,8 +137,10 @@ def test_too_little_memory_for_a_turn_is_no_fault_of_the_picture(tmp_path, monke
     def fail(*args, **options):
         raise MemoryError
 
-    path = save(noise(), tmp_path / "a.png")
-    monkeypatch.setattr(decode.ImageOps, "exif_transpose", fail)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(noise(), tmp_path / "a.png", exif=exif)
+    monkeypatch.setattr(Image.Image, "transpose", fail)
     with pytest.raises(MemoryError):
         read_picture(path)
 
