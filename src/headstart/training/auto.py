@@ -19,8 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from headstart.backbones.base import Backbone
 from headstart.backbones.speed import seconds_per_sample
 from headstart.callbacks.closed_form_head import FEWEST_WITH_PAIRS, last_layer
-from headstart.cli.conf_files import file_with_target
+from headstart.cli.conf_files import typed_name
 from headstart.cli.overrides import command_line_overrides
+from headstart.cli.quick_check import has_one_process
 from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.inputs.base import Length, Setting
@@ -37,6 +38,8 @@ TOO_FEW_MISTAKES = 5
 USUAL_LR_RATIO, HIGHER_LR_RATIO = 0.1, 0.3
 """The default, and the ratio with which MobileNetV2 was more accurate, given enough samples per class
 (docs/accuracy.md)."""
+TRANSFORMER_LR_DECAY = 0.75
+"""Each block of a vision transformer learns more slowly than the block above it (docs/timm.md)."""
 SMALL_VALIDATION = 50
 """With fewer validation samples, a run that trains on them, too, was more accurate (docs/accuracy.md)."""
 TOO_FEW_TO_TUNE = 5
@@ -57,6 +60,7 @@ class Facts:
         num_val: validation samples.
         fewest_val: validation samples of the rarest class; for numbers all.
         batch_norm: whether a pretrained backbone with BatchNorm is trained.
+        vision_transformer: whether a pretrained backbone of attention layers for inputs of one size is trained.
         run_length: of this kind of input; None: the default.
         contrastive_up_to: training samples up to which the fine-tuning is contrastive; 0: never.
         several_labels: whether a sample may have any number of labels.
@@ -67,6 +71,7 @@ class Facts:
     num_val: int
     fewest_val: int
     batch_norm: bool = False
+    vision_transformer: bool = False
     run_length: Length | None = None
     several_labels: bool = False
     contrastive_up_to: int = 0
@@ -90,14 +95,17 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
     """
     given = _given(cfg)
     # several processes would each measure, and might choose different settings
-    limited = cfg.trainer.max_time and cfg.trainer.devices == 1
+    limited = cfg.trainer.max_time and has_one_process(cfg)
     limit = Timer(cfg.trainer.max_time).time_remaining() if limited else None
     model = OmegaConf.create({"model": OmegaConf.merge(cfg.model, {"weights": None})})
     with torch.random.fork_rng(devices=[]):
         settings = _head_settings(cfg) if "finetuning.solve_head" not in given else []
         closed_form_head = not settings and cfg.finetuning.get("solve_head") and cfg.model.get("weights") is not None
         backbone = instantiate(model.model)
-        facts = facts_of(data, _trains_with_batch_norm(cfg, backbone), backbone.preprocess.run_length)
+        facts = facts_of(data, backbone.preprocess.run_length)
+        if cfg.model.get("weights") is not None and get_class(cfg.finetuning._target_).trains_backbone:
+            found = has_batch_norm(backbone), is_vision_transformer(backbone)
+            facts = replace(facts, batch_norm=found[0], vision_transformer=found[1])
         if _pairs_possible(cfg, data):
             facts = replace(facts, contrastive_up_to=backbone.preprocess.contrastive_up_to)
         for setting in backbone.preprocess.suggest(_some_samples(data)):
@@ -145,14 +153,21 @@ def _given(cfg: DictConfig) -> set[str]:
     given = set(map(key_of, command_line_overrides()))
     if cfg.data.sampler == "balanced" or cfg.data.class_weights != "none":  # one of the two is enough for rare classes
         given.add("data.class_weights")
-    if cfg.task.backbone_lr_ratio != USUAL_LR_RATIO:  # a file of conf/ sets it
-        given.add("task.backbone_lr_ratio")
+    for key, usual in (("backbone_lr_ratio", USUAL_LR_RATIO), ("layer_lr_decay", 1.0)):
+        if cfg.task[key] != usual:  # a file of conf/ sets it
+            given.add(f"task.{key}")
     return given
 
 
-def _trains_with_batch_norm(cfg: DictConfig, backbone: Backbone) -> bool:
-    is_trained = cfg.model.get("weights") is not None and get_class(cfg.finetuning._target_).trains_backbone
-    return is_trained and any(isinstance(module, _BatchNorm) for module in backbone.modules())
+def has_batch_norm(backbone: Backbone) -> bool:
+    """Whether a layer of the backbone is a BatchNorm."""
+    return any(isinstance(module, _BatchNorm) for module in backbone.modules())
+
+
+def is_vision_transformer(backbone: Backbone) -> bool:
+    """Whether the backbone has attention, no BatchNorm, and inputs of one size; texts have any length."""
+    has_attention = any("Attention" in type(module).__name__ for module in backbone.modules())
+    return has_attention and not has_batch_norm(backbone) and not backbone.variable_length
 
 
 def _pairs_possible(cfg: DictConfig, data: DataModule) -> bool:
@@ -179,7 +194,7 @@ def _fits(model: DictConfig, setting: Setting) -> bool:
 
 def recipe_summary(cfg: DictConfig, batch_norm: bool = True) -> str:
     """The settings that do not depend on the data, in one sentence; `batch_norm`: as in `Facts`."""
-    parts = [f"{part}={_typed(part, cfg[part]._target_)}" for part in NAMED_PARTS if cfg[part]]
+    parts = [f"{part}={typed_name(part, cfg[part]._target_, {})}" for part in NAMED_PARTS if cfg[part]]
     if cfg.model.get("weights") is not None:
         found = "learning rate by a range test" if cfg.lr_find else f"learning rate {cfg.optimizer.lr:g}"
         backbone = f"{cfg.task.backbone_lr_ratio:g} times that for the backbone"
@@ -192,11 +207,6 @@ def recipe_summary(cfg: DictConfig, batch_norm: bool = True) -> str:
         f"finetuning=auto: {', '.join(parts)}, {how}{end}{averages}. The settings below are chosen by network and "
         "data; to choose all settings yourself, name another strategy, such as finetuning=full"
     )
-
-
-def _typed(part: str, target: str) -> str:
-    """The word after `<part>=` that chooses this class or function; its name if no file of `conf/` has it alone."""
-    return file_with_target(part, target) or target.rpartition(".")[2]
 
 
 def _head_settings(cfg: DictConfig) -> list[Setting]:
@@ -214,17 +224,19 @@ def _head_settings(cfg: DictConfig) -> list[Setting]:
     return []
 
 
-def facts_of(data: DataModule, batch_norm: bool, run_length: Length | None = None) -> Facts:
-    """The facts that the recommendations need.
+def facts_of(data: DataModule, run_length: Length | None = None) -> Facts:
+    """The facts about the data that the recommendations need.
 
     Args:
         data: set up.
-        batch_norm, run_length: as in `Facts`.
+        run_length: as in `Facts`.
     """
     num_val, val_counts = data.num_samples["val"], data.class_counts("val")
     counts = [] if data.samples.numbers else data.class_counts()
     several = data.samples.multi_label
-    return Facts(data.num_samples["train"], counts, num_val, min(val_counts), batch_norm, run_length, several)
+    return Facts(
+        data.num_samples["train"], counts, num_val, min(val_counts), run_length=run_length, several_labels=several
+    )
 
 
 def decide(
@@ -270,6 +282,9 @@ def decide(
     if facts.batch_norm and per_class >= ENOUGH_PER_CLASS and "task.backbone_lr_ratio" not in given:
         reason = f"the network has BatchNorm, and there are {per_class:.0f} {unit}"
         found.append(Setting("task.backbone_lr_ratio", HIGHER_LR_RATIO, reason))
+    if facts.vision_transformer and "task.layer_lr_decay" not in given:
+        reason = "the network is a transformer, whose lower layers should change little"
+        found.append(Setting("task.layer_lr_decay", TRANSFORMER_LR_DECAY, reason))
     if not facts.counts:  # the settings below are for classes
         return found
     most, fewest = max(facts.counts), min(facts.counts)
@@ -332,8 +347,8 @@ def warnings(facts: Facts) -> list[str]:
         error = 100 * math.sqrt(0.25 / facts.num_val)
         if error > 2:
             found.append(
-                f"with {facts.num_val} validation samples, a difference of less than {error:.0f} points between two "
-                "models may be chance (one standard error, at an accuracy of 0.5)"
+                f"with {facts.num_val} validation samples, chance alone moves a score by about {error:.0f} points "
+                "(one standard error, at an accuracy of 0.5)"
             )
         if facts.fewest_val < FEW:
             found.append(

@@ -4,6 +4,7 @@ import csv
 import itertools
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,15 @@ from headstart.callbacks.blend import SHARE, Blend, _best, _between
 from headstart.errors import UsageError
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
-from headstart.training.auto import Facts, decide, facts_of, hold_nothing_out, recommend, warnings
+from headstart.training.auto import (
+    Facts,
+    decide,
+    facts_of,
+    hold_nothing_out,
+    is_vision_transformer,
+    recommend,
+    warnings,
+)
 from headstart.training.build import build_data, editable_copy
 from headstart.training.run import train
 from headstart.training.settle import settle_by_data
@@ -235,20 +244,40 @@ def test_a_head_that_cannot_be_computed_learns(word, quick, tmp_path, monkeypatc
     assert "finetuning.solve_head=False: " in (tmp_path / "run/auto.txt").read_text()
 
 
+def test_lower_layers_of_a_vision_transformer_learn_more_slowly():
+    pytest.importorskip("timm")
+    from headstart.backbones.timm import TimmBackbone
+
+    facts = Facts(600, [300, 300], num_val=300, fewest_val=100)
+    for name, expected in (("test_vit", True), ("test_efficientnet", False)):
+        assert is_vision_transformer(TimmBackbone(name=name, weights=None)) is expected
+        found = decide(replace(facts, vision_transformer=expected))
+        assert [setting.value for setting in found if setting.key == "task.layer_lr_decay"] == [0.75] * expected
+    typed = decide(replace(facts, vision_transformer=True), {"task.layer_lr_decay"})
+    assert all(setting.key != "task.layer_lr_decay" for setting in typed)
+
+
+def test_an_encoder_of_texts_is_no_vision_transformer():
+    pytest.importorskip("tokenizers")
+    import tiny_text
+
+    assert not is_vision_transformer(tiny_text.backbone())
+
+
 def test_what_to_expect_is_told():
     assert warnings(Facts(100, [50, 50], 700, 350)) == []
     assert warnings(Facts(100, [50, 50], 0, 0)) == []
     few, noisy, rare = warnings(Facts(308, [8, 300], 100, 3))
     assert "the smallest class has 8 training samples" in few
-    assert "a difference of less than 5 points" in noisy
+    assert "moves a score by about 5 points" in noisy
     assert "the rarest class of validation has 3" in rare
 
 
 def test_the_facts_are_those_of_the_data(quick):
     data = build_data(quick())
-    facts = facts_of(data, batch_norm=True)
+    facts = facts_of(data)
     counts = data.class_counts("val")
-    assert facts == Facts(data.num_samples["train"], data.class_counts(), sum(counts), min(counts), True)
+    assert facts == Facts(data.num_samples["train"], data.class_counts(), sum(counts), min(counts))
 
 
 # without a goal, which is reached at once: the pictures are that easy
