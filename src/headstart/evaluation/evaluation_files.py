@@ -13,6 +13,7 @@ from headstart.evaluation import number_files
 from headstart.files import Column, as_json, replacing, write_table
 from headstart.metrics import per_class
 from headstart.metrics.calibration import calibration_error, reliability_bins
+from headstart.metrics.intervals import f1_intervals
 from headstart.metrics.mistakes import worst_mistakes, write_mistakes
 from headstart.metrics.number_predictions import NumberPredictions
 from headstart.metrics.predictions import Predictions, write_predictions
@@ -73,6 +74,8 @@ def _write_classes(folder: Path, evaluation: Evaluation, contents: Column | None
     """Writes the files about classes, and returns what the JSON file says about them."""
     predictions = evaluation.predictions
     rows = per_class.class_rows(predictions)
+    for row, limits in zip(rows, f1_intervals(predictions), strict=True):
+        row |= {name: None if math.isnan(end) else end for name, end in zip(("f1_low", "f1_high"), limits, strict=True)}
     content: dict[str, Any] = {"classes": rows}
     write_predictions(predictions_file(folder), predictions)
     write_mistakes(folder / "mistakes.csv", worst_mistakes(predictions), contents)

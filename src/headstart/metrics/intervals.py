@@ -47,6 +47,23 @@ def bootstrap_intervals(
     return {name: (low.item(), high.item()) for name, (low, high) in found.items()}
 
 
+def f1_intervals(predictions: Predictions, seed: int = 0) -> list[tuple[float, float]]:
+    """The 95 % interval of the F1 of each class: lower and upper end; NaN for a class that no draw has.
+
+    Args:
+        predictions: of a split.
+        seed: of the draws.
+    """
+    count = _label_counts if predictions.multi_label else _class_counts
+    parts = []
+    for draws in _draws(len(predictions), seed):
+        right, actual, predicted = count(predictions, draws)
+        parts.append(_f1(right, actual, predicted).where(actual + predicted > 0, torch.nan))
+    limits = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = torch.cat(parts, dim=1).double().nanquantile(limits, dim=1).tolist()
+    return list(zip(low, high, strict=True))
+
+
 def describe_no_mistake(samples: int) -> str:
     """A sentence for predictions without a mistake, whose bootstrap interval has no width.
 

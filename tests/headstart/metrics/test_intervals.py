@@ -2,13 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from headstart.metrics import intervals as bootstrap
-from headstart.metrics.intervals import bootstrap_intervals, describe_no_mistake, resampled_metric, statistics_of
+from headstart.metrics.intervals import (
+    bootstrap_intervals,
+    describe_no_mistake,
+    f1_intervals,
+    resampled_metric,
+    statistics_of,
+)
 from headstart.metrics.predictions import Predictions
 from headstart.tasks.objectives import CALIBRATION_BINS, MultiLabel, OneSigmoid, Softmax
 
@@ -126,3 +133,27 @@ def test_a_single_sample_has_no_width_and_no_area():
 def test_what_no_mistake_proves(samples):
     exact = binomtest(samples, samples).proportion_ci(0.95, method="exact").low
     assert f"as low as {exact:.3f} " in describe_no_mistake(samples)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_interval_of_the_f1_of_a_class_is_that_of_samples_drawn_anew(multi_label):
+    random = torch.Generator().manual_seed(0)
+    probabilities = torch.rand(40, 3, generator=random)
+    if multi_label:
+        targets = (torch.rand(40, 3, generator=random) < torch.tensor([0.5, 0.2, 0.02])).long()
+    else:
+        probabilities /= probabilities.sum(dim=1, keepdim=True)
+        targets = torch.randint(0, 3, (40,), generator=random)
+    found = predictions(probabilities, targets, multi_label)
+    answer = found.answer if multi_label else found.predicted
+    drawn = []
+    for counts in bootstrap._draws(40, 0):
+        for places in (torch.arange(40).repeat_interleave(column.long()) for column in counts.T):
+            drawn.append(f1_score(targets[places], answer[places], labels=range(3), average=None, zero_division=np.nan))
+    expected = np.nanquantile(drawn, [0.025, 0.975], axis=0).T
+    assert np.allclose(f1_intervals(found), expected, atol=1e-6)
+
+
+def test_a_class_that_is_never_seen_has_no_interval():
+    found = predictions(torch.tensor([[0.2, 0.7, 0.1]] * 4), torch.tensor([0, 0, 1, 1]))
+    assert [math.isnan(low) for low, _ in f1_intervals(found)] == [False, False, True]
