@@ -17,6 +17,7 @@ from PIL import Image
 
 import headstart
 from headstart.cli.conf_files import CONF
+from headstart.inference.batches import batches
 
 QUICK = {
     "data__num_samples": 80, "data__image_size": 16, "data__batch_size": 16, "model__image_size": 16, "trainer": "cpu",
@@ -80,6 +81,23 @@ def test_files_pictures_and_arrays_give_the_same(run):
     assert run.predict(array, top_k=1)[0]["predictions"] == found[0]["predictions"][:1]
     assert len(run.predict(np.stack([array, array]))) == 2
     assert len(run.predict(file.parent)) == 12
+
+
+def test_only_many_files_are_loaded_by_other_processes(run, monkeypatch):
+    """A script without `if __name__ == "__main__"` cannot start processes, where they are spawned."""
+    asked = []
+
+    def noted(samples, preprocess, size, workers):
+        asked.append(workers)
+        return batches(samples, preprocess, size, 0)
+
+    monkeypatch.setattr("headstart.api.memory.batches", noted)
+    folder = run.folder.parents[3] / "pictures"
+    run.predict([folder / "red/3.png", folder / "red/4.png"])
+    run.predict([pixels(run, "red/3.png")] * 3, batch_size=2)
+    run.predict(folder, batch_size=4)
+    run.predict(folder / "red/3.png", num_workers=1)
+    assert asked == [0, 0, None, 1]
 
 
 def test_the_same_as_the_command_writes(run, tmp_path):

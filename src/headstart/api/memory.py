@@ -1,8 +1,8 @@
 """Predictions for samples of a Python program: in memory, in files, or both."""
 
 from collections.abc import Iterator
-from os import PathLike, fspath
-from pathlib import Path
+from itertools import chain, islice
+from os import fspath
 from typing import Any
 
 from omegaconf import DictConfig
@@ -37,10 +37,13 @@ def predictions(cfg: DictConfig, predictor: Predictor, items: list[Any]) -> Pred
     model, rows = predictor.model, Collected()
     column = predictor.trained.data.get("text_column") if cfg.column is None else cfg.column
     size = cfg.batch_size or predictor.trained.data.batch_size
-    # a new process for a few samples would take longer than they do, and a script without a main guard cannot start one
-    workers = 0 if cfg.num_workers is None and _are_few(items, size) else cfg.num_workers
+    samples = _samples(items, model.preprocess, column)
+    first = list(islice(samples, size + 1))
+    # a process that loads them would cost more than it saves, and a script without a main guard cannot start one
+    needs_no_process = len(first) <= size or all(sample.raw is not None for sample in first)
+    workers = 0 if cfg.num_workers is None and needs_no_process else cfg.num_workers
     shown = ShownPictures(model.preprocess)
-    samples = shown.watched(_samples(items, model.preprocess, column))
+    samples = shown.watched(chain(first, samples))
     answers = answers_of(model, model.classes, cfg.top_k)
     tally = Tally(f"{model.preprocess.sample_name}s")
     with progress_bar("Predicting", None, tally.name) as bar:
@@ -48,12 +51,6 @@ def predictions(cfg: DictConfig, predictor: Predictor, items: list[Any]) -> Pred
     if tally.unreadable or len(rows) > size:  # a few predictions need no summary
         tally.log_summary()
     return Predictions(rows, answers, predictor.shown, shown.thumbnails)
-
-
-def _are_few(items: list[Any], size: int) -> bool:
-    """Whether all samples are in memory, or are at most `size` files: a folder or a pattern may name more."""
-    named = [item for item in items if isinstance(item, (str, PathLike))]
-    return not named or (len(items) <= size and all(Path(item).is_file() for item in named))
 
 
 class Collected(list[Prediction]):
