@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,6 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
     Raises:
         UsageError: it is not the best checkpoint of a run that has ended.
     """
-    started = time.monotonic()
     run = Run.of(path)
     if run is None or path.name != BEST:
         raise UsageError(f"run={cfg.run}: a report needs a whole run; give its directory, logs/<name>/runs/<date>")
@@ -65,7 +63,6 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
     content = contents(cfg, run, trained, task, data)
     write_page(run.report_file, REPORT, **content)
     write_page(run.model_card_file, MODEL_CARD, header=hub_header(cfg, content), **content)
-    log.info("report: %s (%.0f s)", run.report_file, time.monotonic() - started)
     return [run.report_file, run.model_card_file]
 
 
@@ -92,7 +89,8 @@ def report_on(
         tested = {k.removeprefix("test/"): v for k, v in metrics.items() if k.startswith("test/")}
         asked = evaluation.defaults(path, "test")
         evaluation.write_evaluation(asked, path, cfg, task, data, trainer, collector, tested)
-    report(OmegaConf.structured(ReportConfig(run=str(run.folder), logs="")), path)
+    page, _ = report(OmegaConf.structured(ReportConfig(run=str(run.folder), logs="")), path)
+    log.info("report: %s", relative_to_cwd(page))
 
 
 def build_data(run: Run, trained: DictConfig, task: ClassificationTask) -> DataModule | str:
