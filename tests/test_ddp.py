@@ -246,7 +246,13 @@ def test_two_processes_learn_from_texts_as_one(composed, tmp_path):
     assert run.metrics == pytest.approx(metrics, abs=1e-6)
 
 
-@pytest.mark.parametrize("words", [["task=multilabel", "data.multi_label=true"], ["task=regression"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task=multilabel", "data.multi_label=true"],
+        pytest.param(["task=regression"], marks=pytest.mark.exhaustive),
+    ],
+)
 def test_two_processes_learn_several_labels_and_numbers_as_one(words, composed, tmp_path):
     """Thresholds, positive weights, mean and standard deviation are computed from the samples of both processes."""
     run = training(tmp_path / "two", *LEARNING, *words, EACH, "trainer=ddp_cpu")
@@ -318,7 +324,11 @@ def test_ctrl_c_in_a_terminal_reaches_both_and_resuming_goes_on_exactly(moving, 
     assert_same_end(training(tmp_path, f"resume={stopped.directory}", by=(*TORCHRUN, "--standalone")), moving)
 
 
-@pytest.mark.parametrize("by", [(sys.executable,), (*TORCHRUN, "--standalone")], ids=["", "torchrun"])
+@pytest.mark.parametrize(
+    "by",
+    [(sys.executable,), pytest.param((*TORCHRUN, "--standalone"), marks=pytest.mark.exhaustive)],
+    ids=["", "torchrun"],
+)
 def test_if_the_loss_of_one_process_is_nan_both_stop(by, tmp_path):
     """The first would otherwise wait for the second in the validation."""
     spoiler = "+callbacks.spoiler._target_=test_ddp.Spoiler"

@@ -135,7 +135,7 @@ def test_the_file_alone_gives_what_the_checkpoint_gives(form, resize, trained, z
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["torchscript", "safetensors"])
+@pytest.mark.parametrize("form", [pytest.param("torchscript", marks=pytest.mark.exhaustive), "safetensors"])
 def test_temperature_and_flips_go_along(form, trained, zoo, tmp_path):
     """For a file with only the weights, the description names these steps."""
     words = "finetuning=scratch", "model=resnet18", "model.weights=null", "model.image_size=32"

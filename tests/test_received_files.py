@@ -47,7 +47,7 @@ COMMANDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", ["model", "callbacks"])
+@pytest.mark.parametrize("section", [pytest.param("model", marks=pytest.mark.exhaustive), "callbacks"])
 def test_no_command_runs_it(section, sent, tmp_path):
     run = sent(section, "evil")
     environment = {**os.environ, "HEADSTART_LOGS": str(tmp_path)}

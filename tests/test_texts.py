@@ -145,9 +145,7 @@ def test_predictions_are_in_the_order_of_the_lines_and_those_of_the_evaluation(c
     assert {name: by_line[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize(
-    "form", exhaustive_unless(["onnx", "torchscript"], ["onnx", "torch_export", "torchscript", "safetensors"])
-)
+@pytest.mark.parametrize("form", exhaustive_unless(["onnx"], ["onnx", "torch_export", "torchscript", "safetensors"]))
 @pytest.mark.slow
 def test_an_export_with_its_tokenizer_computes_the_same(form, configured, tmp_path):
     if form == "onnx":
