@@ -42,21 +42,25 @@ def add_low_rank(network: nn.Module, rank: int) -> None:
     """
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise UsageError(f"model.lora_rank={rank}: give a whole number of at least 1, such as 8, or null")
-    modules = list(network.modules())
     kinds = {"weight": nn.Linear, "in_proj_weight": nn.MultiheadAttention}
     matrices = [
         (module, name)
-        for module in modules
+        for module in network.modules()
         for name, kind in kinds.items()
         if isinstance(module, kind) and getattr(module, name) is not None
     ]
-    if not matrices or not any("Attention" in type(module).__name__ for module in modules):
+    if not matrices or not has_attention(network):
         raise UsageError(
             f"model.lora_rank={rank} is for transformers, and this network has no attention with linear layers: use "
             "finetuning=bitfit to train few parameters, or a model such as vit_b_16 or swin_t"
         )
     for module, name in matrices:
         parametrize.register_parametrization(module, name, LowRank(getattr(module, name), rank))
+
+
+def has_attention(network: nn.Module) -> bool:
+    """Whether a layer of the network is an attention, of torch or of another library."""
+    return any("Attention" in type(module).__name__ for module in network.modules())
 
 
 def low_rank_parameters(network: nn.Module) -> list[nn.Parameter]:

@@ -42,9 +42,7 @@ def bootstrap_intervals(
     for counts in _draws(samples, seed):
         for name, statistic in statistics.items():
             values[name].append(statistic(counts))
-    limits = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    found = {name: torch.cat(parts).double().nanquantile(limits) for name, parts in values.items()}
-    return {name: (low.item(), high.item()) for name, (low, high) in found.items()}
+    return {name: tuple(_ends(parts).tolist()) for name, parts in values.items()}
 
 
 def f1_intervals(predictions: Predictions, seed: int = 0) -> list[tuple[float, float]]:
@@ -59,9 +57,13 @@ def f1_intervals(predictions: Predictions, seed: int = 0) -> list[tuple[float, f
     for draws in _draws(len(predictions), seed):
         right, actual, predicted = count(predictions, draws)
         parts.append(_f1(right, actual, predicted).where(actual + predicted > 0, torch.nan))
+    return list(zip(*_ends(parts).tolist(), strict=True))
+
+
+def _ends(parts: list[Tensor]) -> Tensor:
+    """Lower and upper ends `(2, ...)` of intervals, from values `(..., draws)` in parts; draws with NaN do not count."""
     limits = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    low, high = torch.cat(parts, dim=1).double().nanquantile(limits, dim=1).tolist()
-    return list(zip(low, high, strict=True))
+    return torch.cat(parts, dim=-1).double().nanquantile(limits, dim=-1)
 
 
 def describe_no_mistake(samples: int) -> str:

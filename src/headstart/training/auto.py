@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Timer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.backbones.base import Backbone
+from headstart.backbones.low_rank import has_attention
 from headstart.backbones.speed import seconds_per_sample
 from headstart.callbacks.closed_form_head import FEWEST_WITH_PAIRS, last_layer
 from headstart.cli.conf_files import typed_name
@@ -104,8 +105,9 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
         backbone = instantiate(model.model)
         facts = facts_of(data, backbone.preprocess.run_length)
         if cfg.model.get("weights") is not None and get_class(cfg.finetuning._target_).trains_backbone:
-            found = has_batch_norm(backbone), is_vision_transformer(backbone)
-            facts = replace(facts, batch_norm=found[0], vision_transformer=found[1])
+            facts = replace(
+                facts, batch_norm=has_batch_norm(backbone), vision_transformer=is_vision_transformer(backbone)
+            )
         if _pairs_possible(cfg, data):
             facts = replace(facts, contrastive_up_to=backbone.preprocess.contrastive_up_to)
         for setting in backbone.preprocess.suggest(_some_samples(data)):
@@ -166,8 +168,7 @@ def has_batch_norm(backbone: Backbone) -> bool:
 
 def is_vision_transformer(backbone: Backbone) -> bool:
     """Whether the backbone has attention, no BatchNorm, and inputs of one size; texts have any length."""
-    has_attention = any("Attention" in type(module).__name__ for module in backbone.modules())
-    return has_attention and not has_batch_norm(backbone) and not backbone.variable_length
+    return has_attention(backbone) and not has_batch_norm(backbone) and not backbone.variable_length
 
 
 def _pairs_possible(cfg: DictConfig, data: DataModule) -> bool:
