@@ -61,7 +61,7 @@ def f1_intervals(predictions: Predictions, seed: int = 0) -> list[tuple[float, f
 
 
 def _ends(parts: list[Tensor]) -> Tensor:
-    """Lower and upper ends `(2, ...)` of intervals, from values `(..., draws)` in parts; draws with NaN do not count."""
+    """Ends `(2, ...)` of 95 % intervals, from values `(..., draws)` in parts. Draws with NaN do not count."""
     limits = torch.tensor([0.025, 0.975], dtype=torch.float64)
     return torch.cat(parts, dim=-1).double().nanquantile(limits, dim=-1)
 
