@@ -23,7 +23,7 @@ from torch import Tensor
 
 from headstart.backbones.speed import choose_precision
 from headstart.cli.run import quiet
-from headstart.data.splits import read_rows
+from headstart.data.split_file import read_rows
 from headstart.data.trained_run import load_data
 from headstart.errors import UsageError
 from headstart.inputs.base import Preprocess, from_saved_form

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, default_collate
 
-from headstart.data import splits
+from headstart.data.leaks import warn_of_leaks
 from headstart.data.samples import Samples, pool, with_loaders
 from headstart.data.sampling import CachedLoader, EpochLoader, EpochSampler, FixedViews, Rows
-from headstart.data.splits import SPLITS
+from headstart.data.split_file import read_split_file, write_split_file
+from headstart.data.splits import SPLITS, SplitPlan
 from headstart.data.transformed import Augmented, AugmentedInputs, Inputs, Transformed, collate_with_targets
 from headstart.errors import UsageError, listed
 from headstart.inputs.base import Preprocess
@@ -95,9 +96,7 @@ class DataModule(pl.LightningDataModule):
             raise UsageError(
                 f"data.class_weights={class_weights} and data.sampler=balanced both balance the classes: give one"
             )
-        self.plan = splits.SplitPlan(
-            val_fraction, test_fraction, train_fraction, shots_per_class, fold, num_folds, seed
-        )
+        self.plan = SplitPlan(val_fraction, test_fraction, train_fraction, shots_per_class, fold, num_folds, seed)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.weighting, self.sampler = class_weights, sampler
         self.split_file = Path(split_file) if split_file else None
@@ -153,12 +152,12 @@ class DataModule(pl.LightningDataModule):
         self.brought = frozenset(origin)
         self._refuse_other_targets(samples)
         if self.split_file and self.split_file.exists():
-            self.splits = splits.read(self.split_file, samples)
+            self.splits = read_split_file(self.split_file, samples)
         else:
             self.splits = self.plan.assign(samples, origin)
             if self.split_file:
-                splits.write(self.split_file, samples, self.splits)
-        splits.warn_of_leaks(samples, self.splits)
+                write_split_file(self.split_file, samples, self.splits)
+        warn_of_leaks(samples, self.splits)
         self._warn_of_absent_classes(samples)
         self.samples, self._full_detail = samples, samples.load
         self._adapt_loaders()

@@ -1,27 +1,21 @@
-"""Assigns samples to splits: seeded, stratified, saved to a file, and checked for leaks.
+"""Assigns samples to splits: seeded and stratified.
 
 Numbers are stratified by the first one, in parts of equal size: else a small split might lack low or high values.
 """
 
-import csv
-import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from headstart.data.samples import Samples
-from headstart.errors import UsageError, listed
-from headstart.files import write_table
+from headstart.errors import UsageError
 
-log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 FEW = 10
 """Samples that a combination of labels needs, to be stratified by itself."""
 Strata = dict[tuple[int, ...], list[int]]
 """Class, or combination of labels -> indices of its samples."""
-COLUMNS = ["split", "name", "class", "digest"]
 MOST_PARTS, FEWEST_IN_PART = 10, 20
 """Numbers are stratified in at most this number of parts, each with at least this number of samples."""
 
@@ -328,151 +322,3 @@ def _take(strata: Strata, share: float, leave: int = 0) -> set[int]:
     counts[np.argsort(counts - wanted, kind="stable")[:missing]] += 1
     counts = np.minimum(counts, most)
     return {index for members, n in zip(strata.values(), counts, strict=True) for index in members[:n]}
-
-
-def write(path: Path, samples: Samples, splits: dict[str, list[int]]) -> None:
-    """Writes one row per sample; the file is written completely or not at all."""
-    names, digests = samples.names, samples.digests
-    rows = (
-        (split, names[i], samples.label_of(i), digests[i] if digests else "") for split in splits for i in splits[split]
-    )
-    write_table(path, [COLUMNS, *rows])
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sample in the file that `write` wrote; `digest` is empty if its content is not known."""
-
-    split: str
-    name: str
-    digest: str
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of the file that `write` wrote; older files have no digests.
-
-    Raises:
-        UsageError: the file has another format, or a name twice.
-    """
-    found: dict[str, Row] = {}
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:  # -sig: Excel's mark
-        rows = csv.DictReader(file)
-        if rows.fieldnames not in (COLUMNS, COLUMNS[:-1]):
-            raise UsageError(
-                f"{path} does not have the columns {', '.join(COLUMNS)}: restore the file that the run wrote"
-            )
-        for row in rows:
-            name, split = row["name"], row["split"]
-            if split not in SPLITS:
-                raise UsageError(f"{path}, line {rows.line_num}: split {split!r} is not one of {', '.join(SPLITS)}")
-            if name in found:
-                raise UsageError(f"{path}, line {rows.line_num}: {name} is there twice: keep one of the lines")
-            found[name] = Row(split, name, row.get("digest") or "")
-    return list(found.values())
-
-
-def read(path: Path, samples: Samples) -> dict[str, list[int]]:
-    """The assignment from the file that `write` wrote, as indices.
-
-    A sample is found by its content, also under another name; if its content is not known or has changed, by its name.
-    Samples that are not in the file are in no split. Samples of the file that are gone are left out, and the others
-    keep their splits: new splits would mix training samples into the test.
-
-    Raises:
-        UsageError: as `read_rows`; or none of the samples of the file is in the data set.
-    """
-    rows = read_rows(path)
-    found = _find(rows, samples)
-    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for row in rows:
-        if row.name in found:
-            splits[row.split].append(found[row.name])
-    gone = [row.name for row in rows if row.name not in found]
-    if gone and not found:
-        raise UsageError(
-            f"none of the {len(gone)} samples of {path} is in the data set, such as {gone[0]}: "
-            "give data.root=<the folder that has them>"
-        )
-    if gone:
-        log.warning(
-            "%d of %d samples of %s are no longer in the data set, such as %s: they are left out, the others keep "
-            "their splits",
-            *(len(gone), len(rows), path, gone[0]),
-        )
-    renamed = [(name, samples.names[index]) for name, index in found.items() if samples.names[index] != name]
-    if renamed:
-        log.info("%d samples have other names now, such as %s = %s: they keep their splits", len(renamed), *renamed[0])
-    if unused := len(samples) - len(found):
-        log.info("splits are read from %s; %d samples that are not in it stay unused", path, unused)
-    return splits
-
-
-def _find(rows: list[Row], samples: Samples) -> dict[str, int]:
-    """Name in the file -> index of the sample; each sample is found at most once."""
-    position = {name: index for index, name in enumerate(samples.names)}
-    if samples.digests is None:
-        return {row.name: position[row.name] for row in rows if row.name in position}
-    digests = samples.digests
-    unchanged = {r.name: position[r.name] for r in rows if r.name in position and digests[position[r.name]] == r.digest}
-    free = set(range(len(samples))) - set(unchanged.values())
-    by_content = defaultdict(list)
-    for index in sorted(free, reverse=True):
-        by_content[digests[index]].append(index)
-    found = dict(unchanged)
-    missing = [row for row in rows if row.name not in found]
-    for row in missing:
-        if row.digest and by_content.get(row.digest):
-            found[row.name] = by_content[row.digest].pop()
-            free.discard(found[row.name])
-    for row in missing:  # changed, or written before digests were
-        if row.name not in found and position.get(row.name) in free:
-            found[row.name] = position[row.name]
-    return found
-
-
-def are_all_in(rows: list[Row], samples: Samples) -> bool:
-    """Whether a data set holds all samples of a file: by content, or by name where contents are not known."""
-    if samples.digests is None or not all(row.digest for row in rows):
-        return {row.name for row in rows} <= set(samples.names)
-    return {row.digest for row in rows} <= set(samples.digests)
-
-
-def warn_of_leaks(samples: Samples, splits: dict[str, list[int]]) -> None:
-    """Warns if the same content is in two splits or in two classes, or a group in two splits: scores mean nothing."""
-    if shared := shared_groups(samples, splits):
-        log.warning(
-            "%d groups have samples in two splits, such as %s: scores will mislead", len(shared), listed(shared, 3)
-        )
-    for kind, found in leaks(samples, splits).items():
-        if found:
-            log.warning(
-                "%d samples with identical content are in two %s, the first pair is %s = %s: scores will mislead",
-                len(found), kind, *found[0],
-            )  # fmt: skip
-
-
-def shared_groups(samples: Samples, splits: dict[str, list[int]]) -> list[str]:
-    """The groups with samples in two splits, sorted."""
-    if samples.groups is None:
-        return []
-    places = Counter(group for indices in splits.values() for group in {samples.groups[i] for i in indices})
-    return sorted(group for group, number in places.items() if number > 1)
-
-
-def leaks(samples: Samples, splits: dict[str, list[int]]) -> dict[str, list[tuple[str, str]]]:
-    """The pairs of names with identical content in two `splits`, and in two `classes`.
-
-    Empty for samples without digests, which are not files.
-    """
-    if samples.digests is None:
-        return {"splits": [], "classes": []}
-    seen: dict[str, tuple[str, int]] = {}
-    pairs: dict[str, list[tuple[str, str]]] = {"splits": [], "classes": []}
-    for split, indices in splits.items():
-        for index in indices:
-            other_split, other = seen.setdefault(samples.digests[index], (split, index))
-            if other_split != split:
-                pairs["splits"].append((samples.names[other], samples.names[index]))
-            if samples.targets[other] != samples.targets[index]:
-                pairs["classes"].append((samples.names[other], samples.names[index]))
-    return pairs

@@ -8,8 +8,9 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from headstart.data import splits
 from headstart.data.module import DataModule
+from headstart.data.split_file import are_all_in, read_rows, read_split_file
+from headstart.data.splits import SPLITS
 from headstart.errors import UsageError
 from headstart.runs.directory import Run
 
@@ -79,9 +80,9 @@ def load_data(
     known = known_split(run)
     if config.split_file is not None or (known and _keeps_splits(data, known)):
         return data
-    full = [name for name in splits.SPLITS if data.num_samples[name]]
+    full = [name for name in SPLITS if data.num_samples[name]]
     if not data.num_samples[split] and len(full) == 1:
-        data.splits = {name: data.splits[full[0]] if name == split else [] for name in splits.SPLITS}
+        data.splits = {name: data.splits[full[0]] if name == split else [] for name in SPLITS}
     if known:
         _warn_of_training_samples(data, split, known)
     return data
@@ -89,16 +90,16 @@ def load_data(
 
 def _keeps_splits(data: DataModule, file: Path) -> bool:
     """Whether all samples of the run are among these; if so, they get the splits of the run."""
-    if not splits.are_all_in(splits.read_rows(file), data.samples):
+    if not are_all_in(read_rows(file), data.samples):
         return False
     log.info("data.root holds all samples of the run: they keep their splits")
-    data.splits = splits.read(file, data.samples)
+    data.splits = read_split_file(file, data.samples)
     return True
 
 
 def _warn_of_training_samples(data: DataModule, split: str, file: Path) -> None:
     """Warns of samples that the model was trained on: by content, or by name where contents are not known."""
-    trained = [row for row in splits.read_rows(file) if row.split == "train"]
+    trained = [row for row in read_rows(file) if row.split == "train"]
     names, digests = data.samples.names, data.samples.digests
     if digests is not None and all(row.digest for row in trained):
         seen = {row.digest: row.name for row in trained}

@@ -12,9 +12,9 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from headstart.cli.conf_files import typed_name
+from headstart.data.leaks import leaks
 from headstart.data.module import SPLITS, DataModule
 from headstart.data.samples import Samples, loader_of
-from headstart.data.splits import leaks
 from headstart.display.contact_sheet import SMALL_PICTURE_SIDE, is_picture
 from headstart.display.page import data_uri
 from headstart.inputs.base import Preprocess

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from headstart.data.samples import Samples, pool
-from headstart.data.splits import SplitPlan, read, write
+from headstart.data.split_file import read_split_file, write_split_file
+from headstart.data.splits import SplitPlan
 from headstart.datasets.fake import Fake
 from headstart.datasets.text_table import TextTable
 from headstart.errors import UsageError
@@ -78,8 +79,8 @@ def test_few_samples_are_cut_too():
 def test_a_split_file_is_read_again(tmp_path):
     data = spread(30)
     found = assign(data)
-    write(tmp_path / "split.csv", data, found)
-    assert read(tmp_path / "split.csv", data) == found
+    write_split_file(tmp_path / "split.csv", data, found)
+    assert read_split_file(tmp_path / "split.csv", data) == found
     assert f",{data.targets[found['train'][0]][0]:.7g}," in (tmp_path / "split.csv").read_text()
 
 

@@ -4,9 +4,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from headstart.data import splits
+from headstart.data.leaks import leaks
 from headstart.data.samples import Samples
-from headstart.data.splits import SplitPlan
+from headstart.data.split_file import read_split_file, write_split_file
+from headstart.data.splits import SPLITS, SplitPlan
 from headstart.errors import UsageError
 
 DEFAULTS = {
@@ -91,7 +92,7 @@ def test_order_of_the_samples_does_not_matter():
     shuffled = Samples([data.names[i] for i in order], [data.targets[i] for i in order], data.classes, str)
     for given in ({}, {"shots_per_class": 3}, {"train_fraction": 0.5}, {"fold": 1, "num_folds": 3}):
         first, second = assign(data, **given), assign(shuffled, **given)
-        for split in splits.SPLITS:
+        for split in SPLITS:
             assert [data.names[i] for i in first[split]] == [shuffled.names[i] for i in second[split]]
 
 
@@ -275,12 +276,6 @@ def test_the_only_group_of_a_class_stays_in_training():
         plan(test_fraction=0).assign(grouped([20, 20]), {"train": list(range(40))})
 
 
-def test_a_group_in_two_splits_is_reported(caplog):
-    data = grouped([2, 2, 2])
-    splits.warn_of_leaks(data, {"train": [0, 1, 2], "val": [3], "test": [4, 5]})
-    assert "1 groups have samples in two splits, such as 'g1'" in caplog.text
-
-
 def test_shots_of_labels():
     data = labels()
     few = assign(data, val_fraction=0, test_fraction=0, shots_per_class=5)["train"]
@@ -312,87 +307,6 @@ def test_impossible_plans(given, message):
         plan(**given)
 
 
-def test_written_and_read(tmp_path):
-    data = samples(20, 20)
-    data.names = [*data.names[:-3], 'a "quoted", name.jpg', "zwei\nZeilen ü.jpg", "not utf-8 \udcff.jpg"]
-    assigned = assign(data)
-    splits.write(tmp_path / "new" / "split.csv", data, assigned)
-    assert splits.read(tmp_path / "new" / "split.csv", data) == assigned
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["split.csv"]  # no temporary file is left
-
-
-def test_file_says_which_class(tmp_path):
-    data = Samples(["x", "y"], [[1, 1, 0], [0, 0, 0]], ["a", "b", "c"], str)
-    splits.write(tmp_path / "split.csv", data, {"train": [1], "val": [0], "test": []})
-    assert (tmp_path / "split.csv").read_text().split() == ["split,name,class,digest", "train,y,,", "val,x,a|b,"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            "split,name,class\ntrain,gone.jpg,c0\nval,away.jpg,c0\n",
-            r"none of the 2 samples of .*split\.csv is in the data set, such as gone\.jpg: give data\.root=",
-        ),
-        ("split,name,class\ntrain,0000,c0\nval,0000,c0\n", "line 3: 0000 is there twice"),
-        ("split,name,class\ntrian,0000,c0\n", "line 2: split 'trian' is not one of train, val, test"),
-        ("0000,train\n", "does not have the columns split, name, class, digest: restore the file"),
-        ("", "does not have the columns"),
-    ],
-)
-def test_file_that_does_not_fit(tmp_path, content, message):
-    (tmp_path / "split.csv").write_text(content)
-    with pytest.raises(UsageError, match=message):
-        splits.read(tmp_path / "split.csv", samples(2, 2))
-
-
-def test_samples_that_are_gone_are_left_out_and_the_others_stay(tmp_path, caplog):
-    """New splits would mix training samples into the test."""
-    data = samples(3, 3)
-    assigned = {"train": [0, 3, 4], "val": [1], "test": [2, 5]}
-    splits.write(tmp_path / "split.csv", data, assigned)
-    fewer = Samples(data.names[1:5], data.targets[1:5], data.classes, str)
-    found = splits.read(tmp_path / "split.csv", fewer)
-    where = {split: [fewer.names[i] for i in indices] for split, indices in found.items()}
-    assert where == {"train": ["0003", "0004"], "val": ["0001"], "test": ["0002"]}
-    assert "2 of 6 samples of" in caplog.text
-    assert "such as 0000: they are left out, the others keep their splits" in caplog.text
-
-
-def test_samples_are_known_by_content_then_by_name(tmp_path, caplog):
-    caplog.set_level("INFO")
-    written = Samples(["a", "b", "c", "d"], [0, 0, 0, 0], ["x", "y"], str, ["1", "2", "3", "4"])
-    splits.write(tmp_path / "split.csv", written, {"train": [0], "val": [1], "test": [2, 3]})
-    # a and b have changed places, c has another name, d other content; c is a new file
-    now = Samples(["a", "b", "c", "new", "d"], [0] * 5, ["x", "y"], str, ["2", "1", "9", "3", "8"])
-    assert splits.read(tmp_path / "split.csv", now) == {"train": [1], "val": [0], "test": [3, 4]}
-    assert "3 samples have other names now, such as a = b: they keep their splits" in caplog.text
-
-
-def test_two_samples_of_the_same_content_are_told_apart_by_name(tmp_path):
-    written = Samples(["a", "b"], [0, 0], ["x", "y"], str, ["1", "1"])
-    splits.write(tmp_path / "split.csv", written, {"train": [0], "val": [1], "test": []})
-    now = Samples(["b", "c"], [0, 0], ["x", "y"], str, ["1", "1"])
-    assert splits.read(tmp_path / "split.csv", now) == {"train": [1], "val": [0], "test": []}
-
-
-def test_file_edited_with_excel(tmp_path):
-    (tmp_path / "split.csv").write_bytes(b"\xef\xbb\xbfsplit,name,class\r\nval,0001,c0\r\n")
-    assert splits.read(tmp_path / "split.csv", samples(2, 2)) == {"train": [], "val": [1], "test": []}
-
-
-def test_leaks(caplog):
-    data = Samples(["a", "b", "c", "d"], [0, 0, 1, 0], ["x", "y"], str, ["1", "2", "3", "2"])
-    splits.warn_of_leaks(data, {"train": [0, 1], "val": [2], "test": [3]})
-    assert "1 samples with identical content are in two splits, the first pair is b = d" in caplog.text
-    caplog.clear()
-    splits.warn_of_leaks(data, {"train": [0, 1, 3], "val": [2], "test": []})
-    assert not caplog.records  # twice in one split and one class misleads nobody
-    data.targets = [0, 0, 1, 1]
-    splits.warn_of_leaks(data, {"train": [0, 1, 3], "val": [2], "test": []})
-    assert "in two classes, the first pair is b = d" in caplog.text
-
-
 @pytest.mark.parametrize("given", [{}, {"num_folds": 3, "fold": 0}])
 def test_copies_stay_together_where_a_data_set_says_so(given):
     data = samples(60, 40)
@@ -402,7 +316,7 @@ def test_copies_stay_together_where_a_data_set_says_so(given):
     data.digests = [str(i // 2) for i in range(100)]  # pairs, also of two classes
     assigned = assign(data, **given)
     assert everything(assigned) == list(range(100))
-    assert not splits.leaks(data, assigned)["splits"]
+    assert not leaks(data, assigned)["splits"]
     sizes = {split: len(indices) for split, indices in plain.items()}
     assert {split: len(indices) for split, indices in assigned.items()} == pytest.approx(sizes, abs=4)
     data.copies_together = False
@@ -420,5 +334,5 @@ def test_a_large_data_set_takes_no_quadratic_time(tmp_path):
     start = time.process_time()
     assigned = assign(data, shots_per_class=50_000)
     assert time.process_time() - start < 15  # 1 s; with `in` a list many minutes
-    splits.write(tmp_path / "split.csv", data, assigned)
-    assert splits.read(tmp_path / "split.csv", data) == assigned
+    write_split_file(tmp_path / "split.csv", data, assigned)
+    assert read_split_file(tmp_path / "split.csv", data) == assigned

@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
+from headstart.data.leaks import leaks
 from headstart.data.samples import Samples
-from headstart.data.splits import leaks
 from headstart.report.data_card import origin
 from headstart.report.sampling import evenly
 
