@@ -11,19 +11,19 @@ from typing import Any, ClassVar
 from headstart.data.module import SPLITS, DataModule, one_of
 from headstart.data.samples import Loader, Samples
 from headstart.datasets import bad_samples
-from headstart.datasets.folder_layout import by_split, split_named
+from headstart.datasets.folder_layout import split_named
+from headstart.datasets.row_labels import RowLabels
 from headstart.datasets.table_columns import (
     SPLIT_NAME,
-    TRUTH,
     Columns,
     Content,
     FiniteNumbers,
     find_columns,
-    finite_number,
 )
-from headstart.errors import UsageError, listed, nearest, nearest_path
-from headstart.inputs.folders import ARCHIVES, is_junk
-from headstart.inputs.tables import READABLE, Row, Table, read_table
+from headstart.datasets.table_files import files_of_splits
+from headstart.errors import UsageError, listed, nearest
+from headstart.inputs.folders import ARCHIVES
+from headstart.inputs.tables import Row, Table, read_table
 
 log = logging.getLogger(__name__)
 
@@ -140,48 +140,8 @@ class LabelTable(DataModule):
         """
 
     def files(self) -> dict[str, Path]:
-        """The file of each split that there is.
-
-        Raises:
-            UsageError: there is no table, or two for one split.
-        """
-        if self.root.is_file():
-            self._tell_of_neighbours()
-            return {"train": self.root}
-        if not self.root.is_dir():
-            raise UsageError(
-                f"data.root={self.root}: no such file or folder{nearest_path(self.root) or '.'} Give a table "
-                f"({', '.join(READABLE)}), or a folder with the tables train, val and test"
-            )
-        tables = tables_in(self.root)
-        found = by_split(tables, lambda path: path.stem)
-        for split, files in found.items():
-            if len(files) > 1:
-                raise UsageError(f"{' and '.join(map(str, files))} are both the {split} split: keep one")
-        used = {split: files[0] for split, files in found.items() if files}
-        others = [path.name for path in tables if path not in used.values() and not is_unlabelled(path)]
-        if not used:
-            raise UsageError(self._no_tables(others))
-        if others:
-            log.warning("%s: not used, because they are no split: %s", self.root, listed(others))
-        return used
-
-    def _tell_of_neighbours(self) -> None:
-        """Says which splits are beside a given file; only the file is used."""
-        found = by_split(tables_in(self.root.parent), lambda path: path.stem)
-        own = next((split for split, files in found.items() if self.root in files), None)
-        others = [path.name for split, files in found.items() if split != own for path in files]
-        if own and others:
-            log.info(
-                "only %s is used, and cut into splits. To use %s as splits, type data.root=%s",
-                *(self.root.name, " and ".join(others), self.root.parent),
-            )
-
-    def _no_tables(self, others: list[str]) -> str:
-        found = f"data.root={self.root} has no table train, val or test ({', '.join(READABLE)})"
-        if others:
-            return f"{found}, but {listed(others)}: give one of them, such as data.root={self.root / others[0]}"
-        return f"{found}. {self.folders.format(root=self.root)}"
+        """The file of each split that there is; `files_of_splits` raises errors."""
+        return files_of_splits(self.root, self.folders)
 
     def dataset(self, split: str) -> Samples | None:
         """The usable rows of a split, in their order; None if there is none.
@@ -204,9 +164,13 @@ class LabelTable(DataModule):
             if self.columns is None:  # the other files have the same columns as the first one
                 self.columns = self._find_columns(table)
             table, column, labels = self._with_columns(table)
+            reader = RowLabels(
+                {position: table.names[position] if table.names else str(position) for position in labels},
+                *(self.several_columns, self.separator, self.numbers, self.label_names),
+            )
             bad = dict(table.bad)
             parts = {
-                name: self._samples(table, rows, column, labels, name, bad)
+                name: self._samples(table, rows, column, reader, name, bad)
                 for name, rows in self._rows_of_splits(table, split, bad).items()
             }
             kept = sum(map(len, parts.values()))
@@ -273,58 +237,20 @@ class LabelTable(DataModule):
         return column
 
     def _samples(
-        self, table: Table, rows: list[Row], column: int, labels: list[int], split: str, bad: dict[int, str]
+        self, table: Table, rows: list[Row], column: int, labels: RowLabels, split: str, bad: dict[int, str]
     ) -> Samples:
         """The usable rows of a split; the others are added to `bad`."""
         group = None if self.group_by is None else table.position("data.group_by", self.group_by)
         usable: list[Labelled] = []
         for row in rows:
             try:
-                names = tuple((self._numbers if self.numbers else self._labels)(table, row, labels))
-                usable.append(Labelled(row, names, "" if group is None else _group(row, group)))
+                usable.append(Labelled(row, labels.read(row), "" if group is None else _group(row, group)))
             except ValueError as error:
                 bad[row.place] = str(error)
         self._check_known(table, usable)
         found = self.loadable(table, usable, column)
         bad |= found.bad
-        return self._with_targets(table, found, labels, split)
-
-    def _numbers(self, table: Table, row: Row, columns: list[int]) -> list[str]:
-        """The numbers of a row, written so that equal numbers look the same.
-
-        Raises:
-            ValueError: a value is no finite number; the message is the reason.
-        """
-        found = [row.values[column].strip() for column in columns]
-        for column, value in zip(columns, found, strict=True):
-            if finite_number(value) is None:
-                raise ValueError(f"{value!r} in the column {self._class_of(table, column)}, which is no finite number")
-        return [repr(float(value)) for value in found]
-
-    def _labels(self, table: Table, row: Row, columns: list[int]) -> list[str]:
-        """The names of the classes of a row.
-
-        Raises:
-            ValueError: a label cannot be used; the message is the reason.
-        """
-        if self.several_columns:
-            values = {self._class_of(table, column): row.values[column].strip() for column in columns}
-            for name, value in values.items():
-                if value.lower() not in TRUTH:
-                    raise ValueError(f"{value!r} in the label column {name}, which is neither 0 nor 1")
-            return [name for name, value in values.items() if TRUTH[value.lower()]]
-        label = row.values[columns[0]].strip()
-        if self.separator is not None:
-            parts = (part.strip() for part in label.split(self.separator))
-            return [part for part in parts if part]
-        if not label:
-            raise ValueError("empty label")
-        if self.label_names is not None and label not in self.label_names:
-            raise ValueError(f"label {label!r}, which is none of {', '.join(self.label_names)}")
-        return [label if self.label_names is None else self.label_names[label]]
-
-    def _class_of(self, table: Table, column: int) -> str:
-        return table.names[column] if table.names else str(column)
+        return self._with_targets(found, labels, split)
 
     def _check_known(self, table: Table, rows: list[Labelled]) -> None:
         """Refuses labels that neither the model nor the training samples have, by their rows."""
@@ -345,12 +271,8 @@ class LabelTable(DataModule):
                 "these rows"
             )
 
-    def _with_targets(self, table: Table, found: Loadable, columns: list[int], split: str) -> Samples:
-        named = [self._class_of(table, column) for column in columns]
-        if self.numbers:
-            classes, targets = named, [[float(number) for number in each.labels] for each in found.rows]
-        else:
-            classes, targets = self._classes_and_targets(named if self.several_columns else [], found.rows)
+    def _with_targets(self, found: Loadable, labels: RowLabels, split: str) -> Samples:
+        classes, targets = labels.classes_and_targets([each.labels for each in found.rows])
         if self._classes is None and split == "train":
             self._classes = ("train" if self.known_classes is None else "the model", self.known_classes or classes)
         groups = None if self.group_by is None else [each.group for each in found.rows]
@@ -358,13 +280,6 @@ class LabelTable(DataModule):
             names=found.names, targets=targets, classes=classes, load=found.load, digests=found.digests,
             copies_together=self.copies_together, groups=groups, numbers=self.numbers,
         )  # fmt: skip
-
-    def _classes_and_targets(self, columns: list[str], rows: list[Labelled]) -> tuple[list[str], list[Any]]:
-        classes = sorted({*columns, *(name for each in rows for name in each.labels)})
-        if self.several_columns or self.separator is not None:
-            return classes, [[int(name in each.labels) for name in classes] for each in rows]
-        position = {name: index for index, name in enumerate(classes)}
-        return classes, [position[name] for (name,) in (each.labels for each in rows)]
 
     def _leave_out(self, table: Table, bad: dict[int, str], kept: int) -> None:
         if not bad:
@@ -388,20 +303,6 @@ def _group(row: Row, column: int) -> str:
     if not (found := row.values[column].strip()):
         raise ValueError("empty group")
     return found
-
-
-def tables_in(folder: Path) -> list[Path]:
-    """The tables in a folder, sorted by name."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in READABLE and path.is_file() and not is_junk(path.name)
-    ]
-
-
-def is_unlabelled(file: Path) -> bool:
-    """Whether the name of a file says that its samples have no labels."""
-    return file.name.lower().startswith(("unlabelled", "unlabeled", "unsup"))
 
 
 def _as_tuple(columns: int | str | Sequence[int | str] | None) -> tuple[int | str, ...] | None:
