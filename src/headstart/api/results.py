@@ -138,11 +138,11 @@ class Predictions(Sequence[dict[str, Any]]):
 
 
 def _figure(file: Path) -> str:
-    """A figure of a run for a notebook, smaller than its file."""
-    from PIL import Image
+    """A figure of a run for a notebook, smaller than its file; empty if it cannot be shown."""
+    from headstart.display.page import picture_in
 
-    with Image.open(file, formats=("PNG",)) as image:
-        return _inline(as_jpeg(image, LONGEST_SIDE))
+    picture = picture_in(file)
+    return "" if picture is None else _inline(as_jpeg(picture, LONGEST_SIDE))
 
 
 def as_jpeg(image: Any, side: int) -> bytes:

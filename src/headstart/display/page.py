@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 import re
 import warnings
 from functools import cache
@@ -16,9 +17,16 @@ from PIL import Image
 
 from headstart.display.fonts import MISSING_GLYPH
 from headstart.files import replacing
+from headstart.inputs.base import UnreadableInput
+from headstart.inputs.opening import open_file
 
+log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).with_name("templates")
 WEBP_QUALITY = 75
+MOST_PIXELS, MOST_BYTES = 20_000_000, 100_000_000
+"""Largest picture of a run that is shown."""
+LONGEST_WEBP = 16383
+"""Longest side of a picture as WebP, in pixels."""
 TEXT_COLOUR = "#010203"
 """A placeholder in figures. The page replaces it by the colour of its text, which is dark or light."""
 FIGURE_STYLE = {
@@ -67,16 +75,49 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def file_uri(file: Path) -> str:
+def file_uri(file: Path) -> str | None:
     """A URL that contains the picture in a PNG file: as WebP, or as it is if that is smaller.
 
     A sheet of photos with captions is a tenth of the PNG as WebP; as JPEG of the same quality it is a fifth.
+
+    Returns:
+        None if the picture cannot be shown; a line in the log says why.
     """
+    picture = picture_in(file)
+    if picture is None:
+        return None
     as_png, stream = file.read_bytes(), io.BytesIO()
-    with Image.open(file) as picture:
-        picture.convert("RGB").save(stream, "WEBP", quality=WEBP_QUALITY)
+    if max(picture.size) > LONGEST_WEBP:
+        return data_uri(as_png, "png")
+    picture.convert("RGB").save(stream, "WEBP", quality=WEBP_QUALITY)
     as_webp = stream.getvalue()
     return data_uri(as_webp, "webp") if len(as_webp) < len(as_png) else data_uri(as_png, "png")
+
+
+def picture_in(file: Path) -> Image.Image | None:
+    """The picture in a PNG file of a run, which may come from a stranger; None if it cannot be shown.
+
+    The log then says why. For other formats, Pillow would start other programs. A small file may hold more pixels than
+    fit into the memory.
+    """
+    try:
+        with open_file(file) as stream:
+            if file.stat().st_size > MOST_BYTES:
+                raise UnreadableInput(f"larger than {MOST_BYTES / 1e6:g} MB")
+            with Image.open(stream, formats=("PNG",)) as picture:
+                width, height = picture.size
+                if width * height > MOST_PIXELS:
+                    raise UnreadableInput(f"too large: {width} x {height} pixels")
+                picture.load()
+                return picture
+    except UnreadableInput as error:
+        reason = error.reason
+    except Image.DecompressionBombError:
+        reason = "too large"
+    except Exception:  # for a broken file, Pillow raises errors of nearly any class
+        reason = "no PNG picture, or damaged"
+    log.warning("%s is not shown: %s", file, reason)
+    return None
 
 
 def escape_markdown(text: Any) -> str:

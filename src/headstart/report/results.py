@@ -178,9 +178,10 @@ def without_repeats(results: list[SplitResults]) -> list[SplitResults]:
 
 
 def _pictures(folder: Path, captions: dict[str, str]) -> list[tuple[str, str]]:
-    """The pictures that the evaluation has made, and their captions."""
+    """The pictures that the evaluation has made, and their captions; those that cannot be shown are left out."""
     files = [(folder / name, label) for name, label in captions.items()]
-    return [(file_uri(file), label) for file, label in files if file.is_file()]
+    found = [(file_uri(file), label) for file, label in files if file.is_file()]
+    return [(picture, label) for picture, label in found if picture]
 
 
 def _add_classes(found: SplitResults, folder: Path, content: dict[str, Any], classes: list[str], split: str) -> None:
@@ -196,8 +197,8 @@ def _add_classes(found: SplitResults, folder: Path, content: dict[str, Any], cla
     )
     if predictions is not None:
         found.calibration = _calibration(predictions, split)
-    elif (folder / "reliability.png").is_file():  # with many classes, the table does not have all probabilities
-        found.pictures.append((file_uri(folder / "reliability.png"), "Calibration"))
+    else:  # with many classes, the table does not have all probabilities
+        found.pictures += _pictures(folder, {"reliability.png": "Calibration"})
 
 
 def _notes(found: SplitResults, content: dict[str, Any], temperature: float) -> list[str]:

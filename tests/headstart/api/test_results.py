@@ -73,6 +73,8 @@ def test_a_notebook_shows_the_figures_of_an_evaluation_in_small(tmp_path):
     assert metrics.to_pandas().low["acc"] == 0.4
     assert metrics._repr_html_().count("<img") == 1
     assert len(metrics._repr_html_()) < 50_000
+    (tmp_path / "mistakes.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert metrics._repr_html_().count("<img") == 1, "a damaged figure is left out"
     with Image.open(tmp_path / "confusion.png") as image:
         assert max(Image.open(__import__("io").BytesIO(as_jpeg(image, LONGEST_SIDE))).size) == LONGEST_SIDE
 
