@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from headstart.errors import UsageError, listed, nearest
+from headstart.errors import UsageError, counted, listed, nearest
 from headstart.files import TABLE_SUFFIXES, large_fields
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.opening import MAX_BYTES, open_file
@@ -27,12 +27,17 @@ DELIMITERS = ",;\t"
 """Delimiters that a `.csv` file may have; the first one counts if two are equally frequent."""
 MOST_REREAD = 20
 """How often the lines of a CSV file are read again, on average, because quotes are unbalanced."""
+MOST_VALUES = 20_000_000
+"""Values of a table: each one takes more memory than in the file, so a small file could fill the memory."""
+MOST_NAMES = 1000
+"""Different keys of JSON lines: each one is a column, in which every row has a value."""
+MOST_ROWS_AT_ONCE = 2**16
 NUL = "\udc00"
 """Stands for a NUL character, which the csv module of Python 3.10 refuses. No UTF-8 file has it."""
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row: `place` is the number of the line at which it begins, or the number of the row in Parquet; from 1."""
 
@@ -127,11 +132,21 @@ def read_table(file: Path) -> Table:
             text = _decoded(file, stream.read())
     except UnreadableInput as error:
         raise UsageError(f"{file}: {error.reason}") from error
+    _check_number(file, max(text.count("\n"), text.count("\r")), "line")
     if suffix in (".jsonl", ".ndjson"):
         return _from_json_lines(file, text)
     if suffix == ".csv":
         return _from_csv(file, text)
     return _from_tabs(file, text)
+
+
+def _check_number(file: Path, number: int, noun: str) -> None:
+    """Raises a UsageError if a table has too many values or lines."""
+    if number > MOST_VALUES:
+        raise UsageError(
+            f"{file} has {counted(number, noun)}, at most {MOST_VALUES:,} are read: give a table with fewer rows, or "
+            "only the columns with the samples and their labels"
+        )
 
 
 def _decoded(file: Path, content: bytes) -> str:
@@ -153,6 +168,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _from_tabs(file: Path, text: str) -> Table:
     """Columns between tabs. A quote is an ordinary character: texts with one quote would swallow the next rows."""
+    _check_number(file, text.count("\t") + text.count("\n"), "value")
     rows = [(number, line.split("\t")) for number, line in _lines(text)]
     if rows and file.suffix.lower() == ".txt" and len(rows[0][1]) == 1:
         raise UsageError(
@@ -167,7 +183,7 @@ def _from_csv(file: Path, text: str) -> Table:
     delimiter = _delimiter([line for line in lines if line.strip()][:LINES_COMPARED])
     rows: list[tuple[int, list[str]]] = []
     bad: dict[int, str] = {}
-    start = reread = 0
+    start = reread = number = 0
     with large_fields():
         while start < len(lines):
             reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
@@ -176,6 +192,8 @@ def _from_csv(file: Path, text: str) -> Table:
                 for values in reader:
                     if values:
                         rows.append((begin + 1, values))
+                        number += len(values)
+                        _check_number(file, number, "value")
                     begin = start + reader.line_num
                 break
             except csv.Error as error:
@@ -240,18 +258,29 @@ def _reason(values: Sequence[str]) -> str | None:
 
 def _from_json_lines(file: Path, text: str) -> Table:
     """One JSON object per line. The columns are all keys, in the order in which they appear."""
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, dict[str, str]] = {}
     bad: dict[int, str] = {}
+    names: dict[str, None] = {}
     for number, line in _lines(text):
         if not line.strip():
             continue
         try:
-            found[number] = _json_object(line)
-        except (ValueError, RecursionError) as error:
+            found[number] = {key: as_text(value) for key, value in _json_object(line).items()}
+        except ValueError as error:
             bad[number] = f"invalid JSON ({error})"
-    names = tuple(dict.fromkeys(key for values in found.values() for key in values))
-    rows = [Row(number, tuple(as_text(values.get(name)) for name in names)) for number, values in found.items()]
-    return _usable(Table(file, rows, bad, names))
+            continue
+        except RecursionError:
+            bad[number] = "too many lists or objects inside each other"
+            continue
+        names |= dict.fromkeys(found[number])
+        if len(names) > MOST_NAMES:
+            raise UsageError(
+                f"{file}, line {number}: up to this line there are {len(names):,} different keys, and at most "
+                f"{MOST_NAMES:,} are read. Each key is a column: write the names of columns as keys, not values"
+            )
+    _check_number(file, len(found) * len(names), "value")
+    rows = [Row(number, tuple(values.get(name, "") for name in names)) for number, values in found.items()]
+    return _usable(Table(file, rows, bad, tuple(names)))
 
 
 def _json_object(line: str) -> dict[str, Any]:
@@ -294,18 +323,44 @@ def _from_parquet(file: Path, stream: BinaryIO) -> Table:
         raise UsageError(f'{file} needs the package pyarrow: pip install -e ".[parquet]"') from error
     try:
         source = pyarrow.parquet.ParquetFile(stream)
-        size = sum(source.metadata.row_group(group).total_byte_size for group in range(source.metadata.num_row_groups))
-        if size > MAX_BYTES:
-            raise UsageError(f"{file} holds {size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} GB are read")
+        at_once = _check_parquet(file, source.metadata)
         names = tuple(source.schema_arrow.names)
-        batches = (list(map(_parquet_column, batch.columns)) for batch in source.iter_batches())
-        values = [tuple(map(as_text, row)) for columns in batches for row in zip(*columns, strict=True)]
+        values: list[tuple[str, ...]] = []
+        length = 0
+        for batch in source.iter_batches(at_once):
+            columns = list(map(_parquet_column, batch.columns))
+            for row in zip(*columns, strict=True):
+                values.append(tuple(map(as_text, row)))
+                length += sum(map(len, values[-1]))
+                if length > MAX_BYTES:
+                    raise UsageError(f"{file} holds more than {MAX_BYTES / 1e9:.1f} GB of text, which is the most")
     except UsageError:
         raise
     except Exception as error:  # pyarrow raises errors of many classes for a damaged file
         raise UsageError(f"{file} cannot be read as Parquet: {(str(error).splitlines() or ['damaged'])[0]}") from error
     rows = [Row(number, row) for number, row in enumerate(values, start=1)]
     return _usable(Table(file, rows, {}, names, "row"))
+
+
+def _check_parquet(file: Path, metadata: Any) -> int:
+    """The number of rows to read at once, by what a Parquet file says of itself.
+
+    A value may be stored once for all rows. So the longest value can be as long as a whole group of rows in the file,
+    and all rows that are read at once may have it.
+
+    Raises:
+        UsageError: the file holds too much.
+    """
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
+    if size > MAX_BYTES:
+        raise UsageError(f"{file} holds {size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} GB are read")
+    columns = [group.column(column) for group in groups for column in range(group.num_columns)]
+    # the first number counts what is inside lists, the second one rows without columns
+    number = max(sum(column.num_values for column in columns), metadata.num_rows)
+    _check_number(file, number, "value")
+    largest = max((group.total_byte_size for group in groups), default=0)
+    return min(max(MAX_BYTES // 8 // max(largest, 1), 1), MOST_ROWS_AT_ONCE)
 
 
 def _parquet_column(column: Any) -> list[Any]:

@@ -132,6 +132,70 @@ def test_parquet(tmp_path):
             read_table(tmp_path / "x.parquet")
 
 
+@pytest.fixture
+def parquet(tmp_path):
+    """Reads a Parquet file with these columns."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    def read(columns):
+        write_table(pyarrow.table(columns), tmp_path / "x.parquet", compression="zstd")
+        assert (tmp_path / "x.parquet").stat().st_size < 10_000
+        return read_table(tmp_path / "x.parquet")
+
+    return read
+
+
+def test_a_small_parquet_file_whose_text_would_fill_the_memory_is_refused(parquet, monkeypatch):
+    """One value that is stored once, for all rows."""
+    import pyarrow
+
+    text = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 300, pyarrow.int32()), pyarrow.array(["x" * 10**6]))
+    monkeypatch.setattr("headstart.inputs.tables.MAX_BYTES", 10**7)
+    at_once = []
+    check = tables._check_parquet
+    monkeypatch.setattr("headstart.inputs.tables._check_parquet", lambda *given: at_once.append(check(*given)) or 1)
+    with pytest.raises(UsageError, match=r"x\.parquet holds more than 0\.0 GB of text"):
+        parquet({"text": text})
+    assert at_once == [1]
+
+
+@pytest.mark.parametrize("columns", [{"a": [7] * 600, "b": [8] * 600}, {"a": [[1] * 1001]}], ids=["rows", "a list"])
+def test_a_small_parquet_file_with_very_many_values_is_refused(columns, parquet, monkeypatch):
+    monkeypatch.setattr("headstart.inputs.tables.MOST_VALUES", 1000)
+    monkeypatch.setattr("headstart.inputs.tables.as_text", lambda value: pytest.fail("values were read"))
+    with pytest.raises(UsageError, match=r"x\.parquet has 1,[0-9]+ values, at most 1,000 are read: give a table with"):
+        parquet(columns)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("x.csv", "a,b\n" * 600), ("x.tsv", "a\tb\n" * 600), ("x.tsv", "\n" * 2000), ("x.csv", "a\r" * 2000)],
+)
+def test_a_table_with_very_many_values_is_refused(name, content, table, monkeypatch):
+    monkeypatch.setattr("headstart.inputs.tables.MOST_VALUES", 1000)
+    with pytest.raises(UsageError, match=r"x\.[ct]sv has [12],[0-9]+ (values|lines), at most 1,000 are read"):
+        table(name, content)
+
+
+def test_json_lines_whose_keys_are_all_different_are_refused(table, monkeypatch):
+    """A table has a value for each key in each row, so its size is the product of both."""
+    lines = [json.dumps({f"key {i}": i}) for i in range(3000)]
+    assert table("x.jsonl", "\n".join(lines[:1000])).width == 1000
+    with pytest.raises(UsageError, match=r"x\.jsonl, line 1001: up to this line there are 1,001 different keys"):
+        table("x.jsonl", "\n".join(lines))
+    monkeypatch.setattr("headstart.inputs.tables.MOST_VALUES", 1000)
+    with pytest.raises(UsageError, match=r"x\.jsonl has 1,600 values"):
+        table("x.jsonl", "\n".join(lines[:40]))
+
+
+@pytest.mark.parametrize("depth", [300, 900, 980, 990, 10_000])
+def test_json_that_is_nested_deeply_costs_one_row(depth, table):
+    found = table("x.jsonl", '{"a": "b"}\n{"a": ' + "[" * depth + "]" * depth + "}")
+    assert len(found.rows) + len(found.bad) == 2
+    assert set(found.bad.values()) <= {"too many lists or objects inside each other"}
+
+
 def test_parquet_without_its_package(table, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(UsageError, match=r'pip install -e "\.\[parquet\]"'):
