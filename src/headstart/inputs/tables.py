@@ -32,6 +32,8 @@ MOST_VALUES = 20_000_000
 MOST_NAMES = 1000
 """Different keys of JSON lines: each one is a column, in which every row has a value."""
 MOST_ROWS_AT_ONCE = 2**16
+OF_TEXTS = {"PLAIN", "PLAIN_DICTIONARY", "RLE", "RLE_DICTIONARY", "BIT_PACKED"}
+"""Encodings of texts in Parquet that can be read as a list of different texts and the place of each row's text."""
 NUL = "\udc00"
 """Stands for a NUL character, which the csv module of Python 3.10 refuses. No UTF-8 file has it."""
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
@@ -323,7 +325,9 @@ def _from_parquet(file: Path, stream: BinaryIO) -> Table:
         raise UsageError(f'{file} needs the package pyarrow: pip install -e ".[parquet]"') from error
     try:
         source = pyarrow.parquet.ParquetFile(stream)
-        at_once = _check_parquet(file, source.metadata)
+        _check_parquet(file, source.metadata)
+        texts, at_once = _way_to_read(source)
+        source = pyarrow.parquet.ParquetFile(stream, metadata=source.metadata, read_dictionary=texts)
         names = tuple(source.schema_arrow.names)
         values: list[tuple[str, ...]] = []
         length = 0
@@ -342,31 +346,47 @@ def _from_parquet(file: Path, stream: BinaryIO) -> Table:
     return _usable(Table(file, rows, {}, names, "row"))
 
 
-def _check_parquet(file: Path, metadata: Any) -> int:
-    """The number of rows to read at once, by what a Parquet file says of itself.
-
-    A value may be stored once for all rows. So the longest value can be as long as a whole group of rows in the file,
-    and all rows that are read at once may have it.
-
-    Raises:
-        UsageError: the file holds too much.
-    """
+def _check_parquet(file: Path, metadata: Any) -> None:
+    """Raises a UsageError if a Parquet file holds too much, by what it says of itself."""
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     size = sum(group.total_byte_size for group in groups)
     if size > MAX_BYTES:
         raise UsageError(f"{file} holds {size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} GB are read")
-    columns = [group.column(column) for group in groups for column in range(group.num_columns)]
-    # the first number counts what is inside lists, the second one rows without columns
-    number = max(sum(column.num_values for column in columns), metadata.num_rows)
-    _check_number(file, number, "value")
-    largest = max((group.total_byte_size for group in groups), default=0)
-    return min(max(MAX_BYTES // 8 // max(largest, 1), 1), MOST_ROWS_AT_ONCE)
+    values = sum(group.column(column).num_values for group in groups for column in range(group.num_columns))
+    _check_number(file, max(values, metadata.num_rows), "value")  # values also count those in lists
+
+
+def _way_to_read(source: Any) -> tuple[list[str], int]:
+    """The columns of a Parquet file that are read as a list of different texts, and the number of rows at once.
+
+    A file may store a text once for all rows. Such texts are not copied for each row. Columns of other kinds cannot be
+    read in this way. If there are some, the rows at once are so few that the longest possible value may be in each.
+    """
+    import pyarrow
+
+    kinds = {field.name: field.type for field in source.schema_arrow}
+    is_text = (pyarrow.types.is_string, pyarrow.types.is_large_string)
+    texts, others, largest = set(), set(), 1
+    for group in map(source.metadata.row_group, range(source.metadata.num_row_groups)):
+        largest = max(largest, group.total_byte_size)
+        for column in map(group.column, range(group.num_columns)):
+            path, kind = column.path_in_schema, kinds.get(column.path_in_schema)
+            if kind is not None and any(is_kind(kind) for is_kind in is_text) and OF_TEXTS.issuperset(column.encodings):
+                texts.add(path)
+            elif column.physical_type.endswith("BYTE_ARRAY"):
+                others.add(path)
+    if others:
+        return [], min(max(MAX_BYTES // 8 // largest, 1), MOST_ROWS_AT_ONCE)
+    return sorted(texts), MOST_ROWS_AT_ONCE
 
 
 def _parquet_column(column: Any) -> list[Any]:
     """The values of an Arrow array; text that is not UTF-8 gets surrogates, as in the other formats."""
     import pyarrow
 
+    if pyarrow.types.is_dictionary(column.type):
+        different = _parquet_column(column.dictionary)
+        return [None if place is None else different[place] for place in column.indices.to_pylist()]
     if not (pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)):
         return column.to_pylist()
     values = column.cast(pyarrow.large_binary()).to_pylist()

@@ -139,25 +139,39 @@ def parquet(tmp_path):
     from pyarrow.parquet import write_table
 
     def read(columns):
-        write_table(pyarrow.table(columns), tmp_path / "x.parquet", compression="zstd")
+        write_table(pyarrow.table(columns), tmp_path / "x.parquet", compression="zstd", store_schema=False)
         assert (tmp_path / "x.parquet").stat().st_size < 10_000
         return read_table(tmp_path / "x.parquet")
 
     return read
 
 
-def test_a_small_parquet_file_whose_text_would_fill_the_memory_is_refused(parquet, monkeypatch):
-    """One value that is stored once, for all rows."""
+@pytest.mark.parametrize("kind", ["text", "bytes", "texts in lists"])
+def test_a_small_parquet_file_whose_text_would_fill_the_memory_is_refused(kind, parquet, monkeypatch):
+    """One value of a megabyte that is stored once, for 3,000 rows."""
     import pyarrow
 
-    text = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 300, pyarrow.int32()), pyarrow.array(["x" * 10**6]))
+    value = {"text": "x" * 10**6, "bytes": b"x" * 10**6, "texts in lists": "x" * 10**6}[kind]
+    values = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 3000, pyarrow.int32()), pyarrow.array([value]))
+    if kind == "texts in lists":
+        values = pyarrow.ListArray.from_arrays(pyarrow.array(range(3001), pyarrow.int32()), values)
     monkeypatch.setattr("headstart.inputs.tables.MAX_BYTES", 10**7)
-    at_once = []
-    check = tables._check_parquet
-    monkeypatch.setattr("headstart.inputs.tables._check_parquet", lambda *given: at_once.append(check(*given)) or 1)
+    before = pyarrow.default_memory_pool().max_memory()
     with pytest.raises(UsageError, match=r"x\.parquet holds more than 0\.0 GB of text"):
-        parquet({"text": text})
-    assert at_once == [1]
+        parquet({"text": values})
+    assert pyarrow.default_memory_pool().max_memory() < max(before, 5 * 10**7)
+
+
+def test_parquet_without_and_with_few_different_texts(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    columns = {"text": [f"text {i}" for i in range(500)], "label": ["a", None, "b", "a", "b"] * 100}
+    expected = [(i + 1, f"text {i}", columns["label"][i] or "") for i in range(500)]
+    encoded = {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY", "label": "PLAIN"}}
+    for options in ({}, {"use_dictionary": False}, {"row_group_size": 7}, {"dictionary_pagesize_limit": 100}, encoded):
+        parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet", **options)
+        assert rows(read_table(tmp_path / "x.parquet")) == expected
 
 
 @pytest.mark.parametrize("columns", [{"a": [7] * 600, "b": [8] * 600}, {"a": [[1] * 1001]}], ids=["rows", "a list"])
