@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from headstart.errors import UsageError
+from headstart.errors import UsageError, printable
 
 
 class LowRank(nn.Module):
@@ -70,13 +70,25 @@ def low_rank_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 
 def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with each low-rank update added to its matrix, and with the names of a network without updates."""
+    """A state dict with each low-rank update added to its matrix, and with the names of a network without updates.
+
+    Raises:
+        UsageError: an update is missing, or does not have the shape of its matrix.
+    """
     found = dict(state)
     mark = ".parametrizations."
     for key in [key for key in state if mark in key and key.endswith(".original")]:
         owner, _, name = key.removesuffix(".original").rpartition(mark)
         update = f"{owner}{mark}{name}.0"
-        found[f"{owner}.{name}"] = found.pop(key) + found.pop(f"{update}.up") @ found.pop(f"{update}.down")
+        matrix, up, down = (found.pop(each, None) for each in (key, f"{update}.up", f"{update}.down"))
+        are_matrices = up is not None and down is not None and up.ndim == down.ndim == 2
+        # compared before: the product of two small matrices may be of any size
+        if not are_matrices or up.shape[1] != len(down) or (len(up), down.shape[1]) != matrix.shape:
+            raise UsageError(
+                f"the weights do not fit: {printable(key)!r} has no low-rank update of the shape "
+                f"{tuple(matrix.shape)}. Give an undamaged checkpoint"
+            )
+        found[f"{owner}.{name}"] = matrix + up @ down
     return found
 
 

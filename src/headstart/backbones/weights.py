@@ -15,7 +15,7 @@ from torch.hub import HASH_REGEX
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from headstart.backbones.hub import weights_on_hub
-from headstart.errors import UsageError
+from headstart.errors import UsageError, printable
 from headstart.files import HUB_ADDRESS, WEIGHT_SUFFIXES, NotPlainError, UnreadableError, read_torch_file
 from headstart.runs.directory import Run
 
@@ -66,7 +66,7 @@ def read_weights(source: str | Path, part: str = "backbone") -> StateDict:
             )
         path = best
     content = _read(path)
-    return _part_of_run(content, part) or _state_dict_in(content, path)
+    return _checked(_part_of_run(content, part) or _state_dict_in(content, path), path)
 
 
 def load_state_dict_file(path: str | Path) -> StateDict:
@@ -77,7 +77,24 @@ def load_state_dict_file(path: str | Path) -> StateDict:
     Raises:
         UsageError: no such file, no state dict in it, or damaged.
     """
-    return _state_dict_in(_read(Path(path)), path)
+    return _checked(_state_dict_in(_read(Path(path)), path), path)
+
+
+def _checked(state: StateDict, path: str | Path) -> StateDict:
+    """The same tensors, each with all its values in the file.
+
+    A file of a few bytes can name a tensor of any size that repeats one value. Computing with it would fill the memory.
+
+    Raises:
+        UsageError: a tensor is not like this.
+    """
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise UsageError(
+                f"'{path}': the file does not hold all values of {printable(name)!r}, which has the shape "
+                f"{tuple(tensor.shape)}. Save weights with all values: tensor.to_dense().contiguous()"
+            )
+    return state
 
 
 def _state_dict_in(content: Any, path: str | Path) -> StateDict:
@@ -119,9 +136,11 @@ def load_strictly(module: nn.Module, state: StateDict, source: str, ignore: Coll
         UsageError: missing or unexpected names, different shapes, values that are not finite.
     """
     meta = any(parameter.is_meta for parameter in module.parameters())
-    wanted = {name: tensor.dtype for name, tensor in module.state_dict().items()}
-    # to the dtype of the module, or weights in half precision would make parameters in half precision
-    given = _ordered({k: v.to(wanted.get(k, v.dtype)) for k, v in state.items()}, getattr(state, "_metadata", None))
+    wanted = {(name, tensor.shape): tensor.dtype for name, tensor in module.state_dict().items()}
+    # to the dtype of the module, or weights in half precision would make parameters in half precision; a tensor of
+    # another shape is not converted, because it may be of any size
+    given = {name: tensor.to(wanted.get((name, tensor.shape), tensor.dtype)) for name, tensor in state.items()}
+    given = _ordered(given, getattr(state, "_metadata", None))
     if not hasattr(given, "_metadata"):
         # MNASNet needs the version of the file, which safetensors does not hold
         given._metadata = {"": {"version": module._version}}
@@ -203,4 +222,4 @@ def _listed(title: str, names: list[str]) -> str:
     if not names:
         return ""
     more = f"\n    and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"\n  {title} ({len(names)}):" + "".join(f"\n    {name}" for name in sorted(names)[:SHOWN]) + more
+    return f"\n  {title} ({len(names)}):" + "".join(f"\n    {printable(name)}" for name in sorted(names)[:SHOWN]) + more

@@ -111,3 +111,21 @@ def test_a_run_trains_updates_and_head_alone_and_goes_on_elsewhere(quick, tmp_pa
 def test_the_strategy_wants_updates(quick):
     with pytest.raises(UsageError, match=r"add model.lora_rank=8"):
         train(quick("finetuning=lora"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s, name: s.update({f"{name}.up": torch.ones(10**6, 2), f"{name}.down": torch.ones(2, 10**6)}),
+        lambda s, name: s.update({f"{name}.up": torch.ones(8, 3)}),
+        lambda s, name: s.pop(f"{name}.down"),
+    ],
+)
+def test_an_update_in_a_file_that_does_not_fit_its_matrix_is_refused(change):
+    """The product of the large ones would have four terabytes."""
+    network = attention()
+    add_low_rank(network, 2)
+    state = network.state_dict()
+    change(state, "1.parametrizations.weight.0")
+    with pytest.raises(UsageError, match=r"'1\.parametrizations\.weight\.original' has no low-rank update of the"):
+        merged(state)

@@ -105,6 +105,34 @@ def test_what_does_not_fit_is_told(change, message, state, tmp_path):
         TorchvisionBackbone(NAME, str(tmp_path / "a.pth"))
 
 
+HUGE = (10**6, 10**6)
+"""The shape of a tensor that would have terabytes."""
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(1, dtype=torch.half).expand(HUGE),
+        torch.sparse_coo_tensor([[0], [0]], [1.0], HUGE),
+        torch.empty(HUGE, device="meta"),
+    ],
+    ids=["one value", "sparse", "no values"],
+)
+@pytest.mark.parametrize("name", ["features.0.bias", "classifier.1.weight", "extra\x1b[2J"])
+def test_a_tensor_that_is_not_whole_in_the_file_is_refused_before_it_fills_the_memory(name, tensor, state, tmp_path):
+    torch.save(state | {name: tensor}, tmp_path / "a.pth")
+    with pytest.raises(UsageError, match=r"the file does not hold all values of|repeats its values") as told:
+        TorchvisionBackbone(NAME, str(tmp_path / "a.pth"))
+    assert "\x1b" not in str(told.value)
+
+
+def test_a_tensor_of_another_shape_is_not_converted(network):
+    """Its conversion would take 2 TB."""
+    state = network.state_dict() | {"features.0.bias": torch.ones(1, dtype=torch.half).expand(HUGE)}
+    with pytest.raises(UsageError, match=r"size mismatch for features\.0\.bias"):
+        load_strictly(network, state, "a file")
+
+
 def test_another_architecture_is_told_from_both_sides(state, tmp_path):
     torch.save(state, tmp_path / "a.pth")
     with pytest.raises(UsageError, match=r"missing \((.|\n)*conv1\.weight(.|\n)*unexpected \((.|\n)*features\.0\.bias"):
