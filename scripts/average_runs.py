@@ -26,9 +26,7 @@ from headstart.cli.run import quiet
 from headstart.data.split_file import read_rows
 from headstart.data.trained_run import load_data
 from headstart.errors import UsageError
-from headstart.inputs.base import Preprocess, from_saved_form
 from headstart.runs.directory import Run, find_runs
-from headstart.runs.earlier import renamed_parts
 from headstart.tasks import checkpoint
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 
@@ -48,11 +46,6 @@ def held_out_samples(run: Run) -> dict[str, str]:
     return {row.name: row.split for row in read_rows(run.split_file) if row.split != "train"}
 
 
-def _preprocess(facts: dict[str, Any]) -> Preprocess:
-    """The preprocessing that a checkpoint describes, also one of an earlier version."""
-    return from_saved_form(renamed_parts(facts["preprocess"]))
-
-
 def check(runs: list[Run], contents: list[dict[str, Any]]) -> None:
     """Raises a UsageError if the weights cannot be averaged, or if training samples would be used for validation."""
     first, *others = zip(runs, contents, strict=True)
@@ -62,7 +55,7 @@ def check(runs: list[Run], contents: list[dict[str, Any]]) -> None:
         mine, wanted = content["hyper_parameters"], first[1]["hyper_parameters"]
         for key, same in (
             ("classes", mine["classes"] == wanted["classes"]),
-            ("preprocess", _preprocess(mine) == _preprocess(wanted)),
+            ("preprocess", checkpoint.preprocess_of(mine) == checkpoint.preprocess_of(wanted)),
         ):
             if not same:
                 raise UsageError(f"{name} and {first_name} differ in their {key}: their weights cannot be averaged")

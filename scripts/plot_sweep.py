@@ -51,7 +51,8 @@ def read(folder: Path, metric: str, x: str, over: str) -> tuple[Lines, int]:
 
 def words_of(job: str) -> dict[str, str]:
     """`a.b=1 c=x` -> `{"a.b": "1", "c": "x"}`; a value may contain spaces."""
-    return dict(re.findall(r"([^\s=]+)=(.*?)(?=\s+[^\s=]+=|$)", job))
+    words = [word.partition("=") for word in re.split(r"\s(?=[^\s=]+=)", job)]
+    return {key: value.rstrip() for key, equals, value in words if equals}
 
 
 def number(job: dict[str, str], x: str) -> float:

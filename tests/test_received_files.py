@@ -79,3 +79,53 @@ def test_the_preprocessing_of_a_checkpoint_is_checked_too(trained):
     torch.save(content, file)
     with pytest.raises(UsageError, match=r"would build subprocess\.Popen at preprocess"):
         checkpoint.load_task(file)
+
+
+def changed(run: Path, **facts) -> Path:
+    """The best checkpoint of a run, with other facts."""
+    file = run / "checkpoints/best.ckpt"
+    content = torch.load(file, weights_only=True)
+    content["hyper_parameters"] |= facts
+    torch.save(content, file)
+    return file
+
+
+def test_a_tokenizer_is_a_text_and_nothing_is_built_from_it(trained, tmp_path):
+    run = trained()
+    payload = {"_target_": "torch.utils.collect_env.run", "command": f"touch {tmp_path / 'executed'}"}
+    content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)["hyper_parameters"]
+    config = content["config"] | {"model": content["config"]["model"] | {"tokenizer": None}}
+    file = changed(run, config=config, preprocess=content["preprocess"] | {"tokenizer": payload})
+    with pytest.raises(UsageError, match=r"would build torch\.utils\.collect_env\.run at preprocess\.tokenizer"):
+        checkpoint.load_task(file)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"classes": 5},
+        {"classes": ["a"]},
+        {"preprocess": "x"},
+        {"preprocess": {"size": 5}},
+        {"config": {"model": None}},
+        {"config": []},
+        {"class_weights": ["x"]},
+        {"temperature": "warm"},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_with_wrong_facts_is_named(facts, trained):
+    file = changed(trained(), **facts)
+    with pytest.raises(UsageError, match=r"best\.ckpt( is damaged|: .*)"):
+        checkpoint.load_task(file)
+
+
+def test_a_received_run_uses_the_cache_of_this_machine(trained, tmp_path, monkeypatch):
+    run = trained()
+    config = torch.load(run / "checkpoints/best.ckpt", weights_only=True)["hyper_parameters"]["config"]
+    config["cache"]["activations"]["root"] = config["paths"]["cache"] = str(tmp_path / "elsewhere")
+    file = changed(run, config=config)
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "here"))
+    _, config = checkpoint.load_task(file)
+    assert config.cache.activations.root == f"{tmp_path}/here/stores"

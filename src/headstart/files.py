@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from headstart.errors import UsageError
+
 GB = 10**9  # bytes
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
 HUB_ADDRESS = "hf://"
 """Beginning of the address of weights on the Hugging Face hub: `hf://owner/name`, or `hf://owner/name/file`."""
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # first bytes of a file of torch.save: since torch 1.6, and before
+MOST_VALUES, MOST_LEVELS = 10**7, 50  # of the content of a file of torch.save
 FOLDER_ATTRIBUTE = 0x10  # marks a record of a zip archive as a folder
 
 
@@ -70,6 +73,8 @@ def remove_leftovers(path: Path) -> None:
 def read_torch_file(path: Path, map_location: Any = "cpu", legacy: bool = False) -> Any:
     """Reads tensors and plain data that `torch.save` wrote, after checking every byte. No code in the file is executed.
 
+    A small file cannot fill the memory of code that walks through the content or converts its tensors.
+
     Args:
         path: the file.
         map_location: as for `torch.load`.
@@ -89,7 +94,38 @@ def read_torch_file(path: Path, map_location: Any = "cpu", legacy: bool = False)
                 "it is not a file of torch.save, or its beginning is damaged" if start else "it is empty"
             )
         stream.seek(0)
-        return _load(stream, map_location, verified=start == ZIP_START)
+        content = _load(stream, map_location, verified=start == ZIP_START)
+    _refuse_expanding(content)
+    return content
+
+
+def _refuse_expanding(content: Any) -> None:
+    """Refuses content that is much larger than its file: containers inside each other, or tensors that repeat a value.
+
+    Raises:
+        UnreadableError: the content, written without references, has over `MOST_VALUES` values or `MOST_LEVELS` levels.
+    """
+    import torch
+
+    sizes: dict[int, int] = {}  # of containers that were counted, by identity
+
+    def size(node: Any, level: int) -> int:
+        if isinstance(node, torch.Tensor) and node.layout is torch.strided and node.device.type != "meta":
+            if node.nbytes > node.untyped_storage().nbytes():
+                raise UnreadableError("a tensor in it repeats its values: a small file could fill the memory")
+            return 1
+        if not isinstance(node, (dict, list, tuple, set)):
+            return 1
+        if id(node) not in sizes:
+            if level > MOST_LEVELS:
+                raise UnreadableError(f"its content has over {MOST_LEVELS} levels")
+            inside = [*node.keys(), *node.values()] if isinstance(node, dict) else node
+            sizes[id(node)] = 1 + sum(size(each, level + 1) for each in inside)
+        if sizes[id(node)] > MOST_VALUES:
+            raise UnreadableError(f"its content refers to itself so often that it has over {MOST_VALUES:,} values")
+        return sizes[id(node)]
+
+    size(content, 0)
 
 
 def _verify(stream: IO[bytes]) -> None:
@@ -202,9 +238,43 @@ def as_json(content: Any) -> str:
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path) -> Any:
-    """The content of a file that was written with `replacing` and `as_json`."""
-    return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a file that was written with `replacing` and `as_json`.
+
+    Raises:
+        UsageError: it is no JSON object.
+    """
+    with _named_if_damaged(path, "a JSON object"):
+        content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it is a {type(content).__name__}")
+    return content
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file as plain data, interpolations as written.
+
+    Raises:
+        UsageError: it is no YAML, or a value in it refers to another one (`*name`): a small file could fill the memory.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    with _named_if_damaged(path, "a YAML file", yaml.YAMLError, OmegaConfBaseException):
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        # the scan takes as long as reading; most files have no such sign
+        if "*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it has references (*name), which no command of Headstart writes")
+        return OmegaConf.to_container(OmegaConf.create(text))
+
+
+@contextmanager
+def _named_if_damaged(path: Path, kind: str, *errors: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RecursionError, *errors) as error:
+        raise UsageError(f"{path} is damaged: {kind} was expected, but {_first_line(error)}") from error
 
 
 def _finite(content: Any) -> Any:

@@ -98,6 +98,41 @@ def test_a_compressed_file_is_refused_before_it_fills_the_memory(tmp_path):
     assert read_torch_file(whole)["zeros"].shape == (10**6,)
 
 
+def lists_in_lists(levels):
+    """10 ** levels values in `levels` lists."""
+    content = [0] * 10
+    for _ in range(levels - 1):
+        content = [content] * 10
+    return content
+
+
+def in_itself():
+    content = []
+    content.append(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lists_in_lists(9), "over 10,000,000 values"),
+        ({"state": torch.zeros(1).expand(10**9)}, "a tensor in it repeats its values"),
+        (in_itself(), "over 50 levels"),
+    ],
+)
+def test_a_small_file_with_a_huge_content_is_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "a.ckpt")
+    assert (tmp_path / "a.ckpt").stat().st_size < 10**4
+    with pytest.raises(UnreadableError, match=message):
+        read_torch_file(tmp_path / "a.ckpt")
+
+
+def test_parts_of_a_tensor_and_tensors_that_share_memory_are_read(tmp_path):
+    whole = torch.arange(6.0).reshape(2, 3)
+    torch.save({"a": whole.t(), "b": whole[:, 1], "c": whole, "d": torch.zeros(0), "e": [whole] * 3}, tmp_path / "a")
+    assert read_torch_file(tmp_path / "a")["b"].tolist() == [1, 4]
+
+
 def test_records_that_overlap_are_refused(tmp_path):
     """Many names for the same bytes: a small file would fill the memory, too."""
     path = tmp_path / "a.ckpt"

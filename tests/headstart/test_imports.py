@@ -6,7 +6,8 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[2] / "src" / "headstart"
 LAYERS = [
-    {"errors", "files", "light_imports", "progress", "seeds"},
+    {"errors", "light_imports", "progress", "seeds"},
+    {"files"},
     {"runs", "metrics"},
     {"cli"},
     {"inputs", "heads"},

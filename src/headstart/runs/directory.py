@@ -5,6 +5,7 @@ configures.)
 """
 
 import math
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from headstart.errors import UsageError
-from headstart.files import as_json, read_json, replacing
-from headstart.runs import earlier
+from headstart.files import as_json, read_json, read_yaml, replacing
+from headstart.runs import earlier, trust
 from headstart.runs.evaluations import Answers, is_of_these_weights, read_answers, read_evaluation
 from headstart.runs.hyperparameters import settings_of
 from headstart.runs.kept import Kept
@@ -233,7 +234,11 @@ class Run:
     @cached_property
     def config(self) -> DictConfig:
         """The config as today's code reads it, interpolations kept."""
-        return earlier.translated(OmegaConf.load(self.config_file))
+        content = read_yaml(self.config_file)
+        try:
+            return earlier.translated(content)
+        except (TypeError, AttributeError) as error:
+            raise UsageError(f"{self.config_file} is damaged: it is no config of a run ({error})") from error
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -245,7 +250,7 @@ class Run:
         """The typed overrides, such as `optimizer.lr=0.1`; None if there is no record of them."""
         if not self.overrides_file.is_file():
             return None
-        return [str(word) for word in OmegaConf.to_container(OmegaConf.load(self.overrides_file))]
+        return [str(word) for word in read_yaml(self.overrides_file)]
 
     @cached_property
     def choices(self) -> dict[str, str]:
@@ -253,26 +258,37 @@ class Run:
         file = self.launched.launch_file
         if not file.is_file():
             return {}
-        chosen = OmegaConf.select(OmegaConf.load(file), "hydra.runtime.choices") or {}
-        return {str(group): name for group, name in chosen.items() if isinstance(name, str)}
+        chosen = trust.value_at(read_yaml(file), "hydra.runtime.choices")
+        named = chosen.items() if isinstance(chosen, dict) else ()
+        # only names of files: a stranger could have written `${...}`
+        return {str(group): str(name) for group, name in named if name and re.fullmatch(r"[\w/-]+", str(name))}
 
     @cached_property
     def classes(self) -> list[str]:
         """The class names in the order of the model's outputs."""
         places = read_json(self.classes_file)
-        return sorted(places, key=places.__getitem__)
+        names = {place: name for name, place in places.items()}
+        if len(names) < len(places) or any(place not in names for place in range(len(names))):
+            raise UsageError(f"{self.classes_file} is damaged: it does not number the classes from 0")
+        return [names[place] for place in range(len(names))]
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
         """Score, cost and metrics of a run that has ended; None for a value that is not a finite number."""
         content = {name: value for name, value in read_json(self.metrics_file).items() if not isinstance(value, dict)}
+        for name, value in content.items():
+            if not isinstance(value, (int, float, type(None))):
+                raise UsageError(f"{self.metrics_file} is damaged: {name} is no number")
         return {name: value if value is None or math.isfinite(value) else None for name, value in content.items()}
 
     @cached_property
     def kept(self) -> Kept | None:
         """Which of its models a run that has ended keeps; None if it is not recorded."""
         found = read_json(self.metrics_file).get("kept")
-        return Kept(**found) if found else None
+        try:
+            return Kept(**found) if found else None
+        except TypeError as error:
+            raise UsageError(f"{self.metrics_file} is damaged: kept: {error}") from error
 
     def replace_calibration_errors(self, errors: dict[str, float]) -> None:
         """Writes the calibration errors of a new temperature into all files with metrics; others become null.

@@ -170,7 +170,9 @@ def _is_harmless(text: str, config: dict[str, Any] | None) -> bool:
     if "${" not in text or text in WHOLE_VALUES:
         return True
     for name in re.findall(r"\$\{(?:oc\.select:)?([A-Za-z_][\w.]*)\}", text, re.ASCII):
-        if config is None or isinstance(_at(config, name), (dict, list)):  # a whole section would be built elsewhere
+        if config is None or isinstance(
+            value_at(config, name), (dict, list)
+        ):  # a whole section would be built elsewhere
             return False
     rest = None
     while rest != text:
@@ -178,16 +180,29 @@ def _is_harmless(text: str, config: dict[str, Any] | None) -> bool:
     return "${" not in text
 
 
-def _at(config: dict[str, Any], name: str) -> Any:
-    """The value of a dotted name; None if there is none."""
-    node: Any = config
+def value_at(tree: Any, name: str) -> Any:
+    """The value of a dotted name in plain data; None if there is none."""
+    node = tree
     for key in name.split("."):
         node = node.get(key) if isinstance(node, dict) else None
     return node
 
 
-PLACES = ("dirpath", "folder", "file", "filename", "save_dir", "split_file", "default_root_dir", "tracking_uri")
-"""Settings that say where something is written."""
+PLACES = (
+    *("dirpath", "folder", "file", "save_dir", "split_file", "default_root_dir", "dir", "root_dir", "tracking_uri"),
+    "base_url",
+)
+"""Settings that say where something is written, or to which server it is sent."""
+
+NAMES = {
+    "callbacks": ("filename", "prefix"),
+    "logger": ("filename", "name", "version", "sub_dir", "prefix"),
+    "trainer": ("filename",),
+}
+"""Section -> settings with a part of a file name, in a folder that another setting names."""
+
+CACHES = {"cache": "root", "data": "cache"}
+"""Section -> setting with a folder of results that every run of this machine may use."""
 
 
 def check_places(config: DictConfig, run: Path, typed: DictConfig) -> None:
@@ -205,20 +220,47 @@ def check_places(config: DictConfig, run: Path, typed: DictConfig) -> None:
         return
     for section, content in OmegaConf.to_container(config).items():
         for place, key, written in _entries(str(section), content):
-            is_cache = section == "cache" and key == "root"
-            if section == "paths" or not (is_cache or key in PLACES) or not isinstance(written, str):
+            is_cache, is_name = key == CACHES.get(section, ""), key in NAMES.get(section, ())
+            if section == "paths" or not (is_cache or is_name or key in PLACES) or not isinstance(written, str):
                 continue
             value = str(OmegaConf.select(config, place))
             if written in WHOLE_VALUES or value == str(OmegaConf.select(typed, place)):
                 continue
             base = Path(config.paths.cache).expanduser() if is_cache else run
-            path = Path(value).expanduser().resolve()
-            is_inside = "/" not in value if key == "filename" else path.is_relative_to(base.resolve())
-            if not is_inside or "://" in value:
+            inside = _is_file_name(value) if is_name else _lies_in(base, value)
+            if not inside:
                 raise UsageError(
                     f"REFUSED: the saved config would write to {_shown(value)} ({place}), which is outside the run "
                     f"{run}. If you have made this run yourself, type {TRUST}=places before the command"
                 )
+
+
+def _is_file_name(value: str) -> bool:
+    return value != ".." and not {"/", "\\"} & set(value)
+
+
+def _lies_in(folder: Path, value: str) -> bool:
+    return "://" not in value and Path(value).expanduser().resolve().is_relative_to(folder.resolve())
+
+
+def use_cache_of_this_machine(config: DictConfig) -> None:
+    """Replaces the folders of caches in a saved config, which may be those of another machine, or anything else.
+
+    Args:
+        config: of a checkpoint, every value resolved.
+    """
+    folder = cache_of_this_machine()
+    config.paths.cache = folder
+    for part in (config.get("cache") or {}).values():
+        if isinstance(part, DictConfig) and "root" in part:
+            part.root = f"{folder}/stores"
+    if config.data.get("cache") is not None:
+        config.data.cache = folder
+
+
+def cache_of_this_machine() -> str:
+    """The folder of all caches, as `conf/paths/default.yaml` has it."""
+    return os.environ.get("HEADSTART_CACHE", "~/.cache/headstart")
 
 
 def _shown(value: Any) -> str:

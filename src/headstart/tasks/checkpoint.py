@@ -1,18 +1,22 @@
 """Builds a trained task from its checkpoint file; no other file is needed."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from headstart.errors import UsageError
+from headstart.errors import UsageError, causes
 from headstart.files import UnreadableError, read_torch_file, relative_to_cwd
-from headstart.inputs.base import from_saved_form, saved_form
+from headstart.inputs.base import Preprocess, from_saved_form, saved_form
 from headstart.runs.directory import LAST, PROBE, Run, checkpoints_in
 from headstart.runs.earlier import renamed_parts, translated
-from headstart.runs.trust import check_section
+from headstart.runs.trust import check_section, use_cache_of_this_machine
 from headstart.tasks.base import Task
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.tasks.classification import ClassificationTask
@@ -134,23 +138,57 @@ def load_any_task(path: Path) -> tuple[Task, DictConfig]:
     The backbone is built with random weights, then gets those in the file: nothing is downloaded.
     """
     content = read(path)
+    try:
+        return _rebuilt(content, path)
+    except WHEN_DAMAGED as error:
+        reason = next((each for each in causes(error) if isinstance(each, UsageError)), None)
+        if reason is not None:
+            named = "" if str(path) in str(reason) else f"{path}: "
+            raise UsageError(f"{named}{reason}") from error
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"{path} is damaged, or from a version that this one cannot read: no model can be built from it ({line})"
+        ) from error
+
+
+WHEN_DAMAGED = (
+    *(KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, RecursionError),
+    *(HydraException, OmegaConfBaseException),
+)
+"""Errors of the code that builds a model, if a checkpoint holds other values than it needs."""
+
+
+def _rebuilt(content: dict[str, Any], path: Path) -> tuple[Task, DictConfig]:
     facts = content["hyper_parameters"]
-    config, preprocess = translated(facts["config"]), renamed_parts(facts["preprocess"])
-    # not the tokenizer: its vocabulary may have "${", and its text is never resolved
-    check_section("preprocess", {key: value for key, value in preprocess.items() if key != "tokenizer"})
+    config, preprocess = translated(facts["config"]), preprocess_of(facts)
     # settings that the config left open because the weights define them, such as the image size
-    saved = {key: value for key, value in preprocess.items() if key in config.model and key != "_target_"}
+    saved = {name: value for name, value in asdict(preprocess).items() if name in config.model}
     if "architecture" in config.model and config.model.architecture is None:
         raise UsageError(f"{path} does not hold the architecture of its network: give another checkpoint")
-    backbone = instantiate(config.model, **saved | {"weights": None})
-    backbone.preprocess = from_saved_form(preprocess)
+    # in two steps: what instantiate() gets is a config to it, so it would build a `_target_` in these values
+    backbone = instantiate(config.model, _partial_=True)(**saved | {"weights": None})
+    backbone.preprocess = preprocess
     backbone.pretrained = facts["pretrained"]
     task = task_from_config(config, backbone, facts["classes"], facts["class_weights"])
     task.load_state_dict(content["state_dict"])
-    task.objective.temperature = facts.get("temperature", 1.0)
+    task.objective.temperature = float(facts.get("temperature", 1.0))
     task.objective.thresholds = facts.get("thresholds")
     task.save_hyperparameters(facts)
+    use_cache_of_this_machine(config)
     return task.eval(), config
+
+
+def preprocess_of(facts: Mapping[str, Any]) -> Preprocess:
+    """The preprocessing that the facts in a checkpoint describe, also those of an earlier version.
+
+    Raises:
+        UsageError: they name something else than a preprocessing with plain values.
+    """
+    saved = renamed_parts(facts["preprocess"])
+    # a tokenizer is one text; its vocabulary may have "${", which is never resolved
+    plain = {name: value for name, value in saved.items() if name != "tokenizer" or not isinstance(value, str)}
+    check_section("preprocess", plain)
+    return from_saved_form(saved)
 
 
 def keep_thresholds(path: Path, thresholds: list[float]) -> None:

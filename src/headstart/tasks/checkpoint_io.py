@@ -20,6 +20,9 @@ class SafeCheckpointIO(CheckpointIO):
     For `Trainer(plugins=[...])`. It writes to local files only, because an object store cannot rename.
     """
 
+    def __init__(self):
+        self.folders: set[Path] = set()  # into which checkpoints were written
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Writes the file; it replaces an older one only when it is complete on the disk and has been checked.
 
@@ -42,6 +45,7 @@ class SafeCheckpointIO(CheckpointIO):
             raise UsageError(
                 f"cannot write {target} ({kept}): {cause}. Free some space, or give paths.run=<folder>"
             ) from error
+        self.folders.add(target.parent.resolve())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = "cpu", weights_only: bool | None = None
@@ -63,9 +67,14 @@ class SafeCheckpointIO(CheckpointIO):
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes the file, if it exists; never one that is no checkpoint, whatever a saved state names."""
-        if _local(path).suffix == ".ckpt":
-            _local(path).unlink(missing_ok=True)
+        """Removes the file, if it exists.
+
+        A resumed run gets the names of its earlier checkpoints from a file that may come from a stranger. So only a
+        checkpoint in a folder into which this run has written is removed.
+        """
+        file = _local(path)
+        if file.suffix == ".ckpt" and file.parent.resolve() in self.folders:
+            file.unlink(missing_ok=True)
 
 
 def _local(path: str | Path) -> Path:

@@ -248,6 +248,31 @@ def test_the_choices_of_a_run_are_those_of_its_command_line(tmp_path):
     run = Run(tmp_path)
     run.launch_file.parent.mkdir()
     run.launch_file.write_text(
-        "hydra:\n  run: {dir: '${unknown:x}'}\n  runtime: {choices: {finetuning: lp_ft, debug: null}}\n"
+        "hydra:\n  run: {dir: '${unknown:x}'}\n  runtime: {choices: {finetuning: lp_ft, debug: null, "
+        "model: '${oc.env:HOME}', head: 5}}\n"
     )
-    assert run.choices == {"finetuning": "lp_ft"}
+    assert run.choices == {"finetuning": "lp_ft", "head": "5"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "read", "message"),
+    [
+        ("metrics.json", "{", "metrics", "a JSON object was expected"),
+        ("metrics.json", "[1]", "metrics", "it is a list"),
+        ("metrics.json", '{"score": "high"}', "metrics", "score is no number"),
+        ("metrics.json", '{"kept": {"any": 1}}', "kept", "kept: .*any"),
+        ("classes.json", '{"cat": 0, "dog": 0}', "classes", "does not number the classes"),
+        ("classes.json", '{"cat": 0, "dog": "x"}', "classes", "does not number the classes"),
+        ("config.yaml", "a: [", "config", "a YAML file was expected"),
+        ("config.yaml", "[" * 2000, "config", "a YAML file was expected"),
+        ("config.yaml", "a: &a [1, 1]\nb: [*a, *a]", "config", "it has references"),
+        ("config.yaml", "- a", "config", "it is no config of a run"),
+        (".hydra/hydra.yaml", "a: &a [1, 1]\nb: [*a, *a]", "choices", "it has references"),
+        (".hydra/overrides.yaml", "- &a [1, 1]\n- [*a, *a]", "overrides", "it has references"),
+    ],
+)
+def test_a_damaged_file_is_named(file, content, read, message, tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / file).write_text(content)
+    with pytest.raises(UsageError, match=f"{file.split('/')[-1]} is damaged: .*{message}"):
+        getattr(Run(tmp_path), read)

@@ -8,7 +8,15 @@ from omegaconf import OmegaConf
 from headstart.cli import resolvers
 from headstart.errors import UsageError
 from headstart.runs.earlier import translated
-from headstart.runs.trust import RESOLVERS, check_config, check_places, check_section, is_buildable
+from headstart.runs.trust import (
+    RESOLVERS,
+    cache_of_this_machine,
+    check_config,
+    check_places,
+    check_section,
+    is_buildable,
+    use_cache_of_this_machine,
+)
 
 PAYLOAD = {"_target_": "torch.utils.collect_env.run", "command": "touch /tmp/never"}
 
@@ -98,17 +106,38 @@ def test_only_plain_settings_are_referred_to(text, saved):
         ("data.split_file", "/elsewhere/split.csv"),
         ("trainer.default_root_dir", "/elsewhere"),
         ("cache.activations.root", "/elsewhere"),
+        ("+data.cache", "/elsewhere"),
+        ("logger.csv.name", "../../elsewhere"),
+        ("logger.csv.version", "/elsewhere"),
+        ("+logger.csv.prefix", "../x"),
+        ("+logger.tensorboard.sub_dir", ".."),
+        ("+logger.wandb.settings.base_url", "https://elsewhere"),
     ],
 )
 def test_a_resumed_run_writes_into_its_own_folder(key, value, composed, tmp_path, monkeypatch):
     config, typed = composed(), OmegaConf.create()
     check_places(config, tmp_path / "run", typed)
-    OmegaConf.update(config, key, value)
+    OmegaConf.update(config, key.removeprefix("+"), value, force_add=key.startswith("+"))
     with pytest.raises(UsageError, match=r"would write to .* which is outside the run"):
         check_places(config, tmp_path / "run", typed)
     check_places(config, tmp_path / "run", config)  # as when torchrun repeats the command line of the run
     monkeypatch.setenv("HEADSTART_TRUST", "places")
     check_places(config, tmp_path / "run", typed)
+
+
+def test_only_the_cache_of_this_machine_is_used(composed, monkeypatch):
+    config = composed()
+    assert config.paths.cache == cache_of_this_machine()
+    config = OmegaConf.create(OmegaConf.to_container(config, resolve=False) | {"paths": {"cache": "/elsewhere"}})
+    config.data.cache = config.cache.activations.root = config.cache.pictures.root = "/elsewhere"
+    monkeypatch.setenv("HEADSTART_CACHE", "/here")
+    use_cache_of_this_machine(config)
+    assert config.cache.activations.root == config.cache.pictures.root == "/here/stores"
+    assert config.data.cache == config.paths.cache == "/here"
+    config.update({"cache": None})
+    config.data.cache = None
+    use_cache_of_this_machine(config)
+    assert config.cache is config.data.cache is None
 
 
 def test_a_saved_config_does_not_decide_what_is_downloaded(saved):

@@ -193,10 +193,22 @@ def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path):
 def test_urls_are_refused_and_removing_twice_is_no_error(tmp_path):
     with pytest.raises(UsageError, match=r"s3://bucket/a\.ckpt: checkpoints go into a folder"):
         write("s3://bucket/a.ckpt")
-    path = write(tmp_path / "a.ckpt")
+    plugin = SafeCheckpointIO()
+    plugin.save_checkpoint({}, tmp_path / "a.ckpt")
     for _ in range(2):
-        SafeCheckpointIO().remove_checkpoint(path)
-    assert not path.exists()
+        plugin.remove_checkpoint(tmp_path / "a.ckpt")
+    assert not (tmp_path / "a.ckpt").exists()
+
+
+def test_only_checkpoints_of_the_run_are_removed_whatever_a_saved_state_names(tmp_path):
+    other = write(tmp_path / "other/best.ckpt")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/link").symlink_to(other.parent)
+    plugin = SafeCheckpointIO()
+    plugin.save_checkpoint({}, tmp_path / "run/last.ckpt")
+    for name in ("run/../other/best.ckpt", "other/best.ckpt", "run/link/best.ckpt"):
+        plugin.remove_checkpoint(tmp_path / name)
+        assert other.exists(), name
 
 
 @pytest.fixture
