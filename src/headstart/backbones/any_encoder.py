@@ -1,6 +1,7 @@
 """Encoders that `transformers` builds, for all kinds that `bert.py` does not know."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ NOT_TAKEN = {
     *("quantization_config", "device_map", "_commit_hash"),
 }
 """Settings of a `config.json` that are not used: they choose code, which may come from a hub, or another precision."""
+
+PART = re.compile(r"model_type|(use_)?(timm|pretrained)_backbone|backbone(_.*)?|architecture|model_args")
+"""Settings that make a network build another one inside it, perhaps from a hub or a folder."""
 
 
 class AnyEncoder(nn.Module):
@@ -42,9 +46,9 @@ class AnyEncoder(nn.Module):
     def __init__(self, config: Mapping[str, Any], name: str, reason: str):
         super().__init__()
         self.name, self.reason, self.kind = name, reason, config.get("model_type", "")
-        net = self._built({key: value for key, value in config.items() if key not in NOT_TAKEN})
+        net = self._built(_taken(config))
         found = json.loads(json.dumps(net.config.to_dict(), default=str))  # plain data, as in config.json
-        self.settings = {key: value for key, value in found.items() if key not in NOT_TAKEN}
+        self.settings = _taken(found)
         self.settings["model_type"] = self.kind
         if net.config.pad_token_id is None:
             raise UsageError(f"{name}: its config.json has no pad_token_id, so texts of a batch cannot be filled up")
@@ -61,6 +65,7 @@ class AnyEncoder(nn.Module):
             needs = f'{self.name} ({self.reason}) needs transformers: pip install -e ".[transformers]"'
             raise UsageError(needs) from error
         words_of_transformers.disable_progress_bar()  # reading a file takes a second
+        _check_kind(self.kind, self.name)
         try:
             config = AutoConfig.for_model(self.kind, **settings)
             options = {"attn_implementation": "eager", "dtype": torch.float32}
@@ -104,6 +109,23 @@ class AnyEncoder(nn.Module):
         is_token = tokens.ne(self.pad)
         hidden = self.inner(input_ids=tokens, attention_mask=is_token.long()).last_hidden_state
         return hidden * is_token[..., None]
+
+
+def _check_kind(kind: str, name: str) -> None:
+    """Raises a UsageError if this is no network for texts: others may load parts from a hub or a folder."""
+    from transformers.models.auto import modeling_auto
+
+    of_texts = ("MASKED_LM", "SEQUENCE_CLASSIFICATION", "TEXT_ENCODING")
+    if not any(kind in getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES") for task in of_texts):
+        raise UsageError(f"{name}: its config.json says model_type={kind!r}, which is no encoder of texts")
+
+
+def _taken(settings: Any) -> Any:
+    """The settings of a `config.json` that are used, at every level."""
+    if isinstance(settings, Mapping):
+        taken = {key: value for key, value in settings.items() if key not in NOT_TAKEN and not PART.fullmatch(str(key))}
+        return {key: _taken(value) for key, value in taken.items()}
+    return [_taken(value) for value in settings] if isinstance(settings, list) else settings
 
 
 def _most_tokens(net: nn.Module, config: Any) -> int:

@@ -209,3 +209,20 @@ def test_updates_of_low_rank_are_in_every_linear_layer(folder):
     net = TextEncoder(str(folder), lora_rank=2)
     named = [name for name, _ in net.named_parameters() if name.endswith(".0.up")]
     assert len(named) == 2 * 6
+
+
+@pytest.mark.parametrize("kind", ["timm_wrapper", "vit", "no_such_kind"])
+def test_other_networks_than_encoders_of_texts_are_refused(kind):
+    pytest.importorskip("transformers")
+    architecture = {"model_type": kind, "architecture": "hf-hub:someone/weights", "pad_token_id": 0}
+    with pytest.raises(UsageError, match=f"model_type='{kind}', which is no encoder of texts"):
+        TextEncoder("any", weights=None, architecture=architecture)
+
+
+def test_no_part_of_a_config_names_another_network():
+    from headstart.backbones.any_encoder import _taken
+
+    part = {"model_type": "timm_wrapper", "backbone": "x", "use_timm_backbone": True, "_name_or_path": "y", "size": 3}
+    assert _taken({"hidden_size": 8, "backbone_config": part, "encoder": part, "parts": [part]}) == {
+        "hidden_size": 8, "encoder": {"size": 3}, "parts": [{"size": 3}],
+    }  # fmt: skip
