@@ -1,5 +1,6 @@
 """Settings that a Python program gives, as words of the command line: `optimizer__lr=0.1` is `optimizer.lr=0.1`."""
 
+import re
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,6 +18,8 @@ from headstart.errors import UsageError, nearest, nearest_path
 
 def words_of(settings: Mapping[str, Any], overrides: Iterable[str] = ()) -> list[str]:
     """The command line for settings by name, with `__` for each dot, and further words as they are typed.
+
+    A value is what it is in Python: only in `overrides` does `${name}` refer to another setting.
 
     Raises:
         UsageError: a value of a type that no setting has; `overrides` is not a list of words.
@@ -71,7 +74,8 @@ def _word(key: str, value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """A text, in quotes if Hydra would otherwise read something else."""
+    """A text, in quotes if Hydra would otherwise read something else; `${` in it has no meaning."""
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # OmegaConf removes these backslashes
     try:
         read = OverridesParser.create().parse_override(f"key={text}").value()
     except HydraException:

@@ -40,6 +40,12 @@ def test_a_value_arrives_as_it_is(value, read):
     assert type(override.value()) is type(read)
 
 
+@pytest.mark.parametrize("name", ["${oc.env:HOME}", "my ${seed}, 'x'", "C:\\${seed}", "C:\\\\${seed}\\", "a$b{c}"])
+def test_a_folder_may_have_any_name(name, composed):
+    (word,) = words_of({"data__root": name})
+    assert composed("data=image_folder", word).data.root == name
+
+
 def test_plain_words_look_as_they_are_typed():
     typed = ["model=resnet50", "trainer.max_time=10m", "data.root=my/pictures"]
     assert words_of({"model": "resnet50", "trainer__max_time": "10m", "data__root": "my/pictures"}) == typed
