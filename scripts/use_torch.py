@@ -4,6 +4,8 @@ An example to copy, together with `read_picture.py`, into your own program. Read
 run=<run> format=...`: `torch_export` (.pt2), `torchscript` (.pt), or `safetensors`. For the last one, torchvision
 builds the network and its last layer is replaced, so it works only for a linear head with `model.output=penultimate`.
 Writes `file,class,probability,error`.
+
+.pt2 and .pt files are programs: torch runs what is in them. From strangers, take only .safetensors or .onnx files.
 """
 
 import csv

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from headstart.cli.run import run_entry_point
 from headstart.cli.terminal import say, show, wrapped
+from headstart.errors import printable
 from headstart.files import relative_to_cwd
 from headstart.runs.directory import Run
 
@@ -42,11 +43,11 @@ def compare(given: argparse.Namespace) -> None:
 
     runs, without = comparison.ended_runs(given.folders)
     for folder in without:
-        print(f"{folder} has not ended and is left out", file=sys.stderr)
+        print(f"{printable(str(folder))} has not ended and is left out", file=sys.stderr)
     names = comparison.metric_names(runs, given.split, given.metric)
     runs, without = comparison.measured(runs, names[0])
     for folder in without:
-        print(f"{folder} has no {names[0]} and is left out", file=sys.stderr)
+        print(f"{printable(str(folder))} has no {names[0]} and is left out", file=sys.stderr)
     found = comparison.ordered(comparison.configurations(runs, given.over), names[0])
     header, rows = comparison.configuration_rows(found, names)
     claims = significance.claims(*significance.pair_tests(found, given.split, given.over), given.split)

@@ -170,9 +170,8 @@ def _is_harmless(text: str, config: dict[str, Any] | None) -> bool:
     if "${" not in text or text in WHOLE_VALUES:
         return True
     for name in re.findall(r"\$\{(?:oc\.select:)?([A-Za-z_][\w.]*)\}", text, re.ASCII):
-        if config is None or isinstance(
-            value_at(config, name), (dict, list)
-        ):  # a whole section would be built elsewhere
+        # a whole section would be built elsewhere
+        if config is None or isinstance(value_at(config, name), (dict, list)):
             return False
     rest = None
     while rest != text:
