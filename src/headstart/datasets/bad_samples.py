@@ -14,18 +14,21 @@ CHOICES = ("leave_out", "error")
 LISTED = 10
 
 
-def describe(bad: Mapping[str, str], total: int, things: str) -> str:
+def describe(bad: Mapping[str, str], total: int, things: str, whole_list: Path | None = None) -> str:
     """Number of bad samples, and the first names with their reasons.
 
     Args:
         bad: name -> reason.
         total: number of all samples, the bad ones included.
         things: the word for samples, such as `rows`.
+        whole_list: a file with all of them.
     """
     lines = [f"{len(bad)} of {total} {things} cannot be used:"]
     lines += [f"  {name}: {reason}" for name, reason in list(bad.items())[:LISTED]]
     if len(bad) > LISTED:
         lines.append(f"  ... and {len(bad) - LISTED} more")
+    if whole_list:
+        lines.append(f"All of them are listed in {whole_list}")
     return "\n".join(lines)
 
 

@@ -110,10 +110,11 @@ class ClassFolders(DataModule):
         """Class name -> folder, for the folder of a split."""
         return class_folders(folder)
 
-    def leave_out(self, bad: dict[Path, str], description: str) -> None:
-        """Logs and lists unreadable files, or refuses them with `on_bad=error`."""
-        bad_samples.refuse_or_warn(description, self.on_bad)
-        self.bad |= {self.name(path): reason for path, reason in bad.items()}
+    def leave_out(self, bad: dict[Path, str], total: int, whole_list: Path | None = None) -> None:
+        """Logs and lists unreadable files of `total` files, or refuses them with `on_bad=error`."""
+        named = {self.name(path): reason for path, reason in sorted(bad.items())}
+        bad_samples.refuse_or_warn(bad_samples.describe(named, total, self.things, whole_list), self.on_bad)
+        self.bad |= named
         bad_samples.write_list(self.split_file, self.bad)
 
     def as_samples(

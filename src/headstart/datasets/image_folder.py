@@ -8,7 +8,7 @@ from headstart.datasets.class_folders import ClassFolders
 from headstart.errors import UsageError
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
 from headstart.inputs.images.files import PictureFiles
-from headstart.inputs.images.scan import describe_bad, results_file, scan_pictures
+from headstart.inputs.images.scan import results_file, scan_pictures
 
 
 class ImageFolder(ClassFolders):
@@ -35,7 +35,7 @@ class ImageFolder(ClassFolders):
         # one file per split folder, because each scan replaces the list of bad files beside it
         result = scan_pictures(list(labelled), results_file(self.cache, folder))
         if result.bad:
-            self.leave_out(result.bad, describe_bad(result, self.root))
+            self.leave_out(result.bad, len(labelled), result.bad_list)
         kept = [path for path in labelled if path not in result.bad]
         if not kept:
             raise UsageError(f"{folder} has no picture that can be read (of {len(labelled)} files): put some there")

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from headstart.data.samples import Samples
-from headstart.datasets import bad_samples
 from headstart.datasets.class_folders import ClassFolders, class_folders
 from headstart.errors import UsageError, listed
 from headstart.inputs.base import UnreadableInput
@@ -45,8 +44,7 @@ class TextFolder(ClassFolders):
         """As in `ClassFolders`."""
         texts, bad = _read(list(labelled))
         if bad:
-            named = {self.name(path): reason for path, reason in bad.items()}
-            self.leave_out(bad, bad_samples.describe(named, len(labelled), "texts"))
+            self.leave_out(bad, len(labelled))
         if not texts:
             raise UsageError(f"{folder} has no text that can be read (of {len(labelled)} .txt files): put some there")
         found = list(texts.values())

@@ -84,25 +84,6 @@ def results_file(cache: Path | None, place: Path) -> Path | None:
     return cache / "scans" / f"{hashlib.sha256(os.fsencode(place.resolve())).hexdigest()[:16]}.jsonl"
 
 
-def describe_bad(result: ScanResult, root: Path, limit: int = 10) -> str:
-    """Number of unreadable pictures, the first `limit` paths (relative to `root`) and reasons; "" if there are none."""
-    if not result.bad:
-        return ""
-    total = len(result.bad) + len(result.digests)
-    lines = [f"{len(result.bad)} of {total} pictures cannot be read:"]
-    ordered = sorted(result.bad.items())
-    lines += [f"  {_relative(path, root)}: {reason}" for path, reason in ordered[:limit]]
-    if len(ordered) > limit:
-        lines.append(f"  ... and {len(ordered) - limit} more")
-    if result.bad_list:
-        lines.append(f"All of them are listed in {result.bad_list}")
-    return "\n".join(lines)
-
-
-def _relative(path: Path, root: Path) -> Path:
-    return path.relative_to(root) if path.is_relative_to(root) else path
-
-
 def _stamp(path: Path) -> Stamp | None:
     """None if the state of the file cannot be read; then its result is not cached."""
     try:
