@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headstart.errors import printable
+
 ACTIVATIONS = {
     "gelu": nn.GELU,
     "gelu_new": partial(nn.GELU, approximate="tanh"),
@@ -37,6 +39,15 @@ RENAMED_TENSORS = {
 }  # fmt: skip
 """Parts of names in DistilBERT and in old files of BERT, and their names here."""
 PREFIXES = tuple(f"{kind}." for kind in ("bert", "roberta", "electra", "distilbert"))
+LARGEST = {
+    "vocab_size": 2_000_000, "hidden_size": 16_384, "num_hidden_layers": 200, "num_attention_heads": 1000,
+    "intermediate_size": 65_536, "max_position_embeddings": 1_000_000, "type_vocab_size": 1000,
+    "embedding_size": 16_384,
+}  # fmt: skip
+"""Largest values of the sizes; public networks have at most half of them."""
+MOST_PARAMETERS = 3 * 10**9
+"""In the network; the largest public ones have a fifth."""
+MAY_BE_ZERO = ("type_vocab_size", "embedding_size")
 NOT_IN_THE_ENCODER = (
     *("pooler.", "cls.", "lm_head.", "classifier.", "qa_outputs.", "embeddings.position_ids", "vocab_"),
     *("discriminator_predictions.", "generator_predictions.", "generator_lm_head.", "pre_classifier."),
@@ -73,7 +84,7 @@ class Architecture:
 
         Raises:
             ValueError: it describes another network; the message says what is different.
-            TypeError: settings are missing, or contradict each other.
+            TypeError: settings are missing, contradict each other, or would fill the memory.
         """
         kind = config.get("model_type")
         if kind not in KINDS:
@@ -85,14 +96,34 @@ class Architecture:
         if given.get("hidden_act", "gelu") not in ACTIVATIONS:
             raise ValueError(f"hidden_act={given['hidden_act']}")
         pad = given.get("pad_token_id") or 0
+        if not isinstance(pad, int):
+            raise TypeError(f"pad_token_id={printable(str(pad))[:100]}: give the number of a token")
         offset = pad + 1 if "roberta" in kind or kind == "camembert" else 0
         if kind != "electra":
             given.pop("embedding_size", None)
         known = {field.name: given[field.name] for field in fields(cls) if given.get(field.name) is not None}
         found = cls(**known | {"pad_token_id": pad, "position_offset": offset})
+        found._check_values()
         if found.hidden_size % found.num_attention_heads or not 0 <= pad < found.vocab_size:
             raise TypeError("hidden_size, num_attention_heads, vocab_size and pad_token_id do not fit together")
         return found
+
+    def _check_values(self) -> None:
+        """Raises a TypeError if a setting is out of its range, before anything is built."""
+        for name, most in LARGEST.items():
+            value, least = getattr(self, name), 0 if name in MAY_BE_ZERO else 1
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise TypeError(f"{name}={printable(str(value))[:100]}: give a whole number from {least} to {most:,}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise TypeError(f"{name}={printable(str(value))[:100]}: give a number from 0 to 1, without 1")
+        rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
+        layer = self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
+        number = rows * (self.embedding_size or self.hidden_size) + self.num_hidden_layers * layer
+        if number > MOST_PARAMETERS:
+            sizes = ", ".join(f"{name}={getattr(self, name)}" for name in LARGEST)
+            raise TypeError(f"{sizes} make {number:,} parameters, at most {MOST_PARAMETERS:,} are built")
 
     @property
     def longest(self) -> int:

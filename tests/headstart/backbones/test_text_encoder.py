@@ -226,3 +226,26 @@ def test_no_part_of_a_config_names_another_network():
     assert _taken({"hidden_size": 8, "backbone_config": part, "encoder": part, "parts": [part]}) == {
         "hidden_size": 8, "encoder": {"size": 3}, "parts": [{"size": 3}],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"vocab_size": 10**12}, "vocab_size=1000000000000: give a whole number from 1 to 2,000,000"),
+        ({"hidden_size": 10**9}, "hidden_size=1000000000: give"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers=1000000: give"),
+        ({"max_position_embeddings": 10**11}, "max_position_embeddings=100000000000: give"),
+        ({"intermediate_size": "32"}, "intermediate_size=32: give a whole number"),
+        ({"hidden_size": 0}, "hidden_size=0: give a whole number from 1"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0: give"),
+        ({"hidden_size": 16_000, "num_hidden_layers": 200, "vocab_size": 10**6}, "parameters, at most 3,000,000,000"),
+        ({"hidden_dropout_prob": 2}, "hidden_dropout_prob=2: give a number from 0 to 1"),
+        ({"layer_norm_eps": "\x1b[2J"}, r"layer_norm_eps=\?\[2J: give a number"),
+        ({"pad_token_id": [0]}, r"pad_token_id=\[0\]: give the number of a token"),
+    ],
+)
+def test_sizes_that_would_fill_the_memory_are_refused_before_anything_is_built(sizes, message, folder, monkeypatch):
+    monkeypatch.setattr("headstart.backbones.text_encoder.Bert", lambda *_: pytest.fail("a network was built"))
+    (folder / "config.json").write_text(json.dumps(tiny_text.ARCHITECTURE | sizes))
+    with pytest.raises(UsageError, match=f"its config.json cannot be used: .*{message}"):
+        TextEncoder(str(folder), weights=None)
