@@ -10,12 +10,15 @@ import requests
 
 from headstart.errors import UsageError, nearest_path
 from headstart.files import HUB_ADDRESS, WEIGHT_SUFFIXES
+from headstart.inputs.text.tokenizer_file import refusing
 
 log = logging.getLogger(__name__)
 ANSWER_SECONDS = 20
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", ("model.safetensors", "pytorch_model.bin")
 PUSHED_OR_USUAL = ("checkpoints/best.ckpt", *WEIGHTS)
 """Files with weights, in the order in which they are looked for: first the one that src/push.py uploads."""
+MOST_BYTES = 100_000_000
+"""Largest `config.json` or `tokenizer.json`."""
 READABLE = (*WEIGHT_SUFFIXES, ".bin")
 """How files with weights end."""
 
@@ -40,21 +43,23 @@ class ModelFiles:
         """
         path = self._needed(CONFIG)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError("it holds no JSON object")
-        except (OSError, ValueError) as error:
+            content = json.loads(_text_of(path))
+        except RecursionError as error:
+            raise UsageError(f"{path} cannot be read: too many lists or objects inside each other") from error
+        except ValueError as error:
             raise UsageError(f"{path} cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise UsageError(f"{path} cannot be read: it holds no JSON object")
         return content
 
     def tokenizer(self) -> str:
         """The content of `tokenizer.json`; older models without it are converted by `transformers`.
 
         Raises:
-            UsageError: there is no such file, and it cannot be made.
+            UsageError: there is no such file, and it cannot be made; or it cannot be read.
         """
         path = self._found(TOKENIZER)
-        return self._converted() if path is None else path.read_text(encoding="utf-8")
+        return self._converted() if path is None else _text_of(path)
 
     def weights(self) -> Path:
         """The file with the weights.
@@ -67,16 +72,13 @@ class ModelFiles:
     def _converted(self) -> str:
         try:
             from transformers import AutoTokenizer
-
-            return AutoTokenizer.from_pretrained(
-                self.folder or self.name, trust_remote_code=False
-            ).backend_tokenizer.to_str()
         except ImportError as error:
             raise UsageError(
                 f'{self.name} has no {TOKENIZER}; to make one, type pip install -e ".[transformers]"'
             ) from error
-        except (OSError, ValueError, AttributeError) as error:
-            raise UsageError(f"{self.name} has no {TOKENIZER}, and transformers cannot make one: {error}") from error
+        with refusing(f"{self.name} has no {TOKENIZER}, and transformers cannot make one"):
+            found = AutoTokenizer.from_pretrained(self.folder or self.name, trust_remote_code=False)
+            return found.backend_tokenizer.to_str()
 
     def _needed(self, file: str) -> Path:
         path = self._found(file)
@@ -104,6 +106,15 @@ class ModelFiles:
             "HF_TOKEN). Give a name such as google-bert/bert-base-uncased, or a folder",
             instead=f"model.name=<a folder with {CONFIG}, {TOKENIZER} and {WEIGHTS[0]}>",
         )
+
+
+def _text_of(path: Path) -> str:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UsageError(f"{path} is larger than {MOST_BYTES / 1e6:g} MB, which is the most that is read")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
 
 
 def from_hub(repository: str, file: str, needs: str, unknown: str, instead: str, newest: bool = False) -> Path | None:

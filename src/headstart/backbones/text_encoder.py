@@ -48,7 +48,8 @@ class TextEncoder(Backbone):
     """
 
     variable_length = True
-    not_in_fingerprint = frozenset({"source"})  # the same weights from another place give the same rows
+    # the same weights from another place give the same rows
+    not_in_fingerprint = frozenset({"source", "longest"})
 
     def __init__(
         self,
@@ -65,19 +66,22 @@ class TextEncoder(Backbone):
         files = ModelFiles(name)
         self.pooling = pooling
         given = files.config() if architecture is None else _plain(architecture)
-        self.net, self.architecture, self.num_features, longest = _network(given, name)
+        self.net, self.architecture, self.num_features, self.longest = _network(given, name)
         self.pad = self.architecture.get("pad_token_id") or 0
-        if longest < SHORTEST:
-            raise UsageError(f"{name} takes at most {longest} tokens: give the name of another encoder")
-        if max_length is not None and not SHORTEST <= max_length <= longest:
+        if self.longest < SHORTEST:
+            raise UsageError(f"{name} takes at most {self.longest} tokens: give the name of another encoder")
+        if max_length is not None and not SHORTEST <= max_length <= self.longest:
             raise UsageError(
-                f"model.max_length={max_length}: give a number of tokens from {SHORTEST} to {longest}, the most that "
-                f"{name} takes"
+                f"model.max_length={max_length}: give a number of tokens from {SHORTEST} to {self.longest}, the most "
+                f"that {name} takes"
             )
-        self.max_length = max_length or min(USUAL_LENGTH, longest)
+        self.max_length = max_length or min(USUAL_LENGTH, self.longest)
         if architecture is None:  # a checkpoint has its own preprocessing
-            self.preprocess = TextPreprocess(files.tokenizer(), self.max_length, self.pad)
-            self._check_vocabulary(name)
+            tokenizer = files.tokenizer()
+            try:
+                self.preprocess = TextPreprocess(tokenizer, self.max_length, self.pad)
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from error
         self.blocks = [f"net.{block}" for block in _blocks(self.net)]
         self.pretrained = weights is not None
         self.source = None if weights is None else (files, weights)
@@ -91,14 +95,31 @@ class TextEncoder(Backbone):
         """The embedding of the tokens."""
         return self.net.token_embedding
 
-    def _check_vocabulary(self, name: str) -> None:
-        """Raises a UsageError if the tokenizer has tokens that the network does not know."""
-        tokens, known = self.preprocess.vocabulary_size, self.token_embedding.num_embeddings
-        if tokens > known:
+    @property
+    def preprocess(self) -> TextPreprocess:
+        """Turns texts into tokens that the network knows.
+
+        Raises:
+            UsageError: when it is set, and it would give others.
+        """
+        if "preprocess" not in vars(self):
+            raise AttributeError("preprocess")
+        return vars(self)["preprocess"]
+
+    @preprocess.setter
+    def preprocess(self, preprocess: TextPreprocess) -> None:
+        known, largest = self.token_embedding.num_embeddings, preprocess.largest_token
+        if max(largest, preprocess.pad) >= known:
             raise UsageError(
-                f"{name}: its tokenizer has {tokens:,} tokens, its network knows {known:,}: tokenizer.json and "
-                "config.json are of different models"
+                f"its tokenizer numbers tokens up to {max(largest, preprocess.pad):,}, its network knows {known:,}: "
+                "tokenizer.json and config.json are of different models"
             )
+        if preprocess.max_length > self.longest:
+            raise UsageError(
+                f"its preprocessing gives up to {preprocess.max_length:,} tokens, its network takes {self.longest:,}: "
+                "they are of different models"
+            )
+        vars(self)["preprocess"] = preprocess
 
     def _load(self, files: ModelFiles, weights: str) -> None:
         state = _state(files, weights)

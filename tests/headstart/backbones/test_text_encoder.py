@@ -1,6 +1,7 @@
 """Encoders of texts: the same numbers as `transformers`, cut behind each layer, and files that may vanish."""
 
 import json
+import os
 
 import pytest
 import safetensors.torch
@@ -16,6 +17,7 @@ from headstart.caching.fingerprint import of_prefix
 from headstart.data.samples import Samples
 from headstart.errors import UsageError
 from headstart.inputs.text.files import Texts, digest
+from headstart.inputs.text.preprocess import TextPreprocess
 
 TEXTS = ["a superb film", "the actor was very awful and the ending is quite a scene", "music"]
 
@@ -249,3 +251,48 @@ def test_sizes_that_would_fill_the_memory_are_refused_before_anything_is_built(s
     (folder / "config.json").write_text(json.dumps(tiny_text.ARCHITECTURE | sizes))
     with pytest.raises(UsageError, match=f"its config.json cannot be used: .*{message}"):
         TextEncoder(str(folder), weights=None)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b"1" * 5000, b'"x"'])
+def test_files_of_a_model_that_hold_something_else_are_refused(file, content, folder):
+    (folder / file).write_bytes(content)
+    with pytest.raises(UsageError, match="cannot be read"):
+        TextEncoder(str(folder), weights=None)
+
+
+def test_a_huge_file_of_a_model_is_refused_before_it_is_read(folder):
+    os.truncate(folder / "tokenizer.json", 10**11)
+    with pytest.raises(UsageError, match=r"tokenizer\.json is larger than 100 MB"):
+        TextEncoder(str(folder), weights=None)
+
+
+def numbered(change) -> str:
+    content = json.loads(tiny_text.tokenizer().to_str())
+    change(content)
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda c: c["model"]["vocab"].update(good=10**6), lambda c: c["post_processor"].update(sep=["[SEP]", 10**6])],
+    ids=["a word", "the token at the end"],
+)
+def test_tokens_that_the_network_does_not_know_are_refused(change, folder):
+    """In a folder, and in a checkpoint, which has its own preprocessing."""
+    (folder / "tokenizer.json").write_text(numbered(change))
+    with pytest.raises(
+        UsageError, match=r"numbers tokens up to 1,000,000, its network knows \d+: tokenizer\.json and "
+    ):
+        TextEncoder(str(folder), weights=None)
+    encoder = tiny_text.backbone()
+    with pytest.raises(UsageError, match="numbers tokens up to 1,000,000"):
+        encoder.preprocess = TextPreprocess(numbered(change), 6)
+
+
+def test_a_preprocessing_that_gives_more_than_the_network_takes_is_refused():
+    encoder, tokenizer = tiny_text.backbone(), tiny_text.tokenizer().to_str()
+    with pytest.raises(UsageError, match="gives up to 25 tokens, its network takes 24"):
+        encoder.preprocess = TextPreprocess(tokenizer, 25)
+    with pytest.raises(UsageError, match="numbers tokens up to 5,000"):
+        encoder.preprocess = TextPreprocess(tokenizer, 24, pad=5000)

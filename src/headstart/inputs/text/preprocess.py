@@ -17,6 +17,7 @@ from headstart.files import TABLE_SUFFIXES
 from headstart.inputs.base import Length, Preprocess, Setting, Unlabelled
 from headstart.inputs.text.files import decoded, lines_of, usable
 from headstart.inputs.text.tables import rows_of
+from headstart.inputs.text.tokenizer_file import refusing, tokenizer_of
 
 SHORTEST, LONGEST_EXAMPLE = 4, 64
 """Shortest `max_length`, and the length of generated batches, in tokens."""
@@ -58,7 +59,7 @@ class TextPreprocess(Preprocess):
 
     def encoding(self, raw: str) -> Any:
         """The `tokenizers.Encoding` of a text: tokens, their words and their places in the text."""
-        return self._encoder.encode(raw)
+        return _encoded(self._encoder, raw)
 
     def token_id(self, names: Iterable[str]) -> int | None:
         """The number of the first of these tokens that the tokenizer has."""
@@ -76,7 +77,7 @@ class TextPreprocess(Preprocess):
     def full_lengths(self, raw: Iterable[str]) -> list[int]:
         """The number of tokens of each text before it is cut."""
         encoder = encoder_of(self.tokenizer, None)
-        return [len(encoder.encode(text).ids) for text in raw]
+        return [len(_encoded(encoder, text).ids) for text in raw]
 
     @property
     def _encoder(self) -> Any:
@@ -86,6 +87,11 @@ class TextPreprocess(Preprocess):
     def vocabulary_size(self) -> int:
         """Number of tokens."""
         return self._encoder.get_vocab_size()
+
+    @property
+    def largest_token(self) -> int:
+        """The largest number of a token, also of those at the ends of each text."""
+        return max([0, *self._encoder.get_vocab().values(), *self.encoding("").ids])
 
     def example(self, number: int) -> Tensor:
         """Random tokens, int64 `(number, length)`, without padding."""
@@ -165,19 +171,27 @@ class TextPreprocess(Preprocess):
 
 @functools.lru_cache(maxsize=8)
 def encoder_of(tokenizer: str, max_length: int | None) -> Any:
-    """The tokenizer; `max_length` None: texts are not cut."""
+    """The tokenizer; `max_length` None: texts are not cut.
+
+    Raises:
+        UsageError: the package is missing, or `tokenizer` cannot be used.
+    """
     try:
-        from tokenizers import Tokenizer
+        found = tokenizer_of(tokenizer)
     except ImportError as error:
         raise UsageError('texts need the package tokenizers: pip install -e ".[text]"') from error
-    try:
-        found = Tokenizer.from_str(tokenizer)
-    except Exception as error:  # the package raises nothing more special
-        raise UsageError(f"the tokenizer cannot be read: {error}") from error
     found.encode_special_tokens = True
     found.no_padding()
     if max_length is None:
         found.no_truncation()
-    else:
+        return found
+    with refusing(f"the tokenizer cannot cut texts to {max_length} tokens"):
         found.enable_truncation(max_length)
+        if (number := found.num_special_tokens_to_add(False)) >= max_length:
+            raise ValueError(f"it adds {number} special tokens to each text")
     return found
+
+
+def _encoded(encoder: Any, text: str) -> Any:
+    with refusing("the tokenizer fails on a text"):
+        return encoder.encode(text)
