@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from headstart.data.module import DataModule, one_of
 from headstart.data.samples import Loader, Samples
 from headstart.datasets import bad_samples
-from headstart.datasets.folder_layout import check_classes, find_splits, refuse_file, tell_ignored
+from headstart.datasets.folder_layout import check_classes, find_splits, refuse_file, tell_ignored, tell_outside
 from headstart.errors import UsageError, nearest_path
 from headstart.inputs.folders import files_below, is_junk
 
@@ -77,6 +77,7 @@ class ClassFolders(DataModule):
         if folder is None:
             return None
         labelled, classes = self.labelled(folder)
+        tell_outside(labelled, self.root)
         return self.readable(folder, labelled, classes)
 
     def split_folder(self, split: str) -> Path | None:

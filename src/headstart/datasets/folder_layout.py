@@ -1,12 +1,13 @@
 """Recognises how the folders and files of a data set are laid out, and layouts that were not meant."""
 
 import logging
+import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from headstart.errors import UsageError, listed
+from headstart.errors import UsageError, counted, listed
 from headstart.files import TABLE_SUFFIXES
 from headstart.inputs.folders import ARCHIVES, is_junk
 from headstart.inputs.images.decode import PICTURE_SUFFIXES
@@ -96,6 +97,35 @@ def tell_ignored(root: Path, splits: dict[str, list[Path]], suffixes: Collection
     loose = sum(1 for path in root.iterdir() if path.suffix.lower() in suffixes and path.is_file())
     if loose:
         log.warning("%s: %s in no class folder, which are not used: %d", root, things, loose)
+
+
+def tell_outside(files: Iterable[Path], root: Path, *folders: Path) -> None:
+    """Warns once of files that lie outside `data.root`, behind a link or by their path in a table.
+
+    This is allowed, but data of a stranger could so name private files, which would then be in figures and reports.
+
+    Args:
+        files: of the samples.
+        root: `data.root`; of a file, its folder counts.
+        folders: where samples may lie, too, because the person named these folders.
+    """
+    named = (root.parent if root.is_file() else root, *folders)
+    allowed = tuple(os.path.join(os.path.realpath(folder), "") for folder in named)
+    places: dict[Path, str] = {}  # of each folder, because to find one takes long
+    outside = []
+    for file in files:
+        if file.parent not in places:
+            places[file.parent] = os.path.realpath(file.parent)
+        real = os.path.realpath(file) if file.is_symlink() else os.path.join(places[file.parent], file.name)
+        if not real.startswith(allowed):
+            outside.append(real)
+    if outside:
+        log.warning(
+            "%s outside data.root=%s, such as %s. If the data come from somebody else, check that these files may be "
+            "used",
+            f"{counted(len(outside), 'sample')} {'lies' if len(outside) == 1 else 'lie'}",
+            *(root, outside[0]),
+        )
 
 
 def check_classes(root: Path, classes: dict[str, Path]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from headstart.data.samples import Samples
+from headstart.datasets.folder_layout import tell_outside
 from headstart.datasets.label_table import Labelled, LabelTable, Loadable
 from headstart.datasets.table_columns import Content
 from headstart.errors import UsageError
@@ -69,6 +71,12 @@ class PictureTable(LabelTable):
         if self.images and not self.images.is_dir():
             raise UsageError(f"data.images={images}: no such folder. Give the folder that file names are relative to")
         self._named: set[str] = set()
+        self._files: list[Path] = []
+
+    def _read(self) -> dict[str, Samples]:
+        found = super()._read()
+        tell_outside(self._files, self.root, *[self.images] * (self.images is not None))
+        return found
 
     def loadable(self, table: Table, rows: list[Labelled], column: int) -> Loadable:
         """As in `LabelTable`: the rows whose picture can be decoded."""
@@ -76,6 +84,7 @@ class PictureTable(LabelTable):
         names = {each.row.place: each.row.values[column].strip() for each in rows}
         found = {place: _find(folder, name) for place, name in names.items()}
         files = {place: file for place, file in found.items() if file is not None}
+        self._files += files.values()
         bad = {place: f"no file {folder / names[place]}" for place in found.keys() - files.keys()}
         kept = [each for each in rows if each.row.place in files]
         kept, contradictory = _without_copies(table, kept, files, tuple if self.numbers else frozenset)

@@ -7,6 +7,7 @@ from typing import Any
 from headstart.data.module import DataModule, one_of
 from headstart.data.samples import Samples
 from headstart.datasets import bad_samples
+from headstart.datasets.folder_layout import tell_outside
 from headstart.errors import UsageError, nearest_path
 from headstart.files import TABLE_SUFFIXES
 from headstart.inputs.base import Unlabelled, UnreadableInput
@@ -60,6 +61,8 @@ class TextLines(DataModule):
                 f"data.root={self.root} has no text that can be used: give a file with one text per line, a table "
                 f"({', '.join(TABLE_SUFFIXES)}), or a folder of .txt files"
             )
+        if self.root.is_dir():
+            tell_outside((self.root / name for name in kept), self.root)
         texts = list(kept.values())
         return Samples(
             names=list(kept), targets=[[] for _ in texts], classes=[], load=Texts(texts),

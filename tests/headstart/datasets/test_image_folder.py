@@ -337,3 +337,18 @@ def test_only_picture_files_count(tmp_path, caplog):
         (tmp_path / name).touch()
     assert [path.name for path in files_in(tmp_path, ImageFolder.suffixes)] == ["b.PNG"]
     assert "2 x .txt, 1 x .csv" in caplog.text
+
+
+def test_pictures_behind_links_to_other_places_are_named(tmp_path, caplog):
+    root = tree(tmp_path / "data", flat=4)
+    (tmp_path / "link").symlink_to(root)
+    (root / "cat" / "again.png").symlink_to(root / "dog" / "00.png")
+    ready(tmp_path / "link")
+    assert "data.root=" not in caplog.text
+    file = picture(tmp_path / "private" / "x.png")
+    (root / "cat" / "x.png").symlink_to(file)
+    ready(tmp_path / "link")
+    assert f"1 sample lies outside data.root={tmp_path / 'link'}, such as {file}" in caplog.text
+    (root / "eel").symlink_to(tmp_path / "private")
+    ready(root)
+    assert f"2 samples lie outside data.root={root}, such as {file}" in caplog.text

@@ -194,6 +194,29 @@ def test_file_names_of_other_systems(tmp_path):
     assert list(data.bad) == ["labels.csv:14"]
 
 
+def test_pictures_outside_the_folder_of_the_table_are_named_once(tmp_path, caplog):
+    """A table of a stranger could show private files; in one's own, such paths are usual."""
+    root, private = tmp_path / "data", tmp_path / "private"
+    names = pictures(root / "images", 8)
+    others = pictures(private, 12)[8:]
+    (root / "images" / "link.png").symlink_to(private / others[2])
+    rows = labelled([f"images/{name}" for name in names])
+    put(root / "train.csv", ("image", "label"), *rows)
+    ready(root, val_fraction=0)
+    ready(root / "train.csv")
+    assert "lie outside" not in caplog.text
+    outside = [f"../private/{others[0]}", str(private / others[1]), "images/link.png"]
+    put(root / "test.csv", ("image", "label"), *labelled(outside))
+    assert len(ready(root, val_fraction=0).samples) == 11
+    told = f"3 samples lie outside data.root={root}, such as {private / others[0]}. If the data come from somebody else"
+    assert caplog.text.count("lie outside") == 1
+    assert told in caplog.text
+    caplog.clear()
+    put(root / "train.csv", ("image", "label"), *labelled([str(private / f"p{i:02d}.png") for i in range(12)]))
+    ready(root / "train.csv", images=str(private))
+    assert "lie outside" not in caplog.text, "the person has named this folder"
+
+
 def test_a_header_above_true_and_false(tmp_path):
     names = pictures(tmp_path, 12)
     rows = [(name, "true" if i % 2 else "false", "False" if i % 3 else "True") for i, name in enumerate(names)]

@@ -79,3 +79,15 @@ def test_a_root_without_texts_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(UsageError, match="one text per line"):
         texts_of(tmp_path / "empty.txt")
+
+
+def test_files_behind_links_to_other_places_are_named(tmp_path, caplog):
+    (tmp_path / "folder").mkdir()
+    for n in range(6):
+        (tmp_path / "folder" / f"{n}.txt").write_text(f"text {n}")
+    texts_of(tmp_path / "folder")
+    assert "data.root=" not in caplog.text
+    (tmp_path / "private.txt").write_text("secret")
+    (tmp_path / "folder" / "link.txt").symlink_to(tmp_path / "private.txt")
+    assert "secret" in texts_of(tmp_path / "folder")[1]
+    assert f"1 sample lies outside data.root={tmp_path / 'folder'}, such as {tmp_path / 'private.txt'}" in caplog.text
