@@ -338,6 +338,7 @@ def _from_parquet(file: Path, stream: BinaryIO) -> Table:
                 length += sum(map(len, values[-1]))
                 if length > MAX_BYTES:
                     raise UsageError(f"{file} holds more than {MAX_BYTES / 1e9:.1f} GB of text, which is the most")
+            _check_number(file, len(values) * max(len(names), 1), "value")  # the file may hold more than it says
     except UsageError:
         raise
     except Exception as error:  # pyarrow raises errors of many classes for a damaged file
