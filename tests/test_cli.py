@@ -150,8 +150,8 @@ def compose_override(override):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("", "add run=<run> and input=<pictures>"),
-        ("run=nowhere", "add input=<pictures>"),
+        ("", "add run=<run> and input=<files>"),
+        ("run=nowhere", "add input=<files>"),
         ("run=nowhere input=x", "run=nowhere: no such file or folder"),
         ("run=nowhere inptu=x", "there is no 'inptu', did you mean 'input'?"),
         ("run=nowhere input=x top_k=0", "top_k=0: give a whole number of at least 1"),
