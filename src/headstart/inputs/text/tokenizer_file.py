@@ -31,8 +31,10 @@ PATTERN = re.compile(
 )
 """The pieces of a regular expression outside [brackets]."""
 IN_BRACKETS = re.compile(rf"(?P<escape>{ESCAPE})|(?P<set>\[\^?(?!\]))|(?P<end>\])|(?P<other>[^\\\[])", re.DOTALL)
-MOST_LOOPS, MOST_CHOICES = 3, 4
-"""In each alternative of a regular expression: parts of any length, and parts that may be absent or have variants."""
+BEHIND_LOOPS = re.compile(r"(\((\?i?:)?[^()\[\\*+?{]*\)\?)?(\||\Z)")
+"""What may follow the second part of any length in an alternative: a group that may be absent, and the end."""
+MOST_CHOICES = 4
+"""Parts of an alternative that may be absent or have variants."""
 
 
 def tokenizer_of(content: str) -> Any:
@@ -139,7 +141,7 @@ def _growth(step: dict[str, Any]) -> float:
 
 
 def is_simple(pattern: str) -> bool:
-    """Whether a regular expression surely needs little time: no loop in a loop, and few parts of any length in a row.
+    """Whether a regular expression surely needs little time: no loop in a loop, and at most two in a row.
 
     Expressions with references, comments, conditions or unusual options count as not simple.
     """
@@ -161,7 +163,9 @@ def is_simple(pattern: str) -> bool:
         choices += kind == "open" and found[0] in ("(", "(?:", "(?i:")
         if kind == "either" and not groups:
             loops = choices = 0
-        if groups < 0 or loops > MOST_LOOPS or choices > MOST_CHOICES:
+        if groups < 0 or choices > MOST_CHOICES:
             return False
+        if is_loop and loops > 1 and (groups or not BEHIND_LOOPS.match(pattern, place)):
+            return False  # if what follows does not fit, all lengths of the first part are tried with all of the second
         before = kind
     return not sets and not groups and len(pattern) <= LONGEST_SETTING

@@ -103,8 +103,8 @@ def test_tokens_at_the_ends_leave_room_for_the_text():
 @pytest.mark.parametrize(
     "pattern",
     [
-        "(a+)+", "(a|a)*b", "(a|a){23}", "(?:a|b)+", "a{1,5}+", "a**", "a*a*a*a*b", "a?a?a?a?a?b", "(a|a)" * 5,
-        r"(a)\1", r"\g<0>", "(?#[)(a+)+(?#])", r"\c[(a+)+]", "[](a+)+]", "(?x)#[\n(a+)+#]", "(*FAIL)", "[a", "(a", "a)",
+        "(a+)+", "(a|a)*b", "(a|a){23}", "(?:a|b)+", "a{1,5}+", "a**", "a*a*b", "(a*a*)?b", r"a*\w+(?:b)",
+        "a?a?a?a?a?b", "(a|a)" * 5, r"(a)\1", r"\g<0>", "(?#[)(a+)+(?#])", r"\c[(a+)+]", "[](a+)+]", "(?x)#[\n(a+)+#]", "(*FAIL)", "[a", "(a", "a)",
         "a" * 1001,
     ],
 )  # fmt: skip
