@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+Image.init()
+KNOWN = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
+# Pillow knows more formats; for one of them, EPS, it would start another program
+FORMATS = [name for name in KNOWN if name in Image.OPEN]
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -26,7 +30,7 @@ def read_picture(path: str | Path, preprocess: dict[str, Any], resize: bool) -> 
         OSError, ValueError: the picture cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             # a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as in training; draft() changes nothing else
             image.draft(None, (preprocess["decode_side"],) * 2)
             image.load()

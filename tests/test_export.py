@@ -27,6 +27,7 @@ from headstart.export.export import ExportFailed, export
 from headstart.export.parity import Parity
 from headstart.inference.predict import predict
 from headstart.inputs.base import UnreadableInput
+from headstart.inputs.images import decode
 from headstart.inputs.images.decode import read_picture
 from headstart.inputs.images.preprocess import ImagePreprocess
 from headstart.runs.directory import find_checkpoint
@@ -301,6 +302,10 @@ def test_the_copied_rules_read_as_ours(mode, interpolation, zoo):
         assert np.abs(difference).mean() < 0.5, path.name
         # on pure noise bicubic overshoots, which both cut off, but not at the same moment: some pixels differ by more
         assert np.quantile(np.abs(difference), 0.99 if interpolation == "bicubic" else 1) <= 2, path.name
+
+
+def test_the_copied_rules_start_no_other_program():
+    assert tuple(copied().FORMATS) == decode.FORMATS
 
 
 def test_a_picture_that_is_too_large_is_one_unreadable_file(zoo, monkeypatch):

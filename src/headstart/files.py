@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from headstart.errors import UsageError
+from headstart.errors import UsageError, printable
 
 GB = 10**9  # bytes
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
@@ -100,32 +100,37 @@ def read_torch_file(path: Path, map_location: Any = "cpu", legacy: bool = False)
 
 
 def _refuse_expanding(content: Any) -> None:
-    """Refuses content that is much larger than its file: containers inside each other, or tensors that repeat a value.
+    """Refuses content that is much larger than its file.
 
     Raises:
-        UnreadableError: the content, written without references, has over `MOST_VALUES` values or `MOST_LEVELS` levels.
+        UnreadableError: the content, written without references, has over `MOST_VALUES` values or `MOST_LEVELS` levels;
+            or a tensor does not have all its values in the file.
     """
     import torch
 
     sizes: dict[int, int] = {}  # of containers that were counted, by identity
 
-    def size(node: Any, level: int) -> int:
-        if isinstance(node, torch.Tensor) and node.layout is torch.strided and node.device.type != "meta":
-            if node.nbytes > node.untyped_storage().nbytes():
-                raise UnreadableError("a tensor in it repeats its values: a small file could fill the memory")
+    def size(node: Any, level: int, name: Any) -> int:
+        if isinstance(node, torch.Tensor):
+            if node.layout != torch.strided or node.is_meta or node.nbytes > node.untyped_storage().nbytes():
+                raise UnreadableError(
+                    f"it does not hold all values of the tensor {printable(str(name))!r} with the shape "
+                    f"{tuple(node.shape)}, so a small file could fill the memory. Save it with all values: "
+                    "tensor.to_dense().contiguous()"
+                )
             return 1
         if not isinstance(node, (dict, list, tuple, set)):
             return 1
         if id(node) not in sizes:
             if level > MOST_LEVELS:
                 raise UnreadableError(f"its content has over {MOST_LEVELS} levels")
-            inside = [*node.keys(), *node.values()] if isinstance(node, dict) else node
-            sizes[id(node)] = 1 + sum(size(each, level + 1) for each in inside)
+            inside = node.items() if isinstance(node, dict) else enumerate(node)
+            sizes[id(node)] = 1 + sum(size(key, 0, "") + size(each, level + 1, key) for key, each in inside)
         if sizes[id(node)] > MOST_VALUES:
             raise UnreadableError(f"its content refers to itself so often that it has over {MOST_VALUES:,} values")
         return sizes[id(node)]
 
-    size(content, 0)
+    size(content, 0, "")
 
 
 def _verify(stream: IO[bytes]) -> None:

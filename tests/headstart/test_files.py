@@ -116,7 +116,9 @@ def in_itself():
     ("content", "message"),
     [
         (lists_in_lists(9), "over 10,000,000 values"),
-        ({"state": torch.zeros(1).expand(10**9)}, "a tensor in it repeats its values"),
+        ({"state": torch.zeros(1).expand(10**9)}, "not hold all values of the tensor 'state'"),
+        ([torch.sparse_coo_tensor([[0], [0]], [1.0], (9, 9))], "not hold all values of the tensor '0'"),
+        ({"state": torch.empty(9, device="meta")}, "not hold all values of the tensor 'state'"),
         (in_itself(), "over 50 levels"),
     ],
 )

@@ -66,7 +66,7 @@ def read_weights(source: str | Path, part: str = "backbone") -> StateDict:
             )
         path = best
     content = _read(path)
-    return _checked(_part_of_run(content, part) or _state_dict_in(content, path), path)
+    return _part_of_run(content, part) or _state_dict_in(content, path)
 
 
 def load_state_dict_file(path: str | Path) -> StateDict:
@@ -77,24 +77,7 @@ def load_state_dict_file(path: str | Path) -> StateDict:
     Raises:
         UsageError: no such file, no state dict in it, or damaged.
     """
-    return _checked(_state_dict_in(_read(Path(path)), path), path)
-
-
-def _checked(state: StateDict, path: str | Path) -> StateDict:
-    """The same tensors, each with all its values in the file.
-
-    A file of a few bytes can name a tensor of any size that repeats one value. Computing with it would fill the memory.
-
-    Raises:
-        UsageError: a tensor is not like this.
-    """
-    for name, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise UsageError(
-                f"'{path}': the file does not hold all values of {printable(name)!r}, which has the shape "
-                f"{tuple(tensor.shape)}. Save weights with all values: tensor.to_dense().contiguous()"
-            )
-    return state
+    return _state_dict_in(_read(Path(path)), path)
 
 
 def _state_dict_in(content: Any, path: str | Path) -> StateDict:

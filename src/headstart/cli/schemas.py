@@ -157,9 +157,9 @@ class PredictConfig(CheckpointConfig):
     """The settings of `src/predict.py`."""
 
     input: Any = setting(  # noqa: RUF009
-        MISSING, "pictures: a file, a folder, a pattern such as 'photos/*.jpg', a list of these such as [a.jpg,b], or - "
-        "for file names on standard input; texts: a .txt file with one text per line, a table, a folder of .txt files, "
-        "or - for lines on standard input",
+        MISSING, "pictures: a file, a folder, a pattern such as 'photos/*.jpg', a list of these such as [a.jpg,b], or "
+        "- for file names on standard input; texts: a .txt file with one text per line, a table, a folder of .txt "
+        "files, or - for lines on standard input",
         example="<files>",
     )  # fmt: skip
     output: str | None = setting(None, "a file; default: standard output", example="<file>")

@@ -12,6 +12,7 @@ from headstart.data.module import DataModule
 from headstart.display import figures
 from headstart.display.contact_sheet import is_picture
 from headstart.display.page import file_uri, inline_svg, style
+from headstart.errors import UsageError
 from headstart.files import relative_to_cwd
 from headstart.metrics.calibration import calibration_error, reliability_bins
 from headstart.metrics.intervals import describe_no_mistake
@@ -238,7 +239,11 @@ def _add_confusion(found: SplitResults, folder: Path, classes: list[str]) -> Non
     file = folder / "confusion.csv"
     if file.is_file() and len(classes) <= MOST_CLASSES_IN_MATRIX:
         with file.open(newline="", encoding="utf-8", errors="replace") as stream:
-            found.confusion = [[int(cell) for cell in row[1:]] for row in list(csv.reader(stream))[1:]]
+            rows = [row[1:] for row in list(csv.reader(stream))[1:]]
+        try:
+            found.confusion = [[int(cell) for cell in row] for row in rows]
+        except ValueError as error:
+            raise UsageError(f"{file} is damaged: {error}") from error
     elif (folder / "confusion.png").is_file():
         found.confusion_picture = file_uri(folder / "confusion.png")
 
