@@ -42,7 +42,7 @@ class LearningTable(Callback):
             return
         self.shown = stage
         count = f", stage {stage + 1} of {len(strategy.plan)}" if len(strategy.plan) > 1 else ""
-        title = f"{type(task.backbone).__name__} + {type(task.head).__name__}: trained layers{count}"
+        title = f"trained layers{count}"
         rows = learning_rows(task)
         show(learning_table(title, rows))
         if stage == self.logged:

@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from headstart.callbacks.time_limit import duration_in_words
 from headstart.cli.conf_files import typed_name
 from headstart.display import curves
 from headstart.display.page import inline_svg, style
@@ -204,10 +205,8 @@ def _draw_rates(rates: dict[str, list[tuple[int, float]]]) -> Figure:
 
 def _cost(run: Run, history: curves.History, trained: DictConfig, sample_name: str) -> list[tuple[str, str]]:
     metrics = run.metrics
-    seconds = metrics["seconds"]
-    time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} minutes"
     epochs = max((math.ceil(points[-1][0]) for points in history.points.values()), default=None)
-    rows = [("time", f"{time}, from reading the data to the end of the test"),
+    rows = [("time", f"{duration_in_words(metrics['seconds'])}, from reading the data to the end of the test"),
             ("epochs", "not recorded" if epochs is None else f"{epochs} of at most {trained.trainer.max_epochs}"),
             ("precision", str(trained.trainer.precision)),
             ("parameters", f"{metrics['parameters']:,}")]  # fmt: skip
