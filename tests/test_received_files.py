@@ -111,13 +111,27 @@ def test_a_tokenizer_is_a_text_and_nothing_is_built_from_it(trained, tmp_path):
         {"config": {"model": None}},
         {"config": []},
         {"class_weights": ["x"]},
+        {"classes": ["a"] * 3_000_000},
+        {"classes": [1, 2]},
         {"temperature": "warm"},
+        {"temperature": 10**400},
+        {"temperature": float("nan")},
+        {"thresholds": "x"},
     ],
-    ids=str,
+    ids=lambda facts: str(facts)[:40],
 )
 def test_a_checkpoint_with_wrong_facts_is_named(facts, trained):
     file = changed(trained(), **facts)
     with pytest.raises(UsageError, match=r"best\.ckpt( is damaged|: .*)"):
+        checkpoint.load_task(file)
+
+
+def test_a_description_with_huge_sizes_fills_no_memory(trained):
+    run = trained()
+    config = torch.load(run / "checkpoints/best.ckpt", weights_only=True)["hyper_parameters"]["config"]
+    head = {"_target_": "headstart.heads.mlp.MLPHead", "_partial_": True, "hidden_sizes": [30_000, 30_000]}
+    file = changed(run, config=config | {"head": head})  # 3.6 GB
+    with pytest.raises(UsageError, match=r"best\.ckpt is damaged.*do not fit the network that it describes"):
         checkpoint.load_task(file)
 
 

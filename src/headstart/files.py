@@ -26,6 +26,8 @@ HUB_ADDRESS = "hf://"
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"  # first bytes of a file of torch.save: since torch 1.6, and before
 MOST_VALUES, MOST_LEVELS = 10**7, 50  # of the content of a file of torch.save
+SHARED = 4  # tensors that share memory may have this many times its size
+LONGEST_YAML = 10**6  # characters
 FOLDER_ATTRIBUTE = 0x10  # marks a record of a zip archive as a folder
 
 
@@ -104,20 +106,24 @@ def _refuse_expanding(content: Any) -> None:
 
     Raises:
         UnreadableError: the content, written without references, has over `MOST_VALUES` values or `MOST_LEVELS` levels;
-            or a tensor does not have all its values in the file.
+            or a tensor does not have all its values in the file, or many tensors share them.
     """
     import torch
 
     sizes: dict[int, int] = {}  # of containers that were counted, by identity
+    tensors: list[torch.Tensor] = []
+    storages: dict[int, int] = {}  # address -> bytes
 
     def size(node: Any, level: int, name: Any) -> int:
         if isinstance(node, torch.Tensor):
             if node.layout != torch.strided or node.is_meta or node.nbytes > node.untyped_storage().nbytes():
                 raise UnreadableError(
-                    f"it does not hold all values of the tensor {printable(str(name))!r} with the shape "
-                    f"{tuple(node.shape)}, so a small file could fill the memory. Save it with all values: "
+                    f"the tensor {printable(str(name))!r} with the shape {tuple(node.shape)} is sparse, or its values "
+                    "are not all in the file, so a small file could fill the memory. Save it with all values: "
                     "tensor.to_dense().contiguous()"
                 )
+            tensors.append(node)
+            storages[node.untyped_storage().data_ptr()] = node.untyped_storage().nbytes()
             return 1
         if not isinstance(node, (dict, list, tuple, set)):
             return 1
@@ -125,12 +131,14 @@ def _refuse_expanding(content: Any) -> None:
             if level > MOST_LEVELS:
                 raise UnreadableError(f"its content has over {MOST_LEVELS} levels")
             inside = node.items() if isinstance(node, dict) else enumerate(node)
-            sizes[id(node)] = 1 + sum(size(key, 0, "") + size(each, level + 1, key) for key, each in inside)
+            sizes[id(node)] = 1 + sum(size(each, level + 1, key) for key, each in inside)
         if sizes[id(node)] > MOST_VALUES:
-            raise UnreadableError(f"its content refers to itself so often that it has over {MOST_VALUES:,} values")
+            raise UnreadableError(f"its content has over {MOST_VALUES:,} values")
         return sizes[id(node)]
 
     size(content, 0, "")
+    if sum(each.nbytes for each in tensors) > SHARED * sum(storages.values()) + GB:
+        raise UnreadableError("its tensors share their values so often that a small file could fill the memory")
 
 
 def _verify(stream: IO[bytes]) -> None:
@@ -266,8 +274,12 @@ def read_yaml(path: Path) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    with _named_if_damaged(path, "a YAML file", yaml.YAMLError, OmegaConfBaseException):
+    # the last ones: YAML that is valid, but no dictionary or list
+    errors = (yaml.YAMLError, OmegaConfBaseException, AssertionError, AttributeError, TypeError)
+    with _named_if_damaged(path, "a YAML file", *errors):
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        if len(text) > LONGEST_YAML:
+            raise ValueError(f"it has {len(text):,} characters, at most {LONGEST_YAML:,} are read")
         # the scan takes as long as reading; most files have no such sign
         if "*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise ValueError("it has references (*name), which no command of Headstart writes")

@@ -116,9 +116,9 @@ def in_itself():
     ("content", "message"),
     [
         (lists_in_lists(9), "over 10,000,000 values"),
-        ({"state": torch.zeros(1).expand(10**9)}, "not hold all values of the tensor 'state'"),
-        ([torch.sparse_coo_tensor([[0], [0]], [1.0], (9, 9))], "not hold all values of the tensor '0'"),
-        ({"state": torch.empty(9, device="meta")}, "not hold all values of the tensor 'state'"),
+        ({"state": torch.zeros(1).expand(10**9)}, "the tensor 'state' .* not all in the file"),
+        ([torch.sparse_coo_tensor([[0], [0]], [1.0], (9, 9))], "the tensor '0' .* is sparse"),
+        ({"state": torch.empty(9, device="meta")}, "the tensor 'state' .* not all in the file"),
         (in_itself(), "over 50 levels"),
     ],
 )
@@ -126,6 +126,13 @@ def test_a_small_file_with_a_huge_content_is_refused(content, message, tmp_path)
     torch.save(content, tmp_path / "a.ckpt")
     assert (tmp_path / "a.ckpt").stat().st_size < 10**4
     with pytest.raises(UnreadableError, match=message):
+        read_torch_file(tmp_path / "a.ckpt")
+
+
+def test_many_names_for_the_same_values_are_refused(tmp_path):
+    whole = torch.zeros(2000, 2000, dtype=torch.half)
+    torch.save({f"{number}": whole.view(-1)[number:] for number in range(200)}, tmp_path / "a.ckpt")
+    with pytest.raises(UnreadableError, match="share their values so often"):
         read_torch_file(tmp_path / "a.ckpt")
 
 

@@ -378,9 +378,13 @@ def find_checkpoint(run: str, checkpoint: str = "best", logs: str = "logs") -> P
     """
     path = _last_with_checkpoint(logs) if run == "last" else Path(run).expanduser().resolve()
     if path.is_file():
+        found = Run.of(path)
+        if found is not None:
+            trust.check_links(found.folder)
         return path
     if not path.is_dir():
         raise UsageError(f"run={run}: no such file or folder; give a run directory such as logs/train/runs/<date>")
+    trust.check_links(path)
     return Run(path).checkpoint(checkpoint)
 
 

@@ -8,7 +8,7 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from headstart.errors import UsageError
+from headstart.errors import UsageError, printable
 from headstart.runs import trust
 from headstart.runs.directory import LAST, Run, find_runs, latest, sweep_file
 from headstart.runs.hyperparameters import key_of
@@ -44,6 +44,7 @@ def run_directory(resume: str | None, logs: str, name: str, started: str) -> str
         return _last(Path(logs) if name == DEFAULT_NAME else Path(logs) / name)
     path = Path(resume).expanduser().resolve()
     if sweep_file(path).is_file():
+        trust.check_links(path)
         return str(path)
     run = Run.of(path) if path.is_file() else Run(path)
     if run is None or not run.exists:
@@ -51,6 +52,7 @@ def run_directory(resume: str | None, logs: str, name: str, started: str) -> str
             f"resume={resume} is no run: give `last`, a run directory such as logs/train/runs/<date>, "
             f"a checkpoint in one, logs/train/runs/<date>/checkpoints/{LAST}, or a sweep, logs/train/multiruns/<date>"
         )
+    trust.check_links(run.folder)
     return str(run.folder)
 
 
@@ -120,7 +122,7 @@ def recall(config: DictConfig, hydra: HydraConf, resumed: str) -> DictConfig:
     recalled = run.config.copy()
     _warn_of_other_owner(run)
     if Path(recalled.paths.run) != run.folder.resolve():
-        log.warning("this run was started in %s; it continues in %s", recalled.paths.run, run.folder)
+        log.warning("this run was started in %s; it continues in %s", printable(str(recalled.paths.run)), run.folder)
     # never the saved paths: they may be wrong on this machine, or chosen by an attacker
     recalled.paths = OmegaConf.to_container(config.paths, resolve=True)
     recalled.paths.run = str(run.folder.resolve())

@@ -187,18 +187,22 @@ def value_at(tree: Any, name: str) -> Any:
     return node
 
 
-PLACES = (
-    *("dirpath", "folder", "file", "save_dir", "split_file", "default_root_dir", "dir", "root_dir", "tracking_uri"),
-    "base_url",
-)
+PLACES = ("dirpath", "folder", "file", "save_dir", "split_file", "default_root_dir", "tracking_uri", "nvme_path")
 """Settings that say where something is written, or to which server it is sent."""
 
 NAMES = {
-    "callbacks": ("filename", "prefix"),
-    "logger": ("filename", "name", "version", "sub_dir", "prefix"),
+    "callbacks": ("filename",),
+    "logger": ("name", "version", "sub_dir"),
     "trainer": ("filename",),
 }
-"""Section -> settings with a part of a file name, in a folder that another setting names."""
+"""Section -> settings with a part of a path, in a folder that another setting names."""
+
+LOGGER_SETTINGS = {
+    *("_target_", "save_dir", "name", "version", "sub_dir", "tracking_uri", "project", "experiment_name", "run_name"),
+    *("prefix", "default_hp_metric", "log_graph", "flush_logs_every_n_steps", "group", "tags", "notes", "offline"),
+    *("entity", "id", "mode", "job_type", "log_model"),
+}
+"""Settings of a saved logger; there are more, which send files or write them elsewhere."""
 
 CACHES = {"cache": "root", "data": "cache"}
 """Section -> setting with a folder of results that every run of this machine may use."""
@@ -217,7 +221,16 @@ def check_places(config: DictConfig, run: Path, typed: DictConfig) -> None:
     """
     if _is_trusted("places"):
         return
-    for section, content in OmegaConf.to_container(config).items():
+    plain = OmegaConf.to_container(config)
+    for name, settings in (plain.get("logger") or {}).items():
+        unknown = sorted(map(str, set(settings) - LOGGER_SETTINGS)) if isinstance(settings, dict) else [name]
+        if unknown and OmegaConf.select(typed, f"logger.{name}") != OmegaConf.select(config, f"logger.{name}"):
+            raise UsageError(
+                f"REFUSED: the saved config has a logger with {_shown(', '.join(unknown))} (logger.{_shown(name)}). "
+                "It may send files to another place. If you have made this run yourself, type "
+                f"{TRUST}=places before the command"
+            )
+    for section, content in plain.items():
         for place, key, written in _entries(str(section), content):
             is_cache, is_name = key == CACHES.get(section, ""), key in NAMES.get(section, ())
             if section == "paths" or not (is_cache or is_name or key in PLACES) or not isinstance(written, str):
@@ -226,20 +239,33 @@ def check_places(config: DictConfig, run: Path, typed: DictConfig) -> None:
             if written in WHOLE_VALUES or value == str(OmegaConf.select(typed, place)):
                 continue
             base = Path(config.paths.cache).expanduser() if is_cache else run
-            inside = _is_file_name(value) if is_name else _lies_in(base, value)
-            if not inside:
+            if "://" in value or not _lies_in(base, base / value if is_name else Path(value).expanduser()):
                 raise UsageError(
                     f"REFUSED: the saved config would write to {_shown(value)} ({place}), which is outside the run "
                     f"{run}. If you have made this run yourself, type {TRUST}=places before the command"
                 )
 
 
-def _is_file_name(value: str) -> bool:
-    return value != ".." and not {"/", "\\"} & set(value)
+def _lies_in(folder: Path, path: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
-def _lies_in(folder: Path, value: str) -> bool:
-    return "://" not in value and Path(value).expanduser().resolve().is_relative_to(folder.resolve())
+def check_links(run: Path) -> None:
+    """Refuses a run directory with symbolic links to other places: what a command writes would end up there.
+
+    Raises:
+        UsageError: the message names the first link.
+    """
+    if _is_trusted("places"):
+        return
+    for folder, folders, files in os.walk(run):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if path.is_symlink() and not _lies_in(run, path):
+                raise UsageError(
+                    f"REFUSED: {_shown(path)} is a link to {_shown(path.resolve())}, which is outside the run, and "
+                    f"commands write into a run. Replace the link with the files. If you have made this link yourself, "
+                    f"type {TRUST}=places before the command"
+                )
 
 
 def use_cache_of_this_machine(config: DictConfig) -> None:

@@ -10,8 +10,10 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
-from headstart.errors import UsageError, causes
+from headstart.backbones.meta import parameters_on_meta
+from headstart.errors import UsageError, causes, printable
 from headstart.files import UnreadableError, read_torch_file, relative_to_cwd
 from headstart.inputs.base import Preprocess, from_saved_form, saved_form
 from headstart.runs.directory import LAST, PROBE, Run, checkpoints_in
@@ -152,7 +154,7 @@ def load_any_task(path: Path) -> tuple[Task, DictConfig]:
 
 
 WHEN_DAMAGED = (
-    *(KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, RecursionError),
+    *(KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError),
     *(HydraException, OmegaConfBaseException),
 )
 """Errors of the code that builds a model, if a checkpoint holds other values than it needs."""
@@ -160,22 +162,60 @@ WHEN_DAMAGED = (
 
 def _rebuilt(content: dict[str, Any], path: Path) -> tuple[Task, DictConfig]:
     facts = content["hyper_parameters"]
-    config, preprocess = translated(facts["config"]), preprocess_of(facts)
-    # settings that the config left open because the weights define them, such as the image size
-    saved = {name: value for name, value in asdict(preprocess).items() if name in config.model}
+    _check_facts(facts)
+    config = translated(facts["config"])
     if "architecture" in config.model and config.model.architecture is None:
         raise UsageError(f"{path} does not hold the architecture of its network: give another checkpoint")
-    # in two steps: what instantiate() gets is a config to it, so it would build a `_target_` in these values
-    backbone = instantiate(config.model, _partial_=True)(**saved | {"weights": None})
-    backbone.preprocess = preprocess
-    backbone.pretrained = facts["pretrained"]
-    task = task_from_config(config, backbone, facts["classes"], facts["class_weights"])
+    with parameters_on_meta():  # takes no memory, whatever sizes the file names
+        planned = _built(config, facts)
+    _check_shapes(planned.state_dict(), content["state_dict"])
+    task = _built(config, facts)
     task.load_state_dict(content["state_dict"])
-    task.objective.temperature = float(facts.get("temperature", 1.0))
+    task.objective.temperature = facts.get("temperature", 1.0)
     task.objective.thresholds = facts.get("thresholds")
     task.save_hyperparameters(facts)
     use_cache_of_this_machine(config)
     return task.eval(), config
+
+
+def _check_facts(facts: dict[str, Any]) -> None:
+    """Raises a ValueError if values in a checkpoint are not of the kind that `describe` writes."""
+    classes, temperature, thresholds = facts["classes"], facts.get("temperature", 1.0), facts.get("thresholds")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("classes is no list of texts")
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < 1e9:
+        raise ValueError(f"temperature={printable(str(temperature)[:100])} is no positive number")
+    if thresholds is not None and not (
+        isinstance(thresholds, list) and all(isinstance(each, (int, float)) for each in thresholds)
+    ):
+        raise ValueError("thresholds is no list of numbers")
+
+
+def _built(config: DictConfig, facts: dict[str, Any]) -> Task:
+    """The task that a checkpoint describes, with random weights."""
+    preprocess = preprocess_of(facts)
+    # settings that the config left open because the weights define them, such as the image size
+    saved = {name: value for name, value in asdict(preprocess).items() if name in config.model}
+    # in two steps: what instantiate() gets is a config to it, so it would build a `_target_` in these values
+    backbone = instantiate(config.model, _partial_=True)(**saved | {"weights": None})
+    backbone.preprocess = preprocess
+    backbone.pretrained = facts["pretrained"]
+    return task_from_config(config, backbone, facts["classes"], facts["class_weights"])
+
+
+def _check_shapes(planned: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Raises a ValueError if the weights in a file are not those of the network that it describes."""
+    wrong = [name for name in planned.keys() | saved.keys() if _shape(planned, name) != _shape(saved, name)]
+    if wrong:
+        name = min(wrong)
+        raise ValueError(
+            f"{len(wrong)} of its weights do not fit the network that it describes, such as {printable(name)!r}: "
+            f"{_shape(saved, name)} in place of {_shape(planned, name)}"
+        )
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> str:
+    return f"shape {tuple(state[name].shape)}" if name in state else "nothing"
 
 
 def preprocess_of(facts: Mapping[str, Any]) -> Preprocess:

@@ -7,7 +7,9 @@ from omegaconf import OmegaConf
 
 from headstart.cli import resolvers
 from headstart.errors import UsageError
+from headstart.runs.directory import find_checkpoint
 from headstart.runs.earlier import translated
+from headstart.runs.resume import run_directory
 from headstart.runs.trust import (
     RESOLVERS,
     cache_of_this_machine,
@@ -109,9 +111,7 @@ def test_only_plain_settings_are_referred_to(text, saved):
         ("+data.cache", "/elsewhere"),
         ("logger.csv.name", "../../elsewhere"),
         ("logger.csv.version", "/elsewhere"),
-        ("+logger.csv.prefix", "../x"),
         ("+logger.tensorboard.sub_dir", ".."),
-        ("+logger.wandb.settings.base_url", "https://elsewhere"),
     ],
 )
 def test_a_resumed_run_writes_into_its_own_folder(key, value, composed, tmp_path, monkeypatch):
@@ -123,6 +123,40 @@ def test_a_resumed_run_writes_into_its_own_folder(key, value, composed, tmp_path
     check_places(config, tmp_path / "run", config)  # as when torchrun repeats the command line of the run
     monkeypatch.setenv("HEADSTART_TRUST", "places")
     check_places(config, tmp_path / "run", typed)
+
+
+def test_a_resumed_run_sends_no_files(composed, tmp_path, monkeypatch):
+    config = composed()
+    logger = {"_target_": "pytorch_lightning.loggers.WandbLogger", "prefix": "a/b", "name": "exp/1"}
+    OmegaConf.update(config, "logger.w", logger, force_add=True)
+    check_places(config, tmp_path / "run", OmegaConf.create())
+    OmegaConf.update(config, "logger.w.settings", {"base_url": "https://elsewhere"}, force_add=True)
+    with pytest.raises(UsageError, match=r"a logger with settings \(logger\.w\)"):
+        check_places(config, tmp_path / "run", OmegaConf.create())
+    check_places(config, tmp_path / "run", config)
+    monkeypatch.setenv("HEADSTART_TRUST", "places")
+    check_places(config, tmp_path / "run", OmegaConf.create())
+
+
+def test_a_run_with_links_to_other_places_is_refused(tmp_path, monkeypatch):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    (run / "checkpoints").mkdir(parents=True)
+    elsewhere.mkdir()
+    (run / "config.yaml").touch()
+    (run / "checkpoints/best.ckpt").touch()
+    (run / "checkpoints/newest.ckpt").symlink_to("best.ckpt")  # a link inside is no danger
+    assert find_checkpoint(str(run)) == run / "checkpoints/best.ckpt"
+    for link, target in (("train.log", elsewhere / ".bashrc"), ("csv", elsewhere), ("checkpoints/x", elsewhere)):
+        (run / link).symlink_to(target)
+        for given in (run, run / "checkpoints/best.ckpt"):
+            with pytest.raises(UsageError, match=f"REFUSED: .*{link} is a link to .*elsewhere"):
+                find_checkpoint(str(given))
+            with pytest.raises(UsageError, match=f"REFUSED: .*{link} is a link to .*elsewhere"):
+                run_directory(str(given), "logs", "train", "now")
+        (run / link).unlink()
+    (run / "csv").symlink_to(elsewhere)
+    monkeypatch.setenv("HEADSTART_TRUST", "places")
+    assert find_checkpoint(str(run)) == run / "checkpoints/best.ckpt"
 
 
 def test_only_the_cache_of_this_machine_is_used(composed, monkeypatch):
