@@ -264,6 +264,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def no_key_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The `object_pairs_hook` of `json` for objects in which no key appears twice.
+
+    Raises:
+        ValueError: one does.
+    """
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {printable(key)!r} appears twice")
+        found[key] = value
+    return found
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file as plain data, interpolations as written.
 

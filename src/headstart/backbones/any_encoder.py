@@ -1,6 +1,7 @@
 """Encoders that `transformers` builds, for all kinds that `bert.py` does not know."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -8,15 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headstart.backbones.meta import at_most_parameters
 from headstart.backbones.weights import StateDict
-from headstart.errors import UsageError, listed
+from headstart.errors import UsageError, listed, printable
 
 NOT_TAKEN = {
     *("model_type", "auto_map", "trust_remote_code", "dtype", "torch_dtype", "name_or_path", "_name_or_path"),
     *("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"),
-    *("quantization_config", "device_map", "_commit_hash"),
+    *("quantization_config", "device_map", "_commit_hash", "num_labels", "id2label", "label2id"),
 }
-"""Settings of a `config.json` that are not used: they choose code, which may come from a hub, or another precision."""
+"""Settings of a `config.json` that are not used: they choose code, which may come from a hub, another precision, or are
+about classes."""
+
+LARGEST_SETTING, MOST_LAYERS, MOST_PARAMETERS = 2_000_000, 1000, 10**10
+"""Of whole numbers in a `config.json`, and of a network if the memory of the machine is not known."""
 
 PART = re.compile(r"model_type|(use_)?(timm|pretrained)_backbone|backbone(_.*)?|architecture|model_args")
 """Settings that make a network build another one inside it, perhaps from a hub or a folder."""
@@ -67,15 +73,17 @@ class AnyEncoder(nn.Module):
         words_of_transformers.disable_progress_bar()  # reading a file takes a second
         _check_kind(self.kind, self.name)
         try:
+            _check_sizes(settings)
             config = AutoConfig.for_model(self.kind, **settings)
             options = {"attn_implementation": "eager", "dtype": torch.float32}
-            net = AutoModel.from_config(config, trust_remote_code=False, **options)
+            with at_most_parameters(_most_parameters()):
+                net = AutoModel.from_config(config, trust_remote_code=False, **options)
             if state is None:
                 return net
             net, found = type(net).from_pretrained(
                 None, config=config, state_dict=dict(state), output_loading_info=True, **options
             )
-        except (ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError, AssertionError) as error:
+        except Exception as error:  # the library raises errors of many classes for settings that do not fit
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsageError(f"{self.name} ({self.reason}): transformers cannot build it: {line}") from error
         missing = [name for name in found["missing_keys"] if "pooler" not in name and not name.startswith("decoder.")]
@@ -116,8 +124,30 @@ def _check_kind(kind: str, name: str) -> None:
     from transformers.models.auto import modeling_auto
 
     of_texts = ("MASKED_LM", "SEQUENCE_CLASSIFICATION", "TEXT_ENCODING")
-    if not any(kind in getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES") for task in of_texts):
+    known = {each for task in of_texts for each in getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES")}
+    if not isinstance(kind, str) or kind not in known:
         raise UsageError(f"{name}: its config.json says model_type={kind!r}, which is no encoder of texts")
+
+
+def _check_sizes(settings: Any, name: str = "") -> None:
+    """Raises a ValueError if a setting, at any level, would fill the memory or take hours."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            _check_sizes(value, str(key))
+    elif isinstance(settings, list):
+        for value in settings:
+            _check_sizes(value, name)
+    elif isinstance(settings, int):
+        most = MOST_LAYERS if "layer" in name or "block" in name else LARGEST_SETTING
+        if settings > most:
+            raise ValueError(f"{printable(name)}={printable(str(settings)[:100])}: at most {most:,} is possible")
+
+
+def _most_parameters() -> int:
+    """The number of parameters that fit into the memory of this machine."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # Windows
+        return MOST_PARAMETERS
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
 def _taken(settings: Any) -> Any:

@@ -8,6 +8,7 @@ import codecs
 import csv
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from headstart.errors import UsageError, counted, listed, nearest
-from headstart.files import TABLE_SUFFIXES, large_fields
+from headstart.files import TABLE_SUFFIXES, large_fields, no_key_twice
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.opening import MAX_BYTES, open_file
 
@@ -29,6 +30,9 @@ MOST_REREAD = 20
 """How often the lines of a CSV file are read again, on average, because quotes are unbalanced."""
 MOST_VALUES = 20_000_000
 """Values of a table: each one takes more memory than in the file, so a small file could fill the memory."""
+FEW_VALUES, LITTLE_TEXT, MOST_TIMES_LONGER = 1_000_000, 2 * 10**8, 100
+"""A Parquet file stores a value once for many rows. It may have a value per byte, and 100 times its length of text; a
+small file may have this number of values, and of characters of text."""
 MOST_NAMES = 1000
 """Different keys of JSON lines: each one is a column, in which every row has a value."""
 MOST_ROWS_AT_ONCE = 2**16
@@ -286,17 +290,10 @@ def _from_json_lines(file: Path, text: str) -> Table:
 
 
 def _json_object(line: str) -> dict[str, Any]:
-    value = json.loads(line, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_no_key_twice)
+    value = json.loads(line, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=no_key_twice)
     if not isinstance(value, dict):
         raise ValueError('no object: write a line such as {"text": "...", "label": "..."}')
     return value
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is there twice")
-    return found
 
 
 def as_text(value: Any) -> str:
@@ -324,8 +321,10 @@ def _from_parquet(file: Path, stream: BinaryIO) -> Table:
     except ImportError as error:
         raise UsageError(f'{file} needs the package pyarrow: pip install -e ".[parquet]"') from error
     try:
+        size = stream.seek(0, os.SEEK_END)
         source = pyarrow.parquet.ParquetFile(stream)
-        _check_parquet(file, source.metadata)
+        _check_parquet(file, source.metadata, size)
+        most = min(MAX_BYTES, max(MOST_TIMES_LONGER * size, LITTLE_TEXT))
         texts, at_once = _way_to_read(source)
         source = pyarrow.parquet.ParquetFile(stream, metadata=source.metadata, read_dictionary=texts)
         names = tuple(source.schema_arrow.names)
@@ -336,8 +335,10 @@ def _from_parquet(file: Path, stream: BinaryIO) -> Table:
             for row in zip(*columns, strict=True):
                 values.append(tuple(map(as_text, row)))
                 length += sum(map(len, values[-1]))
-                if length > MAX_BYTES:
-                    raise UsageError(f"{file} holds more than {MAX_BYTES / 1e9:.1f} GB of text, which is the most")
+                if length > most:
+                    raise UsageError(
+                        f"{file} holds more than {most / 1e9:.1f} GB of text, which is the most for a file of its size"
+                    )
             _check_number(file, len(values) * max(len(names), 1), "value")  # the file may hold more than it says
     except UsageError:
         raise
@@ -347,14 +348,20 @@ def _from_parquet(file: Path, stream: BinaryIO) -> Table:
     return _usable(Table(file, rows, {}, names, "row"))
 
 
-def _check_parquet(file: Path, metadata: Any) -> None:
-    """Raises a UsageError if a Parquet file holds too much, by what it says of itself."""
+def _check_parquet(file: Path, metadata: Any, length: int) -> None:
+    """Raises a UsageError if a Parquet file of this length holds too much, by what it says of itself."""
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     size = sum(group.total_byte_size for group in groups)
     if size > MAX_BYTES:
         raise UsageError(f"{file} holds {size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:.1f} GB are read")
     values = sum(group.column(column).num_values for group in groups for column in range(group.num_columns))
-    _check_number(file, max(values, metadata.num_rows), "value")  # values also count those in lists
+    values = max(values, metadata.num_rows)  # values also count those in lists
+    _check_number(file, values, "value")
+    if values > max(length, FEW_VALUES):
+        raise UsageError(
+            f"{file} has {length:,} bytes and {values:,} values: such a small file could fill the memory. Save the "
+            "table as CSV"
+        )
 
 
 def _way_to_read(source: Any) -> tuple[list[str], int]:

@@ -10,9 +10,8 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
 
-from headstart.backbones.meta import parameters_on_meta
+from headstart.backbones.meta import at_most_parameters
 from headstart.errors import UsageError, causes, printable
 from headstart.files import UnreadableError, read_torch_file, relative_to_cwd
 from headstart.inputs.base import Preprocess, from_saved_form, saved_form
@@ -25,6 +24,8 @@ from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.from_config import task_from_config
 
 log = logging.getLogger(__name__)
+NOT_KEPT = 200_000_000
+"""Parameters that a network may have beside those in its checkpoint; in VGG, the layers of classes have 120 million."""
 
 
 def describe(task: Task, config: DictConfig) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _progress(path: Path) -> tuple[int, int]:
     content = _content(path)
     if "optimizer_states" not in content:
         raise UnreadableError("it holds only weights, not the state of the training (save_weights_only)")
-    return content["global_step"], content["epoch"]
+    return content.get("global_step", 0), content.get("epoch", 0)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -103,7 +104,20 @@ def _content(path: Path) -> dict[str, Any]:
     facts = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(facts, dict) or "classes" not in facts:
         raise UnreadableError("it is no checkpoint of a Headstart run: it holds no class names and no config")
+    if not isinstance(facts.get("config", {}), dict):
+        raise UnreadableError("its config is no dictionary")
+    for name, kind in KINDS.items():
+        if not isinstance(content.get(name, kind()), kind):
+            raise UnreadableError(f"its {name} is a {type(content[name]).__name__}, not a {kind.__name__}")
     return content
+
+
+KINDS = {
+    **dict.fromkeys(("state_dict", "callbacks", "loops"), dict),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+    **dict.fromkeys(("global_step", "epoch"), int),
+}
+"""Entry of a checkpoint -> its kind."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -143,13 +157,14 @@ def load_any_task(path: Path) -> tuple[Task, DictConfig]:
     try:
         return _rebuilt(content, path)
     except WHEN_DAMAGED as error:
-        reason = next((each for each in causes(error) if isinstance(each, UsageError)), None)
-        if reason is not None:
-            named = "" if str(path) in str(reason) else f"{path}: "
-            raise UsageError(f"{named}{reason}") from error
-        line = (str(error).splitlines() or [type(error).__name__])[0]
+        refused = next((each for each in causes(error) if isinstance(each, UsageError)), None)
+        if refused is not None:
+            named = "" if str(path) in str(refused) else f"{path}: "
+            raise UsageError(f"{named}{refused}") from error
+        # the first line about weights that do not fit says only that
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
         raise UsageError(
-            f"{path} is damaged, or from a version that this one cannot read: no model can be built from it ({line})"
+            f"{path} is damaged, or from a version that this one cannot read: no model can be built from it ({reason})"
         ) from error
 
 
@@ -166,11 +181,11 @@ def _rebuilt(content: dict[str, Any], path: Path) -> tuple[Task, DictConfig]:
     config = translated(facts["config"])
     if "architecture" in config.model and config.model.architecture is None:
         raise UsageError(f"{path} does not hold the architecture of its network: give another checkpoint")
-    with parameters_on_meta():  # takes no memory, whatever sizes the file names
-        planned = _built(config, facts)
-    _check_shapes(planned.state_dict(), content["state_dict"])
-    task = _built(config, facts)
-    task.load_state_dict(content["state_dict"])
+    state = content["state_dict"]
+    # parts of a network that are not kept, such as its classes, are also built
+    with at_most_parameters(2 * sum(value.numel() for value in state.values()) + NOT_KEPT):
+        task = _built(config, facts)
+    task.load_state_dict(state)
     task.objective.temperature = facts.get("temperature", 1.0)
     task.objective.thresholds = facts.get("thresholds")
     task.save_hyperparameters(facts)
@@ -201,21 +216,6 @@ def _built(config: DictConfig, facts: dict[str, Any]) -> Task:
     backbone.preprocess = preprocess
     backbone.pretrained = facts["pretrained"]
     return task_from_config(config, backbone, facts["classes"], facts["class_weights"])
-
-
-def _check_shapes(planned: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    """Raises a ValueError if the weights in a file are not those of the network that it describes."""
-    wrong = [name for name in planned.keys() | saved.keys() if _shape(planned, name) != _shape(saved, name)]
-    if wrong:
-        name = min(wrong)
-        raise ValueError(
-            f"{len(wrong)} of its weights do not fit the network that it describes, such as {printable(name)!r}: "
-            f"{_shape(saved, name)} in place of {_shape(planned, name)}"
-        )
-
-
-def _shape(state: Mapping[str, Tensor], name: str) -> str:
-    return f"shape {tuple(state[name].shape)}" if name in state else "nothing"
 
 
 def preprocess_of(facts: Mapping[str, Any]) -> Preprocess:

@@ -12,6 +12,7 @@ from headstart.errors import UsageError
 from headstart.files import UnreadableError, read_torch_file, remove_leftovers, replacing
 from headstart.runs.directory import Run
 from headstart.runs.earlier import translated_callbacks
+from headstart.runs.trust import value_at
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -85,8 +86,7 @@ def _local(path: str | Path) -> Path:
 
 def _at_its_place(states: Any, content: dict[str, Any], path: Path) -> Any:
     """The states of callbacks, with the paths of files of the run as they are after the run was moved."""
-    run, facts = Run.of(path), content.get("hyper_parameters", {})
-    before = facts.get("config", {}).get("paths", {}).get("run")
+    run, before = Run.of(path), value_at(content, "hyper_parameters.config.paths.run")
     if run is None or before in (None, str(run.folder)):
         return states
     return _moved(states, f"{before}{os.sep}", f"{run.folder}{os.sep}")

@@ -10,6 +10,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from headstart.backbones import any_encoder
 from headstart.backbones.bert import Architecture, Bert
 from headstart.backbones.parts import in_two_parts
 from headstart.backbones.text_encoder import TextEncoder
@@ -222,10 +223,8 @@ def test_other_networks_than_encoders_of_texts_are_refused(kind):
 
 
 def test_no_part_of_a_config_names_another_network():
-    from headstart.backbones.any_encoder import _taken
-
     part = {"model_type": "timm_wrapper", "backbone": "x", "use_timm_backbone": True, "_name_or_path": "y", "size": 3}
-    assert _taken({"hidden_size": 8, "backbone_config": part, "encoder": part, "parts": [part]}) == {
+    assert any_encoder._taken({"hidden_size": 8, "backbone_config": part, "encoder": part, "parts": [part]}) == {
         "hidden_size": 8, "encoder": {"size": 3}, "parts": [{"size": 3}],
     }  # fmt: skip
 
@@ -296,3 +295,35 @@ def test_a_preprocessing_that_gives_more_than_the_network_takes_is_refused():
         encoder.preprocess = TextPreprocess(tokenizer, 25)
     with pytest.raises(UsageError, match="numbers tokens up to 5,000"):
         encoder.preprocess = TextPreprocess(tokenizer, 24, pad=5000)
+
+
+MPNET = {"model_type": "mpnet", "pad_token_id": 0, "vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2,
+         "num_attention_heads": 2, "intermediate_size": 32}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"vocab_size": 10**9}, "vocab_size=1000000000: at most 2,000,000"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers=1000000: at most 1,000"),
+        ({"hidden_size": "x"}, "cannot build it"),
+        ({"model_type": {"a": 1}}, "no encoder of texts"),
+    ],
+)
+def test_an_encoder_that_would_fill_the_memory_is_refused_before_it_is_built(settings, message):
+    pytest.importorskip("transformers")
+    with pytest.raises(UsageError, match=message):
+        TextEncoder("any", weights=None, architecture=MPNET | settings)
+
+
+def test_an_encoder_larger_than_the_memory_is_refused(monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(any_encoder, "_most_parameters", lambda: 1000)
+    with pytest.raises(UsageError, match="the network has more than 1,000 parameters"):
+        TextEncoder("any", weights=None, architecture=MPNET)
+
+
+def test_settings_about_classes_are_not_used():
+    pytest.importorskip("transformers")
+    net = TextEncoder("any", weights=None, architecture=MPNET | {"num_labels": 10**9})
+    assert "num_labels" not in net.architecture

@@ -108,7 +108,7 @@ def test_json_lines_that_cannot_be_used(table):
     assert rows(found) == [(1, "a")]
     assert list(found.bad) == [2, 3, 4, 5, 6, 7]
     assert found.bad[3].startswith("invalid JSON (no object")
-    assert found.bad[4] == "invalid JSON (a key is there twice)"
+    assert found.bad[4] == "invalid JSON (the key 'text' appears twice)"
     assert found.bad[5] == "holds half a character (a lone surrogate)"
     assert found.bad[7] == "not UTF-8"
 
@@ -160,6 +160,15 @@ def test_a_small_parquet_file_whose_text_would_fill_the_memory_is_refused(kind, 
     with pytest.raises(UsageError, match=r"x\.parquet holds more than 0\.0 GB of text"):
         parquet({"text": values})
     assert pyarrow.default_memory_pool().max_memory() < max(before, 5 * 10**7)
+
+
+def test_a_small_parquet_file_with_very_many_numbers_is_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    write_table(pyarrow.table({"a": pyarrow.array(bytes(1_500_000), pyarrow.uint8())}), tmp_path / "x.parquet")
+    with pytest.raises(UsageError, match=r"bytes and 1,500,000 values: such a small file could fill the memory"):
+        read_table(tmp_path / "x.parquet")
 
 
 def test_parquet_without_and_with_few_different_texts(tmp_path):

@@ -271,6 +271,24 @@ def test_when_none_is_whole_each_ones_reason_is_told(run):
         assert part in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("callbacks", 5),
+        ("loops", 5),
+        ("optimizer_states", {}),
+        ("global_step", "x"),
+        ("epoch", None),
+        ("state_dict", []),
+    ],
+)
+def test_an_entry_of_another_kind_is_named(name, value, run):
+    content = {"hyper_parameters": {"classes": ["a"]}, name: value}
+    torch.save(content, run / "checkpoints/last.ckpt")
+    with pytest.raises(UsageError, match=rf"last\.ckpt: its {name} is a {type(value).__name__}, not a "):
+        checkpoint.newest_valid(run)
+
+
 def test_a_damaged_checkpoint_names_the_others(run):
     write(run / "checkpoints/last.ckpt")
     with pytest.raises(UsageError, match=r"best\.ckpt is no .*: it is damaged.* There are also: last; .*checkpoint="):

@@ -185,7 +185,7 @@ def encoder_of(tokenizer: str, max_length: int | None) -> Any:
     if max_length is None:
         found.no_truncation()
         return found
-    with refusing(f"the tokenizer cannot cut texts to {max_length} tokens"):
+    with refusing(f"the tokenizer cannot cut texts to {max_length} tokens", "Give a larger model.max_length"):
         found.enable_truncation(max_length)
         if (number := found.num_special_tokens_to_add(False)) >= max_length:
             raise ValueError(f"it adds {number} special tokens to each text")

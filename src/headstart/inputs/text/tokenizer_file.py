@@ -12,18 +12,19 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from headstart.errors import UsageError, printable
+from headstart.files import no_key_twice
 
 MOST_CHARACTERS = 50_000_000
 """Of the whole file; the largest ones of public models have 35 million."""
 MOST_STEPS, LONGEST_SETTING = 200, 1000
 """Parts of all steps, and characters of a text in them."""
-MOST_GROWTH = 1000
+MOST_GROWTH = 50
 """How many times longer a text may become."""
 LONGEST_WORD = 500
 """Characters of a word that is cut into pieces (`max_input_chars_per_word`); the time grows with the cube of it."""
 CHARACTERS = "precompiled_charsmap"
 """The setting with a table of characters and their replacements."""
-ESCAPE = r"\\(?:[pP]\{\^?[\w ]+\}|x\{[0-9A-Fa-f]+\}|x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{4}|[sSdDwWbBAzZnrtfvaehHRX_]|\W)"
+ESCAPE = r"\\(?:[pP]\{\^?[\w ]+\}|x\{[0-9A-Fa-f]+\}|x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{4}|[sSdDwWbBAzZnrtfvaehH_]|\W)"
 PATTERN = re.compile(
     rf"(?P<escape>{ESCAPE})|(?P<repeat>[*+?][?+]?|\{{\d*,?\d*\}}\??)|(?P<open>\((?:\?(?:[:=!>]|<[=!]|i:)|(?![?*])))"
     r"|(?P<close>\))|(?P<either>\|)|(?P<set>\[\^?(?!\]))|(?P<other>[^\\\[(])",
@@ -33,8 +34,8 @@ PATTERN = re.compile(
 IN_BRACKETS = re.compile(rf"(?P<escape>{ESCAPE})|(?P<set>\[\^?(?!\]))|(?P<end>\])|(?P<other>[^\\\[])", re.DOTALL)
 BEHIND_LOOPS = re.compile(r"(\((\?i?:)?[^()\[\\*+?{]*\)\?)?(\||\Z)")
 """What may follow the second part of any length in an alternative: a group that may be absent, and the end."""
-MOST_CHOICES = 4
-"""Parts of an alternative that may be absent or have variants."""
+MOST_CHOICES, MOST_ALTERNATIVES, MOST_PATTERNS = 4, 20, 20
+"""Parts of an alternative that may be absent or have variants; alternatives of a regular expression; expressions."""
 
 
 def tokenizer_of(content: str) -> Any:
@@ -49,7 +50,8 @@ def tokenizer_of(content: str) -> Any:
     if len(content) > MOST_CHARACTERS:
         raise UsageError(f"the tokenizer is refused: it has {len(content):,} characters, at most {MOST_CHARACTERS:,}")
     with refusing("the tokenizer cannot be read"):
-        found = json.loads(content, object_pairs_hook=_no_key_twice)
+        # the library could take the first of two values with the same key, and the check the second one
+        found = json.loads(content, object_pairs_hook=no_key_twice)
         if not isinstance(found, dict):
             raise ValueError("it is no JSON object")
         _check(found)
@@ -57,10 +59,14 @@ def tokenizer_of(content: str) -> Any:
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
-    """Raises a UsageError in place of everything that the library raises; `what`: the beginning of the message.
+def refusing(what: str, advice: str = "Give a model with another tokenizer.json") -> Iterator[None]:
+    """Raises a UsageError in place of everything that the library raises.
 
     For many invalid files the library raises a `PanicException`, which is no `Exception`.
+
+    Args:
+        what: the beginning of the message.
+        advice: its end.
     """
     try:
         yield
@@ -70,15 +76,7 @@ def refusing(what: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise  # such as Ctrl-C
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{what}: {printable(reason)[:200]}. Give a model with another tokenizer.json") from error
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The library could take the first of two values, and the check the second one."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is there twice")
-    return found
+        raise UsageError(f"{what}: {printable(reason)[:200]}. {advice}") from error
 
 
 def _check(found: dict[str, Any]) -> None:
@@ -100,12 +98,16 @@ def _check(found: dict[str, Any]) -> None:
     steps = [step for name in found if name not in ("model", "added_tokens") for step in _dicts_in(found[name])]
     if len(steps) > MOST_STEPS:
         raise ValueError(f"it has {len(steps):,} steps, at most {MOST_STEPS} are allowed")
+    patterns = [step["Regex"] for step in [*steps, model] if isinstance(step.get("Regex"), str)]
+    if len(patterns) > MOST_PATTERNS:
+        raise ValueError(f"it has {len(patterns)} regular expressions, at most {MOST_PATTERNS} are allowed")
+    for pattern in patterns:
+        if not is_simple(pattern):
+            raise ValueError(f"the regular expression {pattern[:100]!r} is so complex that it could run for hours")
     for step in [*steps, model]:
         for name, value in step.items():
             if isinstance(value, str) and len(value) > LONGEST_SETTING and name != CHARACTERS:
                 raise ValueError(f"the setting {name!r} has {len(value):,} characters, at most {LONGEST_SETTING:,}")
-        if isinstance(pattern := step.get("Regex"), str) and not is_simple(pattern):
-            raise ValueError(f"the regular expression {pattern[:100]!r} is so complex that it could run for hours")
 
 
 def _dicts_in(node: Any) -> Iterator[dict[str, Any]]:
@@ -146,7 +148,7 @@ def is_simple(pattern: str) -> bool:
     Expressions with references, comments, conditions or unusual options count as not simple.
     """
     pattern = pattern.removeprefix("(?i)")
-    place = groups = sets = loops = choices = 0
+    place = groups = sets = loops = choices = alternatives = 0
     before = "open"
     while place < len(pattern):
         found = (IN_BRACKETS if sets else PATTERN).match(pattern, place)
@@ -163,7 +165,8 @@ def is_simple(pattern: str) -> bool:
         choices += kind == "open" and found[0] in ("(", "(?:", "(?i:")
         if kind == "either" and not groups:
             loops = choices = 0
-        if groups < 0 or choices > MOST_CHOICES:
+            alternatives += 1
+        if groups < 0 or choices > MOST_CHOICES or alternatives > MOST_ALTERNATIVES:
             return False
         if is_loop and loops > 1 and (groups or not BEHIND_LOOPS.match(pattern, place)):
             return False  # if what follows does not fit, all lengths of the first part are tried with all of the second
