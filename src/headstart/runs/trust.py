@@ -251,10 +251,12 @@ def _lies_in(folder: Path, path: Path) -> bool:
 
 
 def check_links(run: Path) -> None:
-    """Refuses a run directory with symbolic links to other places: what a command writes would end up there.
+    """Refuses a run directory with links to other places, or with pipes and devices.
+
+    What a command writes would end up elsewhere, and a pipe would be read for ever.
 
     Raises:
-        UsageError: the message names the first link.
+        UsageError: the message names the first of them.
     """
     if _is_trusted("places"):
         return
@@ -266,6 +268,8 @@ def check_links(run: Path) -> None:
                     f"commands write into a run. Replace the link with the files. If you have made this link yourself, "
                     f"type {TRUST}=places before the command"
                 )
+            if not (path.is_file() or path.is_dir() or path.is_symlink()):
+                raise UsageError(f"REFUSED: {_shown(path)} is neither a file nor a folder. Remove it from the run")
 
 
 def use_cache_of_this_machine(config: DictConfig) -> None:

@@ -1,6 +1,7 @@
 """A saved config can only build what belongs there."""
 
 import copy
+import os
 
 import pytest
 from omegaconf import OmegaConf
@@ -154,6 +155,10 @@ def test_a_run_with_links_to_other_places_is_refused(tmp_path, monkeypatch):
             with pytest.raises(UsageError, match=f"REFUSED: .*{link} is a link to .*elsewhere"):
                 run_directory(str(given), "logs", "train", "now")
         (run / link).unlink()
+    os.mkfifo(run / "predictions.csv")
+    with pytest.raises(UsageError, match=r"REFUSED: .*predictions\.csv is neither a file nor a folder"):
+        find_checkpoint(str(run))
+    (run / "predictions.csv").unlink()
     (run / "csv").symlink_to(elsewhere)
     monkeypatch.setenv("HEADSTART_TRUST", "places")
     assert find_checkpoint(str(run)) == run / "checkpoints/best.ckpt"
