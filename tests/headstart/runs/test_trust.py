@@ -155,6 +155,9 @@ def test_a_run_with_links_to_other_places_is_refused(tmp_path, monkeypatch):
             with pytest.raises(UsageError, match=f"REFUSED: .*{link} is a link to .*elsewhere"):
                 run_directory(str(given), "logs", "train", "now")
         (run / link).unlink()
+    (run / "wandb/run-1/logs").mkdir(parents=True)
+    (run / "wandb/run-1/logs/debug-core.log").symlink_to(elsewhere / "core.log")
+    assert find_checkpoint(str(run)) == run / "checkpoints/best.ckpt"
     os.mkfifo(run / "predictions.csv")
     with pytest.raises(UsageError, match=r"REFUSED: .*predictions\.csv is neither a file nor a folder"):
         find_checkpoint(str(run))
