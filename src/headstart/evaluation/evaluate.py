@@ -220,7 +220,7 @@ def with_intervals(
     losses, weights = sample_losses(objective, logits, predictions.targets)
     known = objective.statistics(predictions, losses, weights)
     others = {name: metric for name, metric in objective.evaluation_metrics().items() if name not in known}
-    answers = objective.probabilities(logits)
+    answers = objective.probabilities(logits) if others else logits
     known |= {name: resampled_metric(each, answers, predictions.targets) for name, each in others.items()}
     limits = bootstrap_intervals({name: known[name] for name in metrics}, len(predictions), data.seed)
     return Evaluation({}, metrics, limits, predictions, uncalibrated, CALIBRATION_BINS)

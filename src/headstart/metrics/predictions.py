@@ -44,14 +44,18 @@ class Predictions:
         """Booleans `(samples, classes)`: the classes that a sample has."""
         if self.multi_label:
             return self.targets.bool()
-        return torch.nn.functional.one_hot(self.targets, len(self.classes)).bool()
+        return self._only(self.targets)
 
     @cached_property
     def answer(self) -> Tensor:
         """Booleans `(samples, classes)`: the most probable class, or all labels above their threshold."""
         if self.multi_label:
             return present(self.probabilities, self.thresholds)
-        return torch.nn.functional.one_hot(self.predicted, len(self.classes)).bool()
+        return self._only(self.predicted)
+
+    def _only(self, chosen: Tensor) -> Tensor:
+        """Booleans `(samples, classes)`, true for one class per sample; one_hot() would need 16 bytes for each."""
+        return torch.zeros_like(self.probabilities, dtype=torch.bool).scatter_(1, chosen[:, None], True)
 
     @cached_property
     def predicted(self) -> Tensor:
