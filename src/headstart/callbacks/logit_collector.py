@@ -76,17 +76,10 @@ def in_order(batches: list[Tensor], loader: DataLoader) -> tuple[Tensor, list[in
     """The rows of all batches, sorted by the position of their samples in the split, and these positions.
 
     Args:
-        batches: rows in the order in which the loader gave the samples; some of the last batches may be missing. The
-            list is empty afterwards, so that with thousands of classes the rows do not take their memory twice.
+        batches: rows in the order in which the loader gave the samples; some of the last batches may be missing.
         loader: of plain samples of a split (`DataModule.loader`).
     """
-    left = sum(map(len, batches))
-    positions = torch.tensor(list(loader.batch_sampler.sampler)[:left])
+    rows = torch.cat(batches)
+    positions = torch.tensor(list(loader.batch_sampler.sampler)[: len(rows)])
     order = positions.argsort()
-    places = order.argsort()
-    rows = batches[0].new_empty(left, *batches[0].shape[1:])
-    while batches:
-        batch = batches.pop()
-        rows[places[left - len(batch) : left]] = batch
-        left -= len(batch)
-    return rows, positions[order].tolist()
+    return rows[order], positions[order].tolist()
