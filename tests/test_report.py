@@ -177,6 +177,24 @@ def test_a_run_that_has_not_ended_is_refused(quick, tmp_path):
         reported(tmp_path / "best.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("metrics.json", b'{"a": {"b": 1}}'),
+        ("split.csv", b"any\n1\n"),
+        ("auto.txt", b"\xff"),
+        ("evaluation_val/evaluation.json", b"{}"),
+        ("evaluation_val/confusion.csv", b"true,a\na,x\n"),
+    ],
+)
+def test_a_damaged_file_of_the_run_is_told_as_such(file, content, trained):
+    run = trained()
+    evaluation.evaluate(evaluation.defaults(run / "checkpoints/best.ckpt", "val"), run / "checkpoints/best.ckpt")
+    (run / file).write_bytes(content)
+    with pytest.raises(UsageError, match="damaged"):
+        reported(run)
+
+
 @pytest.mark.slow
 def test_the_card_tells_of_a_calibration_and_its_code_runs(quick, tmp_path, monkeypatch, capsys):
     train(quick("data.num_classes=3", "trainer.max_epochs=1", "data.val_fraction=0.4"))

@@ -60,7 +60,13 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
     is_recent = known is not None and known.get("temperature", 1.0) == task.objective.temperature
     if not is_recent and run.metrics_of("val") and not isinstance(data, str):
         evaluation.evaluate(evaluation.defaults(path, "val"), path)
-    content = contents(cfg, run, trained, task, data)
+    try:
+        content = contents(cfg, run, trained, task, data)
+    except (KeyError, TypeError, AttributeError, IndexError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{run.folder}: a file of the run cannot be read, perhaps it is damaged ({type(error).__name__}: {error}). "
+            "With HYDRA_FULL_ERROR=1 before the command you see where"
+        ) from error
     write_page(run.report_file, REPORT, **content)
     write_page(run.model_card_file, MODEL_CARD, header=hub_header(cfg, content), **content)
     return [run.report_file, run.model_card_file]

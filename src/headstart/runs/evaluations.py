@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from headstart.errors import UsageError
 from headstart.files import read_json
 
 TOLERANCE = 0.02
@@ -30,7 +31,13 @@ def predictions_file(folder: Path) -> Path:
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
     """The numbers of an evaluation folder; None if nothing has been evaluated there."""
     file = evaluation_file(folder)
-    return read_json(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    found = read_json(file)
+    metrics = found.get("metrics")
+    if not isinstance(metrics, dict) or not all(isinstance(each, dict) for each in metrics.values()):
+        raise UsageError(f"{file} is damaged: it has no metrics. Remove {folder} and evaluate again")
+    return found
 
 
 def read_answers(folder: Path) -> Answers | None:
