@@ -78,6 +78,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def duration_in_words(seconds: float) -> str:
+    """A length of time, such as `1 h 30 min`, `42 s` or `0.4 s`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s".replace(".0 ", " ")
+    whole = round(seconds)
+    parts = [(whole // 3600, "h"), (whole // 60 % 60, "min"), (whole % 60 if whole < 600 else 0, "s")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
+
+
 def listed(names: Sequence[str], limit: int = 10) -> str:
     """The names in quotes for a message: at most `limit` of them, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:limit])

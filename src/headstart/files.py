@@ -105,7 +105,8 @@ def _refuse_expanding(content: Any) -> None:
     """Refuses content that is much larger than its file.
 
     Raises:
-        UnreadableError: the content, written without references, has over `MOST_VALUES` values or `MOST_LEVELS` levels;
+        UnreadableError: the content, written without references, has over `MOST_VALUES` values or `MOST_LEVELS` levels
+            (keys do not count);
             or a tensor does not have all its values in the file, or many tensors share them.
     """
     import torch
@@ -273,7 +274,7 @@ def no_key_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {printable(key)!r} appears twice")
+            raise ValueError(f"the key {printable(key)[:100]!r} appears twice")
         found[key] = value
     return found
 
@@ -282,15 +283,15 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file as plain data, interpolations as written.
 
     Raises:
-        UsageError: it is no YAML, or a value in it refers to another one (`*name`): a small file could fill the memory.
+        UsageError: it is no YAML with a dictionary or a list, it is longer than `LONGEST_YAML`, or a value in it refers
+            to another one (`*name`): a small file could fill the memory.
     """
     import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    # the last ones: YAML that is valid, but no dictionary or list
-    errors = (yaml.YAMLError, OmegaConfBaseException, AssertionError, AttributeError, TypeError)
-    with _named_if_damaged(path, "a YAML file", *errors):
+    of_other_kinds = (AssertionError, AttributeError, TypeError)  # valid YAML, but no dictionary or list
+    with _named_if_damaged(path, "a YAML file", yaml.YAMLError, OmegaConfBaseException, *of_other_kinds):
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
         if len(text) > LONGEST_YAML:
             raise ValueError(f"it has {len(text):,} characters, at most {LONGEST_YAML:,} are read")

@@ -1,7 +1,6 @@
 """Encoders that `transformers` builds, for all kinds that `bert.py` does not know."""
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.meta import at_most_parameters
+from headstart.backbones.size_limit import at_most_parameters, most_in_memory
 from headstart.backbones.weights import StateDict
 from headstart.errors import UsageError, listed, printable
 
@@ -21,8 +20,10 @@ NOT_TAKEN = {
 """Settings of a `config.json` that are not used: they choose code, which may come from a hub, another precision, or are
 about classes."""
 
-LARGEST_SETTING, MOST_LAYERS, MOST_PARAMETERS = 2_000_000, 1000, 10**10
-"""Of whole numbers in a `config.json`, and of a network if the memory of the machine is not known."""
+LARGEST_SETTING = 10_000_000
+"""Of whole numbers in a `config.json`: numbers of tokens, units, places."""
+MOST_LAYERS = 1000
+"""Of whole numbers whose names have `layer` or `block` in them."""
 
 PART = re.compile(r"model_type|(use_)?(timm|pretrained)_backbone|backbone(_.*)?|architecture|model_args")
 """Settings that make a network build another one inside it, perhaps from a hub or a folder."""
@@ -76,7 +77,7 @@ class AnyEncoder(nn.Module):
             _check_sizes(settings)
             config = AutoConfig.for_model(self.kind, **settings)
             options = {"attn_implementation": "eager", "dtype": torch.float32}
-            with at_most_parameters(_most_parameters()):
+            with at_most_parameters(most_in_memory()):
                 net = AutoModel.from_config(config, trust_remote_code=False, **options)
             if state is None:
                 return net
@@ -137,17 +138,11 @@ def _check_sizes(settings: Any, name: str = "") -> None:
     elif isinstance(settings, list):
         for value in settings:
             _check_sizes(value, name)
-    elif isinstance(settings, int):
+    elif isinstance(settings, int) and "theta" not in name:  # the base of the angles of positions, no size
         most = MOST_LAYERS if "layer" in name or "block" in name else LARGEST_SETTING
         if settings > most:
-            raise ValueError(f"{printable(name)}={printable(str(settings)[:100])}: at most {most:,} is possible")
-
-
-def _most_parameters() -> int:
-    """The number of parameters that fit into the memory of this machine."""
-    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):  # Windows
-        return MOST_PARAMETERS
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+            value = printable(str(settings)[:100])
+            raise ValueError(f"{printable(name)}={value} is above {most:,}. Give another model")
 
 
 def _taken(settings: Any) -> Any:

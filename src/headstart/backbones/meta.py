@@ -1,4 +1,4 @@
-"""Networks that take little memory: on the meta device, which computes shapes only, and with a largest size."""
+"""Networks on the meta device, which computes shapes only: no memory and no time for values."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,30 +26,6 @@ def parameters_on_meta() -> Iterator[None]:
     try:
         with without_compiler():  # also "drawing" random values on the meta device would load it
             yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def at_most_parameters(most: int) -> Iterator[None]:
-    """Within this context, networks get at most this number of parameters, all together.
-
-    A parameter is counted before it gets its values, so even a description with huge sizes takes little memory.
-
-    Raises:
-        ValueError: in the context, when there are more.
-    """
-    number = 0
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal number
-        number += 0 if parameter is None else parameter.numel()
-        if number > most:
-            raise ValueError(f"the network has more than {most:,} parameters")
-
-    handle = register_module_parameter_registration_hook(count)
-    try:
-        yield
     finally:
         handle.remove()
 

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities import rank_zero_only
 
+from headstart.errors import duration_in_words
 from headstart.finetuning.base import strategy_of
 
 log = logging.getLogger(__name__)
@@ -77,15 +78,6 @@ def fitting(epoch: float, left: float, done: int, max_epochs: int | None) -> str
     if possible < max_epochs:
         return f"{each}: only about {possible} of {max_epochs} epochs fit into trainer.max_time"
     return f"{each}: all {max_epochs} epochs fit into trainer.max_time"
-
-
-def duration_in_words(seconds: float) -> str:
-    """A length of time, such as `1 h 30 min`, `42 s` or `0.4 s`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s".replace(".0 ", " ")
-    whole = round(seconds)
-    parts = [(whole // 3600, "h"), (whole // 60 % 60, "min"), (whole % 60 if whole < 600 else 0, "s")]
-    return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
 def _ended(limit: float, done: int, trainer: pl.Trainer) -> str:

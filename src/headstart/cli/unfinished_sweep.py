@@ -17,7 +17,7 @@ from headstart.cli.conf_files import choices_by_group
 from headstart.cli.overrides import compose_config
 from headstart.cli.schemas import TrainConfig
 from headstart.errors import Failure, UsageError, printable
-from headstart.files import relative_to_cwd
+from headstart.files import read_yaml, relative_to_cwd
 from headstart.runs.directory import Run, sweep_file
 from headstart.runs.hyperparameters import key_of
 from headstart.runs.trust import check_config
@@ -82,7 +82,7 @@ def planned_jobs(sweep: Path) -> list[PlannedJob]:
         UsageError: the record of the sweep cannot be read.
     """
     try:
-        record = OmegaConf.to_container(OmegaConf.load(sweep_file(sweep)))["hydra"]
+        record = read_yaml(sweep_file(sweep))["hydra"]
         sweeper, params = record["sweeper"]["_target_"], record["sweeper"].get("params")
         typed = list(record["overrides"]["task"])
     except Exception as error:  # a damaged file raises errors of many classes

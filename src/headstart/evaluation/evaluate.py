@@ -29,6 +29,7 @@ from headstart.metrics.intervals import bootstrap_intervals, resampled_metric
 from headstart.metrics.thresholds import rescaled
 from headstart.runs.directory import Run
 from headstart.runs.evaluations import read_evaluation, weights_id
+from headstart.runs.trust import check_links
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objective import CALIBRATION_BINS, AnyPredictions
@@ -50,6 +51,8 @@ def evaluate(cfg: DictConfig, path: Path) -> dict[str, float]:
     """
     inspection.check(cfg)
     run = Run.of(path)
+    if run is not None:
+        check_links(run.folder)
     if cfg.data.root is None and known_split(run) is None:
         log.warning(
             "there is no %s: the data are split again, so training samples of the model may be in %s",
@@ -220,8 +223,9 @@ def with_intervals(
     losses, weights = sample_losses(objective, logits, predictions.targets)
     known = objective.statistics(predictions, losses, weights)
     others = {name: metric for name, metric in objective.evaluation_metrics().items() if name not in known}
-    answers = objective.probabilities(logits) if others else logits
-    known |= {name: resampled_metric(each, answers, predictions.targets) for name, each in others.items()}
+    if others:
+        answers = objective.probabilities(logits)
+        known |= {name: resampled_metric(each, answers, predictions.targets) for name, each in others.items()}
     limits = bootstrap_intervals({name: known[name] for name in metrics}, len(predictions), data.seed)
     return Evaluation({}, metrics, limits, predictions, uncalibrated, CALIBRATION_BINS)
 

@@ -23,6 +23,7 @@ from headstart.export.quantization import quantize
 from headstart.files import as_json, replacing
 from headstart.inference.classifier import Classifier
 from headstart.runs.directory import EXPORT_ENDINGS, Run
+from headstart.runs.trust import check_links
 from headstart.tasks import checkpoint
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ def export(cfg: DictConfig, path: Path) -> dict[str, Any]:
             `cfg.max_accuracy_loss`. In this case no file is written.
         UsageError: the run cannot be exported with these settings.
     """
+    run = Run.of(path)
+    if run is not None:
+        check_links(run.folder)
     task, trained = checkpoint.load_task(path)
     classifier = Classifier(task)
     inside = cfg.format != "safetensors" and cfg.resize == "inside"

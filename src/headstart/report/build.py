@@ -24,6 +24,7 @@ from headstart.report.data_card import LISTED, data_card
 from headstart.report.results import results_of, without_repeats
 from headstart.report.training_card import training_card
 from headstart.runs.directory import BEST, MODEL_CARD, REPORT, Run
+from headstart.runs.trust import check_links
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 
@@ -49,6 +50,7 @@ def report(cfg: DictConfig, path: Path) -> list[Path]:
     run = Run.of(path)
     if run is None or path.name != BEST:
         raise UsageError(f"run={cfg.run}: a report needs a whole run; give its directory, logs/<name>/runs/<date>")
+    check_links(run.folder)
     if not run.has_ended:
         raise UsageError(
             f"{run.folder} has no {run.metrics_file.name}, so the run has not ended: resume it with "

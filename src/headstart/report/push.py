@@ -15,6 +15,7 @@ from headstart.errors import Failure, UsageError, printable
 from headstart.files import relative_to_cwd
 from headstart.report.build import report
 from headstart.runs.directory import Run
+from headstart.runs.trust import check_links
 
 log = logging.getLogger(__name__)
 HOMES = re.compile(
@@ -60,6 +61,7 @@ def push(cfg: DictConfig, path: Path) -> str:
     run = Run.of(path)
     if run is None or path != run.best.resolve():
         raise UsageError(f"run={cfg.run}: push needs a whole run; give its directory, logs/<name>/runs/<date>")
+    check_links(run.folder)  # a link in it could name any file of this machine
     if not run.model_card_file.is_file():
         report(OmegaConf.structured(ReportConfig(run=str(run.folder), logs="")), path)
     elif run.model_card_file.stat().st_mtime < path.stat().st_mtime:

@@ -12,10 +12,10 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from headstart.callbacks.time_limit import duration_in_words
 from headstart.cli.conf_files import typed_name
 from headstart.display import curves
 from headstart.display.page import inline_svg, style
+from headstart.errors import duration_in_words
 from headstart.files import HUB_ADDRESS
 from headstart.finetuning.stages import Stage
 from headstart.inference.facts import network_name

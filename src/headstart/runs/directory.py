@@ -224,7 +224,7 @@ class Run:
             UsageError: there is none; the message lists the checkpoints that exist.
         """
         for path in self.checkpoints:
-            if path.stem == name:
+            if path.stem == name and path.is_file():  # not a pipe
                 return path
         names = ", ".join(path.stem for path in self.checkpoints) or "none"
         raise UsageError(f"run={self.folder}: no checkpoint {name!r} in its checkpoints folder; there are: {names}")
@@ -378,13 +378,9 @@ def find_checkpoint(run: str, checkpoint: str = "best", logs: str = "logs") -> P
     """
     path = _last_with_checkpoint(logs) if run == "last" else Path(run).expanduser().resolve()
     if path.is_file():
-        found = Run.of(path)
-        if found is not None:
-            trust.check_links(found.folder)
         return path
     if not path.is_dir():
         raise UsageError(f"run={run}: no such file or folder; give a run directory such as logs/train/runs/<date>")
-    trust.check_links(path)
     return Run(path).checkpoint(checkpoint)
 
 

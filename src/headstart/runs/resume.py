@@ -40,27 +40,30 @@ def run_directory(resume: str | None, logs: str, name: str, started: str) -> str
     """
     if resume is None:
         return str(Path(logs) / name / "runs" / (_launch() or started))
-    if resume == "last":
-        return _last(Path(logs) if name == DEFAULT_NAME else Path(logs) / name)
+    of_this_name = Path(logs) if name == DEFAULT_NAME else Path(logs) / name
+    folder = _last(of_this_name) if resume == "last" else _given(resume)
+    trust.check_links(folder)  # here, because the log is opened next
+    return str(folder)
+
+
+def _given(resume: str) -> Path:
     path = Path(resume).expanduser().resolve()
     if sweep_file(path).is_file():
-        trust.check_links(path)
-        return str(path)
+        return path
     run = Run.of(path) if path.is_file() else Run(path)
     if run is None or not run.exists:
         raise UsageError(
             f"resume={resume} is no run: give `last`, a run directory such as logs/train/runs/<date>, "
             f"a checkpoint in one, logs/train/runs/<date>/checkpoints/{LAST}, or a sweep, logs/train/multiruns/<date>"
         )
-    trust.check_links(run.folder)
-    return str(run.folder)
+    return run.folder
 
 
-def _last(folder: Path) -> str:
+def _last(folder: Path) -> Path:
     run = latest(find_runs(folder.expanduser()))
     if run is None:
         raise UsageError(f"resume=last: there is no run in {folder} yet; leave resume out, or give name=<name>")
-    return str(run.folder.resolve())
+    return run.folder.resolve()
 
 
 def _launch() -> str | None:

@@ -200,7 +200,7 @@ NAMES = {
 LOGGER_SETTINGS = {
     *("_target_", "save_dir", "name", "version", "sub_dir", "tracking_uri", "project", "experiment_name", "run_name"),
     *("prefix", "default_hp_metric", "log_graph", "flush_logs_every_n_steps", "group", "tags", "notes", "offline"),
-    *("entity", "id", "mode", "job_type", "log_model"),
+    *("entity", "id", "mode", "job_type", "resume", "anonymous", "flush_secs", "max_queue", "run_id", "synchronous"),
 }
 """Settings of a saved logger; there are more, which send files or write them elsewhere."""
 
@@ -222,7 +222,8 @@ def check_places(config: DictConfig, run: Path, typed: DictConfig) -> None:
     if _is_trusted("places"):
         return
     plain = OmegaConf.to_container(config)
-    for name, settings in (plain.get("logger") or {}).items():
+    loggers = plain.get("logger") or {}
+    for name, settings in loggers.items() if isinstance(loggers, dict) else [("", loggers)]:
         unknown = sorted(map(str, set(settings) - LOGGER_SETTINGS)) if isinstance(settings, dict) else [name]
         if unknown and OmegaConf.select(typed, f"logger.{name}") != OmegaConf.select(config, f"logger.{name}"):
             raise UsageError(
@@ -236,10 +237,11 @@ def check_places(config: DictConfig, run: Path, typed: DictConfig) -> None:
             if section == "paths" or not (is_cache or is_name or key in PLACES) or not isinstance(written, str):
                 continue
             value = str(OmegaConf.select(config, place))
+            climbs = is_name and ".." in re.split(r"[/\\]", value)  # out of a folder that may itself be a link
             if written in WHOLE_VALUES or value == str(OmegaConf.select(typed, place)):
                 continue
             base = Path(config.paths.cache).expanduser() if is_cache else run
-            if "://" in value or not _lies_in(base, base / value if is_name else Path(value).expanduser()):
+            if climbs or "://" in value or not _lies_in(base, base / value if is_name else Path(value).expanduser()):
                 raise UsageError(
                     f"REFUSED: the saved config would write to {_shown(value)} ({place}), which is outside the run "
                     f"{run}. If you have made this run yourself, type {TRUST}=places before the command"
@@ -247,7 +249,12 @@ def check_places(config: DictConfig, run: Path, typed: DictConfig) -> None:
 
 
 def _lies_in(folder: Path, path: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _is_log_of_wandb(path: Path) -> bool:
+    """Whether this is the link to the log of its service that Weights & Biases makes; only that writes there."""
+    return path.parts[-2:] == ("logs", "debug-core.log") and "wandb" in path.parts
 
 
 def check_links(run: Path) -> None:
@@ -261,14 +268,12 @@ def check_links(run: Path) -> None:
     if _is_trusted("places"):
         return
     for folder, folders, files in os.walk(run):
-        if Path(folder).relative_to(run).parts[:1] == ("wandb",):
-            files = []  # it links to its own log files, and writes into new folders only
         for path in (Path(folder, name) for name in (*folders, *files)):
-            if path.is_symlink() and not _lies_in(run, path):
+            if path.is_symlink() and not _lies_in(run, path) and not _is_log_of_wandb(path.relative_to(run)):
                 raise UsageError(
-                    f"REFUSED: {_shown(path)} is a link to {_shown(path.resolve())}, which is outside the run, and "
-                    f"commands write into a run. Replace the link with the files. If you have made this link yourself, "
-                    f"type {TRUST}=places before the command"
+                    f"REFUSED: {_shown(path)} is a link to {_shown(os.path.realpath(path))}, which is outside the run, "
+                    "and this command writes into the run. Replace the link with the files. If you have made this link "
+                    f"yourself, type {TRUST}=places before the command, or set this environment variable"
                 )
             if not (path.is_file() or path.is_dir() or path.is_symlink()):
                 raise UsageError(f"REFUSED: {_shown(path)} is neither a file nor a folder. Remove it from the run")

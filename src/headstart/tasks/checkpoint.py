@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from headstart.backbones.meta import at_most_parameters
+from headstart.backbones.size_limit import at_most_parameters
 from headstart.errors import UsageError, causes, printable
 from headstart.files import UnreadableError, read_torch_file, relative_to_cwd
 from headstart.inputs.base import Preprocess, from_saved_form, saved_form
@@ -24,8 +24,18 @@ from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.from_config import task_from_config
 
 log = logging.getLogger(__name__)
-NOT_KEPT = 200_000_000
-"""Parameters that a network may have beside those in its checkpoint; in VGG, the layers of classes have 120 million."""
+TIMES_BUILT, NOT_KEPT = 8, 200_000_000
+"""A network may be built with this many times the parameters in its checkpoint, and this number more.
+
+VGG's classifier has 120 million that are not kept. mT5 registers 4.7 times the parameters of its encoder: it has a
+decoder, and its embeddings have several names.
+"""
+KIND_OF_ENTRY = {
+    **dict.fromkeys(("state_dict", "callbacks", "loops"), dict),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+    **dict.fromkeys(("global_step", "epoch"), int),
+}
+"""Entry of a checkpoint -> its kind."""
 
 
 def describe(task: Task, config: DictConfig) -> dict[str, Any]:
@@ -93,7 +103,9 @@ def _progress(path: Path) -> tuple[int, int]:
     content = _content(path)
     if "optimizer_states" not in content:
         raise UnreadableError("it holds only weights, not the state of the training (save_weights_only)")
-    return content.get("global_step", 0), content.get("epoch", 0)
+    if "global_step" not in content or "epoch" not in content:
+        raise UnreadableError("it does not say after which step it was saved")
+    return content["global_step"], content["epoch"]
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -106,18 +118,10 @@ def _content(path: Path) -> dict[str, Any]:
         raise UnreadableError("it is no checkpoint of a Headstart run: it holds no class names and no config")
     if not isinstance(facts.get("config", {}), dict):
         raise UnreadableError("its config is no dictionary")
-    for name, kind in KINDS.items():
+    for name, kind in KIND_OF_ENTRY.items():
         if not isinstance(content.get(name, kind()), kind):
             raise UnreadableError(f"its {name} is a {type(content[name]).__name__}, not a {kind.__name__}")
     return content
-
-
-KINDS = {
-    **dict.fromkeys(("state_dict", "callbacks", "loops"), dict),
-    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
-    **dict.fromkeys(("global_step", "epoch"), int),
-}
-"""Entry of a checkpoint -> its kind."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -182,8 +186,8 @@ def _rebuilt(content: dict[str, Any], path: Path) -> tuple[Task, DictConfig]:
     if "architecture" in config.model and config.model.architecture is None:
         raise UsageError(f"{path} does not hold the architecture of its network: give another checkpoint")
     state = content["state_dict"]
-    # parts of a network that are not kept, such as its classes, are also built
-    with at_most_parameters(2 * sum(value.numel() for value in state.values()) + NOT_KEPT):
+    # parts of a network that are not kept, such as its classifier or its decoder, are also built
+    with at_most_parameters(TIMES_BUILT * sum(value.numel() for value in state.values()) + NOT_KEPT):
         task = _built(config, facts)
     task.load_state_dict(state)
     task.objective.temperature = facts.get("temperature", 1.0)
@@ -201,9 +205,11 @@ def _check_facts(facts: dict[str, Any]) -> None:
     if not isinstance(temperature, (int, float)) or not 0 < temperature < 1e9:
         raise ValueError(f"temperature={printable(str(temperature)[:100])} is no positive number")
     if thresholds is not None and not (
-        isinstance(thresholds, list) and all(isinstance(each, (int, float)) for each in thresholds)
+        isinstance(thresholds, list)
+        and len(thresholds) == len(classes)
+        and all(isinstance(each, (int, float)) for each in thresholds)
     ):
-        raise ValueError("thresholds is no list of numbers")
+        raise ValueError("thresholds is no list with a number for each class")
 
 
 def _built(config: DictConfig, facts: dict[str, Any]) -> Task:

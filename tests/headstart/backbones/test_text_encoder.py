@@ -304,8 +304,8 @@ MPNET = {"model_type": "mpnet", "pad_token_id": 0, "vocab_size": 64, "hidden_siz
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"vocab_size": 10**9}, "vocab_size=1000000000: at most 2,000,000"),
-        ({"num_hidden_layers": 10**6}, "num_hidden_layers=1000000: at most 1,000"),
+        ({"vocab_size": 10**9}, "vocab_size=1000000000 is above 10,000,000"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers=1000000 is above 1,000"),
         ({"hidden_size": "x"}, "cannot build it"),
         ({"model_type": {"a": 1}}, "no encoder of texts"),
     ],
@@ -318,7 +318,7 @@ def test_an_encoder_that_would_fill_the_memory_is_refused_before_it_is_built(set
 
 def test_an_encoder_larger_than_the_memory_is_refused(monkeypatch):
     pytest.importorskip("transformers")
-    monkeypatch.setattr(any_encoder, "_most_parameters", lambda: 1000)
+    monkeypatch.setattr(any_encoder, "most_in_memory", lambda: 1000)
     with pytest.raises(UsageError, match="the network has more than 1,000 parameters"):
         TextEncoder("any", weights=None, architecture=MPNET)
 

@@ -9,7 +9,8 @@ from pytorch_lightning.callbacks import Callback, Timer, timer
 
 from headstart.callbacks import time_limit
 from headstart.callbacks.epoch_lines import EpochLines
-from headstart.callbacks.time_limit import TimeLimit, duration_in_words, fitting
+from headstart.callbacks.time_limit import TimeLimit, fitting
+from headstart.errors import duration_in_words
 from headstart.training import run
 from headstart.training.build import build_trainer
 from headstart.training.run import train

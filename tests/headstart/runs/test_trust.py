@@ -8,13 +8,13 @@ from omegaconf import OmegaConf
 
 from headstart.cli import resolvers
 from headstart.errors import UsageError
-from headstart.runs.directory import find_checkpoint
 from headstart.runs.earlier import translated
 from headstart.runs.resume import run_directory
 from headstart.runs.trust import (
     RESOLVERS,
     cache_of_this_machine,
     check_config,
+    check_links,
     check_places,
     check_section,
     is_buildable,
@@ -112,6 +112,7 @@ def test_only_plain_settings_are_referred_to(text, saved):
         ("+data.cache", "/elsewhere"),
         ("logger.csv.name", "../../elsewhere"),
         ("logger.csv.version", "/elsewhere"),
+        ("logger.csv.name", "a/../../.."),
         ("+logger.tensorboard.sub_dir", ".."),
     ],
 )
@@ -146,25 +147,30 @@ def test_a_run_with_links_to_other_places_is_refused(tmp_path, monkeypatch):
     (run / "config.yaml").touch()
     (run / "checkpoints/best.ckpt").touch()
     (run / "checkpoints/newest.ckpt").symlink_to("best.ckpt")  # a link inside is no danger
-    assert find_checkpoint(str(run)) == run / "checkpoints/best.ckpt"
+    check_links(run)
     for link, target in (("train.log", elsewhere / ".bashrc"), ("csv", elsewhere), ("checkpoints/x", elsewhere)):
         (run / link).symlink_to(target)
-        for given in (run, run / "checkpoints/best.ckpt"):
+        for given in (str(run), str(run / "checkpoints/best.ckpt"), "last"):
             with pytest.raises(UsageError, match=f"REFUSED: .*{link} is a link to .*elsewhere"):
-                find_checkpoint(str(given))
-            with pytest.raises(UsageError, match=f"REFUSED: .*{link} is a link to .*elsewhere"):
-                run_directory(str(given), "logs", "train", "now")
+                run_directory(given, str(tmp_path), "train", "now")
         (run / link).unlink()
-    (run / "wandb/run-1/logs").mkdir(parents=True)
-    (run / "wandb/run-1/logs/debug-core.log").symlink_to(elsewhere / "core.log")
-    assert find_checkpoint(str(run)) == run / "checkpoints/best.ckpt"
+    (run / "round").symlink_to("round")  # a circle leads nowhere
+    check_links(run)
+    for place in ("wandb/run-1/logs", "scratch/wandb/run-1/logs"):
+        (run / place).mkdir(parents=True)
+        (run / place / "debug-core.log").symlink_to(elsewhere / "core.log")
+    check_links(run)
+    (run / "wandb/metrics.csv").symlink_to(elsewhere / "metrics.csv")
+    with pytest.raises(UsageError, match=r"metrics\.csv is a link"):
+        check_links(run)
+    (run / "wandb/metrics.csv").unlink()
     os.mkfifo(run / "predictions.csv")
     with pytest.raises(UsageError, match=r"REFUSED: .*predictions\.csv is neither a file nor a folder"):
-        find_checkpoint(str(run))
+        check_links(run)
     (run / "predictions.csv").unlink()
     (run / "csv").symlink_to(elsewhere)
     monkeypatch.setenv("HEADSTART_TRUST", "places")
-    assert find_checkpoint(str(run)) == run / "checkpoints/best.ckpt"
+    check_links(run)
 
 
 def test_only_the_cache_of_this_machine_is_used(composed, monkeypatch):
