@@ -231,9 +231,8 @@ def preprocess_of(facts: Mapping[str, Any]) -> Preprocess:
         UsageError: they name something else than a preprocessing with plain values.
     """
     saved = renamed_parts(facts["preprocess"])
-    # a tokenizer is one text; its vocabulary may have "${", which is never resolved
-    plain = {name: value for name, value in saved.items() if name != "tokenizer" or not isinstance(value, str)}
-    check_section("preprocess", plain)
+    # a text is never resolved, so it may have "${", as the vocabulary of an encoder
+    check_section("preprocess", {k: v for k, v in saved.items() if k == "_target_" or not isinstance(v, str)})
     return from_saved_form(saved)
 
 
