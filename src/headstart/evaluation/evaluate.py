@@ -29,7 +29,7 @@ from headstart.metrics.intervals import bootstrap_intervals, resampled_metric
 from headstart.metrics.thresholds import rescaled
 from headstart.runs.directory import Run
 from headstart.runs.evaluations import read_evaluation, weights_id
-from headstart.runs.trust import check_links
+from headstart.runs.places import check_links
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 from headstart.tasks.objective import CALIBRATION_BINS, AnyPredictions

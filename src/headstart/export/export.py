@@ -23,7 +23,7 @@ from headstart.export.quantization import quantize
 from headstart.files import as_json, replacing
 from headstart.inference.classifier import Classifier
 from headstart.runs.directory import EXPORT_ENDINGS, Run
-from headstart.runs.trust import check_links
+from headstart.runs.places import check_links
 from headstart.tasks import checkpoint
 
 log = logging.getLogger(__name__)

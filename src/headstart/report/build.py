@@ -24,7 +24,7 @@ from headstart.report.data_card import LISTED, data_card
 from headstart.report.results import results_of, without_repeats
 from headstart.report.training_card import training_card
 from headstart.runs.directory import BEST, MODEL_CARD, REPORT, Run
-from headstart.runs.trust import check_links
+from headstart.runs.places import check_links
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
 

@@ -15,7 +15,7 @@ from headstart.errors import Failure, UsageError, printable
 from headstart.files import relative_to_cwd
 from headstart.report.build import report
 from headstart.runs.directory import Run
-from headstart.runs.trust import check_links
+from headstart.runs.places import check_links
 
 log = logging.getLogger(__name__)
 HOMES = re.compile(

@@ -9,7 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from headstart.errors import UsageError, printable
-from headstart.runs import trust
+from headstart.runs import places
 from headstart.runs.directory import LAST, Run, find_runs, latest, sweep_file
 from headstart.runs.hyperparameters import key_of
 
@@ -42,7 +42,7 @@ def run_directory(resume: str | None, logs: str, name: str, started: str) -> str
         return str(Path(logs) / name / "runs" / (_launch() or started))
     of_this_name = Path(logs) if name == DEFAULT_NAME else Path(logs) / name
     folder = _last(of_this_name) if resume == "last" else _given(resume)
-    trust.check_links(folder)  # here, because the log is opened next
+    places.check_links(folder)  # here, because the log is opened next
     return str(folder)
 
 
@@ -129,7 +129,7 @@ def recall(config: DictConfig, hydra: HydraConf, resumed: str) -> DictConfig:
     # never the saved paths: they may be wrong on this machine, or chosen by an attacker
     recalled.paths = OmegaConf.to_container(config.paths, resolve=True)
     recalled.paths.run = str(run.folder.resolve())
-    trust.check_places(recalled, run.folder, config)
+    places.check_places(recalled, run.folder, config)
     for override in _changes(hydra.overrides.task):
         _change(recalled, config, override, run)
     recalled.resume = resumed

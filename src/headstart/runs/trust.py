@@ -13,8 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from headstart.errors import UsageError, printable
 
 PACKAGE = Path(__file__).parents[1]
@@ -96,16 +94,16 @@ def check_section(section: str, content: Any, config: dict[str, Any] | None = No
     Raises:
         UsageError: as `check_config`.
     """
-    for place, key, value in _entries(section, content):
+    for place, key, value in entries(section, content):
         if key == "_target_" and not is_buildable(section, value):
             raise UsageError(
-                f"REFUSED: the saved config would build {_shown(value)} at {place}, which is not allowed there. "
+                f"REFUSED: the saved config would build {shown(value)} at {place}, which is not allowed there. "
                 f"Nothing was run. If it is a part of your own package, set {TRUST} (CONTRIBUTING.md)"
             )
         for text in (key, value):
             if isinstance(text, str) and not _is_harmless(text, config):
                 raise UsageError(
-                    f"REFUSED: the saved config computes a value at {place}: {_shown(text)}. A saved config may only "
+                    f"REFUSED: the saved config computes a value at {place}: {shown(text)}. A saved config may only "
                     f"refer to its own settings, directly or by {', '.join(RESOLVERS)}. Nothing was run. Do not use a "
                     "file like this"
                 )
@@ -118,7 +116,7 @@ def is_buildable(section: str, target: Any) -> bool:
     module, _, name = target.rpartition(".")
     if name.startswith("_"):
         return False
-    if _is_trusted(target):
+    if is_trusted(target):
         return True
     if module in LIBRARIES.get(section, ()):
         return name not in CALL_ANYTHING and name in _classes_of(module)
@@ -128,7 +126,8 @@ def is_buildable(section: str, target: Any) -> bool:
     return re.fullmatch(OUR_FUNCTIONS.get(section, ""), module) is not None and _defines(module, "def", name)
 
 
-def _is_trusted(target: str) -> bool:
+def is_trusted(target: str) -> bool:
+    """Whether the person has named this class, its module, or `places` in `HEADSTART_TRUST`."""
     names = [name.strip() for name in os.environ.get(TRUST, "").split(",")]
     return any(name and f"{target}.".startswith(f"{name}.") for name in names)
 
@@ -151,16 +150,16 @@ def _classes_of(module: str) -> frozenset[str]:
     return frozenset(name for file in files for name in CLASS.findall(file.read_text(encoding="utf-8")))
 
 
-def _entries(place: str, node: Any) -> Iterator[tuple[str, Any, Any]]:
+def entries(place: str, node: Any) -> Iterator[tuple[str, Any, Any]]:
     """The place, the key and the value of everything in a tree."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield f"{place}.{key}", key, value
-            yield from _entries(f"{place}.{key}", value)
+            yield from entries(f"{place}.{key}", value)
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
             yield f"{place}[{index}]", None, value
-            yield from _entries(f"{place}[{index}]", value)
+            yield from entries(f"{place}[{index}]", value)
     else:
         yield place, None, node
 
@@ -187,118 +186,6 @@ def value_at(tree: Any, name: str) -> Any:
     return node
 
 
-PLACES = ("dirpath", "folder", "file", "save_dir", "split_file", "default_root_dir", "tracking_uri", "nvme_path")
-"""Settings that say where something is written, or to which server it is sent."""
-
-NAMES = {
-    "callbacks": ("filename",),
-    "logger": ("name", "version", "sub_dir"),
-    "trainer": ("filename",),
-}
-"""Section -> settings with a part of a path, in a folder that another setting names."""
-
-LOGGER_SETTINGS = {
-    *("_target_", "save_dir", "name", "version", "sub_dir", "tracking_uri", "project", "experiment_name", "run_name"),
-    *("prefix", "default_hp_metric", "log_graph", "flush_logs_every_n_steps", "group", "tags", "notes", "offline"),
-    *("entity", "id", "mode", "job_type", "resume", "anonymous", "flush_secs", "max_queue", "run_id", "synchronous"),
-}
-"""Settings of a saved logger; there are more, which send files or write them elsewhere."""
-
-CACHES = {"cache": "root", "data": "cache"}
-"""Section -> setting with a folder of results that every run of this machine may use."""
-
-
-def check_places(config: DictConfig, run: Path, typed: DictConfig) -> None:
-    """Refuses a saved config that would write outside the directory of its run.
-
-    Args:
-        config: with the paths of this machine.
-        run: the directory.
-        typed: the config of this command line; places that it names, too, are allowed.
-
-    Raises:
-        UsageError: the message names the place and the value.
-    """
-    if _is_trusted("places"):
-        return
-    plain = OmegaConf.to_container(config)
-    loggers = plain.get("logger") or {}
-    for name, settings in loggers.items() if isinstance(loggers, dict) else [("", loggers)]:
-        unknown = sorted(map(str, set(settings) - LOGGER_SETTINGS)) if isinstance(settings, dict) else [name]
-        if unknown and OmegaConf.select(typed, f"logger.{name}") != OmegaConf.select(config, f"logger.{name}"):
-            raise UsageError(
-                f"REFUSED: the saved config has a logger with {_shown(', '.join(unknown))} (logger.{_shown(name)}). "
-                "It may send files to another place. If you have made this run yourself, type "
-                f"{TRUST}=places before the command"
-            )
-    for section, content in plain.items():
-        for place, key, written in _entries(str(section), content):
-            is_cache, is_name = key == CACHES.get(section, ""), key in NAMES.get(section, ())
-            if section == "paths" or not (is_cache or is_name or key in PLACES) or not isinstance(written, str):
-                continue
-            value = str(OmegaConf.select(config, place))
-            climbs = is_name and ".." in re.split(r"[/\\]", value)  # out of a folder that may itself be a link
-            if written in WHOLE_VALUES or value == str(OmegaConf.select(typed, place)):
-                continue
-            base = Path(config.paths.cache).expanduser() if is_cache else run
-            if climbs or "://" in value or not _lies_in(base, base / value if is_name else Path(value).expanduser()):
-                raise UsageError(
-                    f"REFUSED: the saved config would write to {_shown(value)} ({place}), which is outside the run "
-                    f"{run}. If you have made this run yourself, type {TRUST}=places before the command"
-                )
-
-
-def _lies_in(folder: Path, path: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-
-
-def _is_log_of_wandb(path: Path) -> bool:
-    """Whether this is the link to the log of its service that Weights & Biases makes; only that writes there."""
-    return path.parts[-2:] == ("logs", "debug-core.log") and "wandb" in path.parts
-
-
-def check_links(run: Path) -> None:
-    """Refuses a run directory with links to other places, or with pipes and devices.
-
-    What a command writes would end up elsewhere, and a pipe would be read for ever.
-
-    Raises:
-        UsageError: the message names the first of them.
-    """
-    if _is_trusted("places"):
-        return
-    for folder, folders, files in os.walk(run):
-        for path in (Path(folder, name) for name in (*folders, *files)):
-            if path.is_symlink() and not _lies_in(run, path) and not _is_log_of_wandb(path.relative_to(run)):
-                raise UsageError(
-                    f"REFUSED: {_shown(path)} is a link to {_shown(os.path.realpath(path))}, which is outside the run, "
-                    "and this command writes into the run. Replace the link with the files. If you have made this link "
-                    f"yourself, type {TRUST}=places before the command, or set this environment variable"
-                )
-            if not (path.is_file() or path.is_dir() or path.is_symlink()):
-                raise UsageError(f"REFUSED: {_shown(path)} is neither a file nor a folder. Remove it from the run")
-
-
-def use_cache_of_this_machine(config: DictConfig) -> None:
-    """Replaces the folders of caches in a saved config, which may be those of another machine, or anything else.
-
-    Args:
-        config: of a checkpoint, every value resolved.
-    """
-    folder = cache_of_this_machine()
-    config.paths.cache = folder
-    for part in (config.get("cache") or {}).values():
-        if isinstance(part, DictConfig) and "root" in part:
-            part.root = f"{folder}/stores"
-    if config.data.get("cache") is not None:
-        config.data.cache = folder
-
-
-def cache_of_this_machine() -> str:
-    """The folder of all caches, as `conf/paths/default.yaml` has it."""
-    return os.environ.get("HEADSTART_CACHE", "~/.cache/headstart")
-
-
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value that may hold anything, short and on one line."""
     return printable(str(value)).replace("\n", "?")[:100]

@@ -17,7 +17,8 @@ from headstart.files import UnreadableError, read_torch_file, relative_to_cwd
 from headstart.inputs.base import Preprocess, from_saved_form, saved_form
 from headstart.runs.directory import LAST, PROBE, Run, checkpoints_in
 from headstart.runs.earlier import renamed_parts, translated
-from headstart.runs.trust import check_section, use_cache_of_this_machine
+from headstart.runs.places import use_cache_of_this_machine
+from headstart.runs.trust import check_section
 from headstart.tasks.base import Task
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
 from headstart.tasks.classification import ClassificationTask
