@@ -1,4 +1,4 @@
-"""Files: complete or not written at all, checked for damage when read; JSON, CSV, and paths in messages.
+"""Files: complete or not written at all, checked for damage when read; JSON, YAML, CSV, and paths in messages.
 
 Nothing here loads torch until a file of `torch.save` is read.
 """
@@ -105,9 +105,8 @@ def _refuse_expanding(content: Any) -> None:
     """Refuses content that is much larger than its file.
 
     Raises:
-        UnreadableError: the content, written without references, has over `MOST_VALUES` values or `MOST_LEVELS` levels
-            (keys do not count);
-            or a tensor does not have all its values in the file, or many tensors share them.
+        UnreadableError: the content, written without references, has over `MOST_VALUES` values (keys do not count) or
+            over `MOST_LEVELS` levels; a tensor does not have all its values in the file; or many tensors share them.
     """
     import torch
 

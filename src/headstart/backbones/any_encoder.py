@@ -25,7 +25,7 @@ LARGEST_SETTING = 10_000_000
 MOST_LAYERS = 1000
 """Of whole numbers whose names have `layer` or `block` in them."""
 
-PART = re.compile(r"model_type|(use_)?(timm|pretrained)_backbone|backbone(_.*)?|architecture|model_args")
+PART = re.compile(r"(use_)?(timm|pretrained)_backbone|backbone(_.*)?|architecture|model_args")
 """Settings that make a network build another one inside it, perhaps from a hub or a folder."""
 
 

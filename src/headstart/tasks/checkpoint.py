@@ -37,6 +37,11 @@ KIND_OF_ENTRY = {
     **dict.fromkeys(("global_step", "epoch"), int),
 }
 """Entry of a checkpoint -> its kind."""
+WHEN_DAMAGED = (
+    *(KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError),
+    *(HydraException, OmegaConfBaseException),
+)
+"""Errors of the code that builds a model, if a checkpoint holds other values than it needs."""
 
 
 def describe(task: Task, config: DictConfig) -> dict[str, Any]:
@@ -173,23 +178,22 @@ def load_any_task(path: Path) -> tuple[Task, DictConfig]:
         ) from error
 
 
-WHEN_DAMAGED = (
-    *(KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError),
-    *(HydraException, OmegaConfBaseException),
-)
-"""Errors of the code that builds a model, if a checkpoint holds other values than it needs."""
-
-
 def _rebuilt(content: dict[str, Any], path: Path) -> tuple[Task, DictConfig]:
     facts = content["hyper_parameters"]
     _check_facts(facts)
-    config = translated(facts["config"])
+    config, preprocess = translated(facts["config"]), preprocess_of(facts)
     if "architecture" in config.model and config.model.architecture is None:
         raise UsageError(f"{path} does not hold the architecture of its network: give another checkpoint")
+    # settings that the config left open because the weights define them, such as the image size
+    saved = {name: value for name, value in asdict(preprocess).items() if name in config.model}
     state = content["state_dict"]
     # parts of a network that are not kept, such as its classifier or its decoder, are also built
     with at_most_parameters(TIMES_BUILT * sum(value.numel() for value in state.values()) + NOT_KEPT):
-        task = _built(config, facts)
+        # in two steps: what instantiate() gets is a config to it, so it would build a `_target_` in these values
+        backbone = instantiate(config.model, _partial_=True)(**saved | {"weights": None})
+        backbone.preprocess = preprocess
+        backbone.pretrained = facts["pretrained"]
+        task = task_from_config(config, backbone, facts["classes"], facts["class_weights"])
     task.load_state_dict(state)
     task.objective.temperature = facts.get("temperature", 1.0)
     task.objective.thresholds = facts.get("thresholds")
@@ -213,20 +217,8 @@ def _check_facts(facts: dict[str, Any]) -> None:
         raise ValueError("thresholds is no list with a number for each class")
 
 
-def _built(config: DictConfig, facts: dict[str, Any]) -> Task:
-    """The task that a checkpoint describes, with random weights."""
-    preprocess = preprocess_of(facts)
-    # settings that the config left open because the weights define them, such as the image size
-    saved = {name: value for name, value in asdict(preprocess).items() if name in config.model}
-    # in two steps: what instantiate() gets is a config to it, so it would build a `_target_` in these values
-    backbone = instantiate(config.model, _partial_=True)(**saved | {"weights": None})
-    backbone.preprocess = preprocess
-    backbone.pretrained = facts["pretrained"]
-    return task_from_config(config, backbone, facts["classes"], facts["class_weights"])
-
-
 def preprocess_of(facts: Mapping[str, Any]) -> Preprocess:
-    """The preprocessing that the facts in a checkpoint describe, also those of an earlier version.
+    """The preprocessing that the facts in a checkpoint describe; an earlier version may have written them.
 
     Raises:
         UsageError: they name something else than a preprocessing with plain values.

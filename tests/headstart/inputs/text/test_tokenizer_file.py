@@ -1,4 +1,4 @@
-"""Tokenizers from strangers: those of public models are built, those that would fill the memory or hang are refused."""
+"""Tokenizers from strangers: public models work, and a file that would fill the memory or hang is refused."""
 
 import base64
 import json
@@ -129,7 +129,7 @@ def test_patterns_of_public_models(pattern):
 
 
 def kinds() -> dict[str, Tokenizer]:
-    """Tokenizers with the parts that those of public models have."""
+    """Tokenizers with the parts that public models have."""
     pieces = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>", "▁", "f", "i", "l", "m", "▁film")]
     found = {name: Tokenizer(models.Unigram(pieces, 3)) for name in ("xlm-roberta", "albert", "deberta")}
     spaces, ends = normalizers.Replace(Regex(" {2,}"), " "), [("<s>", 0), ("</s>", 2)]
