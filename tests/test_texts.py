@@ -88,7 +88,7 @@ def test_every_strategy_learns_and_an_evaluation_without_the_model_says_the_same
     run = tmp_path / "run"
     if strategy == "auto":
         choices = (run / "auto.txt").read_text()
-        assert "finetuning.contrastive=True: " in choices
+        assert "finetuning.contrastive=true: " in choices
         assert "soften_head" not in choices
     metrics = evaluate(asked("evaluate", f"run={run}"), run / "checkpoints/best.ckpt")
     for name in ("test/acc", "test/loss"):

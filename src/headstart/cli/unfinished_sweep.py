@@ -81,12 +81,13 @@ def planned_jobs(sweep: Path) -> list[PlannedJob]:
     Raises:
         UsageError: the record of the sweep cannot be read.
     """
+    content = read_yaml(sweep_file(sweep))
     try:
-        record = read_yaml(sweep_file(sweep))["hydra"]
+        record = content["hydra"]
         sweeper, params = record["sweeper"]["_target_"], record["sweeper"].get("params")
         typed = list(record["overrides"]["task"])
-    except Exception as error:  # a damaged file raises errors of many classes
-        raise UsageError(f"{sweep_file(sweep)} is no record of a sweep: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{sweep_file(sweep)} is no record of a sweep: {type(error).__name__} {error}") from error
     if sweeper != BASIC:
         log.warning("the sweeper of this sweep plans its jobs one by one: only those that have begun are continued")
         return [_planned(run.folder, run.overrides) for run in sweep_table.begun_runs(sweep)]

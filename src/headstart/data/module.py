@@ -6,6 +6,7 @@ import signal
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -149,18 +150,27 @@ class DataModule(pl.LightningDataModule):
             return
         found = {split: self.dataset(split) for split in SPLITS}
         samples, origin = pool({s: d for s, d in found.items() if d is not None}, self.known_classes)
-        self.brought = frozenset(origin)
+        self.brought, self._origin = frozenset(origin), origin
         self._refuse_other_targets(samples)
         if self.split_file and self.split_file.exists():
             self.splits = read_split_file(self.split_file, samples)
         else:
-            self.splits = self.plan.assign(samples, origin)
-            if self.split_file:
-                write_split_file(self.split_file, samples, self.splits)
+            self._cut(samples)
         warn_of_leaks(samples, self.splits)
         self._warn_of_absent_classes(samples)
         self.samples, self._full_detail = samples, samples.load
         self._adapt_loaders()
+
+    def _cut(self, samples: Samples) -> None:
+        self.splits = self.plan.assign(samples, self._origin)
+        if self.split_file:
+            write_split_file(self.split_file, samples, self.splits)
+
+    def hold_nothing_out(self) -> None:
+        """Cuts the splits again without validation samples, as with `val_fraction=0`; no sample is read again."""
+        assert self.samples is not None, "call setup() first"
+        self.plan = replace(self.plan, val_fraction=0)
+        self._cut(self.samples)
 
     def _refuse_other_targets(self, samples: Samples) -> None:
         """Raises a UsageError for settings that the targets do not allow."""

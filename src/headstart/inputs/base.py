@@ -46,6 +46,16 @@ class Setting:
     value: Any
     reason: str
 
+    @property
+    def typed(self) -> str:
+        """The setting as one types it, such as `finetuning.goal=null`; a whole part is switched off by `none`."""
+        word = str(self.value)
+        if self.value is None:
+            word = "null" if "." in self.key else "none"
+        elif isinstance(self.value, bool):
+            word = word.lower()
+        return f"{self.key}={word}"
+
 
 @dataclass(frozen=True)
 class Length:

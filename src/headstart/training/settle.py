@@ -67,8 +67,7 @@ def settle(given: DictConfig) -> Settled:
     chosen = auto.hold_nothing_out(cfg, data) if cfg.auto and cfg.resume is None else None
     if chosen:
         OmegaConf.update(cfg, chosen.key, chosen.value)
-        Path(cfg.data.split_file).unlink(missing_ok=True)
-        data = build_data(cfg)
+        data.hold_nothing_out()
     settle_validation(cfg, data)
     if cfg.auto and cfg.resume is None:
         settle_by_data(cfg, data, [chosen] if chosen else [])
@@ -232,7 +231,7 @@ def settle_by_data(cfg: DictConfig, data: DataModule, before: list[Setting]) -> 
         OmegaConf.update(cfg, setting.key, setting.value, force_add=True)
     data.weighting = cfg.data.class_weights
     settings = [*before, *recommendation.settings]
-    reasons = [f"{setting.key}={setting.value}: {setting.reason}" for setting in settings]
+    reasons = [f"{setting.typed}: {setting.reason}" for setting in settings]
     sentences = [auto.recipe_summary(cfg, recommendation.batch_norm), *recommendation.notes, *reasons]
     if rank_zero_only.rank == 0:
         for sentence in sentences:

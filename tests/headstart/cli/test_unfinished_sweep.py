@@ -105,7 +105,17 @@ def test_a_sweep_of_a_stranger_starts_nothing(word, tmp_path, started):
     assert not started[0]
 
 
-def test_a_damaged_record(tmp_path):
-    (tmp_path / "multirun.yaml").write_text("hydra: [")
-    with pytest.raises(UsageError, match="is no record of a sweep"):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("hydra: [", "is damaged"),
+        ("- a", "is no record of a sweep"),
+        ("hydra: {sweeper: 3}", "is no record of a sweep"),
+        ("hydra: {sweeper: {_target_: a, params: null}}", "is no record of a sweep: KeyError 'overrides'"),
+    ],
+)
+def test_a_damaged_record(content, reason, tmp_path):
+    (tmp_path / "multirun.yaml").write_text(content)
+    with pytest.raises(UsageError, match=reason) as error:
         planned_jobs(tmp_path)
+    assert str(error.value).count("multirun.yaml") == 1

@@ -14,6 +14,7 @@ from photos import pictures
 
 import headstart.training.run
 from headstart.callbacks.blend import SHARE, Blend, _best, _between
+from headstart.datasets.image_folder import ImageFolder
 from headstart.errors import UsageError
 from headstart.tasks import checkpoint
 from headstart.tasks.classification import ClassificationTask
@@ -47,8 +48,12 @@ def test_few_validation_samples_are_trained_on(composed, tmp_path, monkeypatch, 
     )  # fmt: skip
     monkeypatch.setattr("headstart.training.auto.MOST_EPOCHS", 2)
     monkeypatch.setattr("headstart.training.auto.FEWEST_EPOCHS", 2)
+    read = []
+    dataset = ImageFolder.dataset
+    monkeypatch.setattr(ImageFolder, "dataset", lambda self, split: read.append(split) or dataset(self, split))
     with caplog.at_level(logging.INFO):
         result = train(composed(*words))
+    assert read == ["train", "val", "test"], "the samples are read once"
     assert "data.val_fraction=0: 4 validation samples are too few to choose by" in caplog.text
     assert (result.num_train, result.score) == (18, None)
     assert result.kept.model == "epoch 3"
@@ -241,7 +246,7 @@ def test_a_head_that_cannot_be_computed_learns(word, quick, tmp_path, monkeypatc
     monkeypatch.setattr("headstart.training.auto.FEWEST_EPOCHS", 2)
     train(quick(*AUTO, word, "trainer.limit_train_batches=null", "test=false"))
     assert not OmegaConf.load(tmp_path / "run/config.yaml").finetuning.solve_head
-    assert "finetuning.solve_head=False: " in (tmp_path / "run/auto.txt").read_text()
+    assert "finetuning.solve_head=false: " in (tmp_path / "run/auto.txt").read_text()
 
 
 def test_lower_layers_of_a_vision_transformer_learn_more_slowly():
