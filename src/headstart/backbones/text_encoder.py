@@ -48,8 +48,8 @@ class TextEncoder(Backbone):
     """
 
     variable_length = True
-    # the same weights from another place give the same rows
-    not_in_fingerprint = frozenset({"source", "longest"})
+    # the same weights from another place give the same rows; the preprocessing has a fingerprint of its own
+    not_in_fingerprint = frozenset({"source", "longest", "preprocess"})
 
     def __init__(
         self,
