@@ -113,6 +113,15 @@ def test_test_is_told_of_but_never_touched(quick, tmp_path, monkeypatch):
     assert f"{low:.4f} to" in text
 
 
+@pytest.mark.parametrize("fraction", [0, 0.3])
+def test_nothing_is_said_to_be_chosen_on_val_without_val(fraction, quick, tmp_path):
+    train(quick(*UNSURE, f"data.val_fraction={fraction}"))
+    for text in reported(tmp_path / "run"):
+        assert ("was chosen on val" in text) == bool(fraction)
+        assert ("nothing was chosen by a score" in text) == (not fraction)
+    assert ("calibrate=true" in text) == bool(fraction)
+
+
 def test_the_end_of_training_writes_it_with_the_test_it_made(quick, tmp_path, monkeypatch):
     asked, evaluate = [], evaluation.evaluate
     monkeypatch.setattr(evaluation, "evaluate", lambda cfg, path: asked.append(cfg.split) or evaluate(cfg, path))

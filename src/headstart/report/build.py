@@ -133,6 +133,7 @@ def contents(
         "data": card,
         "training": training,
         "results": found,
+        "has_val": any(each.split == "val" for each in found),
         "seed": trained.seed,
         "listed": LISTED,
         "multi_label": task.objective.multi_label,
