@@ -14,6 +14,7 @@ from families import exhaustive_unless
 from hydra import compose, initialize_config_dir
 
 from headstart.cli.conf_files import CONF
+from headstart.errors import UsageError
 from headstart.evaluation.evaluate import evaluate
 from headstart.export.export import export
 from headstart.inference.predict import predict
@@ -21,6 +22,8 @@ from headstart.inputs.base import Length
 from headstart.inputs.text.preprocess import TextPreprocess
 from headstart.runs.directory import Run
 from headstart.tasks import checkpoint
+from headstart.training.auto import recommend
+from headstart.training.build import build_data
 from headstart.training.run import train
 
 OTHERS = [
@@ -97,6 +100,46 @@ def test_every_strategy_learns_and_an_evaluation_without_the_model_says_the_same
         names = [row["path"] for row in csv.DictReader(stream)]
     split = [row["name"] for row in csv.DictReader(Run(run).split_file.open()) if row["split"] == "test"]
     assert names == split, "the rows are in the order of the split, not of the lengths"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=text_table", "data.root={reviews}"], "is for pictures, and the data hold texts: .*model=minilm"),
+        (["model=transformers", "model.name={model}"], "is for texts, and the data hold none: .*model=resnet50"),
+        (
+            ["data=text_table", "data.root={reviews}", "model=transformers", "model.name={model}", "test_time=flip"],
+            "test_time=flip: only pictures have a mirror image",
+        ),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["auto", "full"])
+def test_what_does_not_fit_together_is_refused_before_the_training(
+    strategy, words, message, composed, reviews, tmp_path
+):
+    given = [word.format(reviews=reviews, model=reviews.parent / "model") for word in words]
+    with pytest.raises(UsageError, match=message):
+        train(composed(*given, f"finetuning={strategy}", "trainer=cpu", "trainer.enable_progress_bar=false"))
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "softened"),
+    [
+        ([], True),
+        (["finetuning.contrastive=true"], False),
+        (["finetuning.solve_head=false"], False),
+        (["task=regression", "monitor=val/mae"], False),
+    ],
+    ids=str,
+)
+def test_auto_softens_a_head_only_where_it_has_an_effect(words, softened, configured, tmp_path, monkeypatch):
+    monkeypatch.setattr(TextPreprocess, "contrastive_up_to", 0)
+    (tmp_path / "numbers.csv").write_text("".join(f"film {i},{i / 7}\n" for i in range(40)))
+    more = [f"data.root={tmp_path / 'numbers.csv'}", "data.numbers=true"] if "task=regression" in words else []
+    cfg = configured("finetuning=auto", *words, *more)
+    found = {setting.key for setting in recommend(cfg, build_data(cfg)).settings}
+    assert ("finetuning.soften_head" in found) == softened
 
 
 def test_each_layer_sees_each_text_once_and_the_next_run_none(configured, tmp_path):

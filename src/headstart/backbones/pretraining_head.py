@@ -7,14 +7,17 @@ from torch import Tensor
 PARTS = {
     "dense.": (
         "cls.predictions.transform.dense.", "lm_head.dense.", "vocab_transform.", "generator_predictions.dense.",
+        "predictions.dense.",
     ),
     "norm.": (
         "cls.predictions.transform.LayerNorm.", "lm_head.layer_norm.", "vocab_layer_norm.",
-        "generator_predictions.LayerNorm.",
+        "generator_predictions.LayerNorm.", "predictions.LayerNorm.",
     ),
-    "bias": ("cls.predictions.bias", "lm_head.bias", "vocab_projector.bias", "generator_lm_head.bias"),
+    "bias": (
+        "cls.predictions.bias", "lm_head.bias", "vocab_projector.bias", "generator_lm_head.bias", "predictions.bias",
+    ),
 }  # fmt: skip
-"""Our prefix -> the same in files of BERT, of RoBERTa and its relatives, of DistilBERT, and of ELECTRA."""
+"""Our prefix -> the same in files of BERT, of RoBERTa and its relatives, of DistilBERT, of ELECTRA, and of ALBERT."""
 NAMES = {"dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias"}
 
 

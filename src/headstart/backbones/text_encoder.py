@@ -15,7 +15,7 @@ from headstart.backbones.hub import ModelFiles
 from headstart.backbones.low_rank import add_low_rank, merged
 from headstart.backbones.pretraining_head import head_of_pretraining
 from headstart.backbones.weights import StateDict, load_state_dict_file, load_strictly, looks_like_path, read_weights
-from headstart.errors import UsageError, nearest
+from headstart.errors import UsageError, listed, nearest
 from headstart.heads.language_model import LanguageModelHead
 from headstart.inputs.text.masking import MaskedText
 from headstart.inputs.text.preprocess import SHORTEST, TextPreprocess
@@ -62,7 +62,9 @@ class TextEncoder(Backbone):
     ):
         super().__init__()
         if pooling not in POOLING:
-            raise UsageError(f"model.pooling={pooling} does not exist{nearest(pooling, POOLING)} Use one of {POOLING}.")
+            raise UsageError(
+                f"model.pooling={pooling} does not exist{nearest(pooling, POOLING) or '.'} Give {listed(POOLING)}"
+            )
         files = ModelFiles(name)
         self.pooling = pooling
         given = files.config() if architecture is None else _plain(architecture)

@@ -167,7 +167,7 @@ def quiet() -> None:
     if not _is_first_process():
         logging.disable(logging.WARNING)  # of several processes, only the first one prints
     for message in ("LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval",
-                    "exists and is not empty", "IProgress not found"):  # fmt: skip
+                    "exists and is not empty", "IProgress not found", "ive samples in targets, "):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{message}.*")
 
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from headstart.cli.conf_files import file_of
 from headstart.cli.early_checks import duration
 from headstart.files import TABLE_SUFFIXES
 from headstart.runs.hyperparameters import key_of
@@ -37,7 +38,7 @@ HERE = {word: setting for setting, words in SETTINGS.items() for word in words}
 
 def translations(arguments: list[str]) -> Iterator[str]:
     """One line for each argument of `src/train.py` in the words of another tool: what to type instead."""
-    no_data_chosen = "data" not in {key_of(argument) for argument in arguments}
+    no_data_chosen = not any(map(_chooses_data, arguments))
     for argument in arguments:
         key, equals, value = argument.partition("=")
         key = key.lstrip("+")
@@ -51,6 +52,15 @@ def translations(arguments: list[str]) -> Iterator[str]:
             yield f"{argument}: type {_data_set(value)} {shlex.quote(f'data.root={value}')}"
         elif key in HERE:
             yield f"{argument}: type {_translation(HERE[key], value)}"
+
+
+def _chooses_data(argument: str) -> bool:
+    """Whether an argument chooses a data set, itself or by its recipe."""
+    key, _, value = argument.partition("=")
+    if key_of(argument) == "data":
+        return True
+    recipe = file_of("experiment", value)
+    return key == "experiment" and recipe.is_file() and "override /data:" in recipe.read_text(encoding="utf-8")
 
 
 def _data_set(root: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.data.samples import Samples
-from headstart.errors import UsageError
+from headstart.errors import UsageError, counted
 
 SPLITS = ("train", "val", "test")
 FEW = 10
@@ -93,21 +93,26 @@ class SplitPlan:
 
         At least one sample of each class is cut off, but never its last. With groups, a class may have none.
         """
+        found = counted(len(indices), "training sample")
         if samples.groups is not None:
             cut = _cut_groups(self._strata(samples, indices), samples, share)
             if not cut:
                 raise UsageError(
-                    f"cannot cut a {name} split from {len(indices)} training samples: the groups of data.group_by are "
-                    f"too few or too large. Give data.{name}_fraction=0, or a {name} split of your own"
+                    f"cannot cut a {name} split from {found}: the groups of data.group_by are too few or too large. "
+                    f"Give data.{name}_fraction=0, or a {name} split of your own"
                 )
             return _parted(indices, cut)
         strata = _distinct(self._strata(samples, indices), samples)
         cut = _with_copies(_take(strata, share, leave=1), indices, samples)
         if not cut:
-            none = "no class has two that differ" if samples.copies_together else "no class has two"
+            if samples.numbers or len(strata) < 2:  # no classes, or one
+                none = "at least two must differ" if samples.copies_together else "at least two are needed"
+            else:
+                found += f" of {len(strata)} classes"
+                none = "no class has two that differ" if samples.copies_together else "no class has two"
+            own = f" or a {name} split of your own" if samples.classes else ""
             raise UsageError(
-                f"cannot cut a {name} split from {len(indices)} training samples of {len(strata)} classes: {none}. "
-                f"Add samples or a {name} folder, or give data.{name}_fraction=0"
+                f"cannot cut a {name} split from {found}: {none}. Add samples{own}, or give data.{name}_fraction=0"
             )
         return _parted(indices, cut)
 

@@ -12,10 +12,11 @@ from headstart.data.module import DataModule, one_of
 from headstart.data.samples import Loader, Samples
 from headstart.datasets import bad_samples
 from headstart.datasets.folder_layout import check_classes, find_splits, refuse_file, tell_ignored, tell_outside
-from headstart.errors import UsageError, nearest_path
+from headstart.errors import UsageError, counted, nearest_path
 from headstart.inputs.folders import files_below, is_junk
 
 log = logging.getLogger(__name__)
+KINDS_LISTED = 10
 
 
 class ClassFolders(DataModule):
@@ -164,7 +165,9 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
         if suffix in suffixes:
             found.append(path)
         else:
-            others[suffix or path.name] += 1
+            others[f"x {suffix}" if suffix else "without an ending"] += 1
     if others:
-        log.info("%s: ignored %s", folder, ", ".join(f"{n} x {suffix}" for suffix, n in others.items()))
+        kinds = ", ".join(f"{n} {kind}" for kind, n in others.most_common(KINDS_LISTED))
+        more = len(others) - KINDS_LISTED
+        log.info("%s: ignored %s%s", folder, kinds, f" and {counted(more, 'more kind')}" if more > 0 else "")
     return found

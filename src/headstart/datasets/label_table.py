@@ -19,11 +19,12 @@ from headstart.datasets.table_columns import (
     Content,
     FiniteNumbers,
     find_columns,
+    main_reason,
 )
 from headstart.datasets.table_files import files_of_splits
 from headstart.errors import UsageError, listed, nearest
 from headstart.inputs.folders import ARCHIVES
-from headstart.inputs.tables import Row, Table, read_table
+from headstart.inputs.tables import ListText, Row, Table, read_table
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class LabelTable(DataModule):
         column: name of the column with the sample, or its position from 0; None: found (`find_columns`).
         label_column: the same for the label. Several columns of 0 and 1: samples may have any number of labels. With
             `numbers`, one column or several that hold numbers.
-        label_separator: text between the labels of a sample that may have any number of labels; None: one label.
+        label_separator: text between the labels of a sample that may have any number of labels; None: one label. In
+            JSON lines and Parquet, lists of labels are read, too.
         split_column: the column with `train`, `val` or `test`; None: a column `split`, if most of its values are these.
         group_by: a column; all rows with the same value in it, such as a patient, stay in one split. None: no groups.
         numbers: whether the labels are numbers instead of classes.
@@ -164,6 +166,7 @@ class LabelTable(DataModule):
             if self.columns is None:  # the other files have the same columns as the first one
                 self.columns = self._find_columns(table)
             table, column, labels = self._with_columns(table)
+            self._refuse_lists(table, labels)
             reader = RowLabels(
                 {position: table.names[position] if table.names else str(position) for position in labels},
                 *(self.several_columns, self.separator, self.numbers, self.label_names),
@@ -176,7 +179,7 @@ class LabelTable(DataModule):
             kept = sum(map(len, parts.values()))
             self._leave_out(table, bad, kept)
             if not kept:
-                raise UsageError(f"{table.file} has no row that can be used{self.hint}")
+                raise UsageError(f"{table.file} has no row that can be used{main_reason(table.unit, bad)}{self.hint}")
             found |= {name: samples for name, samples in parts.items() if len(samples)}
         return found
 
@@ -198,6 +201,17 @@ class LabelTable(DataModule):
                 raise
             hint = f"if its samples have no labels, rename it to unlabelled_{table.file.name}"
             raise UsageError(f"{error}. All files need these columns, and a header if one has it; {hint}") from error
+
+    def _refuse_lists(self, table: Table, labels: list[int]) -> None:
+        """Refuses lists in the column with the label, where one label is expected."""
+        if self.numbers or self.several_columns or self.separator is not None:
+            return
+        row = next((row for row in table.rows if isinstance(row.values[labels[0]], ListText)), None)
+        if row is not None:
+            raise UsageError(
+                f"{table.file}, {table.unit} {row.place}, column {table.names[labels[0]]!r}: the labels are lists; "
+                "type task=multilabel 'data.label_separator=\";\"'"
+            )
 
     def _rows_of_splits(self, table: Table, split: str, bad: dict[int, str]) -> dict[str, list[Row]]:
         """The rows of each split; without a split column, all rows belong to the split of their file.

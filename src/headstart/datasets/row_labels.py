@@ -1,10 +1,11 @@
 """Reads the labels of a row of a table: one class, several classes, or numbers."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.datasets.table_columns import TRUTH, finite_number
-from headstart.inputs.tables import Row
+from headstart.inputs.tables import ListText, Row
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class RowLabels:
     Attributes:
         columns: position -> name, of each column with labels.
         several_columns: whether these are columns of 0 and 1, one for each class.
-        separator: text between the labels in one column; None: one label.
+        separator: text between the labels in one column, which may also hold lists of labels; None: one label.
         numbers: whether the labels are numbers instead of classes.
         names: label in the file -> name of its class; None: they are the same.
     """
@@ -36,9 +37,11 @@ class RowLabels:
         if self.several_columns:
             return tuple(name for column, name in self.columns.items() if self._truth(row.values[column].strip(), name))
         (column,) = self.columns
-        label = row.values[column].strip()
+        value = row.values[column]
         if self.separator is not None:
-            return tuple(part.strip() for part in label.split(self.separator) if part.strip())
+            parts = _in_list(value) if isinstance(value, ListText) else value.split(self.separator)
+            return tuple(part.strip() for part in parts if part.strip())
+        label = value.strip()
         if not label:
             raise ValueError("empty label")
         if self.names is not None and label not in self.names:
@@ -74,3 +77,15 @@ class RowLabels:
             return classes, [[int(name in labels) for name in classes] for labels in rows]
         position = {name: index for index, name in enumerate(classes)}
         return classes, [position[name] for (name,) in rows]
+
+
+def _in_list(value: ListText) -> list[str]:
+    """The labels in a list of texts or numbers.
+
+    Raises:
+        ValueError: it holds another kind of value.
+    """
+    labels = json.loads(value, parse_int=str, parse_float=str)
+    if not all(isinstance(label, str) for label in labels):
+        raise ValueError("a list of labels that holds more than texts and numbers")
+    return labels

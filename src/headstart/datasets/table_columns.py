@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.errors import UsageError
-from headstart.inputs.tables import Table
+from headstart.inputs.tables import NOT_UTF8, Table
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,8 @@ LARGEST = 3.4e38
 """Largest number in single precision."""
 COMPARED = 100
 """Rows whose values show what a column holds."""
+NO_HEADER = ", or give data.header=false if it is none"
+"""What to do if the first row is taken for a header and is none."""
 TRUTH = {"0": 0, "1": 1, "false": 0, "true": 1, "0.0": 0, "1.0": 1}
 """Values of a column of 0 and 1."""
 
@@ -94,7 +96,7 @@ class Columns:
             UsageError: the table has no such column.
         """
         if self.header and table.names is None:
-            table = table.with_header()
+            table = table.with_header(NO_HEADER)
         sample = table.position(key, self.sample)
         return table, sample, [table.position("data.label_column", label) for label in self.labels]
 
@@ -123,7 +125,7 @@ def find_columns(
         UsageError: the table is empty, or the columns cannot be found; the message says what to type.
     """
     if not table.rows:
-        raise UsageError(f"{table.file} has no row that can be used{_first_reason(table)}")
+        raise UsageError(f"{table.file} has no row that can be used{main_reason(table.unit, table.bad)}")
     search = _Search(content, sample, labels, others or {}, classes)
     if table.names is None:
         given = (sample, *(labels or ()), *search.others.values())
@@ -133,7 +135,7 @@ def find_columns(
         if name is not None and not header:
             raise UsageError(f"data.header=false: without a header, give the position of {name!r}, from 0")
         if header:
-            table = table.with_header()
+            table = table.with_header(NO_HEADER)
     place, places = search.columns(table)
     if place in places:
         raise UsageError(f"{content.key} and data.label_column are both {_shown(table, place)} of {table.file}")
@@ -157,8 +159,8 @@ class _Search:
 
         It does if a value is a usual name (of the samples or labels) that its column does not hold again, or if only
         the first value of a column is no sample of this kind. It also does if its label occurs in no other row, while
-        every other label occurs at least twice or is a class of the model, and its text has at most three words. If the
-        labels are numbers, it does if its label is none.
+        every other label occurs at least twice or is a class of the model, and its text has at most three words; with
+        a longer text, a warning asks for `data.header`. If the labels are numbers, it does if its label is none.
         """
         first, rest = table.rows[0].values, Table(table.file, table.rows[1:])
         usual = {*self.content.names, *LABEL_NAMES}
@@ -179,7 +181,15 @@ class _Search:
         counts, known = Counter(rest.column(places[0])), self.classes or ()
         is_label = first[places[0]] in counts or first[places[0]] in known
         others_are = all(count > 1 or label in known for label, count in counts.items())
-        return not is_label and others_are and len(first[place].split()) <= MOST_WORDS
+        if is_label or not others_are:
+            return False
+        is_short = len(first[place].split()) <= MOST_WORDS
+        if not is_short and not isinstance(self.classes, FiniteNumbers):
+            log.warning(
+                "%s: is the first line a header? Its label %s is in no other row. If it is one, type data.header=true",
+                *(table.file.name, _short(first[places[0]])),
+            )
+        return is_short
 
     def columns(self, table: Table) -> tuple[int, list[int]]:
         """The positions of the samples and the labels; what is not given is found.
@@ -289,5 +299,16 @@ def _tell(table: Table, content: Content, sample: int, labels: list[int], header
     log.info("%s: the %s is in %s, the %s in %s%s", table.file.name, content.word, place, kind, names, first)
 
 
-def _first_reason(table: Table) -> str:
-    return next((f" ({table.unit} {place}: {reason})" for place, reason in table.bad.items()), "")
+def main_reason(unit: str, bad: Mapping[int, str]) -> str:
+    """The most frequent reason why rows of a table cannot be used, for messages; empty if there is none.
+
+    Args:
+        unit: what a place counts: `line` or `row`.
+        bad: the place of each of these rows, and the reason.
+    """
+    if not bad:
+        return ""
+    reason, number = Counter(bad.values()).most_common(1)[0]
+    place = min(place for place, each in bad.items() if each == reason)
+    where = f"{unit} {place}" if number == 1 else f"{number:,} rows, such as {unit} {place}"
+    return f" ({where}: {reason}{'; save the file as UTF-8' if reason == NOT_UTF8 else ''})"

@@ -8,6 +8,7 @@ from headstart.data.samples import Samples
 from headstart.datasets.class_folders import ClassFolders, class_folders
 from headstart.errors import UsageError, listed
 from headstart.inputs.base import UnreadableInput
+from headstart.inputs.folders import files_below
 from headstart.inputs.text.files import Texts, decoded, digest, usable
 from headstart.inputs.text.preprocess import TextPreprocess
 from headstart.progress import progress_bar
@@ -42,6 +43,11 @@ class TextFolder(ClassFolders):
 
     def readable(self, folder: Path, labelled: dict[Path, str], classes: list[str]) -> Samples:
         """As in `ClassFolders`."""
+        if not labelled:
+            others = sum(path.suffix.lower() not in self.suffixes for path in files_below(folder))
+            raise UsageError(
+                f"{folder} has no texts in its class folders: texts need the ending .txt (other files there: {others})"
+            )
         texts, bad = _read(list(labelled))
         if bad:
             self.leave_out(bad, len(labelled))

@@ -76,7 +76,8 @@ class TextLines(DataModule):
             return
         is_table = self.root.suffix.lower() in TABLE_SUFFIXES
         source = str(self.root)
-        for each in rows_of(source, self.text_column) if is_table else lines_of(source):
+        found = rows_of(source, self.text_column, "data.text_column") if is_table else lines_of(source)
+        for each in found:
             yield Unlabelled(f"{self.root.name}:{each.name.rpartition(':')[2]}", each.raw, each.reason)
 
 

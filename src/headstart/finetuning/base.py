@@ -97,7 +97,9 @@ class StagedFinetuning(BaseFinetuning):
     def make_plan(self, task: pl.LightningModule) -> None:
         """Sets `plan`: the stages of the strategy, or for random weights one stage that trains all groups."""
         names = [group.name for group in task.layer_groups]
-        self.plan = self.stages(names) if task.backbone.pretrained else [Stage(frozenset(names))]
+        self.plan = self.stages(names)
+        if not task.backbone.pretrained:
+            self.plan = [Stage(frozenset(names), contrastive=self.plan[-1].contrastive)]
         task.epochs_without_steps = sum(stage.closed_form for stage in self.plan)
 
     def _check_length(self, trainer: pl.Trainer) -> None:

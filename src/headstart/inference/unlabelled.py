@@ -31,7 +31,8 @@ def find_samples(given: str | Sequence[str], preprocess: Preprocess, column: str
     """The samples that `input=<given>` names.
 
     Args:
-        given: as for `find_files`. A file that is named itself, not by a folder or a pattern, may hold several samples.
+        given: as for `find_files`. A file that is named itself may hold several samples; of the files that match a
+            pattern, only tables do.
         preprocess: of the model.
         column: as for `Preprocess.samples_in`.
 
@@ -56,4 +57,9 @@ def find_samples(given: str | Sequence[str], preprocess: Preprocess, column: str
             raise UsageError(f"input={given}: there is no {preprocess.sample_name} in it")
         return Found(chain([first], several), None)
     paths = find_files(given, preprocess.suffixes, preprocess.sample_name)
-    return Found(map(Unlabelled, paths.names), paths.total)
+    if not preprocess.table_suffixes or given == STDIN or os.path.isdir(path):
+        return Found(map(Unlabelled, paths.names), paths.total)
+    names = list(paths.names)  # of a pattern; they are in memory already, because they are sorted
+    tables = {name for name in names if name.lower().endswith(preprocess.table_suffixes)}
+    samples = (preprocess.samples_in(name, column) if name in tables else [Unlabelled(name)] for name in names)
+    return Found(chain.from_iterable(samples), None if tables else len(names))

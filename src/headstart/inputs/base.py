@@ -95,6 +95,7 @@ class Preprocess(ABC):
     Attributes:
         sample_name: the word for one sample, such as `picture`.
         suffixes: endings of files that hold one sample each, lower case with the dot; empty if there are no such files.
+        table_suffixes: endings of files that always hold several samples.
         hub_task: name of the classification task on the Hugging Face hub.
         in_rows: whether predictions show the sample itself, as `sample_name`, beside its name.
         run_length: for `finetuning=auto`; None: the default.
@@ -103,6 +104,7 @@ class Preprocess(ABC):
 
     sample_name: ClassVar[str] = "sample"
     suffixes: ClassVar[frozenset[str]] = frozenset()
+    table_suffixes: ClassVar[tuple[str, ...]] = ()
     hub_task: ClassVar[str] = "other"
     in_rows: ClassVar[bool] = False
     run_length: ClassVar[Length | None] = None
@@ -130,6 +132,13 @@ class Preprocess(ABC):
         Returns:
             `summary`: one line. `input`: name, type and shape of the batch. `preprocess`: the settings.
             `steps_before`: the steps that the user of an export has to do before the network, in order.
+        """
+
+    def check_kind(self, raw: Any) -> None:  # noqa: B027 - by default, any sample will do
+        """Refuses a raw sample of another kind of input.
+
+        Raises:
+            UsageError: the message says what to type.
         """
 
     def read(self, source: str | BinaryIO) -> Any:

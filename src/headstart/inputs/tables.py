@@ -1,13 +1,15 @@
 """Reads tables from files: CSV, TSV, JSON lines and Parquet. All values become text.
 
 Labels are names: `1` and `01` are two classes, and so are `1` and `1.0`. A number of JSON is the text that is in the
-file (`1.0` stays `1.0`), `true` and `false` are these words, `null` is an empty text. Lists and objects become JSON.
+file (`1.0` stays `1.0`), `true` and `false` are these words, `null` and NaN are an empty text. Lists and objects become
+JSON.
 """
 
 import codecs
 import csv
 import io
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -21,11 +23,15 @@ from headstart.files import TABLE_SUFFIXES, large_fields, no_key_twice
 from headstart.inputs.base import UnreadableInput
 from headstart.inputs.opening import MAX_BYTES, open_file
 
+log = logging.getLogger(__name__)
+
 READABLE = (*TABLE_SUFFIXES, ".txt")
 """Endings of files that are read as tables. A `.txt` file needs tabs between its columns."""
 LINES_COMPARED = 100
 DELIMITERS = ",;\t"
 """Delimiters that a `.csv` file may have; the first one counts if two are equally frequent."""
+EXCEL_DELIMITER = re.compile('"?sep=([,;:|\t])"?', re.IGNORECASE)
+"""A first line that tells Excel the delimiter of a `.csv` file."""
 MOST_REREAD = 20
 """How often the lines of a CSV file are read again, on average, because quotes are unbalanced."""
 MOST_VALUES = 20_000_000
@@ -40,7 +46,15 @@ OF_TEXTS = {"PLAIN", "PLAIN_DICTIONARY", "RLE", "RLE_DICTIONARY", "BIT_PACKED"}
 """Encodings of texts in Parquet that can be read as a list of different texts and the place of each row's text."""
 NUL = "\udc00"
 """Stands for a NUL character, which the csv module of Python 3.10 refuses. No UTF-8 file has it."""
+NOT_UTF8 = "not UTF-8"
+"""Why a row with other bytes cannot be used."""
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
+
+
+class ListText(str):
+    """A list of JSON lines or Parquet as text; a text that only looks like one is no `ListText`."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +92,11 @@ class Table:
         """The values of a column."""
         return [row.values[index] for row in self.rows]
 
-    def with_header(self) -> "Table":
+    def with_header(self, otherwise: str = "") -> "Table":
         """The same table, whose first row holds the names of the columns.
+
+        Args:
+            otherwise: what to do if the first row is no header, for messages.
 
         Raises:
             UsageError: the first row cannot be used.
@@ -89,8 +106,8 @@ class Table:
         if before:
             place = min(before)
             raise UsageError(
-                f"{self.file}, {self.unit} {place}: the header cannot be used ({self.bad[place]}): correct it, or give "
-                "data.header=false if it is none"
+                f"{self.file}, {self.unit} {place}: the header cannot be used ({self.bad[place]}): correct it"
+                f"{otherwise}"
             )
         if first is None:
             raise UsageError(f"{self.file} is empty")
@@ -180,16 +197,30 @@ def _from_tabs(file: Path, text: str) -> Table:
         raise UsageError(
             f"{file} has no tabs, so it is no table: for one text in each file, give data=text_folder and the folder"
         )
+    _warn_of_quotes(file, [values for _, values in rows[:LINES_COMPARED]])
     return _same_width(file, rows, {})
+
+
+def _warn_of_quotes(file: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Warns if most of these rows have a value in quotes, as programs write it that expect CSV."""
+    quoted = sum(any(len(value) > 1 and value[0] == value[-1] == '"' for value in values) for values in rows)
+    if 2 * quoted > len(rows):
+        log.warning(
+            "%s: most rows have a value in quotes, and the quotes stay in the values. If they enclose the values, save "
+            "the table as .csv",
+            file,
+        )
 
 
 def _from_csv(file: Path, text: str) -> Table:
     """Columns as in RFC 4180: a value in quotes may hold the delimiter and line breaks, and a quote that is doubled."""
     lines = list(io.StringIO(text.replace("\0", NUL), newline=""))
-    delimiter = _delimiter([line for line in lines if line.strip()][:LINES_COMPARED])
+    given = EXCEL_DELIMITER.fullmatch(lines[0].rstrip("\r\n")) if lines else None
+    delimiter = given[1] if given else _delimiter([line for line in lines if line.strip()][:LINES_COMPARED])
     rows: list[tuple[int, list[str]]] = []
     bad: dict[int, str] = {}
-    start = reread = number = 0
+    start = 1 if given else 0
+    reread = number = 0
     with large_fields():
         while start < len(lines):
             reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
@@ -259,7 +290,7 @@ def _reason(values: Sequence[str]) -> str | None:
         return None
     if found[0] in ("\0", NUL):
         return "holds a NUL character"
-    return "not UTF-8" if "\udc80" <= found[0] <= "\udcff" else "holds half a character (a lone surrogate)"
+    return NOT_UTF8 if "\udc80" <= found[0] <= "\udcff" else "holds half a character (a lone surrogate)"
 
 
 def _from_json_lines(file: Path, text: str) -> Table:
@@ -290,10 +321,15 @@ def _from_json_lines(file: Path, text: str) -> Table:
 
 
 def _json_object(line: str) -> dict[str, Any]:
-    value = json.loads(line, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=no_key_twice)
+    value = json.loads(line, parse_int=str, parse_float=str, parse_constant=_constant, object_pairs_hook=no_key_twice)
     if not isinstance(value, dict):
         raise ValueError('no object: write a line such as {"text": "...", "label": "..."}')
     return value
+
+
+def _constant(name: str) -> str | None:
+    """`Infinity` and `-Infinity` as text; `NaN` stands for no value, as pandas writes it."""
+    return None if name == "NaN" else name
 
 
 def as_text(value: Any) -> str:
@@ -305,13 +341,15 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        return ListText(text) if isinstance(value, list) else text
     if isinstance(value, bytes):
         try:
             return value.decode()
         except UnicodeDecodeError:
             return f"({len(value)} bytes)"
-    return str(value)
+    text = str(value)
+    return "" if text == "nan" else text  # a number that is NaN, which stands for no value
 
 
 def _from_parquet(file: Path, stream: BinaryIO) -> Table:

@@ -110,7 +110,10 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
             )
         if _pairs_possible(cfg, data):
             facts = replace(facts, contrastive_up_to=backbone.preprocess.contrastive_up_to)
-        for setting in backbone.preprocess.suggest(_some_samples(data)):
+        some = _some_samples(data)
+        for sample in some[:1]:
+            backbone.preprocess.check_kind(sample)
+        for setting in backbone.preprocess.suggest(some):
             if setting.key not in given and _fits(model.model, setting):
                 settings.append(setting)
                 OmegaConf.update(model, setting.key, setting.value, force_add=True)
@@ -119,7 +122,8 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
             return seconds_per_sample(instantiate(model.model), cfg.trainer.accelerator)
 
         settings += decide(facts, given, limit, time_per_sample, closed_form_head, cfg.monitor)
-    if any(setting.key == "finetuning.contrastive" for setting in settings):  # then the head is fitted anew
+    pairs = cfg.finetuning.get("contrastive") or any(each.key == "finetuning.contrastive" for each in settings)
+    if pairs or not closed_form_head or not facts.counts:  # the head is fitted anew, or there is nothing to soften
         settings = [setting for setting in settings if setting.key != "finetuning.soften_head"]
     notes = warnings(facts)
     if cfg.trainer.max_time and not limited:

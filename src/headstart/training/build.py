@@ -71,6 +71,10 @@ def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = Non
     if task.needs_labels and task.objective.multi_label != data.samples.multi_label:
         have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
         raise UsageError(f"the data have {have} per sample: use task={want}")
+    for index in data.splits["train"][:1]:
+        task.backbone.preprocess.check_kind(data.samples.load(index))
+    if getattr(task, "test_time", None):
+        task.test_time(task.backbone.preprocess.example(2))  # refuses other kinds of input before the training
     if not resume_from:
         task.backbone.preprocess = task.backbone.preprocess.fit_to(loaders(data.samples.load))
     data.connect(*task.transforms(instantiate(cfg.augmentation), data.seed))

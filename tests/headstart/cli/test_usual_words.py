@@ -51,6 +51,11 @@ def test_the_beginning_of_a_table_says_what_it_holds(tmp_path):
         assert list(translations([f"data={file}"])) == [f"data={file}: type data={data} data.root={file}"]
 
 
+@pytest.mark.parametrize(("recipe", "told"), [("ulmfit", 0), ("auto", 1), ("no_such_recipe", 1)])
+def test_a_recipe_may_choose_the_data(recipe, told):
+    assert len(list(translations([f"experiment={recipe}", "data.root=my/reviews"]))) == told
+
+
 def test_a_key_that_is_added_gets_the_same_answer(composed):
     """Hydra adds any key with a plus; the check of the config finds it."""
     assert "epochs=3: type trainer.max_epochs=3" in list(plain_problems(composed("+epochs=3")))

@@ -77,6 +77,11 @@ def test_small_classes_lose_one_sample_each_and_never_the_last():
 def test_nothing_to_cut():
     with pytest.raises(UsageError, match=r"cannot cut a val split from 3 .*no class has two.*data.val_fraction=0"):
         assign(samples(1, 1, 1), test_fraction=0)
+    with pytest.raises(UsageError, match=r"from 1 training sample: at least two are needed\. Add samples or a val"):
+        assign(samples(1), test_fraction=0)
+    same = Samples(["a", "b"], [[], []], [], str, ["x", "x"], copies_together=True)
+    with pytest.raises(UsageError, match=r"from 2 training samples: at least two must differ\. Add samples, or give"):
+        assign(same, test_fraction=0)
 
 
 def test_seed_decides_and_zero_is_a_seed():

@@ -336,7 +336,16 @@ def test_only_picture_files_count(tmp_path, caplog):
     for name in ("a.txt", "b.PNG", "c.csv", "d.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in files_in(tmp_path, ImageFolder.suffixes)] == ["b.PNG"]
-    assert "2 x .txt, 1 x .csv" in caplog.text
+    assert "ignored 2 x .txt, 1 x .csv" in caplog.text
+
+
+def test_few_kinds_of_other_files_are_listed(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name in [f"file {i}" for i in range(30)] + [f"{i}.kind{i}" for i in range(11)] + ["x.kind9"]:
+        (tmp_path / name).touch()
+    files_in(tmp_path, ImageFolder.suffixes)
+    assert "ignored 30 without an ending, 2 x .kind9, 1 x .kind0, " in caplog.text
+    assert caplog.text.strip().endswith("1 x .kind6 and 2 more kinds")
 
 
 def test_pictures_behind_links_to_other_places_are_named(tmp_path, caplog):

@@ -1,8 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from headstart.datasets.table_columns import Columns, find_columns
+from headstart.datasets.table_columns import Columns, FiniteNumbers, find_columns
 from headstart.datasets.text_table import TextTable
 from headstart.errors import UsageError
 from headstart.inputs.tables import Row, Table
@@ -66,6 +67,21 @@ def test_a_class_with_one_text_leaves_the_header_unknown():
     assert not found("short|odd", *LINES, "another one|rare", "a film again|pos").header
 
 
+def test_a_first_line_that_is_perhaps_a_header_gives_a_warning(caplog):
+    first = "How did you like the film?|Rating"
+    expected = (
+        "x.csv: is the first line a header? Its label 'Rating' is in no other row. If it is one, type data.header=true"
+    )
+    assert not found(first, *LINES).header
+    assert caplog.messages == [expected]
+    caplog.clear()
+    for header in (True, False):
+        found(first, *LINES, header=header)
+    found(first, *LINES, "a film once more|rare", text=0)
+    found(first, "a good film|3", "a bad film|3", labels=[1], text=0, classes=FiniteNumbers())
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("header", [True, False])
 def test_a_given_header_counts(header):
     assert found("x|z", *LINES, header=header).header is header
@@ -127,8 +143,16 @@ def test_given_columns_that_cannot_be(options, message):
 
 
 def test_no_rows():
-    with pytest.raises(UsageError, match=r"x\.csv has no row that can be used \(line 3: not UTF-8\)"):
-        find_columns(Table(Path("x.csv"), [], {3: "not UTF-8"}), TextTable.content, None, None, None)
+    bad = {1: "3 columns in place of 2", 3: "not UTF-8", 4: "not UTF-8"}
+    message = r"x\.csv has no row that can be used \(2 rows, such as line 3: not UTF-8; save the file as UTF-8\)"
+    with pytest.raises(UsageError, match=message):
+        find_columns(Table(Path("x.csv"), [], bad), TextTable.content, None, None, None)
+
+
+def test_a_header_that_cannot_be_used():
+    unusable = replace(table("a|x", "b|y"), bad={0: "not UTF-8"})
+    with pytest.raises(UsageError, match=r"correct it, or give data\.header=false if it is none"):
+        find_columns(unusable, TextTable.content, None, None, True)
 
 
 def test_the_log_says_it_in_one_line(caplog):

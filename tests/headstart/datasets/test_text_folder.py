@@ -84,4 +84,5 @@ def test_roots_that_cannot_be_used(tmp_path):
     assert "type data=text_table data.root=" in refusal(tmp_path / "x.tsv")
     assert "no such folder, did you mean 'x.tsv'?" in refusal(tmp_path / "x.ts")
     assert "put the texts into" in refusal(put(tmp_path / "flat", "a.txt"))
-    assert "has no text that can be read (of 0 .txt files)" in refusal(put(tmp_path / "pdf", "a/1.pdf", "b/1.pdf"))
+    message = refusal(put(tmp_path / "pdf", "a/1.pdf", "b/1.pdf", "b/1"))
+    assert message.endswith("has no texts in its class folders: texts need the ending .txt (other files there: 3)")

@@ -34,6 +34,14 @@ def test_rows_of_a_table_and_files_of_a_folder(tmp_path):
     table.write_text("stars,review\n" + "".join(f"{n},good {n}\n" for n in range(6)))
     assert texts_of(table)[1] == [f"good {n}" for n in range(6)]
     assert texts_of(table, text_column="stars")[1] == [str(n) for n in range(6)]
+    with pytest.raises(UsageError, match=r"^data\.text_column=star: .*did you mean 'stars'"):
+        texts_of(table, text_column="star")
+    (tmp_path / "two.tsv").write_text("a\tb\n" * 6)
+    with pytest.raises(UsageError, match=r"say which one holds the texts, data\.text_column=<name or position"):
+        texts_of(tmp_path / "two.tsv")
+    (tmp_path / "wide.csv").write_text("text\n" + "a,b\n" * 6)
+    with pytest.raises(UsageError, match=r"data\.text_column=text: .*columns without names"):
+        texts_of(tmp_path / "wide.csv", text_column="text")
     (tmp_path / "folder" / "below").mkdir(parents=True)
     for n in range(6):
         (tmp_path / "folder" / ("below" if n % 2 else ".") / f"{n}.txt").write_text(f"line\nof {n}")

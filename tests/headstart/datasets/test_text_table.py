@@ -141,7 +141,11 @@ def test_rows_that_cannot_be_used(tmp_path, caplog):
 def test_no_usable_row(tmp_path):
     assert "x.tsv has no row that can be used" in refusal(put(tmp_path / "x.tsv", []))
     assert "x.tsv has no row that can be used" in refusal(put(tmp_path / "x.tsv", [], ("text", "label")))
-    assert "has no row" in refusal(put(tmp_path / "x.tsv", [("", "a"), ("", "b")], ("text", "label")))
+    rows = [("a", ""), ("", "a"), ("", "b")]
+    message = refusal(put(tmp_path / "x.tsv", rows, ("text", "label")))
+    assert message.endswith("x.tsv has no row that can be used (2 rows, such as line 3: empty text)")
+    (tmp_path / "x.csv").write_bytes(b"text,label\ncaf\xe9,a\n")
+    assert refusal(tmp_path / "x.csv").endswith("(line 2: not UTF-8; save the file as UTF-8)")
 
 
 def test_labels_are_names(tmp_path):
@@ -168,6 +172,51 @@ def test_several_labels_in_one_column(tmp_path):
     assert data.classes == ["a", "b"]
     assert data.samples.targets[:4] == [[1, 1], [0, 1], [0, 0], [1, 0]]
     assert refusal(tmp_path / "x.tsv", label_separator="").startswith("data.label_separator=''")
+
+
+def test_lists_of_labels(tmp_path):
+    labels = (["a", "b;c"], ["b;c", " b;c "], [], [1, 2.5], None, "a; b", [["a"]], [None])
+    file = tmp_path / "x.jsonl"
+    rows = [json.dumps({"text": f"text {i}", "labels": labels[i % 8]}) for i in range(80)]
+    file.write_text("\n".join(rows))
+    data = ready(file, label_separator=";")
+    assert data.classes == ["1", "2.5", "a", "b", "b;c"]
+    assert data.samples.targets[:6] == [
+        [0, 0, 1, 0, 1], [0, 0, 0, 0, 1], [0] * 5, [1, 1, 0, 0, 0], [0] * 5, [0, 0, 1, 1, 0]
+    ]  # fmt: skip
+    assert data.bad["x.jsonl:7"] == "a list of labels that holds more than texts and numbers"
+    assert len(data.bad) == 20
+    message = refusal(file)
+    assert "x.jsonl, line 1, column 'labels': the labels are lists" in message
+    assert message.endswith("type task=multilabel 'data.label_separator=\";\"'")
+
+
+def test_lists_of_labels_in_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    columns = {"text": [f"text {i}" for i in range(40)], "labels": [["a", "b"], ["b"], None, []] * 10}
+    write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    assert ready(tmp_path / "x.parquet", label_separator=";").samples.targets[:4] == [[1, 1], [0, 1], [0, 0], [0, 0]]
+    assert "x.parquet, row 1, column 'labels': the labels are lists" in refusal(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".jsonl"])
+def test_texts_that_look_like_lists_are_names_of_classes(tmp_path, suffix):
+    rows = [(f"text {i}", ("[1]", "[other")[i % 2]) for i in range(40)]
+    file = put(tmp_path / "x.tsv", rows, ("text", "label"))
+    if suffix == ".jsonl":
+        file = tmp_path / "x.jsonl"
+        file.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in rows))
+    assert ready(file).classes == ["[1]", "[other"]
+
+
+def test_nan_is_no_class(tmp_path):
+    rows = [{"text": f"text {i}", "label": (1.0, 2.0, float("nan"))[i % 3]} for i in range(30)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = ready(tmp_path / "x.jsonl")
+    assert data.classes == ["1.0", "2.0"]
+    assert set(data.bad.values()) == {"empty label"}
 
 
 def test_settings_that_cannot_be(tmp_path):

@@ -11,6 +11,7 @@ from torch.optim import SGD
 
 from headstart.backbones.torchvision import TorchvisionBackbone
 from headstart.errors import UsageError
+from headstart.finetuning.contrastive import Contrastive
 from headstart.finetuning.feature_extraction import FeatureExtraction
 from headstart.finetuning.full import Full
 from headstart.finetuning.top_k import TopK
@@ -128,6 +129,12 @@ def test_without_pretrained_weights_nothing_is_frozen(strategy, make_task):
     assert all(p.requires_grad for p in task.parameters())
     assert all(m.training for m in task.backbone.modules())
     assert set(task.lr_ratios.values()) == {1.0}
+
+
+def test_random_weights_are_trained_on_pairs_too(make_task):
+    strategy = Contrastive()
+    strategy.make_plan(make_task(None, "model.weights=null"))
+    assert [stage.contrastive for stage in strategy.plan] == [True]
 
 
 def test_applying_twice_changes_nothing(make_task):

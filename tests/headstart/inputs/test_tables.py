@@ -70,6 +70,22 @@ def test_in_tsv_a_quote_is_an_ordinary_character(table):
     assert found.bad == {}
 
 
+def test_in_tsv_values_that_are_mostly_in_quotes_give_a_warning(table, caplog):
+    table("x.tsv", '"a text"\t1\n"one\t0\n' * 100)
+    assert not caplog.messages  # half of the rows
+    table("x.tsv", '"a text"\t1\n"one"\t0\nno quote\t1\n')
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].endswith("If they enclose the values, save the table as .csv")
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"SEP=;"'])
+def test_the_first_line_of_excel_names_the_delimiter(first, table):
+    found = table("x.csv", f"\ufeff{first}\r\none, two;a\r\n\r\nthree, four;b\r\n")
+    assert (rows(found), found.bad) == ([(2, "one, two", "a"), (4, "three, four", "b")], {})
+    assert table("x.csv", first).rows == []
+    assert rows(table("x.csv", "a,b\nsep=;,c")) == [(1, "a", "b"), (2, "sep=;", "c")]
+
+
 def test_in_tsv_and_json_only_line_breaks_end_a_line(table):
     assert rows(table("x.tsv", "a\u2028b\x0bc\td\n")) == [(1, "a\u2028b\x0bc", "d")]
     assert rows(table("x.jsonl", '{"text": "a\u2028b\x85"}\n')) == [(1, "a\u2028b\x85")]
@@ -94,11 +110,12 @@ def test_json_lines(table):
     ]  # fmt: skip
     content = "\n".join(json.dumps(line) for line in lines)
     content += '\n \n{"text": "d", "label": 1.0}\n{"text": "e", "label": 123456789012345678901234567890}'
+    content += '\n{"text": "f", "label": NaN, "more": Infinity}'
     found = table("x.ndjson", content)
     assert found.names == ("text", "label", "more")
     assert rows(found) == [
         (1, "a", "1", ""), (2, "b", "true", ""), (3, "c", "", '["1", "é"]'), (5, "d", "1.0", ""),
-        (6, "e", "123456789012345678901234567890", ""),
+        (6, "e", "123456789012345678901234567890", ""), (7, "f", "", "Infinity"),
     ]  # fmt: skip
 
 
@@ -117,11 +134,17 @@ def test_parquet(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 
-    columns = {"text": ["a", None], "label": [1, 0], "score": [1.0, 0.5], "yes": [True, False], "raw": [b"\xff", b"x"]}
+    columns = {
+        "text": ["a", None],
+        "label": [1, 0],
+        "score": [1.0, float("nan")],
+        "yes": [True, False],
+        "raw": [b"\xff", b"x"],
+    }
     parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
     found = read_table(tmp_path / "x.parquet")
     assert (found.names, found.unit) == (("text", "label", "score", "yes", "raw"), "row")
-    assert rows(found) == [(1, "a", "1", "1.0", "true", "(1 bytes)"), (2, "", "0", "0.5", "false", "x")]
+    assert rows(found) == [(1, "a", "1", "1.0", "true", "(1 bytes)"), (2, "", "0", "", "false", "x")]
     content = (tmp_path / "x.parquet").read_bytes()
     text = pyarrow.array([b"a", b"\xff", b"c"]).cast(pyarrow.string(), safe=False)
     parquet.write_table(pyarrow.table({"text": text, "label": [1, 2, 1]}), tmp_path / "x.parquet")
@@ -263,7 +286,7 @@ def test_columns_by_name_and_position(table):
 
 
 def test_a_header_that_cannot_be_used(table):
-    with pytest.raises(UsageError, match=r"line 1: the header cannot be used \(2 columns in place of 3\)"):
+    with pytest.raises(UsageError, match=r"line 1: the header cannot be used \(2 columns in place of 3\): correct it$"):
         table("x.csv", "a,b\n1,2,3\n4,5,6\n").with_header()
 
 

@@ -173,6 +173,18 @@ def test_the_head_of_the_pretraining_is_used(kind, pretrained):
     assert not backbone.language_model_head().bias.any()
 
 
+def test_the_head_of_albert_is_used(pretrained):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AlbertConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        embedding_size=8, max_position_embeddings=24,
+    )  # fmt: skip
+    theirs = transformers.AlbertForMaskedLM(config)
+    theirs.save_pretrained(pretrained)
+    made = TextEncoder(str(pretrained)).language_model_head().state_dict()
+    assert torch.equal(made["dense.weight"], theirs.predictions.dense.weight)
+
+
 def test_it_is_the_network_of_transformers(tmp_path):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

@@ -1,7 +1,9 @@
 """Texts in files and in memory."""
 
+import codecs
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -12,13 +14,16 @@ from headstart.inputs.opening import open_file
 MOST_BYTES = 10**8
 """Largest size of a text file."""
 TOO_LARGE = f"larger than {MOST_BYTES / 1e6:g} MB"
+UTF16, IS_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "UTF-16: save it as UTF-8"
+WITHOUT_LINES = (".json", ".xlsx", ".xls", ".ods", ".docx", ".doc", ".odt", ".pdf", ".html")
+"""Endings of files whose lines are no texts."""
 
 
 def decoded(source: str | BinaryIO) -> str:
     """The content of a UTF-8 file or stream; a byte order mark is removed.
 
     Raises:
-        UnreadableInput: it cannot be opened, is too large or is not UTF-8.
+        UnreadableInput: it cannot be opened, is too large, is not UTF-8 or holds a NUL character.
     """
     if isinstance(source, str):
         with open_file(source) as stream:
@@ -26,20 +31,27 @@ def decoded(source: str | BinaryIO) -> str:
     content = source.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise UnreadableInput(TOO_LARGE)
+    if content.startswith(UTF16):
+        raise UnreadableInput(IS_UTF16)
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UnreadableInput(f"not UTF-8 (byte {error.start})") from error
+    if "\0" in text:
+        raise UnreadableInput("holds a NUL character, perhaps it is UTF-16: save it as UTF-8")
+    return text
 
 
 def usable(text: str) -> str:
     """The text, if there is any.
 
     Raises:
-        UnreadableInput: it is empty.
+        UnreadableInput: it is empty, or has half a character.
     """
     if not text.strip():
         raise UnreadableInput("empty")
+    if re.search("[\ud800-\udfff]", text):
+        raise UnreadableInput("holds half a character (a lone surrogate)")
     return text
 
 
@@ -47,20 +59,28 @@ def lines_of(source: str | BinaryIO) -> Iterator[Unlabelled]:
     """Each line of a UTF-8 file or stream as one text; lines that cannot be used have a reason.
 
     Raises:
-        UsageError: the file cannot be opened.
+        UsageError: the file cannot be opened, or its lines are no texts.
     """
-    if isinstance(source, str):
-        try:
+    name = source if isinstance(source, str) else "standard input"
+    if name.lower().endswith(WITHOUT_LINES):
+        raise UsageError(
+            f"{name}: the lines of such a file are no texts. Save it as .txt with one text per line, or as a table: "
+            ".csv, or .jsonl with one object per line"
+        )
+    try:
+        if isinstance(source, str):
             with open_file(source) as stream:
                 yield from _lines(stream, f"{source}:")
-        except UnreadableInput as error:
-            raise UsageError(f"input={source}: {error.reason}") from error
-    else:
-        yield from _lines(source, "line ")
+        else:
+            yield from _lines(source, "line ")
+    except UnreadableInput as error:
+        raise UsageError(f"{name}: {error.reason}") from error
 
 
 def _lines(stream: BinaryIO, prefix: str) -> Iterator[Unlabelled]:
     for number, line in enumerate(stream, start=1):
+        if number == 1 and line.startswith(UTF16):  # no line could be read
+            raise UnreadableInput(IS_UTF16)
         name = f"{prefix}{number}"
         try:
             yield Unlabelled(name, usable(decoded(io.BytesIO(line.rstrip(b"\r\n")))))

@@ -1,10 +1,12 @@
 """The preprocessing of texts: tokens, as a set of pretrained weights expects them."""
 
 import functools
+import math
 import random
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from headstart.errors import UsageError
 from headstart.files import TABLE_SUFFIXES
-from headstart.inputs.base import Length, Preprocess, Setting, Unlabelled
+from headstart.inputs.base import Length, Preprocess, Setting, Unlabelled, UnreadableInput
 from headstart.inputs.text.files import decoded, lines_of, usable
 from headstart.inputs.text.tables import rows_of
 from headstart.inputs.text.tokenizer_file import refusing, tokenizer_of
@@ -44,6 +46,7 @@ class TextPreprocess(Preprocess):
 
     sample_name = "text"
     suffixes = frozenset({".txt"})
+    table_suffixes = TABLE_SUFFIXES
     hub_task = "text-classification"
     in_rows = True
     run_length = Length(samples=4000, fewest=3, most=80)
@@ -99,6 +102,14 @@ class TextPreprocess(Preprocess):
         ids = torch.randint(0, self.vocabulary_size, (number, length))
         return ids.where(ids != self.pad, self.pad + 1 if self.pad == 0 else self.pad - 1)
 
+    def check_kind(self, raw: Any) -> None:
+        """Refuses samples that are no texts."""
+        if not isinstance(raw, str):
+            raise UsageError(
+                "this model is for texts, and the data hold none: type another model, such as model=resnet50 for "
+                "pictures, or data=text_table, data=text_folder for texts"
+            )
+
     def raw_example(self, seed: int) -> str:
         """Some words of the vocabulary, another number of them for each seed."""
         generator = random.Random(seed)
@@ -120,11 +131,15 @@ class TextPreprocess(Preprocess):
 
     def from_memory(self, given: Any) -> str | None:
         """A text as it is; None for a path, which names a file with texts."""
-        return usable(given) if isinstance(given, str) else super().from_memory(given)
+        if given is None or (isinstance(given, float) and math.isnan(given)):  # an empty cell of pandas
+            raise UnreadableInput("empty")
+        if not isinstance(given, (str, PathLike)):
+            raise UsageError(f"this model takes texts (str) or paths of files, not {type(given).__name__}")
+        return usable(given) if isinstance(given, str) else None
 
     def samples_in(self, source: str | BinaryIO, column: str | int | None = None) -> Iterator[Unlabelled]:
         """Each line of a text file or of standard input, or each row of a table."""
-        if isinstance(source, str) and Path(source).suffix.lower() in TABLE_SUFFIXES:
+        if isinstance(source, str) and Path(source).suffix.lower() in self.table_suffixes:
             return rows_of(source, column)
         return lines_of(source)
 
@@ -141,7 +156,8 @@ class TextPreprocess(Preprocess):
             "input": {"name": "tokens", "type": "int64", "shape": ["batch", "length"]},
             "preprocess": {"max_length": self.max_length, "pad": self.pad},
             "steps_before": [
-                f"tokens of the text by the tokenizer in `files`, at most {self.max_length}; the rest is cut off",
+                f"tokens of the text by the tokenizer in `files`, without its padding, at most {self.max_length}; the "
+                "rest is cut off",
                 "words that look like special tokens, such as [SEP], are ordinary text (encode_special_tokens)",
                 f"fill up the shorter texts of a batch with {self.pad} at the end",
             ],

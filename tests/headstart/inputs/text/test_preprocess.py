@@ -55,7 +55,14 @@ def test_generated_samples_are_usable(preprocess):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "empty"), (b" \n\t", "empty"), (b"a\xff", r"not UTF-8 \(byte 1\)")]
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b" \n\t", "empty"),
+        (b"a\xff", r"not UTF-8 \(byte 1\)"),
+        ("a film".encode("utf-16"), "UTF-16: save it as UTF-8"),
+        ("a film".encode("utf-16-le"), "NUL character"),
+    ],
 )
 def test_a_file_without_a_text_is_refused(content, reason, preprocess, tmp_path):
     (tmp_path / "a.txt").write_bytes(content)
@@ -80,6 +87,32 @@ def test_each_line_of_a_file_or_stream_is_a_text(preprocess, tmp_path):
             Unlabelled(f"{prefix}3", reason="not UTF-8 (byte 0)"),
             Unlabelled(f"{prefix}4", "a 🚀 plot"),
         ]
+
+
+def test_a_file_of_another_kind_has_no_lines_of_text(preprocess, tmp_path):
+    (tmp_path / "a.txt").write_bytes("a film\na plot".encode("utf-16"))
+    for source in (str(tmp_path / "a.txt"), io.BytesIO("a film".encode("utf-16"))):
+        with pytest.raises(UsageError, match=r"(a\.txt|standard input): UTF-16: save it as UTF-8"):
+            list(preprocess.samples_in(source))
+    (tmp_path / "a.json").write_text('["a film"]')
+    with pytest.raises(UsageError, match=r"a\.json: the lines of such a file are no texts. Save it as \.txt"):
+        list(preprocess.samples_in(str(tmp_path / "a.json")))
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"), [(None, "empty"), (float("nan"), "empty"), (" ", "empty"), ("a \ud800", "half a character")]
+)
+def test_a_text_in_memory_that_cannot_be_used_has_a_reason(given, reason, preprocess):
+    with pytest.raises(UnreadableInput, match=reason):
+        preprocess.from_memory(given)
+
+
+def test_samples_of_another_kind_are_refused(preprocess):
+    preprocess.check_kind("a film")
+    with pytest.raises(UsageError, match="this model is for texts, and the data hold none"):
+        preprocess.check_kind(torch.zeros(3, 8, 8))
+    with pytest.raises(UsageError, match=r"texts \(str\) or paths of files, not dict"):
+        preprocess.from_memory({})
 
 
 @pytest.mark.parametrize(
