@@ -3,8 +3,8 @@
     python scripts/compare_texts.py --train train.tsv --test dev.tsv --model <MiniLM> --labels 100 --out results
     python scripts/compare_texts.py --out results               only the table of existing results
 
-A draw takes `--labels` texts from `--train`, the same number of each class (0: all texts). All methods get the same
-texts and are judged once on all of `--test`; none of them sees `--test` before. Methods:
+A draw takes `--labels` texts from `--train`, the same number of each class, so at most as many as asked (0: all texts). All
+methods get the same texts and are judged once on all of `--test`; none of them sees `--test` before. Methods:
 
     auto, probe, lp_ft, full, ulmfit   this project, with `data.val_fraction=0.15` where it needs validation
     tfidf         logistic regression on TF-IDF of words and pairs of words, penalty by cross-validation
@@ -14,7 +14,7 @@ texts and are judged once on all of `--test`; none of them sees `--test` before.
                   because the number of pairs grows with the square of the number of texts
 
 Each result is a line of `<out>/results.jsonl` with the accuracy, the seconds of the whole process, and its peak memory;
-existing results are not run again. The table has mean (lowest to highest) over the draws.
+existing results are not run again, so give each `--train` its own `--out`. The table has mean (lowest to highest) over the draws.
 """
 
 import argparse
@@ -197,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path)
     parser.add_argument("--test", type=Path)
-    parser.add_argument("--model", help="folder of the encoder, as the Hugging Face hub has it")
+    parser.add_argument("--model", type=Path, help="folder of the encoder, as the Hugging Face hub has it")
     parser.add_argument("--labels", type=int, nargs="+", default=[100], help="0: all")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=[*OURS, *OTHERS[:-1]], choices=[*OURS, *OTHERS])
@@ -207,8 +207,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.other:
-        print(other(options.other, options.folder, options.model, options.seed))
+        print(other(options.other, options.folder, str(options.model), options.seed))
         return
+    if options.out is None or (options.train and not (options.test and options.model)):
+        parser.error("give --out, and to run something also --train, --test and --model")
+    options.model = options.model and options.model.resolve()  # the methods run in another folder
     file = options.out.resolve() / "results.jsonl"
     results = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     done = {(one["method"], one["labels"], one["draw"]) for one in results}
