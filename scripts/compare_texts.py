@@ -3,8 +3,8 @@
     python scripts/compare_texts.py --train train.tsv --test dev.tsv --model <MiniLM> --labels 100 --out results
     python scripts/compare_texts.py --out results               only the table of existing results
 
-A draw takes `--labels` texts from `--train`, the same number of each class, so at most as many as asked (0: all texts). All
-methods get the same texts and are judged once on all of `--test`; none of them sees `--test` before. Methods:
+A draw takes at most `--labels` texts from `--train`, the same number of each class (0: all texts). All methods get the
+same texts and are judged once on all of `--test`; none of them sees `--test` before. Methods:
 
     auto, probe, lp_ft, full, ulmfit   this project, with `data.val_fraction=0.15` where it needs validation
     tfidf         logistic regression on TF-IDF of words and pairs of words, penalty by cross-validation
@@ -14,7 +14,8 @@ methods get the same texts and are judged once on all of `--test`; none of them 
                   because the number of pairs grows with the square of the number of texts
 
 Each result is a line of `<out>/results.jsonl` with the accuracy, the seconds of the whole process, and its peak memory;
-existing results are not run again, so give each `--train` its own `--out`. The table has mean (lowest to highest) over the draws.
+existing results are not run again, so give each `--train` its own `--out`. The table has mean (lowest to highest) over
+the draws.
 """
 
 import argparse
