@@ -19,7 +19,7 @@ def main(model: str, batch_size: int = 32) -> None:
     session = onnxruntime.InferenceSession(model)
     facts = json.loads(session.get_modelmeta().custom_metadata_map["headstart"])
     if "classes" not in facts:
-        sys.exit(f"{model} predicts numbers, this example classes")
+        sys.exit(f"{model} predicts numbers; this example is for models that predict classes")
     tokenizer = Tokenizer.from_file(f"{model}.tokenizer.json")
     tokenizer.encode_special_tokens = True  # a text that contains "[SEP]" is an ordinary text
     tokenizer.no_padding()  # the file of a model may fill up all texts to one length

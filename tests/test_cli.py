@@ -157,6 +157,7 @@ def compose_override(override):
         ("run=nowhere input=x top_k=0", "top_k=0: give a whole number of at least 1"),
         ("run=nowhere input=x format=cvs", "format=cvs, did you mean 'csv'?: choose one of csv, json, jsonl"),
         ("run=nowhere input=[a.txt,-] column=review", "column=review is for tables (.csv, .tsv"),
+        ("run=nowhere input=new/* column=review", "run=nowhere: no such file or folder"),  # tables may match
         ("run=nowhere input=x output=a.txt", "ends in none of .csv, .json, .jsonl"),
         ("run=nowhere input=x output=.", "output=. is a folder"),
         ("run=nowhere input=x batch_size=0", "batch_size=0"),

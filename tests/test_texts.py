@@ -130,11 +130,13 @@ def test_what_does_not_fit_together_is_refused_before_the_training(
         (["finetuning.contrastive=true"], False),
         (["finetuning.solve_head=false"], False),
         (["task=regression", "monitor=val/mae"], False),
+        (["trainer.max_epochs=1"], False),
     ],
     ids=str,
 )
 def test_auto_softens_a_head_only_where_it_has_an_effect(words, softened, configured, tmp_path, monkeypatch):
     monkeypatch.setattr(TextPreprocess, "contrastive_up_to", 0)
+    monkeypatch.setattr("headstart.training.auto.command_line_overrides", lambda: words)
     (tmp_path / "numbers.csv").write_text("".join(f"film {i},{i / 7}\n" for i in range(40)))
     more = [f"data.root={tmp_path / 'numbers.csv'}", "data.numbers=true"] if "task=regression" in words else []
     cfg = configured("finetuning=auto", *words, *more)

@@ -39,6 +39,11 @@ T = TypeVar("T")
 USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 QUIETER = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric")
 """Loggers whose messages need no action."""
+NEED_NO_ACTION = (
+    "LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval",
+    "exists and is not empty", "IProgress not found", "(posi|nega)tive samples in targets, ",
+)  # fmt: skip
+"""Warnings that need no action. The last one is of torchmetrics: a class without samples gets a warning of our own."""
 
 
 class JobFailed(BaseException):
@@ -166,8 +171,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     if not _is_first_process():
         logging.disable(logging.WARNING)  # of several processes, only the first one prints
-    for message in ("LeafSpec", "in eval mode at the start", "not have many workers", "than the logging interval",
-                    "exists and is not empty", "IProgress not found", "ive samples in targets, "):  # fmt: skip
+    for message in NEED_NO_ACTION:
         warnings.filterwarnings("ignore", f".*{message}.*")
 
 

@@ -3,6 +3,7 @@
 The settings of training are described in conf/train.yaml, all others here: see `settings.py`.
 """
 
+import glob
 import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -192,7 +193,8 @@ def check_predict(cfg: DictConfig) -> None:
         listed = ",".join(override.partition("=")[2] for override in inputs)
         raise UsageError(f"{' '.join(inputs)}: only the last would count; type input=[{listed}]")
     given = cfg.input if OmegaConf.is_list(cfg.input) else [cfg.input]
-    if cfg.column is not None and not any(str(each).lower().endswith(TABLE_SUFFIXES) for each in given):
+    tables = [each for each in given if str(each).lower().endswith(TABLE_SUFFIXES) or glob.has_magic(str(each))]
+    if cfg.column is not None and not tables:
         raise UsageError(
             f"column={cfg.column} is for tables ({', '.join(TABLE_SUFFIXES)}), and input={cfg.input} names none: leave "
             "it out"

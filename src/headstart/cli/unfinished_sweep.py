@@ -87,7 +87,8 @@ def planned_jobs(sweep: Path) -> list[PlannedJob]:
         sweeper, params = record["sweeper"]["_target_"], record["sweeper"].get("params")
         typed = list(record["overrides"]["task"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{sweep_file(sweep)} is no record of a sweep: {type(error).__name__} {error}") from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise UsageError(f"{sweep_file(sweep)} is no record of a sweep: {reason}") from error
     if sweeper != BASIC:
         log.warning("the sweeper of this sweep plans its jobs one by one: only those that have begun are continued")
         return [_planned(run.folder, run.overrides) for run in sweep_table.begun_runs(sweep)]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from headstart.cli.conf_files import file_of
 from headstart.cli.early_checks import duration
-from headstart.files import TABLE_SUFFIXES
+from headstart.errors import UsageError
+from headstart.files import TABLE_SUFFIXES, read_yaml
 from headstart.runs.hyperparameters import key_of
 
 SETTINGS = {
@@ -56,11 +57,17 @@ def translations(arguments: list[str]) -> Iterator[str]:
 
 def _chooses_data(argument: str) -> bool:
     """Whether an argument chooses a data set, itself or by its recipe."""
-    key, _, value = argument.partition("=")
-    if key_of(argument) == "data":
-        return True
-    recipe = file_of("experiment", value)
-    return key == "experiment" and recipe.is_file() and "override /data:" in recipe.read_text(encoding="utf-8")
+    key = key_of(argument)
+    return key == "data" or (key == "experiment" and _recipe_chooses_data(argument.partition("=")[2]))
+
+
+def _recipe_chooses_data(name: str) -> bool:
+    """Whether a recipe, or one that it is built on, chooses a data set."""
+    try:
+        defaults = read_yaml(file_of("experiment", name)).get("defaults", [])
+    except (OSError, UsageError):  # there is no such recipe: Hydra says so
+        return False
+    return any("override /data" in each if isinstance(each, dict) else _recipe_chooses_data(each) for each in defaults)
 
 
 def _data_set(root: str) -> str:

@@ -56,6 +56,7 @@ class DataModule(pl.LightningDataModule):
     Attributes:
         one_label: whether every sample of such a data set has exactly one class; False: known only from the samples.
         brought: the splits that the data set has itself, known after `setup`; the others are cut from `train`.
+        splits_from_file: whether `split_file` existed, so that nothing was cut.
         cached_activations: split (`train`, `val`) -> activations that the trainer's batches hold in place of inputs;
             empty if the activation cache does not serve the run.
         balanced_batches: whether each training batch has several samples each of several classes, equally often; the
@@ -107,6 +108,8 @@ class DataModule(pl.LightningDataModule):
         self.samples: Samples | None = None
         self.splits: dict[str, list[int]] = {}
         self.brought: frozenset[str] = frozenset()
+        self.splits_from_file = False
+        self._origin: dict[str, list[int]] = {}
         self.cached_activations: dict[str, Rows | FixedViews] = {}
         self.balanced_batches = False
         self.load_with: Callable[[Samples, Transform], Load] = uncached
@@ -153,7 +156,7 @@ class DataModule(pl.LightningDataModule):
         self.brought, self._origin = frozenset(origin), origin
         self._refuse_other_targets(samples)
         if self.split_file and self.split_file.exists():
-            self.splits = read_split_file(self.split_file, samples)
+            self.splits, self.splits_from_file = read_split_file(self.split_file, samples), True
         else:
             self._cut(samples)
         warn_of_leaks(samples, self.splits)

@@ -122,7 +122,7 @@ class LabelTable(DataModule):
         if label_separator is not None and (not label_separator or self.several_columns):
             raise UsageError(
                 f"data.label_separator={label_separator!r}: give the text between the labels of one column, such as "
-                "data.label_separator=';'"
+                "'data.label_separator=\";\"'"
             )
         if label_separator is not None and numbers:
             raise UsageError("data.label_separator is for labels, and data.numbers=true: leave it out")
@@ -203,14 +203,14 @@ class LabelTable(DataModule):
             raise UsageError(f"{error}. All files need these columns, and a header if one has it; {hint}") from error
 
     def _refuse_lists(self, table: Table, labels: list[int]) -> None:
-        """Refuses lists in the column with the label, where one label is expected."""
+        """Refuses lists in most rows of the column with the label, where one label is expected."""
         if self.numbers or self.several_columns or self.separator is not None:
             return
-        row = next((row for row in table.rows if isinstance(row.values[labels[0]], ListText)), None)
-        if row is not None:
+        lists = [row for row in table.rows if isinstance(row.values[labels[0]], ListText)]
+        if 2 * len(lists) > len(table.rows):
             raise UsageError(
-                f"{table.file}, {table.unit} {row.place}, column {table.names[labels[0]]!r}: the labels are lists; "
-                "type task=multilabel 'data.label_separator=\";\"'"
+                f"{table.file}, {table.unit} {lists[0].place}, column {table.names[labels[0]]!r}: the labels are "
+                "lists; type task=multilabel 'data.label_separator=\";\"'"
             )
 
     def _rows_of_splits(self, table: Table, split: str, bad: dict[int, str]) -> dict[str, list[Row]]:

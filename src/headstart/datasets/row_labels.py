@@ -41,6 +41,8 @@ class RowLabels:
         if self.separator is not None:
             parts = _in_list(value) if isinstance(value, ListText) else value.split(self.separator)
             return tuple(part.strip() for part in parts if part.strip())
+        if isinstance(value, ListText):
+            raise ValueError(f"label {value}, which is a list")
         label = value.strip()
         if not label:
             raise ValueError("empty label")

@@ -186,7 +186,8 @@ class _Search:
         is_short = len(first[place].split()) <= MOST_WORDS
         if not is_short and not isinstance(self.classes, FiniteNumbers):
             log.warning(
-                "%s: is the first line a header? Its label %s is in no other row. If it is one, type data.header=true",
+                "%s: is the first line a header? Its label %s is in no other row. If it is one, type data.header=true, "
+                "otherwise data.header=false",
                 *(table.file.name, _short(first[places[0]])),
             )
         return is_short
@@ -311,4 +312,4 @@ def main_reason(unit: str, bad: Mapping[int, str]) -> str:
     reason, number = Counter(bad.values()).most_common(1)[0]
     place = min(place for place, each in bad.items() if each == reason)
     where = f"{unit} {place}" if number == 1 else f"{number:,} rows, such as {unit} {place}"
-    return f" ({where}: {reason}{'; save the file as UTF-8' if reason == NOT_UTF8 else ''})"
+    return f" ({where}: {reason}{'; save the file as UTF-8' if reason == NOT_UTF8 and unit == 'line' else ''})"

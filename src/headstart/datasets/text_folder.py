@@ -44,7 +44,7 @@ class TextFolder(ClassFolders):
     def readable(self, folder: Path, labelled: dict[Path, str], classes: list[str]) -> Samples:
         """As in `ClassFolders`."""
         if not labelled:
-            others = sum(path.suffix.lower() not in self.suffixes for path in files_below(folder))
+            others = sum(1 for place in self.class_folders(folder).values() for _ in files_below(place))
             raise UsageError(
                 f"{folder} has no texts in its class folders: texts need the ending .txt (other files there: {others})"
             )

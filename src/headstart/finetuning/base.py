@@ -43,10 +43,12 @@ class StagedFinetuning(BaseFinetuning):
     Attributes:
         trains_backbone: whether any group of the backbone is trained in any stage.
         random_weights: whether the backbone starts from random weights, even if the model names pretrained ones.
+        contrastive: whether the backbone is trained on pairs of samples.
     """
 
     trains_backbone = True
     random_weights = False
+    contrastive = False
 
     def __init__(
         self,
@@ -97,9 +99,8 @@ class StagedFinetuning(BaseFinetuning):
     def make_plan(self, task: pl.LightningModule) -> None:
         """Sets `plan`: the stages of the strategy, or for random weights one stage that trains all groups."""
         names = [group.name for group in task.layer_groups]
-        self.plan = self.stages(names)
-        if not task.backbone.pretrained:
-            self.plan = [Stage(frozenset(names), contrastive=self.plan[-1].contrastive)]
+        whole = [Stage(frozenset(names), contrastive=self.contrastive)]
+        self.plan = self.stages(names) if task.backbone.pretrained else whole
         task.epochs_without_steps = sum(stage.closed_form for stage in self.plan)
 
     def _check_length(self, trainer: pl.Trainer) -> None:

@@ -13,6 +13,8 @@ class Contrastive(StagedFinetuning):
     (`tasks/pairs.py`). Few labels make many pairs (SetFit; Tunstall et al. 2022, https://arxiv.org/abs/2209.11055).
     """
 
+    contrastive = True
+
     def stages(self, groups: Sequence[str]) -> list[Stage]:
         """One stage."""
         return [Stage(frozenset(groups), contrastive=True)]

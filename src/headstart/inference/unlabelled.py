@@ -10,6 +10,7 @@ from itertools import chain
 from headstart.errors import UsageError
 from headstart.inference.file_names import STDIN, find_files
 from headstart.inputs.base import Preprocess, Unlabelled
+from headstart.inputs.folders import ARCHIVES
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def find_samples(given: str | Sequence[str], preprocess: Preprocess, column: str
             log.info("reading %s from the keyboard, one per line; Ctrl-D ends them", content)
     else:
         path = os.path.expanduser(given)
-        several = preprocess.samples_in(path, column) if os.path.isfile(path) else None
+        is_file = os.path.isfile(path) and not path.lower().endswith(ARCHIVES)
+        several = preprocess.samples_in(path, column) if is_file else None
     if several is not None:
         first = next(several, None)  # so that a file that cannot be used is refused before a row is written
         if first is None:
@@ -61,5 +63,5 @@ def find_samples(given: str | Sequence[str], preprocess: Preprocess, column: str
         return Found(map(Unlabelled, paths.names), paths.total)
     names = list(paths.names)  # of a pattern; they are in memory already, because they are sorted
     tables = {name for name in names if name.lower().endswith(preprocess.table_suffixes)}
-    samples = (preprocess.samples_in(name, column) if name in tables else [Unlabelled(name)] for name in names)
-    return Found(chain.from_iterable(samples), None if tables else len(names))
+    parts = [find_samples(each, preprocess, column).samples if each in tables else [Unlabelled(each)] for each in names]
+    return Found(chain.from_iterable(parts), None if tables else len(names))

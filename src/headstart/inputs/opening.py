@@ -1,5 +1,6 @@
 """Opens files of data from strangers, for any kind of input."""
 
+import codecs
 import os
 import stat
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from headstart.inputs.base import UnreadableInput
 
 MAX_BYTES = 2**30
 """Largest file that is read."""
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""First bytes of a text in UTF-16."""
+SAVE_AS_UTF8 = "UTF-16: save it as UTF-8"
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from headstart.errors import UsageError, counted, listed, nearest
 from headstart.files import TABLE_SUFFIXES, large_fields, no_key_twice
 from headstart.inputs.base import UnreadableInput
-from headstart.inputs.opening import MAX_BYTES, open_file
+from headstart.inputs.opening import MAX_BYTES, SAVE_AS_UTF8, UTF16_MARKS, open_file
 
 log = logging.getLogger(__name__)
 
@@ -174,8 +174,8 @@ def _check_number(file: Path, number: int, noun: str) -> None:
 
 def _decoded(file: Path, content: bytes) -> str:
     """The text; bytes that are not UTF-8 become surrogates, which `_reason` finds in their row."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UsageError(f"{file} is UTF-16: save it as UTF-8")
+    if content.startswith(UTF16_MARKS):
+        raise UsageError(f"{file} is {SAVE_AS_UTF8}")
     return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 

@@ -133,7 +133,7 @@ def contents(
         "data": card,
         "training": training,
         "results": found,
-        "has_val": any(each.split == "val" for each in found),
+        "validated": trained.trainer.get("limit_val_batches") != 0,
         "seed": trained.seed,
         "listed": LISTED,
         "multi_label": task.objective.multi_label,

@@ -27,6 +27,7 @@ from headstart.data.module import DataModule
 from headstart.errors import UsageError
 from headstart.inputs.base import Length, Setting
 from headstart.runs.hyperparameters import key_of
+from headstart.training.build import check_kind
 
 NAMED_PARTS = ("finetuning", "augmentation", "optimizer", "scheduler")
 SAMPLES_LOADED = 100  # training samples that are loaded to choose the preprocessing
@@ -110,10 +111,8 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
             )
         if _pairs_possible(cfg, data):
             facts = replace(facts, contrastive_up_to=backbone.preprocess.contrastive_up_to)
-        some = _some_samples(data)
-        for sample in some[:1]:
-            backbone.preprocess.check_kind(sample)
-        for setting in backbone.preprocess.suggest(some):
+        check_kind(backbone.preprocess, data)
+        for setting in backbone.preprocess.suggest(_some_samples(data)):
             if setting.key not in given and _fits(model.model, setting):
                 settings.append(setting)
                 OmegaConf.update(model, setting.key, setting.value, force_add=True)
@@ -122,8 +121,10 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
             return seconds_per_sample(instantiate(model.model), cfg.trainer.accelerator)
 
         settings += decide(facts, given, limit, time_per_sample, closed_form_head, cfg.monitor)
-    pairs = cfg.finetuning.get("contrastive") or any(each.key == "finetuning.contrastive" for each in settings)
-    if pairs or not closed_form_head or not facts.counts:  # the head is fitted anew, or there is nothing to soften
+    chosen = {setting.key: setting.value for setting in settings}
+    pairs = chosen.get("finetuning.contrastive", cfg.finetuning.get("contrastive"))
+    only_probe = chosen.get("trainer.max_epochs", cfg.trainer.max_epochs) == 1
+    if pairs or only_probe or not closed_form_head or not facts.counts:  # then softening would have no effect
         settings = [setting for setting in settings if setting.key != "finetuning.soften_head"]
     notes = warnings(facts)
     if cfg.trainer.max_time and not limited:
@@ -145,7 +146,8 @@ def hold_nothing_out(cfg: DictConfig, data: DataModule) -> Setting | None:
         or "ReduceLROnPlateau" in str((cfg.scheduler or {}).get("_target_"))
         or (HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN)  # jobs are compared by it
     )
-    if needs_validation or "val" in data.brought or cfg.data.num_folds is not None or not 0 < number < SMALL_VALIDATION:
+    is_cut = "val" not in data.brought and not data.splits_from_file and cfg.data.num_folds is None
+    if needs_validation or not is_cut or not 0 < number < SMALL_VALIDATION:
         return None
     reason = (
         f"{number} validation samples are too few to choose by: they are trained on, too, all epochs are run, and the "

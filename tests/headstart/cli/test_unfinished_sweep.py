@@ -111,7 +111,7 @@ def test_a_sweep_of_a_stranger_starts_nothing(word, tmp_path, started):
         ("hydra: [", "is damaged"),
         ("- a", "is no record of a sweep"),
         ("hydra: {sweeper: 3}", "is no record of a sweep"),
-        ("hydra: {sweeper: {_target_: a, params: null}}", "is no record of a sweep: KeyError 'overrides'"),
+        ("hydra: {sweeper: {_target_: a, params: null}}", "is no record of a sweep: it lacks 'overrides'"),
     ],
 )
 def test_a_damaged_record(content, reason, tmp_path):

@@ -51,9 +51,19 @@ def test_the_beginning_of_a_table_says_what_it_holds(tmp_path):
         assert list(translations([f"data={file}"])) == [f"data={file}: type data={data} data.root={file}"]
 
 
-@pytest.mark.parametrize(("recipe", "told"), [("ulmfit", 0), ("auto", 1), ("no_such_recipe", 1)])
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("ulmfit", 0),
+        ("resnet50_cats_dogs_feature_extraction", 0),  # by the recipe that it is built on
+        ("auto", 1),
+        ("no_such_recipe", 1),
+        ("long" * 100, 1),
+    ],
+)
 def test_a_recipe_may_choose_the_data(recipe, told):
-    assert len(list(translations([f"experiment={recipe}", "data.root=my/reviews"]))) == told
+    for plus in ("", "+"):
+        assert len(list(translations([f"{plus}experiment={recipe}", "data.root=my/reviews"]))) == told
 
 
 def test_a_key_that_is_added_gets_the_same_answer(composed):

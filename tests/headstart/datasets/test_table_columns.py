@@ -70,7 +70,8 @@ def test_a_class_with_one_text_leaves_the_header_unknown():
 def test_a_first_line_that_is_perhaps_a_header_gives_a_warning(caplog):
     first = "How did you like the film?|Rating"
     expected = (
-        "x.csv: is the first line a header? Its label 'Rating' is in no other row. If it is one, type data.header=true"
+        "x.csv: is the first line a header? Its label 'Rating' is in no other row. If it is one, type "
+        "data.header=true, otherwise data.header=false"
     )
     assert not found(first, *LINES).header
     assert caplog.messages == [expected]

@@ -201,6 +201,13 @@ def test_lists_of_labels_in_parquet(tmp_path):
     assert "x.parquet, row 1, column 'labels': the labels are lists" in refusal(tmp_path / "x.parquet")
 
 
+def test_one_list_among_labels_is_a_bad_row(tmp_path):
+    rows = [{"text": f"text {i}", "label": ["a"] if i == 5 else "ab"[i % 2]} for i in range(40)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = ready(tmp_path / "x.jsonl")
+    assert (data.classes, list(data.bad)) == (["a", "b"], ["x.jsonl:6"])
+
+
 @pytest.mark.parametrize("suffix", [".tsv", ".jsonl"])
 def test_texts_that_look_like_lists_are_names_of_classes(tmp_path, suffix):
     rows = [(f"text {i}", ("[1]", "[other")[i % 2]) for i in range(40)]

@@ -180,9 +180,16 @@ def test_the_head_of_albert_is_used(pretrained):
         embedding_size=8, max_position_embeddings=24,
     )  # fmt: skip
     theirs = transformers.AlbertForMaskedLM(config)
+    with torch.no_grad():
+        for tensor in theirs.predictions.parameters():
+            tensor.normal_()
     theirs.save_pretrained(pretrained)
-    made = TextEncoder(str(pretrained)).language_model_head().state_dict()
-    assert torch.equal(made["dense.weight"], theirs.predictions.dense.weight)
+    made, head = TextEncoder(str(pretrained)).language_model_head().state_dict(), theirs.predictions
+    expected = {"dense": head.dense, "norm": head.LayerNorm}
+    for name, module in expected.items():
+        assert torch.equal(made[f"{name}.weight"], module.weight)
+        assert torch.equal(made[f"{name}.bias"], module.bias)
+    assert torch.equal(made["bias"], head.bias)
 
 
 def test_it_is_the_network_of_transformers(tmp_path):

@@ -1,6 +1,5 @@
 """Texts in files and in memory."""
 
-import codecs
 import hashlib
 import io
 import re
@@ -9,12 +8,11 @@ from typing import Any, BinaryIO
 
 from headstart.errors import UsageError
 from headstart.inputs.base import Unlabelled, UnreadableInput
-from headstart.inputs.opening import open_file
+from headstart.inputs.opening import SAVE_AS_UTF8, UTF16_MARKS, open_file
 
 MOST_BYTES = 10**8
 """Largest size of a text file."""
 TOO_LARGE = f"larger than {MOST_BYTES / 1e6:g} MB"
-UTF16, IS_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "UTF-16: save it as UTF-8"
 WITHOUT_LINES = (".json", ".xlsx", ".xls", ".ods", ".docx", ".doc", ".odt", ".pdf", ".html")
 """Endings of files whose lines are no texts."""
 
@@ -23,7 +21,7 @@ def decoded(source: str | BinaryIO) -> str:
     """The content of a UTF-8 file or stream; a byte order mark is removed.
 
     Raises:
-        UnreadableInput: it cannot be opened, is too large, is not UTF-8 or holds a NUL character.
+        UnreadableInput: it cannot be opened, is too large or is not UTF-8.
     """
     if isinstance(source, str):
         with open_file(source) as stream:
@@ -31,25 +29,24 @@ def decoded(source: str | BinaryIO) -> str:
     content = source.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise UnreadableInput(TOO_LARGE)
-    if content.startswith(UTF16):
-        raise UnreadableInput(IS_UTF16)
+    if content.startswith(UTF16_MARKS):
+        raise UnreadableInput(SAVE_AS_UTF8)
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UnreadableInput(f"not UTF-8 (byte {error.start})") from error
-    if "\0" in text:
-        raise UnreadableInput("holds a NUL character, perhaps it is UTF-16: save it as UTF-8")
-    return text
 
 
 def usable(text: str) -> str:
     """The text, if there is any.
 
     Raises:
-        UnreadableInput: it is empty, or has half a character.
+        UnreadableInput: it is empty, or has a NUL character or half a character.
     """
     if not text.strip():
         raise UnreadableInput("empty")
+    if "\0" in text:
+        raise UnreadableInput("holds a NUL character; if it is from a file in UTF-16, save that as UTF-8")
     if re.search("[\ud800-\udfff]", text):
         raise UnreadableInput("holds half a character (a lone surrogate)")
     return text
@@ -79,8 +76,8 @@ def lines_of(source: str | BinaryIO) -> Iterator[Unlabelled]:
 
 def _lines(stream: BinaryIO, prefix: str) -> Iterator[Unlabelled]:
     for number, line in enumerate(stream, start=1):
-        if number == 1 and line.startswith(UTF16):  # no line could be read
-            raise UnreadableInput(IS_UTF16)
+        if number == 1 and line.startswith(UTF16_MARKS):  # no line could be read
+            raise UnreadableInput(SAVE_AS_UTF8)
         name = f"{prefix}{number}"
         try:
             yield Unlabelled(name, usable(decoded(io.BytesIO(line.rstrip(b"\r\n")))))

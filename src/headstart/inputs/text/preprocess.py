@@ -6,6 +6,7 @@ import random
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -131,7 +132,8 @@ class TextPreprocess(Preprocess):
 
     def from_memory(self, given: Any) -> str | None:
         """A text as it is; None for a path, which names a file with texts."""
-        if given is None or (isinstance(given, float) and math.isnan(given)):  # an empty cell of pandas
+        if given is None or type(given).__name__ == "NAType" or (isinstance(given, Real) and math.isnan(given)):
+            # an empty cell of pandas
             raise UnreadableInput("empty")
         if not isinstance(given, (str, PathLike)):
             raise UsageError(f"this model takes texts (str) or paths of files, not {type(given).__name__}")
