@@ -25,6 +25,7 @@ from headstart.tasks import checkpoint
 from headstart.training.auto import recommend
 from headstart.training.build import build_data
 from headstart.training.run import train
+from headstart.training.settle import settle_by_data
 
 OTHERS = [
     pytest.param(name, marks=pytest.mark.exhaustive)
@@ -142,6 +143,15 @@ def test_auto_softens_a_head_only_where_it_has_an_effect(words, softened, config
     cfg = configured("finetuning=auto", *words, *more)
     found = {setting.key for setting in recommend(cfg, build_data(cfg)).settings}
     assert ("finetuning.soften_head" in found) == softened
+
+
+def test_the_batch_size_of_auto_is_that_of_the_loaders(configured, tmp_path, monkeypatch):
+    monkeypatch.setattr(TextPreprocess, "contrastive_up_to", 50)
+    monkeypatch.setattr("headstart.training.auto.command_line_overrides", list)
+    cfg = configured("finetuning=auto", "data.batch_size=8", "data.val_fraction=0.4")
+    data = build_data(cfg)
+    settle_by_data(cfg, data, [])
+    assert (data.batch_size, cfg.data.batch_size, cfg.optimizer.lr) == (16, 16, 1e-3)
 
 
 def test_each_layer_sees_each_text_once_and_the_next_run_none(configured, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from headstart.errors import UsageError, nearest
-from headstart.inputs.base import Preprocess
+from headstart.inputs.base import Preprocess, Setting
 
 STEM = "stem"
 
@@ -92,6 +92,10 @@ class Backbone(nn.Module):
     def rebuild(self) -> dict[str, Any]:
         """Arguments of the constructor that a checkpoint keeps, to build the network without the files it came from."""
         return {}
+
+    def suggest(self, num_train: int) -> list[Setting]:
+        """Settings that suit this network and this number of training samples better (`finetuning=auto`)."""
+        return []
 
     def normalise(self, images: Tensor) -> Tensor:
         """Normalises pictures `(batch, 3, height, width)`, uint8 in [0, 255] or float in [0, 1], by `mean` and `std`.

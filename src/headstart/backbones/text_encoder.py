@@ -17,6 +17,7 @@ from headstart.backbones.pretraining_head import head_of_pretraining
 from headstart.backbones.weights import StateDict, load_state_dict_file, load_strictly, looks_like_path, read_weights
 from headstart.errors import UsageError, listed, nearest
 from headstart.heads.language_model import LanguageModelHead
+from headstart.inputs.base import Setting
 from headstart.inputs.text.masking import MaskedText
 from headstart.inputs.text.preprocess import SHORTEST, TextPreprocess
 from headstart.inputs.transforms import SplitTransform
@@ -26,6 +27,12 @@ log = logging.getLogger(__name__)
 POOLING = ("mean", "cls", "max")
 USUAL_LENGTH = 256
 """`max_length` in tokens, if the network takes so many; texts are padded only to the longest of their batch."""
+LEARNING_RATE, LEARNING_RATE_OF_SMALL = 5e-4, 1e-3
+"""Of the head, with `finetuning=auto`; that of the encoder is `task.backbone_lr_ratio` times this one."""
+BATCH_OF_SMALL = 16
+SMALL = 384
+"""Most features of a small encoder, such as MiniLM. Compact BERTs were fine-tuned with learning rates of up to 3e-4
+(Turc et al. 2019, https://arxiv.org/abs/1908.08962, their model card); BERT itself with up to 5e-5."""
 
 
 class TextEncoder(Backbone):
@@ -122,6 +129,17 @@ class TextEncoder(Backbone):
                 "they are of different models"
             )
         vars(self)["preprocess"] = preprocess
+
+    def suggest(self, num_train: int) -> list[Setting]:
+        """A learning rate for texts; for small encoders and many texts, more and larger steps (docs/texts.md)."""
+        if self.num_features > SMALL or num_train <= TextPreprocess.contrastive_up_to:
+            return [
+                Setting("optimizer.lr", LEARNING_RATE, "encoders of texts are fine-tuned with lower learning rates")
+            ]
+        return [
+            Setting("optimizer.lr", LEARNING_RATE_OF_SMALL, "with many texts, a small encoder learns more from it"),
+            Setting("data.batch_size", BATCH_OF_SMALL, "the same, from more steps"),
+        ]
 
     def _load(self, files: ModelFiles, weights: str) -> None:
         state = _state(files, weights)

@@ -112,7 +112,8 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
         if _pairs_possible(cfg, data):
             facts = replace(facts, contrastive_up_to=backbone.preprocess.contrastive_up_to)
         check_kind(backbone.preprocess, data)
-        for setting in backbone.preprocess.suggest(_some_samples(data)):
+        suggested = [*backbone.preprocess.suggest(_some_samples(data)), *backbone.suggest(facts.num_train)]
+        for setting in suggested:
             if setting.key not in given and _fits(model.model, setting):
                 settings.append(setting)
                 OmegaConf.update(model, setting.key, setting.value, force_add=True)

@@ -229,7 +229,7 @@ def settle_by_data(cfg: DictConfig, data: DataModule, before: list[Setting]) -> 
     recommendation = auto.recommend(cfg, data)
     for setting in recommendation.settings:
         OmegaConf.update(cfg, setting.key, setting.value, force_add=True)
-    data.weighting = cfg.data.class_weights
+    data.weighting, data.batch_size = cfg.data.class_weights, cfg.data.batch_size
     settings = [*before, *recommendation.settings]
     reasons = [f"{setting.typed}: {setting.reason}" for setting in settings]
     sentences = [auto.recipe_summary(cfg, recommendation.batch_norm), *recommendation.notes, *reasons]

@@ -147,6 +147,14 @@ def fingerprint(net, preprocess):
     return of_prefix(net, preprocess, Samples(["a"], [0], ["x"], Texts(["a"]), [digest("a")]), torch.device("cpu"))
 
 
+@pytest.mark.parametrize(("width", "num_train", "is_small"), [(16, 500, False), (16, 501, True), (400, 501, False)])
+def test_only_small_encoders_and_many_texts_get_larger_steps(width, num_train, is_small, folder):
+    net = TextEncoder(str(folder))
+    net.num_features = width
+    expected = {"optimizer.lr": 1e-3, "data.batch_size": 16} if is_small else {"optimizer.lr": 5e-4}
+    assert {each.key: each.value for each in net.suggest(num_train)} == expected
+
+
 def test_cached_rows_are_found_again_wherever_the_weights_came_from(folder):
     """Rows of a training run serve its evaluation, which builds the network from the checkpoint."""
     first = TextEncoder(str(folder))

@@ -25,9 +25,6 @@ from headstart.inputs.text.tokenizer_file import refusing, tokenizer_of
 SHORTEST, LONGEST_EXAMPLE = 4, 64
 """Shortest `max_length`, and the length of generated batches, in tokens."""
 
-LEARNING_RATE = 5e-4
-"""Of the head, with `finetuning=auto`; that of the encoder is `task.backbone_lr_ratio` times this one."""
-
 
 @dataclass(frozen=True)
 class TextPreprocess(Preprocess):
@@ -170,10 +167,9 @@ class TextPreprocess(Preprocess):
         return {"tokenizer.json": self.tokenizer}
 
     def suggest(self, raw: Sequence[Any]) -> list[Setting]:
-        """No augmentation, a lower learning rate, and a less confident head before the fine-tuning (docs/texts.md)."""
-        lr = Setting("optimizer.lr", LEARNING_RATE, "encoders of texts are fine-tuned with lower learning rates")
+        """No augmentation, and a less confident head before the fine-tuning (docs/texts.md)."""
         why = "a linear probe that makes no mistake on the training texts would leave nothing to learn"
-        return [*super().suggest(raw), lr, Setting("finetuning.soften_head", True, why)]
+        return [*super().suggest(raw), Setting("finetuning.soften_head", True, why)]
 
     def summary_of(self, raw: Iterable[str]) -> str:
         """A sentence about the lengths of these texts."""
