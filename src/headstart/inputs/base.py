@@ -134,8 +134,11 @@ class Preprocess(ABC):
             `steps_before`: the steps that the user of an export has to do before the network, in order.
         """
 
-    def check_kind(self, raw: Any) -> None:  # noqa: B027 - by default, any sample will do
-        """Refuses a raw sample of another kind of input.
+    def check_kind(self, loads: Sequence[Callable[[int], Any]]) -> None:  # noqa: B027 - by default, any sample will do
+        """Refuses samples of another kind of input; decodes nothing.
+
+        Args:
+            loads: the loader of each data set.
 
         Raises:
             UsageError: the message says what to type.

@@ -24,10 +24,10 @@ from headstart.cli.conf_files import typed_name
 from headstart.cli.overrides import command_line_overrides
 from headstart.cli.quick_check import has_one_process
 from headstart.data.module import DataModule
+from headstart.data.samples import loaders
 from headstart.errors import UsageError
 from headstart.inputs.base import Length, Setting
 from headstart.runs.hyperparameters import key_of
-from headstart.training.build import check_kind
 
 NAMED_PARTS = ("finetuning", "augmentation", "optimizer", "scheduler")
 SAMPLES_LOADED = 100  # training samples that are loaded to choose the preprocessing
@@ -111,7 +111,7 @@ def recommend(cfg: DictConfig, data: DataModule) -> Recommendation:
             )
         if _pairs_possible(cfg, data):
             facts = replace(facts, contrastive_up_to=backbone.preprocess.contrastive_up_to)
-        check_kind(backbone.preprocess, data)
+        backbone.preprocess.check_kind(loaders(data.samples.load))
         suggested = [*backbone.preprocess.suggest(_some_samples(data)), *backbone.suggest(facts.num_train)]
         for setting in suggested:
             if setting.key not in given and _fits(model.model, setting):

@@ -24,7 +24,6 @@ from headstart.data.module import DataModule
 from headstart.data.samples import loaders
 from headstart.errors import UsageError
 from headstart.finetuning.base import refuse_sharding
-from headstart.inputs.base import Preprocess
 from headstart.tasks import checkpoint
 from headstart.tasks.base import Task
 from headstart.tasks.checkpoint_io import SafeCheckpointIO
@@ -72,7 +71,7 @@ def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = Non
     if task.needs_labels and task.objective.multi_label != data.samples.multi_label:
         have, want = ("several labels", "multilabel") if data.samples.multi_label else ("one class", "classification")
         raise UsageError(f"the data have {have} per sample: use task={want}")
-    check_kind(task.backbone.preprocess, data)
+    task.backbone.preprocess.check_kind(loaders(data.samples.load))
     if getattr(task, "test_time", None):
         task.test_time(task.backbone.preprocess.example(2))  # refuses other kinds of input before the training
     if not resume_from:
@@ -80,16 +79,6 @@ def build_task(cfg: DictConfig, data: DataModule, resume_from: Path | None = Non
     data.connect(*task.transforms(instantiate(cfg.augmentation), data.seed))
     task.save_hyperparameters(checkpoint.describe(task, cfg))
     return task
-
-
-def check_kind(preprocess: Preprocess, data: DataModule) -> None:
-    """Refuses data of another kind of input, such as texts for a model of pictures.
-
-    Raises:
-        UsageError: the message says what to type.
-    """
-    if train := data.splits["train"]:
-        preprocess.check_kind(data.samples.load(train[0]))
 
 
 def check_trainer(cfg: DictConfig) -> None:

@@ -117,9 +117,9 @@ class ImagePreprocess(Preprocess):
         """Random pixels, uint8 `(number, 3, image_size, image_size)`."""
         return torch.randint(0, 256, (number, 3, self.image_size, self.image_size), dtype=torch.uint8)
 
-    def check_kind(self, raw: Any) -> None:
-        """Refuses texts; a preprocessing of one's own may take other samples."""
-        if isinstance(raw, str) and type(self).__call__ is ImagePreprocess.__call__:
+    def check_kind(self, loads: Sequence[Callable[[int], Any]]) -> None:
+        """Refuses texts."""
+        if any(getattr(load, "gives_texts", False) for load in loads):
             raise UsageError("this model is for pictures, and the data hold texts: type model=minilm")
 
     def raw_example(self, seed: int) -> Tensor:

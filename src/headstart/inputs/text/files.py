@@ -97,6 +97,8 @@ class Texts:
         texts: one per sample.
     """
 
+    gives_texts = True
+
     def __init__(self, texts: list[str]):
         self.texts = texts
 

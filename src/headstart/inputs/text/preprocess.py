@@ -4,7 +4,7 @@ import functools
 import math
 import random
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from os import PathLike
@@ -100,9 +100,9 @@ class TextPreprocess(Preprocess):
         ids = torch.randint(0, self.vocabulary_size, (number, length))
         return ids.where(ids != self.pad, self.pad + 1 if self.pad == 0 else self.pad - 1)
 
-    def check_kind(self, raw: Any) -> None:
+    def check_kind(self, loads: Sequence[Callable[[int], Any]]) -> None:
         """Refuses samples that are no texts."""
-        if not isinstance(raw, str):
+        if not isinstance(loads[0](0), str):
             raise UsageError(
                 "this model is for texts, and the data hold none: type another model, such as model=resnet50 for "
                 "pictures, or data=text_table, data=text_folder for texts"

@@ -8,6 +8,7 @@ import torch
 
 from headstart.errors import UsageError
 from headstart.inputs.base import Unlabelled, UnreadableInput, from_saved_form, saved_form
+from headstart.inputs.text.files import Texts
 from headstart.inputs.text.preprocess import TextPreprocess
 
 
@@ -108,9 +109,9 @@ def test_a_text_in_memory_that_cannot_be_used_has_a_reason(given, reason, prepro
 
 
 def test_samples_of_another_kind_are_refused(preprocess):
-    preprocess.check_kind("a film")
+    preprocess.check_kind([Texts(["a film"])])
     with pytest.raises(UsageError, match="this model is for texts, and the data hold none"):
-        preprocess.check_kind(torch.zeros(3, 8, 8))
+        preprocess.check_kind([lambda index: torch.zeros(3, 8, 8)])
     with pytest.raises(UsageError, match=r"texts \(str\) or paths of files, not dict"):
         preprocess.from_memory({})
 
