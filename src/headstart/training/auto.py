@@ -311,7 +311,10 @@ def decide(
         found.append(Setting("monitor", "val/acc_macro", "rare classes count as much as frequent ones"))
     elif closed_form_head and facts.num_val and "finetuning.head_goal" not in given:
         goal = round(max(1 - TOO_FEW_MISTAKES / facts.num_val, GOOD_PROBE), 6)
-        reason = f"{facts.num_val} validation samples cannot show that another model is better: training stops here"
+        reason = (
+            f"if the linear probe reaches this {monitor}, the training ends: {facts.num_val} validation samples cannot "
+            "show that another model is better"
+        )
         found.append(Setting("finetuning.head_goal", goal, reason))
     return found
 
