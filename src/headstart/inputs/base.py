@@ -135,7 +135,7 @@ class Preprocess(ABC):
         """
 
     def check_kind(self, loads: Sequence[Callable[[int], Any]]) -> None:  # noqa: B027 - by default, any sample will do
-        """Refuses samples of another kind of input; decodes nothing.
+        """Refuses samples of another kind of input; decodes no picture for a model of pictures.
 
         Args:
             loads: the loader of each data set.

@@ -15,6 +15,8 @@ MAX_BYTES = 2**30
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 """First bytes of a text in UTF-16."""
 SAVE_AS_UTF8 = "UTF-16: save it as UTF-8"
+HALF_CHARACTER = "holds half a character (a lone surrogate)"
+"""Why such texts cannot be used."""
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from headstart.errors import UsageError, counted, listed, nearest
 from headstart.files import TABLE_SUFFIXES, large_fields, no_key_twice
 from headstart.inputs.base import UnreadableInput
-from headstart.inputs.opening import MAX_BYTES, SAVE_AS_UTF8, UTF16_MARKS, open_file
+from headstart.inputs.opening import HALF_CHARACTER, MAX_BYTES, SAVE_AS_UTF8, UTF16_MARKS, open_file
 
 log = logging.getLogger(__name__)
 
@@ -290,7 +290,7 @@ def _reason(values: Sequence[str]) -> str | None:
         return None
     if found[0] in ("\0", NUL):
         return "holds a NUL character"
-    return NOT_UTF8 if "\udc80" <= found[0] <= "\udcff" else "holds half a character (a lone surrogate)"
+    return NOT_UTF8 if "\udc80" <= found[0] <= "\udcff" else HALF_CHARACTER
 
 
 def _from_json_lines(file: Path, text: str) -> Table:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from headstart.errors import UsageError
 from headstart.inputs.base import Unlabelled, UnreadableInput
-from headstart.inputs.opening import SAVE_AS_UTF8, UTF16_MARKS, open_file
+from headstart.inputs.opening import HALF_CHARACTER, SAVE_AS_UTF8, UTF16_MARKS, open_file
 
 MOST_BYTES = 10**8
 """Largest size of a text file."""
@@ -48,7 +48,7 @@ def usable(text: str) -> str:
     if "\0" in text:
         raise UnreadableInput("holds a NUL character; if it is from a file in UTF-16, save that as UTF-8")
     if re.search("[\ud800-\udfff]", text):
-        raise UnreadableInput("holds half a character (a lone surrogate)")
+        raise UnreadableInput(HALF_CHARACTER)
     return text
 
 
@@ -95,6 +95,9 @@ class Texts:
 
     Args:
         texts: one per sample.
+
+    Attributes:
+        gives_texts: True; shows without loading a sample that a model of pictures cannot take them.
     """
 
     gives_texts = True
